@@ -1,0 +1,26 @@
+"""The MongoDB connection of this process."""
+
+from __future__ import annotations
+
+import mongoengine
+from django.conf import settings
+
+DEFAULT_DATABASE = "ytserver"
+NOWHERE = "mongodb://127.0.0.1:1/ytserver"  # not configured: every use fails at once with a clear error
+
+
+def connect() -> None:
+    """Tell MongoEngine where MongoDB is. Does not wait for it: the first use connects, with time limits."""
+    mongoengine.connect(
+        db=None,
+        host=settings.SERVICES.mongo_uri or NOWHERE,
+        connect=False,
+        tz_aware=True,
+        uuidRepresentation="standard",
+        appname="ytserver",
+        serverSelectionTimeoutMS=3000,
+        connectTimeoutMS=3000,
+        socketTimeoutMS=30000,
+        waitQueueTimeoutMS=5000,
+        retryWrites=True,
+    )

@@ -1,0 +1,37 @@
+"""The Redis connections of this process: one pool for threads, one for the event loop."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import redis
+import redis.asyncio
+from django.conf import settings
+
+NOWHERE = "redis://127.0.0.1:1/0"  # not configured: every use fails at once with a clear error
+CONNECT_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_S = 5.0
+MAX_CONNECTIONS = 256
+
+
+@cache
+def redis_client() -> redis.Redis:
+    """The client for sync code. Thread-safe; connects at the first command."""
+    return redis.Redis.from_url(
+        settings.SERVICES.redis_url or NOWHERE,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=ANSWER_TIMEOUT_S,
+        max_connections=MAX_CONNECTIONS,
+        health_check_interval=30,
+    )
+
+
+def make_async_redis() -> redis.asyncio.Redis:
+    """A client for one event loop; the caller closes it."""
+    return redis.asyncio.Redis.from_url(
+        settings.SERVICES.redis_url or NOWHERE,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=ANSWER_TIMEOUT_S,
+        max_connections=MAX_CONNECTIONS,
+        health_check_interval=30,
+    )

@@ -1,0 +1,86 @@
+"""Metadata of videos, and the jobs that fetch them."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from mongoengine import Document
+from mongoengine.fields import BooleanField, DateTimeField, DictField, FloatField, IntField, ListField, StringField
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+def utcnow() -> datetime:
+    return datetime.now(UTC)
+
+
+def new_job_id() -> str:
+    """An id that cannot be guessed: knowing it is enough to read the job."""
+    return secrets.token_urlsafe(16)
+
+
+class MediaJob(Document):
+    """One fetch of one asset, running or finished. At most one job of an asset is ``active`` (unique index)."""
+
+    id = StringField(primary_key=True, default=new_job_id)
+    asset_id = StringField(required=True)
+    video_id = StringField(required=True)
+    kind = StringField(required=True)
+    variant = StringField(required=True)
+    state = StringField(required=True, choices=[state.value for state in JobState], default=JobState.QUEUED.value)
+    active = BooleanField(default=True)
+    stage = StringField(default="queued")  # queued, connecting, downloading, muxing, checking, done
+    bytes_done = IntField(default=0)
+    bytes_total = IntField()
+    speed_bytes_per_s = FloatField()
+    eta_s = FloatField()
+    error_code = StringField()
+    error_message = StringField()
+    attempts = IntField(default=0)
+    provider = StringField()
+    provider_errors = ListField(DictField())  # [{provider, code, message}] of those that failed before
+    key_prefix = StringField()  # who asked first
+    resume = DictField()  # what a later attempt needs to go on from the bytes it has
+    retry_at = DateTimeField()
+    created_at = DateTimeField(default=utcnow)
+    started_at = DateTimeField()
+    finished_at = DateTimeField()
+    updated_at = DateTimeField(default=utcnow)
+
+    meta = {
+        "collection": "media_jobs",
+        "auto_create_index": False,
+        "indexes": [
+            {"fields": ["asset_id"], "unique": True, "partialFilterExpression": {"active": True}},
+            {"fields": ["active", "updated_at"]},
+            {"fields": ["key_prefix", "-created_at"]},
+            {"fields": ["finished_at"], "expireAfterSeconds": 30 * 86400},
+        ],
+    }
+
+
+class VideoInfoRecord(Document):
+    """What is known of a video: the provider's answer, or the content error it gave. Forgotten at ``expires_at``."""
+
+    video_id = StringField(primary_key=True)
+    provider = StringField()
+    info = DictField()  # apps.downloads.providers.base.VideoInfo as JSON; empty when there is an error
+    error_code = StringField()
+    error_message = StringField()
+    fresh_until = DateTimeField(required=True)
+    expires_at = DateTimeField(required=True)
+    created_at = DateTimeField(default=utcnow)
+
+    meta = {
+        "collection": "video_info",
+        "auto_create_index": False,
+        "indexes": [{"fields": ["expires_at"], "expireAfterSeconds": 0}],
+    }

@@ -1,0 +1,71 @@
+"""People and their API keys."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from mongoengine import Document
+from mongoengine.fields import BooleanField, DateTimeField, IntField, ListField, StringField
+
+DEFAULT_LIMIT_PER_HOUR = 1000
+
+
+class Role(StrEnum):
+    OWNER = "owner"
+    OPERATOR = "operator"
+    VIEWER = "viewer"
+    NONE = "none"  # has keys, may not enter the admin
+
+
+class Scope(StrEnum):
+    INFO = "info"
+    MEDIA = "media"
+    SEARCH = "search"
+    ADMIN = "admin"
+
+
+def utcnow() -> datetime:
+    return datetime.now(UTC)
+
+
+class User(Document):
+    """Somebody who owns keys, and, with a role, may enter the admin. The password is stored as an Argon2 hash."""
+
+    username = StringField(required=True, min_length=1, max_length=64)
+    contact = StringField(default="", max_length=254)
+    password_hash = StringField(default="")
+    role = StringField(required=True, choices=[role.value for role in Role], default=Role.NONE.value)
+    active = BooleanField(default=True)
+    session_version = IntField(default=1)  # raised to end every session of this user
+    notes = StringField(default="")
+    last_login_at = DateTimeField()
+    created_at = DateTimeField(default=utcnow)
+
+    meta = {
+        "collection": "users",
+        "auto_create_index": False,
+        "indexes": [{"fields": ["username"], "unique": True}],
+    }
+
+
+class ApiKey(Document):
+    """A caller's key, ``yt_<prefix>_<secret>``. Only the SHA-256 of the secret is stored."""
+
+    prefix = StringField(required=True, min_length=8, max_length=8)
+    secret_sha256 = StringField(required=True, min_length=64, max_length=64)
+    name = StringField(required=True, min_length=1, max_length=100)
+    owner = StringField(default="")  # a username
+    scopes = ListField(StringField(choices=[scope.value for scope in Scope]))
+    active = BooleanField(default=True)
+    expires_at = DateTimeField()
+    limit_per_hour = IntField(required=True, min_value=1, max_value=1_000_000_000, default=DEFAULT_LIMIT_PER_HOUR)
+    last_used_at = DateTimeField()
+    created_at = DateTimeField(default=utcnow)
+    revoked_at = DateTimeField()
+
+    meta = {
+        "collection": "api_keys",
+        "auto_create_index": False,
+        "indexes": [{"fields": ["prefix"], "unique": True}, {"fields": ["owner"]}, {"fields": ["-created_at"]}],
+    }

@@ -1,0 +1,75 @@
+"""What the stream application needs from above, and what the hot store offers. No Telegram and no provider in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from apps.streaming.hotstore import HotFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamRequest:
+    """A request for bytes, before anybody has looked at it. Header names are lower case."""
+
+    kind: str  # "video" or "audio"
+    video_id: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    client_address: str
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamTarget:
+    """What to send. ``size_bytes`` is None while nobody knows it yet (then no Range can be answered: 200 only)."""
+
+    asset_id: str
+    generation: int
+    size_bytes: int | None
+    mime: str
+    file_name: str  # the title with its extension, as people should see it
+    attachment: bool  # Content-Disposition: attachment rather than inline
+    block_hashes: tuple[bytes, ...]  # the record; empty while the asset is being fetched
+    etag: str  # strong, with quotes
+    key_prefix: str
+    link_expires_at: float | None = None  # UNIX seconds
+
+
+class BlockFiller(Protocol):
+    """Brings missing blocks of a finished asset into its hot file (from Telegram)."""
+
+    async def fill(self, target: StreamTarget, hot_file: HotFile, block: int) -> None:
+        """Return once ``block`` is present in ``hot_file`` (later blocks may go on arriving in the background).
+
+        Single flight per part in this process and between processes. Cancelling the last waiter of a part stops
+        its download. Raises an ApiError when the bytes cannot be had; a wrong block is never set.
+        """
+        ...
+
+
+class StreamBackend(Protocol):
+    """Decides who may have what. Each method may raise any ApiError, which becomes the error JSON."""
+
+    filler: BlockFiller
+
+    async def open_target(self, request: StreamRequest) -> StreamTarget:
+        """Check key or signed link, find the asset (starting its fetch if need be), wait until bytes can flow.
+
+        "Can flow" means: finished (hot or in Telegram), or being fetched in a form that is streamed as it arrives.
+        """
+        ...
+
+    async def refresh_target(self, target: StreamTarget) -> StreamTarget:
+        """The target as the record has it now: after the fetch is done it has size and block hashes.
+
+        Raises the fetch's error when it failed.
+        """
+        ...
+
+    async def still_allowed(self, target: StreamTarget) -> bool:
+        """Whether the key of this stream is still good. Asked about once a second for each running stream's key."""
+        ...

@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class TelegramCacheConfig(AppConfig):
+    name = "apps.telegram_cache"
+    label = "telegram_cache"

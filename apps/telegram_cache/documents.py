@@ -1,0 +1,200 @@
+"""The durable record of media: one document per asset, its parts in Telegram, and the bots and channels that hold them."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from mongoengine import Document, EmbeddedDocument
+from mongoengine.fields import (
+    BinaryField,
+    BooleanField,
+    DateTimeField,
+    EmbeddedDocumentListField,
+    FloatField,
+    IntField,
+    MapField,
+    StringField,
+)
+
+BLOCK_BYTES = 1024 * 1024
+SHA256_BYTES = 32
+
+
+class MediaKind(StrEnum):
+    VIDEO = "video"
+    AUDIO = "audio"
+
+
+class AssetState(StrEnum):
+    """``absent -> queued -> fetching -> ready -> uploading -> cached``, or ``failed``."""
+
+    ABSENT = "absent"
+    QUEUED = "queued"
+    FETCHING = "fetching"
+    READY = "ready"  # the whole file is in the hot store
+    UPLOADING = "uploading"
+    CACHED = "cached"  # every part is in Telegram
+    FAILED = "failed"
+
+
+FINISHED_STATES = (AssetState.READY, AssetState.UPLOADING, AssetState.CACHED)
+"""States in which the bytes exist in full: in the hot store, in Telegram, or both."""
+
+
+class PartState(StrEnum):
+    SENDING = "sending"
+    STORED = "stored"
+    UNKNOWN = "unknown"  # sent, but no answer: resolved before anything is sent again
+    BAD = "bad"
+
+
+class AssetKey(NamedTuple):
+    """What an asset is. ``variant`` is resolved ("1080p", "m4a"), never "best"."""
+
+    video_id: str
+    kind: MediaKind
+    variant: str
+
+    @property
+    def asset_id(self) -> str:
+        """24 hex digits, the same on every installation: links and imported caches agree without a lookup."""
+        return hashlib.sha256(f"{self.video_id}|{self.kind}|{self.variant}".encode()).hexdigest()[:24]
+
+
+class Part(EmbeddedDocument):
+    """A stretch of an asset that is one Telegram message. Offsets are multiples of BLOCK_BYTES."""
+
+    index = IntField(required=True, min_value=0)
+    offset = IntField(required=True, min_value=0)
+    size = IntField(required=True, min_value=1)
+    sha256 = StringField(max_length=64)
+    channel_id = StringField()
+    message_id = IntField()
+    file_unique_id = StringField()
+    file_ids = MapField(StringField())  # {numeric bot id: file_id}
+    state = StringField(required=True, choices=[state.value for state in PartState])
+    attempt_id = StringField()  # written before sending; also in the caption
+    bot_id = StringField()  # who sends, while the state is sending or unknown
+
+
+def utcnow() -> datetime:
+    return datetime.now(UTC)
+
+
+class Asset(Document):
+    """One video or audio file, wherever its bytes are. ``_id`` is ``AssetKey.asset_id``.
+
+    ``generation`` counts encodings: bytes of one generation never change. ``attempt`` fences claims: only the owner
+    of the newest attempt may commit. ``block_sha256`` holds the 32-byte hashes of the 1 MiB blocks, one after another.
+    """
+
+    id = StringField(primary_key=True, min_length=24, max_length=24)
+    video_id = StringField(required=True, min_length=11, max_length=11)
+    kind = StringField(required=True, choices=[kind.value for kind in MediaKind])
+    variant = StringField(required=True, max_length=64)
+    title = StringField(default="")
+    uploader = StringField(default="")
+    duration_s = FloatField()
+    thumbnail = StringField(default="")
+    container = StringField(default="")
+    mime = StringField(default="application/octet-stream")
+    size_bytes = IntField(min_value=0)
+    sha256 = StringField(max_length=64)
+    block_sha256 = BinaryField()
+    generation = IntField(required=True, default=1, min_value=1)
+    provider = StringField()
+    state = StringField(required=True, choices=[state.value for state in AssetState], default=AssetState.ABSENT.value)
+    attempt = IntField(required=True, default=0, min_value=0)
+    lease_owner = StringField()
+    lease_until = DateTimeField()
+    error_code = StringField()
+    error_message = StringField()
+    retry_at = DateTimeField()
+    parts = EmbeddedDocumentListField(Part)
+    upload_owner = StringField()
+    upload_lease_until = DateTimeField()
+    upload_error = StringField()
+    upload_attempts = IntField(default=0)
+    upload_retry_at = DateTimeField()
+    message_link = StringField()
+    access_count = IntField(default=0)
+    last_accessed_at = DateTimeField()
+    created_at = DateTimeField(default=utcnow)
+    updated_at = DateTimeField(default=utcnow)
+
+    meta = {
+        "collection": "content_cache",
+        "auto_create_index": False,  # ensure_indexes owns them
+        "indexes": [
+            {"fields": ["video_id", "kind", "variant"], "unique": True},
+            {"fields": ["state", "upload_retry_at"]},
+            {"fields": ["state", "lease_until"]},
+            {"fields": ["-last_accessed_at"]},
+            {"fields": ["-access_count"]},
+        ],
+    }
+
+    @property
+    def key(self) -> AssetKey:
+        return AssetKey(self.video_id, MediaKind(self.kind), self.variant)
+
+    @property
+    def block_hashes(self) -> list[bytes]:
+        """SHA-256 of each 1 MiB block (the last may be shorter); empty while the asset is being fetched."""
+        packed = bytes(self.block_sha256 or b"")
+        return [packed[at : at + SHA256_BYTES] for at in range(0, len(packed), SHA256_BYTES)]
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in FINISHED_STATES
+
+    @property
+    def is_in_telegram(self) -> bool:
+        """Whether every byte has a stored part."""
+        stored = sum(part.size for part in self.parts if part.state == PartState.STORED)
+        return bool(self.size_bytes) and stored == self.size_bytes
+
+
+class BotState(StrEnum):
+    ACTIVE = "active"
+    COOLING = "cooling"
+    DISABLED = "disabled"
+
+
+class TelegramBot(Document):
+    """A bot that stores and reads parts. The token is encrypted; the numeric id names the bot for good."""
+
+    bot_id = StringField(primary_key=True)
+    username = StringField(default="")
+    token_encrypted = StringField(required=True)
+    state = StringField(required=True, choices=[state.value for state in BotState], default=BotState.ACTIVE.value)
+    reason = StringField(default="")
+    until = DateTimeField()
+    created_at = DateTimeField(default=utcnow)
+    updated_at = DateTimeField(default=utcnow)
+
+    meta = {"collection": "telegram_bots", "auto_create_index": False, "indexes": []}
+
+
+class TelegramChannel(Document):
+    """A channel that holds parts. New parts go to the one that is ``is_default``; the others stay readable."""
+
+    channel_id = StringField(primary_key=True)
+    title = StringField(default="")
+    username = StringField(default="")
+    state = StringField(required=True, choices=[state.value for state in BotState], default=BotState.ACTIVE.value)
+    reason = StringField(default="")
+    is_default = BooleanField(default=False)
+    created_at = DateTimeField(default=utcnow)
+    updated_at = DateTimeField(default=utcnow)
+
+    meta = {
+        "collection": "telegram_channels",
+        "auto_create_index": False,
+        "indexes": [
+            {"fields": ["is_default"], "unique": True, "partialFilterExpression": {"is_default": True}},
+        ],
+    }

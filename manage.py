@@ -1,0 +1,22 @@
+#!/usr/bin/env python
+"""The command line of ytserver."""
+
+import os
+import sys
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ytserver.settings")
+    from django.core.management import execute_from_command_line
+
+    from ytserver.env import SettingsError, load_env
+
+    try:
+        load_env()
+    except SettingsError as error:
+        sys.exit("\n".join(f"Setting {line}" for line in str(error).splitlines()))
+    execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Celery's settings. Redis only carries messages: the truth is in MongoDB, and a lost message is sent again by care."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+broker_url = settings.SERVICES.redis_url or "redis://127.0.0.1:1/0"
+broker_connection_retry_on_startup = True
+broker_transport_options = {"visibility_timeout": 6 * 3600, "global_keyprefix": "yt:celery:"}
+task_ignore_result = True
+task_default_queue = "care"
+task_acks_late = True
+task_reject_on_worker_lost = True
+worker_prefetch_multiplier = 1
+worker_hijack_root_logger = False
+task_serializer = "json"
+accept_content = ["json"]
+timezone = "UTC"
+task_routes = {
+    "apps.downloads.tasks.resolve_info": {"queue": "resolve"},
+    "apps.downloads.tasks.fetch_asset": {"queue": "fetch"},
+    "apps.telegram_cache.tasks.upload_asset": {"queue": "upload"},
+}
+beat_schedule = {
+    "sweep-jobs": {"task": "apps.downloads.tasks.sweep_jobs", "schedule": 5.0, "options": {"expires": 5}},
+    "sweep-uploads": {"task": "apps.telegram_cache.tasks.sweep_uploads", "schedule": 10.0, "options": {"expires": 10}},
+    "evict-hot": {"task": "apps.telegram_cache.tasks.evict_hot", "schedule": 30.0, "options": {"expires": 30}},
+}
