@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from django.apps import apps
+from django.utils.module_loading import autodiscover_modules
 from mongoengine import Document
-from mongoengine.base import get_document
-
-DOCUMENT_NAMES = (
-    "User", "ApiKey", "Asset", "TelegramBot", "TelegramChannel", "MediaJob", "VideoInfoRecord",
-)  # fmt: skip
 
 
 def documents() -> list[type[Document]]:
-    """Every document class that has a collection of its own."""
-    return [get_document(name) for name in DOCUMENT_NAMES]
+    """Every document class of the installed apps, by collection name."""
+    autodiscover_modules("documents")
+    own = tuple(f"{config.name}." for config in apps.get_app_configs())
+    found = [document for document in Document.__subclasses__() if document.__module__.startswith(own)]
+    return sorted(found, key=lambda document: str(document._get_collection_name()))
 
 
-def ensure_indexes() -> dict[str, Any]:
+def ensure_indexes() -> dict[str, list[str]]:
     """Make every index that is missing. Idempotent. Returns the index names by collection."""
-    made = {}
+    made: dict[str, list[str]] = {}
     for document in documents():
         document.ensure_indexes()
         made[document._get_collection_name()] = sorted(document._get_collection().index_information())

@@ -1,0 +1,79 @@
+"""Structured logs: one JSON line an event, with the request id, and nothing secret in any of them."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import re
+from contextvars import ContextVar
+from typing import Any
+
+import structlog
+
+request_id_var: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the request being served; in every log line and every error answer."""
+
+REDACTED = "[redacted]"
+_SECRETS = re.compile(
+    r"(?P<key>yt_[A-Za-z0-9]{8}_)[A-Za-z0-9_-]{20,}"  # API keys: the prefix stays
+    r"|(?P<bot>\bbot\d+:)[A-Za-z0-9_-]{3,}"  # Bot API addresses hold the token
+    r"|(?P<token>\b\d{5,20}:)[A-Za-z0-9_-]{30,}"  # bot tokens
+    r"|(?P<param>[?&](?:api_key|api|key|sig|token)=)[^&\s\"']+"
+    r"|(?P<userinfo>://[^/\s:@]*:)[^/\s@]+(?=@)"
+)
+
+
+def redact(text: str) -> str:
+    """``text`` without keys, bot tokens, signatures and passwords."""
+    return _SECRETS.sub(lambda match: f"{match[match.lastgroup or 0]}{REDACTED}", text)
+
+
+def _redact_values(_logger: Any, _name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    return {name: redact(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _add_request_id(_logger: Any, _name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    if request_id := request_id_var.get():
+        event.setdefault("request_id", request_id)
+    return event
+
+
+def configure_logging(options: dict[str, Any]) -> None:
+    """Django's LOGGING_CONFIG: everything, also what libraries log, goes through one redacting JSON formatter."""
+    shared: list[Any] = [
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_request_id,
+    ]
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "json": {
+                    "()": structlog.stdlib.ProcessorFormatter,
+                    "foreign_pre_chain": shared,
+                    "processors": [
+                        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                        structlog.processors.format_exc_info,
+                        _redact_values,
+                        structlog.processors.JSONRenderer(default=str),
+                    ],
+                }
+            },
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+            "root": {"handlers": ["stderr"], "level": options["level"]},
+            "loggers": {
+                "httpx": {"level": "WARNING"},  # logs whole addresses, bot tokens included
+                "httpcore": {"level": "WARNING"},
+            },
+        }
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
