@@ -1,0 +1,114 @@
+import threading
+
+import pytest
+import redis
+
+from apps.analytics import events
+from apps.analytics.documents import UsageEvent
+from apps.analytics.recorder import EventRecorder
+from apps.core.redis import make_async_redis, redis_client
+from apps.core.trace import note
+
+pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
+
+
+def answering(status=200, chunks=(b"ab", b"cde")):
+    async def app(scope, receive, send):
+        note(scope, key_prefix="abcd1234", tier="hot", secret="never kept")
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        for at, chunk in enumerate(chunks):
+            await send({"type": "http.response.body", "body": chunk, "more_body": at + 1 < len(chunks)})
+
+    return app
+
+
+async def call(app, path="/api/v1/info", send=None):
+    sent = []
+
+    async def keep(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.request"}
+
+    recorder = EventRecorder(app)
+    try:
+        await recorder({"type": "http", "path": path, "method": "GET"}, receive, send or keep)
+    finally:
+        await recorder.close()
+    return sent
+
+
+class TestEventRecorder:
+    async def test_an_answer_is_one_event_with_what_was_noted_and_nothing_else(self):
+        await call(answering(status=201), path="/stream/video/abcdefghijk")
+        assert events.drain_events() == 1
+        event = UsageEvent.objects.get()
+        assert (event.route, event.method, event.status, event.bytes_sent) == ("/stream/video", "GET", 201, 5)
+        assert (event.key_prefix, event.tier) == ("abcd1234", "hot")
+        assert 0 <= event.first_byte_s <= event.duration_s
+
+    async def test_an_answer_that_breaks_off_is_recorded_as_left(self):
+        async def breaks(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            raise ConnectionResetError
+
+        with pytest.raises(ConnectionResetError):
+            await call(breaks)
+        events.drain_events()
+        assert UsageEvent.objects.get().status == 499
+
+    async def test_pages_of_the_admin_are_not_recorded(self):
+        await call(answering(), path="/admin/")
+        assert events.drain_events() == 0
+
+    async def test_the_event_is_kept_before_the_last_bytes_leave(self):
+        seen = []
+
+        async def send(message):
+            if message["type"] == "http.response.body" and not message["more_body"]:
+                seen.append(redis_client().xlen(events.STREAM))
+
+        await call(answering(), send=send)
+        assert seen == [1]
+
+    async def test_the_answer_goes_out_when_redis_is_away(self, monkeypatch):
+        nowhere = redis.asyncio.Redis(port=1, socket_connect_timeout=0.2)
+        monkeypatch.setattr("apps.analytics.recorder.make_async_redis", lambda: nowhere)
+        sent = await call(answering())
+        assert sent[-1]["body"] == b"cde"
+
+
+class TestDrainEvents:
+    async def test_two_workers_at_once_and_a_batch_written_twice_count_each_event_once(self, monkeypatch):
+        client = make_async_redis()
+        for number in range(300):
+            await events.append_event(
+                client,
+                {"at": 1.0, "route": "/r", "method": "GET", "status": number, "duration_s": 0.1, "bytes_sent": 0},
+            )
+        await client.aclose()
+        monkeypatch.setattr(events, "BATCH", 50)
+        real_client = redis_client()
+
+        class DiesBeforeDeleting:
+            def __getattr__(self, name):
+                return getattr(real_client, name)
+
+            def xdel(self, *args):
+                raise redis.ConnectionError("killed here")
+
+        monkeypatch.setattr(events, "redis_client", DiesBeforeDeleting)
+        with pytest.raises(redis.ConnectionError):
+            events.drain_events()
+        assert UsageEvent.objects.count() == 50
+        monkeypatch.setattr(events, "redis_client", lambda: real_client)
+        workers = [threading.Thread(target=events.drain_events) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert UsageEvent.objects.count() == 300
+        assert sorted(event.status for event in UsageEvent.objects) == list(range(300))
+        assert real_client.xlen(events.STREAM) == 0
