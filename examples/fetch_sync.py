@@ -1,4 +1,4 @@
-"""Download one video or song: python examples/fetch_sync.py <link> [audio|video]. Reads YTSERVER_URL and YTSERVER_KEY."""
+"""Download a video or song: fetch_sync.py <link> [audio|video]. Reads YTSERVER_URL and YTSERVER_KEY."""
 
 import os
 import re
