@@ -1,1 +1,1 @@
-"""Stand-ins for what is outside: real HTTP servers that behave as Telegram, SaveTube and YouTube do, faults included."""
+"""Stand-ins for what is outside: real HTTP servers that behave as Telegram, SaveTube and YouTube do."""

@@ -68,7 +68,7 @@ class VideoInfo(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """Where bytes can be fetched from, now. Resuming is safe only while ``source_id`` and ``size_bytes`` stay the same."""
+    """Where bytes can be fetched from, now. Resuming is safe only while ``source_id`` and ``size_bytes`` stay."""
 
     url: str = field(repr=False)
     source_id: str  # provider and format: "ytdlp:140", "savetube:audio:128"
