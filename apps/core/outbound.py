@@ -8,7 +8,6 @@ import socket
 import ssl
 from collections.abc import Iterable
 from contextvars import ContextVar
-from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +25,12 @@ CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
 READ_BUFFER_BYTES = 256 * 1024
 
+TIMEOUT = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=30.0)
+STREAM_TIMEOUT = aiohttp.ClientTimeout(
+    total=None, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
+)
+
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -34,7 +39,7 @@ _V4_COMPATIBLE = ipaddress.IPv6Network("::/96")
 _MAYBE_IPV4 = re.compile(r"[0-9a-fx.]+", re.IGNORECASE | re.ASCII)
 
 
-class OutboundRefused(UpstreamError):
+class OutboundRefused(UpstreamError):  # noqa: N818 - named after what happened, like the tree it joins
     """An address that this server does not connect to. Reaches callers as ``upstream_error``."""
 
     default_message = "The outside source named an address that this server does not connect to."
@@ -102,10 +107,11 @@ def check_url(url: str, *, allow: Iterable[IpNetwork] | None = None) -> None:
         check_address(literal, plain_http=parts.scheme == "http", allow=allow)
 
 
-@cache
-def tls_context() -> ssl.SSLContext:
-    """Trusts the system's authorities (SSL_CERT_FILE, SSL_CERT_DIR) and certifi's."""
+def make_tls_context(*, alpn: Iterable[str] = ("http/1.1",)) -> ssl.SSLContext:
+    """Trusts the system's authorities (SSL_CERT_FILE, SSL_CERT_DIR) and certifi's. One for each client: httpcore
+    changes the ALPN list of the context that it is given."""
     context = ssl.create_default_context()
+    context.set_alpn_protocols(list(alpn))
     context.load_verify_locations(certifi.where())
     return context
 
@@ -151,10 +157,11 @@ class _GuardedTransport(httpx.BaseTransport):
 
     def __init__(self, *, limits: httpx.Limits, http2: bool, retries: int) -> None:
         self._pools: dict[str, httpx.HTTPTransport] = {}
+        tls = make_tls_context()
         for scheme in ("https", "http"):
-            pool = httpx.HTTPTransport(verify=tls_context(), http2=http2, limits=limits, trust_env=False)
+            pool = httpx.HTTPTransport(verify=tls, http2=http2, limits=limits, trust_env=False)
             pool._pool = httpcore.ConnectionPool(
-                ssl_context=tls_context(),
+                ssl_context=tls,
                 max_connections=limits.max_connections,
                 max_keepalive_connections=limits.max_keepalive_connections,
                 keepalive_expiry=limits.keepalive_expiry,
@@ -175,10 +182,10 @@ class _GuardedTransport(httpx.BaseTransport):
 
 def guarded_httpx_client(
     *,
-    limits: httpx.Limits = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=30.0),
+    limits: httpx.Limits = LIMITS,
     http2: bool = True,
     retries: int = 0,
-    timeout: httpx.Timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+    timeout: httpx.Timeout = TIMEOUT,
     follow_redirects: bool = False,
     **options: Any,
 ) -> httpx.Client:
@@ -228,9 +235,7 @@ def guarded_aiohttp_session(
     limit: int = 1000,
     limit_per_host: int = 0,
     keepalive_timeout_s: float = 30.0,
-    timeout: aiohttp.ClientTimeout = aiohttp.ClientTimeout(
-        total=None, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
-    ),
+    timeout: aiohttp.ClientTimeout = STREAM_TIMEOUT,
     **options: Any,
 ) -> aiohttp.ClientSession:
     """An aiohttp session that only connects where it may; raises OutboundRefused else. Other options are aiohttp's own.
@@ -244,7 +249,7 @@ def guarded_aiohttp_session(
         limit=limit,
         limit_per_host=limit_per_host,
         keepalive_timeout=keepalive_timeout_s,
-        ssl=tls_context(),
+        ssl=make_tls_context(),
         socket_factory=_checked_socket,
         happy_eyeballs_delay=None,  # with it, aiohttp swallows errors that are not OSError
     )
