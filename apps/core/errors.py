@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 class ApiError(Exception):
     """Base of everything a caller may be told. ``message`` is shown to people: plain words, nothing secret.
 
-    ``context`` joins the error JSON beside the fixed fields; ``retry_after_s`` becomes the Retry-After header.
+    ``context`` joins the error JSON beside the fixed fields; ``retry_after_s`` becomes the Retry-After header;
+    ``headers`` are sent with the answer.
     """
 
     status: ClassVar[int] = 500
@@ -20,6 +21,7 @@ class ApiError(Exception):
         self.message = message or self.default_message
         self.retry_after_s = retry_after_s
         self.context = context
+        self.headers: dict[str, str] = {}
         super().__init__(self.message)
 
 
@@ -170,6 +172,7 @@ class RateLimited(ApiError):
     code = "rate_limited"
     retryable = True
     default_message = "This API key has used up its requests for the hour."
+    limit_state: Any = None  # apps.keys.limits.LimitState, where a key's limit was reached
 
 
 class QuotaExceeded(ApiError):

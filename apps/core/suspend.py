@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from apps.core.redis import redis_client
+from apps.core import wake
+from apps.core.request_state import BRIDGE, STARTED_AT
 
-TOPIC_PREFIX = "yt:wake:"
-STARTED_AT = "ytserver.started_at"  # WSGI environ keys: no HTTP header can set them
-BRIDGE = "ytserver.bridge"
-CHARGED = "ytserver.charged"
-SUSPEND_HEADER = "X-Ytserver-Suspend"  # between middleware and bridge only; the bridge never lets it out
+SUSPEND_HEADER = "X-Ytserver-Suspend"  # between view and bridge only; it never reaches a client
 RECHECK_S = 1.0
 MAX_WAIT_S = 60.0
 
@@ -34,14 +30,10 @@ class Suspend(Exception):
         super().__init__(topic)
 
 
-def publish(topic: str) -> None:
-    """Wake every request, in every process, that waits for ``topic``."""
-    redis_client().publish(f"{TOPIC_PREFIX}{topic}", b"1")
-
-
 def waited_s(request: HttpRequest) -> float:
     """Seconds since this request came in, whatever number of times its view was called."""
-    return time.monotonic() - request.META.setdefault(STARTED_AT, time.monotonic())
+    started_at: float = request.META.setdefault(STARTED_AT, time.monotonic())
+    return time.monotonic() - started_at
 
 
 def suspended(topic: str) -> HttpResponse:
@@ -63,12 +55,9 @@ class SuspendMiddleware:
         while True:
             response = self.get_response(request)
             topic = response.headers.get(SUSPEND_HEADER)
-            if topic is None or waited_s(request) > MAX_WAIT_S:
+            if topic is None:
                 return response
-            _wait_for(topic)
-
-
-def _wait_for(topic: str) -> Any:
-    with redis_client().pubsub(ignore_subscribe_messages=True) as subscription:
-        subscription.subscribe(f"{TOPIC_PREFIX}{topic}")
-        return subscription.get_message(timeout=RECHECK_S)
+            if waited_s(request) > MAX_WAIT_S:
+                del response.headers[SUSPEND_HEADER]
+                return response
+            wake.wait(topic, timeout_s=RECHECK_S)

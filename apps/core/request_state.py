@@ -1,0 +1,11 @@
+"""What is remembered of a request while it is served, in its WSGI environ: no HTTP header can set these names."""
+
+from __future__ import annotations
+
+STARTED_AT = "ytserver.started_at"  # time.monotonic() when the request came in
+REQUEST_ID = "ytserver.request_id"
+BRIDGE = "ytserver.bridge"  # present when the request came through the ASGI bridge
+CHARGED = "ytserver.charged"  # apps.keys.limits.LimitState once the request has been counted
+KEY_PREFIX = "ytserver.key_prefix"
+REPLAYED = (STARTED_AT, REQUEST_ID, CHARGED, KEY_PREFIX)
+"""What a suspended request keeps when it runs again."""

@@ -1,0 +1,194 @@
+"""Who is calling: from a raw API key to what it may do."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+
+from apps.core.errors import KeyDisabled, KeyExpired, KeyInvalid, KeyMissing
+from apps.keys.documents import DEFAULT_LIMIT_PER_HOUR
+from apps.keys.selectors import find_key
+
+KEY_PATTERN = re.compile(r"yt_(?P<prefix>[A-Za-z0-9]{8})_(?P<secret>[A-Za-z0-9_-]{43})", re.ASCII)
+CACHE_MAX_AGE_S = 0.8  # a revoked key stops in every process within one second
+MAX_KNOWN = 20_000
+MAX_UNKNOWN = 5_000
+LOAD_TIMEOUT_S = 35.0
+_NOBODY_SHA256 = hashlib.sha256(b"nobody's secret").hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyGrant:
+    """What a valid key may do. Never holds the secret."""
+
+    prefix: str
+    name: str
+    owner: str
+    scopes: frozenset[str]
+    limit_per_hour: int = DEFAULT_LIMIT_PER_HOUR
+    expires_at: datetime | None = None
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Django REST framework asks its users for this."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    grant: KeyGrant
+    secret_sha256: str
+    active: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Flight:
+    started_at: float
+    future: Future[_Record | None]
+
+
+def _load(prefix: str) -> _Record | None:
+    key = find_key(prefix)
+    if key is None:
+        return None
+    grant = KeyGrant(
+        prefix=key.prefix,
+        name=key.name,
+        owner=key.owner,
+        scopes=frozenset(key.scopes),
+        limit_per_hour=key.limit_per_hour,
+        expires_at=key.expires_at,
+    )
+    return _Record(grant=grant, secret_sha256=key.secret_sha256, active=key.active)
+
+
+class _KeyCache:
+    """What MongoDB said about prefixes in the last CACHE_MAX_AGE_S, known and unknown ones in separate, bounded parts.
+
+    Simultaneous questions about one prefix are one read. Ages count from before the read.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, tuple[float, _Record]] = OrderedDict()
+        self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._flights: dict[str, _Flight] = {}
+
+    def get(self, prefix: str) -> _Record | None:
+        """The record of ``prefix``. Raises what MongoDB raises."""
+        now = time.monotonic()
+        with self._lock:
+            known = self._known.get(prefix)
+            if known is not None and now - known[0] < CACHE_MAX_AGE_S:
+                return known[1]
+            if now - self._unknown.get(prefix, -CACHE_MAX_AGE_S) < CACHE_MAX_AGE_S:
+                return None
+            flight = self._flights.get(prefix)
+            leads = flight is None or now - flight.started_at >= CACHE_MAX_AGE_S
+            if flight is None or leads:
+                flight = self._flights[prefix] = _Flight(started_at=now, future=Future())
+        if not leads:
+            return flight.future.result(timeout=LOAD_TIMEOUT_S)
+        return self._lead(prefix, flight)
+
+    def _lead(self, prefix: str, flight: _Flight) -> _Record | None:
+        try:
+            record = _load(prefix)
+        except BaseException as error:
+            self._land(prefix, flight)
+            flight.future.set_exception(error)
+            raise
+        with self._lock:
+            if record is None:
+                self._known.pop(prefix, None)
+                self._unknown[prefix] = flight.started_at
+                self._unknown.move_to_end(prefix)
+                if len(self._unknown) > MAX_UNKNOWN:
+                    self._unknown.popitem(last=False)
+            else:
+                self._unknown.pop(prefix, None)
+                self._known[prefix] = (flight.started_at, record)
+                self._known.move_to_end(prefix)
+                if len(self._known) > MAX_KNOWN:
+                    self._known.popitem(last=False)
+        self._land(prefix, flight)
+        flight.future.set_result(record)
+        return record
+
+    def _land(self, prefix: str, flight: _Flight) -> None:
+        with self._lock:
+            if self._flights.get(prefix) is flight:
+                del self._flights[prefix]
+
+    def forget(self) -> None:
+        with self._lock:
+            self._known.clear()
+            self._unknown.clear()
+
+
+@cache
+def _key_cache() -> _KeyCache:
+    return _KeyCache()
+
+
+def forget_cached_keys() -> None:
+    """Ask MongoDB again at the next use of any key, in this process."""
+    _key_cache().forget()
+
+
+def extract_key(headers: Mapping[str, str], query: Mapping[str, str]) -> str | None:
+    """The raw key of a request: X-API-Key, Authorization: Bearer, or ``?api_key=``. Header names are lower case."""
+    if key := headers.get("x-api-key", "").strip():
+        return key
+    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return query.get("api_key", "").strip() or None
+
+
+def hash_secret(secret: str) -> str:
+    """What is stored of a secret. It has 256 random bits, so a fast hash is enough."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def authenticate(raw: str | None) -> KeyGrant:
+    """The grant of a raw key. Raises KeyMissing, KeyInvalid, KeyDisabled or KeyExpired; also what MongoDB raises.
+
+    An unknown prefix and a wrong secret give the same error in the same time. Answers may be CACHE_MAX_AGE_S old.
+    """
+    if not raw:
+        raise KeyMissing
+    match = KEY_PATTERN.fullmatch(raw)
+    if match is None:
+        raise KeyInvalid
+    record = _key_cache().get(match["prefix"])
+    expected = _NOBODY_SHA256 if record is None else record.secret_sha256
+    if not hmac.compare_digest(hash_secret(match["secret"]), expected) or record is None:
+        raise KeyInvalid
+    return _usable(record)
+
+
+def grant_for_prefix(prefix: str) -> KeyGrant:
+    """The grant of the key that signed a link. Raises KeyInvalid, KeyDisabled or KeyExpired; fresh as authenticate."""
+    record = _key_cache().get(prefix) if re.fullmatch(r"[A-Za-z0-9]{8}", prefix, re.ASCII) else None
+    if record is None:
+        raise KeyInvalid
+    return _usable(record)
+
+
+def _usable(record: _Record) -> KeyGrant:
+    if not record.active:
+        raise KeyDisabled
+    expires_at = record.grant.expires_at
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        raise KeyExpired
+    return record.grant

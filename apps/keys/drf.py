@@ -1,0 +1,76 @@
+"""API keys for Django REST framework: authentication, limits, scopes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from apps.core.api_errors import WWW_AUTHENTICATE
+from apps.core.errors import ApiError, KeyMissing, RateLimited, ScopeMissing
+from apps.core.request_state import CHARGED, KEY_PREFIX
+from apps.keys.authentication import KeyGrant, authenticate, extract_key
+from apps.keys.documents import Scope
+from apps.keys.last_used import note_key_used
+from apps.keys.limits import charge, charge_failure
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """``request.user`` becomes the KeyGrant, ``request.auth`` the key's prefix. Counts the request, once.
+
+    Without a key nobody is signed in, and HasApiKey decides. A suspended request that runs again is authenticated again
+    (its key may be revoked by now) but not counted again.
+    """
+
+    def authenticate(self, request: Request) -> tuple[KeyGrant, str] | None:
+        raw = extract_key({name.lower(): value for name, value in request.headers.items()}, request.query_params)
+        if raw is None:
+            return None
+        django_request = request._request
+        try:
+            grant = authenticate(raw)
+        except ApiError:
+            charge_failure(client_address(django_request))
+            raise
+        django_request.META[KEY_PREFIX] = grant.prefix
+        if CHARGED not in django_request.META:
+            try:
+                django_request.META[CHARGED] = charge(grant)
+            except RateLimited as error:
+                django_request.META[CHARGED] = error.limit_state
+                raise
+            note_key_used(grant.prefix)
+        return grant, grant.prefix
+
+    def authenticate_header(self, request: Request) -> str:
+        return WWW_AUTHENTICATE
+
+
+class HasApiKey(BasePermission):
+    """Lets callers with a good key in. Raises KeyMissing, or RateLimited for who keeps asking without one."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if isinstance(request.user, KeyGrant):
+            return True
+        charge_failure(client_address(request._request))
+        raise KeyMissing
+
+
+class HasScope(HasApiKey):
+    """Lets callers in whose key has the view's ``required_scope`` (an attribute of the view). Raises ScopeMissing."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        super().has_permission(request, view)
+        required: Any = getattr(view, "required_scope", None)
+        if required is not None and str(required) not in request.user.scopes:
+            raise ScopeMissing(f"This API key does not have the scope {Scope(required).value}.")
+        return True
+
+
+def client_address(request: HttpRequest) -> str:
+    """The address that connected. Forwarded headers are not believed."""
+    return str(request.META.get("REMOTE_ADDR", ""))

@@ -1,0 +1,35 @@
+"""Reads of users and API keys."""
+
+from __future__ import annotations
+
+from bson import ObjectId
+
+from apps.keys.documents import ApiKey, User
+
+PAGE_SIZE = 1000
+
+
+def find_key(prefix: str) -> ApiKey | None:
+    """The key with this prefix, active or not."""
+    found: ApiKey | None = ApiKey.objects(prefix=prefix).first()
+    return found
+
+
+def list_keys(*, owner: str | None = None, offset: int = 0, limit: int = PAGE_SIZE) -> list[ApiKey]:
+    """Keys, newest first, ``limit`` (at most PAGE_SIZE) of them from ``offset`` on."""
+    query = ApiKey.objects if owner is None else ApiKey.objects(owner=owner)
+    return list(query.order_by("-created_at", "prefix").skip(offset).limit(min(limit, PAGE_SIZE)))
+
+
+def find_user(username: str) -> User | None:
+    """The user with this exact name, active or not."""
+    found: User | None = User.objects(username=username).first()
+    return found
+
+
+def find_user_by_id(user_id: str) -> User | None:
+    """The user with this id, active or not. None as well for what is no id."""
+    if not ObjectId.is_valid(user_id):
+        return None
+    found: User | None = User.objects(id=user_id).first()
+    return found

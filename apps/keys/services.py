@@ -1,0 +1,126 @@
+"""Making, revoking and using API keys; making users and checking their passwords."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from django.contrib.auth.hashers import check_password as check_hash
+from django.contrib.auth.hashers import make_password
+from mongoengine.errors import NotUniqueError
+from mongoengine.queryset.visitor import Q
+
+from apps.core.errors import Conflict, InvalidParameter, NotFound
+from apps.keys.authentication import forget_cached_keys, hash_secret
+from apps.keys.documents import DEFAULT_LIMIT_PER_HOUR, ApiKey, Role, Scope, User
+from apps.keys.selectors import find_key, find_user
+
+DEFAULT_SCOPES = (Scope.INFO, Scope.MEDIA, Scope.SEARCH)
+MAX_LIMIT_PER_HOUR = 1_000_000_000
+MIN_PASSWORD_LENGTH = 12
+PREFIX_ATTEMPTS = 10
+_PREFIX_ALPHABET = string.ascii_letters + string.digits
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewKey:
+    """A key that was just made. ``key`` is the whole secret text and is not stored anywhere."""
+
+    key: str
+    document: ApiKey
+
+
+def create_key(
+    *,
+    name: str,
+    owner: str = "",
+    scopes: tuple[str, ...] = DEFAULT_SCOPES,
+    limit_per_hour: int = DEFAULT_LIMIT_PER_HOUR,
+    expires_at: datetime | None = None,
+) -> NewKey:
+    """Make a key: ``yt_<8 characters prefix>_<43 characters secret>``. Raises InvalidParameter."""
+    if not 1 <= len(name) <= 100:
+        raise InvalidParameter("A key's name has 1 to 100 characters.")
+    if not scopes or set(scopes) - {scope.value for scope in Scope}:
+        raise InvalidParameter(f"Scopes are some of: {', '.join(Scope)}.")
+    if not 1 <= limit_per_hour <= MAX_LIMIT_PER_HOUR:
+        raise InvalidParameter(f"The hourly limit is a number from 1 to {MAX_LIMIT_PER_HOUR}.")
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        raise InvalidParameter("The expiry lies in the past.")
+    secret = secrets.token_urlsafe(32)
+    for _ in range(PREFIX_ATTEMPTS):
+        document = ApiKey(
+            prefix=_new_prefix(),
+            secret_sha256=hash_secret(secret),
+            name=name,
+            owner=owner,
+            scopes=list(dict.fromkeys(str(scope) for scope in scopes)),
+            limit_per_hour=limit_per_hour,
+            expires_at=expires_at,
+        )
+        try:
+            document.save(force_insert=True)
+        except NotUniqueError:
+            continue  # somebody has this prefix already
+        return NewKey(key=f"yt_{document.prefix}_{secret}", document=document)
+    raise Conflict("No free key prefix was found. Try again.")
+
+
+def _new_prefix() -> str:
+    return "".join(secrets.choice(_PREFIX_ALPHABET) for _ in range(8))
+
+
+def revoke_key(prefix: str) -> ApiKey:
+    """Switch a key off for good, in every process within a second. Idempotent. Raises NotFound."""
+    ApiKey.objects(prefix=prefix, revoked_at=None).update_one(active=False, revoked_at=datetime.now(UTC))
+    forget_cached_keys()
+    document = find_key(prefix)
+    if document is None:
+        raise NotFound(f"There is no key with the prefix {prefix}.")
+    return document
+
+
+def create_user(*, username: str, password: str, role: Role = Role.NONE, contact: str = "") -> User:
+    """Make a user; the password is stored as an Argon2 hash. Raises InvalidParameter, or Conflict for a taken name."""
+    if not re.fullmatch(r"[A-Za-z0-9._@+-]{1,64}", username, re.ASCII):
+        raise InvalidParameter("A username has 1 to 64 letters, digits or any of . _ @ + -")
+    if not MIN_PASSWORD_LENGTH <= len(password) <= 1000:
+        raise InvalidParameter(f"A password has at least {MIN_PASSWORD_LENGTH} characters.")
+    user = User(username=username, password_hash=make_password(password), role=role.value, contact=contact)
+    try:
+        user.save(force_insert=True)
+    except NotUniqueError:
+        raise Conflict(f"There is a user {username} already.") from None
+    return user
+
+
+def check_password(username: str, password: str) -> User | None:
+    """The active user with this name and password, else None. An unknown name takes as long as a wrong password."""
+    user = find_user(username)
+    if user is None or not user.password_hash:
+        make_password(password)
+        return None
+    return user if check_hash(password, user.password_hash) and user.active else None
+
+
+def set_password(user: User, password: str) -> None:
+    """Give a user a new password, and end every session of theirs. Raises InvalidParameter."""
+    if not MIN_PASSWORD_LENGTH <= len(password) <= 1000:
+        raise InvalidParameter(f"A password has at least {MIN_PASSWORD_LENGTH} characters.")
+    User.objects(id=user.id).update_one(password_hash=make_password(password), inc__session_version=1)
+    user.reload()
+
+
+def mark_key_used(prefix: str, *, if_older_than_s: float) -> None:
+    """Set a key's last use to now, unless it was set less than ``if_older_than_s`` ago."""
+    now = datetime.now(UTC)
+    older = Q(last_used_at=None) | Q(last_used_at__lt=now - timedelta(seconds=if_older_than_s))
+    ApiKey.objects(Q(prefix=prefix) & older).update_one(last_used_at=now)
+
+
+def mark_login(user: User, *, at: datetime) -> None:
+    """Note that a user signed in."""
+    User.objects(id=user.id).update_one(last_login_at=at)

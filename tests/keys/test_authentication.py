@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from apps.core.errors import KeyDisabled, KeyExpired, KeyInvalid, KeyMissing
+from apps.keys import authentication
+from apps.keys.authentication import authenticate, extract_key, forget_cached_keys, grant_for_prefix
+from apps.keys.documents import ApiKey
+from apps.keys.services import create_key, revoke_key
+from tests.waiting import wait_until
+
+
+class TestExtractKey:
+    @pytest.mark.parametrize(
+        ("headers", "query", "expected"),
+        [
+            ({"x-api-key": "a"}, {"api_key": "b"}, "a"),
+            ({"x-api-key": " a "}, {}, "a"),
+            ({"authorization": "Bearer a"}, {}, "a"),
+            ({"authorization": "bearer  a "}, {}, "a"),
+            ({"authorization": "Basic dXNlcjpwYXNz"}, {"api_key": "b"}, "b"),
+            ({"authorization": "Bearer"}, {}, None),
+            ({"x-api-key": ""}, {"api_key": ""}, None),
+            ({}, {}, None),
+        ],
+    )
+    def test_finds_the_key_in_header_bearer_or_query(self, headers, query, expected):
+        assert extract_key(headers, query) == expected
+
+
+@pytest.mark.usefixtures("mongo")
+class TestAuthenticate:
+    def test_gives_what_a_good_key_may_do_and_never_the_secret(self):
+        new = create_key(name="bot", owner="ada", limit_per_hour=7)
+        grant = authenticate(new.key)
+        assert (grant.prefix, grant.name, grant.owner, grant.limit_per_hour) == (new.document.prefix, "bot", "ada", 7)
+        assert grant.scopes == {"info", "media", "search"}
+        assert new.key[12:] not in repr(grant)
+
+    @pytest.mark.parametrize("raw", [None, ""])
+    def test_asks_for_a_key_when_there_is_none(self, raw):
+        with pytest.raises(KeyMissing):
+            authenticate(raw)
+
+    @pytest.mark.parametrize(
+        "raw", ["x", "yt_abc", "yt_abcdefgh_short", "yt_abcdefgh_" + "ü" * 43, "yt_" + "a" * 5000, "\0"]
+    )
+    def test_refuses_what_is_no_key_without_asking_mongodb(self, raw, monkeypatch):
+        monkeypatch.setattr(authentication, "find_key", None)
+        with pytest.raises(KeyInvalid):
+            authenticate(raw)
+
+    def test_tells_a_wrong_secret_from_an_unknown_prefix_in_no_way(self):
+        new = create_key(name="bot")
+        wrong = new.key[:-1] + ("A" if new.key[-1] != "A" else "B")
+        with pytest.raises(KeyInvalid) as wrong_secret:
+            authenticate(wrong)
+        with pytest.raises(KeyInvalid) as unknown:
+            authenticate("yt_00000000_" + "a" * 43)
+        assert str(wrong_secret.value) == str(unknown.value)
+
+    def test_a_wrong_secret_of_a_revoked_key_is_only_invalid(self):
+        new = create_key(name="bot")
+        revoke_key(new.document.prefix)
+        with pytest.raises(KeyInvalid):
+            authenticate(new.key[:12] + "a" * 43)
+        with pytest.raises(KeyDisabled):
+            authenticate(new.key)
+
+    def test_an_expired_key_says_so_though_its_record_is_cached(self):
+        new = create_key(name="bot", expires_at=datetime.now(UTC) + timedelta(milliseconds=150))
+        authenticate(new.key)
+        wait_until(lambda: new.document.expires_at <= datetime.now(UTC))
+        with pytest.raises(KeyExpired):
+            authenticate(new.key)
+        with pytest.raises(KeyExpired):
+            grant_for_prefix(new.document.prefix)
+
+    def test_a_key_revoked_by_another_process_stops_within_a_second(self):
+        new = create_key(name="bot")
+        authenticate(new.key)
+        ApiKey.objects(prefix=new.document.prefix).update_one(active=False)  # behind this process's cache
+        revoked_at = time.monotonic()
+
+        def is_refused() -> bool:
+            try:
+                authenticate(new.key)
+            except KeyDisabled:
+                return True
+            return False
+
+        wait_until(is_refused, timeout_s=2)
+        assert time.monotonic() - revoked_at < 1.0
+        with pytest.raises(KeyDisabled):
+            grant_for_prefix(new.document.prefix)
+
+    def test_a_key_made_by_a_real_other_process_works_here(self):
+        program = (
+            "import django; django.setup(); from apps.keys.services import create_key; print(create_key(name='x').key)"
+        )
+        key = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
+        assert authenticate(key).name == "x"
+
+    def test_many_threads_asking_for_one_key_read_it_once(self, monkeypatch):
+        new = create_key(name="bot")
+        forget_cached_keys()
+        reads: list[str] = []
+        arrived = threading.Barrier(32)
+        find_key = authentication.find_key
+
+        def slow_find_key(prefix):
+            reads.append(prefix)
+            wait_until(lambda: arrived.n_waiting == 0)
+            return find_key(prefix)
+
+        def ask():
+            arrived.wait()
+            grants.append(authenticate(new.key))
+
+        monkeypatch.setattr(authentication, "find_key", slow_find_key)
+        grants: list[object] = []
+        threads = [threading.Thread(target=ask) for _ in range(32)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(grants) == 32
+        assert len(reads) == 1
+
+    def test_unknown_prefixes_are_remembered_briefly_and_in_bounded_memory(self, monkeypatch):
+        reads: list[str] = []
+        monkeypatch.setattr(authentication, "find_key", lambda prefix: reads.append(prefix))
+        monkeypatch.setattr(authentication, "MAX_UNKNOWN", 50)
+        for number in range(200):
+            for _ in range(3):
+                with pytest.raises(KeyInvalid):
+                    authenticate(f"yt_{number:08d}_" + "a" * 43)
+        assert len(reads) == 200
+        assert len(authentication._key_cache()._unknown) == 50
+
+    def test_unknown_prefixes_do_not_push_known_keys_out(self, monkeypatch):
+        new = create_key(name="bot")
+        authenticate(new.key)
+        monkeypatch.setattr(authentication, "MAX_UNKNOWN", 5)
+        cached = dict(authentication._key_cache()._known)
+        for number in range(20):
+            with pytest.raises(KeyInvalid):
+                authenticate(f"yt_{number:08d}_" + "a" * 43)
+        assert cached.items() <= authentication._key_cache()._known.items()
+
+    def test_what_mongodb_raises_reaches_everybody_who_waits_and_is_not_remembered(self, monkeypatch):
+        new = create_key(name="bot")
+        forget_cached_keys()
+
+        def fail(prefix):
+            raise ConnectionError("down")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(authentication, "find_key", fail)
+            with pytest.raises(ConnectionError):
+                authenticate(new.key)
+        assert authenticate(new.key).name == "bot"
