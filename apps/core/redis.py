@@ -7,11 +7,15 @@ from functools import cache
 import redis
 import redis.asyncio
 from django.conf import settings
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 NOWHERE = "redis://127.0.0.1:1/0"  # not configured: every use fails at once with a clear error
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 5.0
 MAX_CONNECTIONS = 256
+RETRIES = 1  # for a connection that Redis closed meanwhile; the library's own ten tries would hold callers for seconds
 
 
 @cache
@@ -23,6 +27,7 @@ def redis_client() -> redis.Redis:
         socket_timeout=ANSWER_TIMEOUT_S,
         max_connections=MAX_CONNECTIONS,
         health_check_interval=30,
+        retry=Retry(NoBackoff(), RETRIES),
     )
 
 
@@ -34,4 +39,5 @@ def make_async_redis() -> redis.asyncio.Redis:
         socket_timeout=ANSWER_TIMEOUT_S,
         max_connections=MAX_CONNECTIONS,
         health_check_interval=30,
+        retry=AsyncRetry(NoBackoff(), RETRIES),
     )

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from bisect import bisect_right
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from apps.core.errors import RateLimited
+from apps.core.redis import make_async_redis, redis_client
+from apps.keys import limits
+from apps.keys.authentication import KeyGrant
+from apps.keys.limits import acharge, charge, charge_failure, limit_headers, peek
+
+NOON_S = 1_700_000_000.0 - 1_700_000_000.0 % 10
+
+
+def make_grant(*, limit: int = 5, prefix: str = "aaaaaaaa") -> KeyGrant:
+    return KeyGrant(prefix=prefix, name="n", owner="", scopes=frozenset(), limit_per_hour=limit)
+
+
+def is_let_through(grant: KeyGrant, now_s: float) -> bool:
+    try:
+        charge(grant, now_s=now_s)
+    except RateLimited:
+        return False
+    return True
+
+
+@pytest.fixture(autouse=True)
+def _redis(redis_server, monkeypatch):
+    monkeypatch.setattr(limits, "_health", limits._RedisHealth())
+    monkeypatch.setattr(limits, "_local", limits.LocalLimiter(bucket_s=limits.BUCKET_S))
+
+
+class TestCharge:
+    def test_counts_down_to_the_limit_and_then_says_when_to_come_back(self):
+        grant = make_grant(limit=3)
+        assert [charge(grant, now_s=NOON_S + second).remaining for second in (0, 1, 12)] == [2, 1, 0]
+        with pytest.raises(RateLimited) as refused:
+            charge(grant, now_s=NOON_S + 13)
+        state = refused.value.limit_state
+        assert (state.limit, state.remaining, state.reset_s) == (3, 0, 3610 - 13)
+        assert refused.value.retry_after_s == state.reset_s
+
+    def test_a_slot_is_not_free_before_its_hour_is_over_and_free_at_most_ten_seconds_later(self):
+        grant = make_grant(limit=1)
+        assert is_let_through(grant, NOON_S + 9.999)
+        for now_s in (3599, 3600, 3609.998):
+            assert not is_let_through(grant, NOON_S + now_s)
+        assert is_let_through(grant, NOON_S + 3610)
+
+    def test_coming_back_when_told_to_is_let_through(self):
+        grant = make_grant(limit=2)
+        assert is_let_through(grant, NOON_S + 3)
+        assert is_let_through(grant, NOON_S + 500)
+        with pytest.raises(RateLimited) as refused:
+            charge(grant, now_s=NOON_S + 600)
+        back_s = NOON_S + 600 + refused.value.retry_after_s
+        assert not is_let_through(grant, back_s - 1)
+        assert is_let_through(grant, back_s)
+        assert not is_let_through(grant, back_s)
+
+    def test_refused_requests_do_not_count(self):
+        grant = make_grant(limit=1)
+        assert is_let_through(grant, NOON_S)
+        for second in range(1, 3600, 60):
+            assert not is_let_through(grant, NOON_S + second)
+        assert is_let_through(grant, NOON_S + 3610)
+
+    def test_a_lowered_limit_holds_at_once_and_says_when_enough_slots_are_free(self):
+        for second in (0, 100, 200, 300):
+            assert is_let_through(make_grant(limit=10), NOON_S + second)
+        with pytest.raises(RateLimited) as refused:
+            charge(make_grant(limit=2), now_s=NOON_S + 400)
+        assert refused.value.retry_after_s == 200 + 3610 - 400
+        assert not is_let_through(make_grant(limit=2), NOON_S + 200 + 3609)
+        assert is_let_through(make_grant(limit=2), NOON_S + 200 + 3610)
+
+    def test_the_count_stays_right_when_old_buckets_were_dropped_by_a_refused_request(self):
+        for second in (0, 100, 200, 300):
+            assert is_let_through(make_grant(limit=10), NOON_S + second)
+        assert not is_let_through(make_grant(limit=2), NOON_S + 3650)  # drops the first, and is refused
+        assert charge(make_grant(limit=10), now_s=NOON_S + 3650).remaining == 10 - 4
+
+    def test_a_clock_that_goes_back_lets_nobody_through_twice(self):
+        grant = make_grant(limit=2)
+        assert is_let_through(grant, NOON_S + 100)
+        assert is_let_through(grant, NOON_S + 50)
+        assert not is_let_through(grant, NOON_S + 50)
+        assert not is_let_through(grant, NOON_S + 3650)
+
+    def test_a_clock_that_was_wrong_by_years_does_not_lock_a_key_out(self):
+        grant = make_grant(limit=1)
+        assert is_let_through(grant, NOON_S + 10 * 365 * 86400)
+        assert is_let_through(grant, NOON_S)
+
+    def test_a_keys_memory_is_bounded_and_is_freed(self):
+        grant = make_grant(limit=100_000)
+        for second in range(0, 12_000, 4):
+            charge(grant, now_s=NOON_S + second)
+        assert redis_client().hlen("yt:limit:aaaaaaaa") <= 361 + 3
+        assert 3600 < redis_client().ttl("yt:limit:aaaaaaaa") <= 3620
+
+    @hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.integers(1, 6), st.lists(st.integers(0, 900), min_size=1, max_size=80))
+    def test_never_more_than_the_limit_in_any_hour_and_no_slot_is_lost(self, limit, gaps_s):
+        redis_client().flushdb()
+        grant = make_grant(limit=limit)
+        now_s, let_through = NOON_S, []
+        for gap_s in gaps_s:
+            now_s += gap_s + 0.25
+            if is_let_through(grant, now_s):
+                let_through.append(now_s)
+            else:
+                recent = len(let_through) - bisect_right(let_through, now_s - 3610)
+                assert recent >= limit, "refused though a slot was free for ten seconds"
+        for index, first_s in enumerate(let_through):
+            assert bisect_right(let_through, first_s + 3600) - index <= limit
+
+    def test_exactly_the_limit_gets_through_many_threads(self):
+        outcomes = self.run_threads(make_grant(limit=100), threads=16, each=20)
+        assert outcomes == 100
+
+    @staticmethod
+    def run_threads(grant: KeyGrant, *, threads: int, each: int) -> int:
+        let_through: list[int] = []
+
+        def work() -> None:
+            for _ in range(each):
+                try:
+                    charge(grant)
+                except RateLimited:
+                    continue
+                let_through.append(1)
+
+        workers = [threading.Thread(target=work) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return len(let_through)
+
+    def test_exactly_the_limit_gets_through_several_processes(self):
+        program = (
+            "import django; django.setup(); import sys; from tests.keys.test_limits import TestCharge, make_grant;"
+            "print('ready', flush=True); sys.stdin.readline();"
+            "print(TestCharge.run_threads(make_grant(limit=150), threads=4, each=25))"
+        )
+        processes = [
+            subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(3)
+        ]
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        assert sum(int(process.communicate(timeout=60)[0]) for process in processes) == 150
+
+    def test_redis_own_clock_decides_when_no_time_is_given(self):
+        before = redis_client().time()[0]
+        charge(make_grant())
+        bucket = int(redis_client().hget("yt:limit:aaaaaaaa", "newest"))
+        assert before // 10 <= bucket <= redis_client().time()[0] // 10
+
+    def test_a_redis_that_lost_its_scripts_is_given_the_script_again(self):
+        charge(make_grant())
+        redis_client().script_flush()
+        assert charge(make_grant()).remaining == 3
+
+    async def test_the_event_loop_counts_in_the_same_place(self):
+        charge(make_grant(limit=2))
+        async with make_async_redis() as client:
+            await client.script_flush()
+            assert (await acharge(make_grant(limit=2), client)).remaining == 0
+            with pytest.raises(RateLimited):
+                await acharge(make_grant(limit=2), client)
+
+    async def test_calls_can_be_gathered_in_one_pipeline(self):
+        grants = [make_grant(limit=2), make_grant(limit=2, prefix="bbbbbbbb")]
+        async with make_async_redis() as client, client.pipeline(transaction=False) as pipeline:
+            await client.script_load(limits.SCRIPT)
+            for grant in grants * 3:
+                pipeline.evalsha(limits.SCRIPT_SHA, 1, *limits.script_arguments(grant))
+            answers = await pipeline.execute()
+        assert [answer[0] for answer in answers] == [1, 1, 1, 1, 0, 0]
+
+
+class TestPeek:
+    def test_tells_without_counting(self):
+        grant = make_grant(limit=5)
+        assert peek(grant) == limits.LimitState(limit=5, remaining=5, reset_s=0)
+        charge(grant)
+        state = charge(grant)
+        seen = peek(grant)
+        assert (seen.remaining, peek(grant).remaining) == (3, 3)
+        assert abs(seen.reset_s - state.reset_s) <= 1
+
+
+class TestRedisAway:
+    @pytest.fixture(autouse=True)
+    def _no_redis(self, settings, monkeypatch):
+        redis_client.cache_clear()
+        services = settings.SERVICES.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+        with monkeypatch.context() as patch:
+            patch.setattr(settings, "SERVICES", services)
+            yield
+        redis_client.cache_clear()
+
+    def test_a_refused_connection_costs_no_time(self):
+        started_at = time.monotonic()
+        charge(make_grant())
+        assert time.monotonic() - started_at < 0.5
+
+    def test_each_process_limits_by_itself_to_its_share(self, settings):
+        share = 10 // settings.ENV.web_workers
+        grant = make_grant(limit=10)
+        assert [charge(grant).remaining for _ in range(share)] == list(reversed(range(share)))
+        with pytest.raises(RateLimited) as refused:
+            charge(grant)
+        assert 3590 <= refused.value.retry_after_s <= 3610
+
+    async def test_the_event_loop_as_well(self, settings):
+        client = make_async_redis()
+        grant = make_grant(limit=1)
+        async with client:
+            assert (await acharge(grant, client)).remaining == 0
+            with pytest.raises(RateLimited):
+                await acharge(grant, client)
+
+    def test_failed_callers_are_limited_too(self):
+        for _ in range(limits.FAILURES_PER_MINUTE):
+            charge_failure("192.0.2.1")
+        with pytest.raises(RateLimited):
+            charge_failure("192.0.2.1")
+
+    def test_peek_reads_as_unused(self):
+        assert peek(make_grant(limit=3)).remaining == 3
+
+
+class TestChargeFailure:
+    def test_limits_one_address_and_leaves_others_alone(self):
+        for _ in range(limits.FAILURES_PER_MINUTE):
+            charge_failure("192.0.2.1")
+        with pytest.raises(RateLimited) as refused:
+            charge_failure("192.0.2.1")
+        assert 1 <= refused.value.retry_after_s <= 61
+        charge_failure("192.0.2.2")
+
+    def test_counts_ipv6_by_its_64_bit_network_and_mapped_ipv4_as_ipv4(self):
+        for number in range(limits.FAILURES_PER_MINUTE):
+            charge_failure(f"2001:db8::{number:x}")
+        with pytest.raises(RateLimited):
+            charge_failure("2001:db8::ffff:ffff")
+        charge_failure("2001:db8:0:1::1")
+        assert limits._network_of("::ffff:192.0.2.7") == "192.0.2.7"
+        assert limits._network_of("fe80::1%eth0") == "fe80::/64"
+
+    def test_an_address_that_is_none_is_counted_as_one(self):
+        assert {limits._network_of(address) for address in ("", "unix:", "x" * 500)} == {"unknown"}
+
+
+class TestLimitHeaders:
+    def test_names_limit_remaining_and_reset(self):
+        state = limits.LimitState(limit=10, remaining=4, reset_s=77)
+        assert json.dumps(limit_headers(state)) == (
+            '{"RateLimit-Limit": "10", "RateLimit-Remaining": "4", "RateLimit-Reset": "77"}'
+        )
+
+
+class TestLocalLimiter:
+    def test_forgets_the_names_used_longest_ago(self, monkeypatch):
+        monkeypatch.setattr("apps.keys.local_limits.MAX_NAMES", 3)
+        limiter = limits.LocalLimiter(bucket_s=10)
+        names = [str(number) for number in range(10)]
+        random.Random(1).shuffle(names)
+        for name in names:
+            limiter.count(name, 1, window_s=60)
+        assert list(limiter._counts) == names[-3:]
