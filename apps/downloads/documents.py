@@ -60,6 +60,7 @@ class MediaJob(Document):
         "auto_create_index": False,
         "indexes": [
             {"fields": ["asset_id"], "unique": True, "partialFilterExpression": {"active": True}},
+            {"fields": ["asset_id", "-created_at"]},
             {"fields": ["active", "updated_at"]},
             {"fields": ["key_prefix", "-created_at"]},
             {"fields": ["finished_at"], "expireAfterSeconds": 30 * 86400},

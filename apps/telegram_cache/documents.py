@@ -113,6 +113,7 @@ class Asset(Document):
     error_code = StringField()
     error_message = StringField()
     retry_at = DateTimeField()
+    fetch_failures = IntField(default=0)  # in a row; each makes the next try wait longer
     parts = EmbeddedDocumentListField(Part)
     upload_owner = StringField()
     upload_lease_until = DateTimeField()

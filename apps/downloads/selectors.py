@@ -1,0 +1,37 @@
+"""Reads of jobs and metadata."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from apps.downloads.documents import MediaJob, VideoInfoRecord
+
+
+def find_job(job_id: str) -> MediaJob | None:
+    """A job by its id, running or finished."""
+    return cast("MediaJob | None", MediaJob.objects(id=job_id).first())
+
+
+def active_job(asset_id: str) -> MediaJob | None:
+    """The one job that is fetching this asset, or waits to."""
+    return cast("MediaJob | None", MediaJob.objects(asset_id=asset_id, active=True).first())
+
+
+def latest_job(asset_id: str) -> MediaJob | None:
+    """The newest job of an asset, whatever became of it."""
+    return cast("MediaJob | None", MediaJob.objects(asset_id=asset_id).order_by("-created_at").first())
+
+
+def count_active_jobs(*, limit: int) -> int:
+    """How many jobs run or wait; stops counting at ``limit``."""
+    return int(MediaJob.objects(active=True).limit(limit).count(with_limit_and_skip=True))
+
+
+def active_jobs(*, limit: int) -> list[MediaJob]:
+    """Jobs that run or wait, those not touched for longest first."""
+    return list(MediaJob.objects(active=True).order_by("updated_at").limit(limit))
+
+
+def find_info_record(video_id: str) -> VideoInfoRecord | None:
+    """What is on record about a video, fresh or not."""
+    return cast("VideoInfoRecord | None", VideoInfoRecord.objects(video_id=video_id).first())

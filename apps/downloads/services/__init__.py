@@ -1,0 +1,1 @@
+"""Writes and rules of downloads: claims, jobs, metadata."""

@@ -1,0 +1,186 @@
+"""Jobs: one active fetch an asset, joined by everybody who asks; progress, cancelling, and picking up what was lost."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import structlog
+from celery import current_app
+from django.conf import settings
+from kombu.exceptions import OperationalError
+from mongoengine.errors import NotUniqueError
+from pymongo import ReturnDocument
+
+from apps.core.errors import ApiError, Conflict, NotFound, Overloaded, error_from_code
+from apps.core.wake import publish
+from apps.downloads.documents import JobState, MediaJob
+from apps.downloads.providers.base import VideoInfo
+from apps.downloads.selectors import active_job, count_active_jobs, find_job, latest_job
+from apps.downloads.services.claims import ensure_asset
+from apps.streaming.hotstore import HotStore
+from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, utcnow
+
+log = structlog.get_logger(__name__)
+
+FETCH_TASK = "apps.downloads.tasks.fetch_asset"
+MAX_ACTIVE_JOBS = 1000
+OVERLOAD_RETRY_S = 15.0
+JOIN_TRIES = 5
+SEND_ONCE = {"max_retries": 1, "interval_start": 0.1}
+NOT_STARTED = (AssetState.ABSENT.value, AssetState.FAILED.value)
+
+
+def ensure_job(*, key: AssetKey, info: VideoInfo, key_prefix: str) -> MediaJob:
+    """The job that fetches this asset: the active one, or a new one whose task has been sent.
+
+    Of any number of simultaneous callers one makes the job (unique index), all get the same. An asset that is
+    finished already gives its last job (or an unsaved finished one). Raises the stored error of an asset that failed
+    and may not be tried again yet, and Overloaded when too many jobs wait.
+    """
+    ensure_asset(key, title=info.title, uploader=info.uploader, duration_s=info.duration_s, thumbnail=info.thumbnail)
+    asset = Asset.objects.get(id=key.asset_id)
+    if asset.is_finished:
+        if not is_lost(asset):
+            return latest_job(asset.id) or MediaJob(
+                **_about(key), state=JobState.DONE.value, active=False, stage="done"
+            )
+        _start_over(asset)
+    elif asset.state == AssetState.FAILED:
+        _raise_if_too_early(asset)
+    if (job := active_job(asset.id)) is not None:
+        return job
+    if count_active_jobs(limit=MAX_ACTIVE_JOBS) >= MAX_ACTIVE_JOBS:
+        raise Overloaded(retry_after_s=OVERLOAD_RETRY_S)
+    Asset.objects(id=asset.id, state__in=NOT_STARTED).update_one(
+        set__state=AssetState.QUEUED.value, unset__retry_at=1, unset__error_code=1, unset__error_message=1
+    )
+    return _join_or_make(key, key_prefix)
+
+
+def refetch_asset(asset_id: str) -> MediaJob:
+    """Fetch a finished asset again under a new generation: its bytes in Telegram went bad. Idempotent.
+
+    Raises NotFound for an unknown asset. An asset that is being fetched just gives its job.
+    """
+    asset = Asset.objects(id=asset_id).first()
+    if asset is None:
+        raise NotFound
+    if asset.is_finished:
+        _start_over(asset)
+    return active_job(asset_id) or _join_or_make(asset.key, key_prefix="")
+
+
+def is_lost(asset: Asset) -> bool:
+    """Whether a finished asset's bytes are nowhere: not whole in the hot store and not whole in Telegram."""
+    if asset.is_in_telegram:
+        return False
+    return not HotStore(settings.ENV.hot_root).is_complete(asset.id, asset.generation)
+
+
+def _about(key: AssetKey) -> dict[str, str]:
+    return {"asset_id": key.asset_id, "video_id": key.video_id, "kind": key.kind.value, "variant": key.variant}
+
+
+def _start_over(asset: Asset) -> None:
+    """One conditional update: of many callers one moves the asset to its next generation, the others change nothing."""
+    done = [state.value for state in FINISHED_STATES]
+    changed = Asset.objects(id=asset.id, attempt=asset.attempt, generation=asset.generation, state__in=done).update_one(
+        set__state=AssetState.QUEUED.value,
+        inc__generation=1,
+        set__parts=[],
+        unset__provider=1,
+        unset__size_bytes=1,
+        unset__sha256=1,
+        unset__block_sha256=1,
+        unset__upload_owner=1,
+        unset__upload_lease_until=1,
+        unset__message_link=1,
+    )
+    if changed:
+        log.warning("asset is fetched again", asset_id=asset.id, generation=asset.generation + 1)
+        publish(f"asset:{asset.id}")
+
+
+def _raise_if_too_early(asset: Asset) -> None:
+    wait_s = (asset.retry_at - utcnow()).total_seconds() if asset.retry_at else 0.0
+    if wait_s > 0:
+        error = error_from_code(asset.error_code or "", asset.error_message or "")
+        error.retry_after_s = wait_s if error.retryable else None
+        raise error
+
+
+def _join_or_make(key: AssetKey, key_prefix: str) -> MediaJob:
+    before = latest_job(key.asset_id)
+    job = MediaJob(**_about(key), key_prefix=key_prefix, resume=before.resume if before else {})
+    for _ in range(JOIN_TRIES):
+        try:
+            job.save(force_insert=True)
+        except NotUniqueError:
+            if (other := active_job(key.asset_id)) is not None:
+                return other
+        else:
+            send_fetch(job.id)
+            publish(f"asset:{key.asset_id}")
+            return job
+    raise Conflict("This video's job keeps changing. Try again.")
+
+
+def send_fetch(job_id: str, *, delay_s: float = 0) -> None:
+    """Send the task. When the broker cannot take it, the job waits and ``sweep_jobs`` sends it later."""
+    try:
+        current_app.send_task(FETCH_TASK, [job_id], countdown=delay_s or None, retry_policy=SEND_ONCE)
+    except OperationalError as error:
+        log.warning("task not sent", job_id=job_id, reason=type(error).__name__)
+
+
+def start_job(job_id: str) -> MediaJob | None:
+    """Note that an attempt begins. None when the job is no longer active."""
+    change = {
+        "$set": {"state": JobState.RUNNING.value, "stage": "connecting", "updated_at": utcnow()},
+        "$inc": {"attempts": 1},
+        "$min": {"started_at": utcnow()},
+    }
+    document = _jobs().find_one_and_update(
+        {"_id": job_id, "active": True}, change, return_document=ReturnDocument.AFTER
+    )
+    return MediaJob._from_son(document) if document else None
+
+
+def update_job(job_id: str, **fields: Any) -> bool:
+    """Set fields of an active job (progress, resume data, provider). False when it is not active any more: stop."""
+    change = {"$set": {**fields, "updated_at": utcnow()}}
+    return bool(_jobs().update_one({"_id": job_id, "active": True}, change).matched_count)
+
+
+def finish_job(job_id: str, *, error: ApiError | None = None, retry_at: datetime | None = None) -> None:
+    """End an active job, well or with ``error``. Idempotent."""
+    change: dict[str, Any] = {"active": False, "finished_at": utcnow(), "updated_at": utcnow()}
+    if error is None:
+        change |= {"state": JobState.DONE.value, "stage": "done", "eta_s": 0.0}
+    else:
+        change |= {"state": JobState.FAILED.value, "error_code": error.code, "error_message": error.message}
+        change |= {"retry_at": retry_at}
+    document = _jobs().find_one_and_update({"_id": job_id, "active": True}, {"$set": change}, {"asset_id": 1})
+    if document:
+        publish(f"asset:{document['asset_id']}")
+
+
+def cancel_job(job_id: str, *, key_prefix: str | None = None) -> MediaJob:
+    """Stop a job; its fetch sees it within about a second. Idempotent: a job that has ended is returned as it is.
+
+    Raises NotFound for an unknown job, or one that another key than ``key_prefix`` started.
+    """
+    job = find_job(job_id)
+    if job is None or (key_prefix is not None and job.key_prefix != key_prefix):
+        raise NotFound
+    change = {"state": JobState.CANCELLED.value, "active": False, "finished_at": utcnow(), "updated_at": utcnow()}
+    document = _jobs().find_one_and_update({"_id": job_id, "active": True}, {"$set": change})
+    if document:
+        Asset.objects(id=job.asset_id, state=AssetState.QUEUED.value).update_one(set__state=AssetState.ABSENT.value)
+        publish(f"asset:{job.asset_id}")
+    return find_job(job_id) or job
+
+
+def _jobs() -> Any:
+    return MediaJob._get_collection()

@@ -1,0 +1,65 @@
+"""Picking up jobs whose worker died or whose message was lost. Everything here may run at any time, anywhere, twice."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import structlog
+from redis import RedisError
+
+from apps.core.owners import is_owner_dead
+from apps.core.redis import redis_client
+from apps.downloads.documents import JobState, MediaJob
+from apps.downloads.selectors import active_jobs
+from apps.downloads.services.claims import free_dead_lease
+from apps.downloads.services.jobs import MAX_ACTIVE_JOBS, send_fetch
+from apps.telegram_cache.documents import Asset, AssetState, utcnow
+
+log = structlog.get_logger(__name__)
+
+FETCH_QUEUE = "yt:celery:fetch"  # celery_config: global_keyprefix and the queue's name
+LOST_AFTER_S = 15.0  # a queued job not touched for so long may have lost its message
+
+
+def sweep_jobs() -> int:
+    """Send the task again of each active job that nobody works on. Returns how many were sent.
+
+    A running job counts as abandoned when its lease has ended or its process is dead (seen at once on the same
+    machine). A job that still waits is sent again only while the queue holds fewer messages than jobs wait.
+    """
+    jobs = active_jobs(limit=2 * MAX_ACTIVE_JOBS)
+    assets = {
+        asset.id: asset
+        for asset in Asset.objects(id__in=[job.asset_id for job in jobs]).exclude("block_sha256", "parts")
+    }
+    waiting = [job for job in jobs if job.state == JobState.QUEUED]
+    missing = max(0, len(waiting) - _messages()) if waiting else 0
+    lost_before = utcnow() - timedelta(seconds=LOST_AFTER_S)
+    lost = [job for job in waiting if job.updated_at <= lost_before][:missing]
+    abandoned = [job for job in jobs if job.state == JobState.RUNNING and _is_abandoned(assets.get(job.asset_id))]
+    return sum(_send_again(job) for job in (*abandoned, *lost))
+
+
+def _messages() -> int:
+    try:
+        return int(redis_client().llen(FETCH_QUEUE))
+    except RedisError:
+        return 2 * MAX_ACTIVE_JOBS  # no broker, no use in sending
+
+
+def _is_abandoned(asset: Asset | None) -> bool:
+    if asset is None or asset.state != AssetState.FETCHING or asset.lease_until is None:
+        return True
+    if is_owner_dead(asset.lease_owner):
+        free_dead_lease(asset)
+        return True
+    return bool(asset.lease_until <= utcnow())
+
+
+def _send_again(job: MediaJob) -> bool:
+    seen = {"id": job.id, "active": True, "state": job.state, "attempts": job.attempts, "updated_at": job.updated_at}
+    if not MediaJob.objects(**seen).update_one(set__state=JobState.QUEUED.value, set__updated_at=utcnow()):
+        return False  # it moved on, or another sweep was faster
+    log.info("job sent again", job_id=job.id, asset_id=job.asset_id, attempts=job.attempts)
+    send_fetch(job.id)
+    return True

@@ -1,0 +1,149 @@
+from datetime import timedelta
+
+import pytest
+
+from apps.core.errors import Overloaded, UpstreamError, VideoPrivate
+from apps.core.owners import make_owner
+from apps.core.redis import redis_client
+from apps.downloads.documents import VideoInfoRecord, utcnow
+from apps.downloads.services import info
+from tests.downloads.samples import VIDEO_ID, video_info
+
+pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
+
+
+class Chain:
+    """Stands for the provider chain: gives or raises what it is told, and counts."""
+
+    def __init__(self) -> None:
+        self.answer = video_info()
+        self.calls = 0
+        self.meanwhile = lambda: None
+
+    def resolve(self, video_id, *, timeout_s):
+        self.calls += 1
+        self.meanwhile()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def chain(monkeypatch):
+    chain = Chain()
+    monkeypatch.setattr(info, "provider_chain", lambda: chain)
+    return chain
+
+
+def messages() -> int:
+    return redis_client().llen(info.RESOLVE_QUEUE)
+
+
+def age(**change: timedelta) -> None:
+    record = VideoInfoRecord.objects.get()
+    VideoInfoRecord.objects.update_one(**{f"set__{name}": getattr(record, name) - by for name, by in change.items()})
+
+
+class TestResolveInfo:
+    def test_a_good_answer_is_fresh_for_six_hours_and_kept_for_a_week(self, chain):
+        info.resolve_info(VIDEO_ID)
+        assert info.get_info(VIDEO_ID) == video_info()
+        record = VideoInfoRecord.objects.get()
+        assert abs(record.fresh_until - utcnow() - timedelta(hours=6)) < timedelta(seconds=9)
+        assert abs(record.expires_at - utcnow() - timedelta(days=7)) < timedelta(seconds=9)
+        age(fresh_until=timedelta(hours=6))
+        assert info.get_info(VIDEO_ID) is None
+
+    def test_asks_nobody_when_it_is_known(self, chain):
+        info.resolve_info(VIDEO_ID)
+        info.resolve_info(VIDEO_ID)
+        assert chain.calls == 1
+
+    def test_a_content_error_is_remembered_for_ten_minutes(self, chain):
+        chain.answer = VideoPrivate()
+        info.resolve_info(VIDEO_ID)
+        with pytest.raises(VideoPrivate):
+            info.get_info(VIDEO_ID)
+        assert abs(VideoInfoRecord.objects.get().fresh_until - utcnow() - timedelta(minutes=10)) < timedelta(seconds=9)
+        info.resolve_info(VIDEO_ID)
+        assert chain.calls == 1
+
+    def test_a_failing_source_is_left_alone_for_fifteen_seconds(self, chain):
+        chain.answer = UpstreamError("It burns.")
+        info.resolve_info(VIDEO_ID)
+        with pytest.raises(UpstreamError, match="It burns") as caught:
+            info.get_info(VIDEO_ID)
+        assert 1 <= caught.value.retry_after_s <= 15
+        age(fresh_until=timedelta(seconds=15))
+        assert info.get_info(VIDEO_ID) is None
+
+    def test_an_old_answer_outlives_a_failing_source(self, chain):
+        info.resolve_info(VIDEO_ID)
+        age(fresh_until=timedelta(hours=6))
+        chain.answer = UpstreamError()
+        info.resolve_info(VIDEO_ID)
+        assert info.get_info(VIDEO_ID) == video_info()
+        assert VideoInfoRecord.objects.get().fresh_until < utcnow() + timedelta(seconds=16)
+
+    def test_a_removed_video_replaces_the_old_answer(self, chain):
+        info.resolve_info(VIDEO_ID)
+        age(fresh_until=timedelta(hours=6))
+        chain.answer = VideoPrivate()
+        info.resolve_info(VIDEO_ID)
+        with pytest.raises(VideoPrivate):
+            info.get_info(VIDEO_ID)
+
+    def test_a_fault_of_ours_is_recorded_so_that_nobody_waits_for_ever(self, chain):
+        chain.answer = ZeroDivisionError("secret detail")
+        info.resolve_info(VIDEO_ID)
+        record = VideoInfoRecord.objects.get()
+        assert record.error_code == "internal_error"
+        assert "secret" not in record.error_message
+
+    def test_one_asks_while_another_does(self, chain):
+        chain.meanwhile = lambda: info.resolve_info(VIDEO_ID)
+        info.resolve_info(VIDEO_ID)
+        assert chain.calls == 1
+
+    def test_the_lock_of_a_dead_process_is_taken_over(self, chain):
+        redis_client().set(f"yt:info:lock:{VIDEO_ID}", f"{make_owner()}1:token")
+        info.resolve_info(VIDEO_ID)
+        assert chain.calls == 1
+        assert redis_client().get(f"yt:info:lock:{VIDEO_ID}") is None
+
+    def test_the_lock_of_somebody_who_cannot_be_seen_from_here_is_respected(self, chain):
+        redis_client().set(f"yt:info:lock:{VIDEO_ID}", "another machine:1:2")
+        info.resolve_info(VIDEO_ID)
+        assert chain.calls == 0
+
+    def test_what_another_version_wrote_is_asked_again(self, chain):
+        info.resolve_info(VIDEO_ID)
+        VideoInfoRecord.objects.update_one(set__info={"surprise": 1})
+        assert info.get_info(VIDEO_ID) is None
+        info.resolve_info(VIDEO_ID)
+        assert chain.calls == 2
+
+
+class TestRequestInfo:
+    def test_many_calls_send_one_task(self):
+        for _ in range(20):
+            info.request_info(VIDEO_ID)
+        assert messages() == 1
+
+    def test_sends_nothing_while_somebody_asks_outside(self, chain):
+        chain.meanwhile = lambda: (redis_client().delete(f"yt:info:sent:{VIDEO_ID}"), info.request_info(VIDEO_ID))
+        info.resolve_info(VIDEO_ID)
+        assert messages() == 0
+
+    def test_a_lost_task_is_sent_again_after_a_while(self):
+        info.request_info(VIDEO_ID)
+        assert 0 < redis_client().ttl(f"yt:info:sent:{VIDEO_ID}") <= info.RESEND_S
+        redis_client().flushdb()  # the mark runs out, the message is gone
+        info.request_info(VIDEO_ID)
+        assert messages() == 1
+
+    def test_the_queue_is_bounded(self, monkeypatch):
+        monkeypatch.setattr(info, "MAX_WAITING", 1)
+        info.request_info(VIDEO_ID)
+        with pytest.raises(Overloaded):
+            info.request_info("aaaaaaaaaaa")
