@@ -1,4 +1,4 @@
-"""Pytest plugin, loaded first: gives every run its own VAR_DIR, a real mongod and a real Redis, before Django reads settings.
+"""Pytest plugin, loaded first: every run gets its own VAR_DIR, mongod and Redis before Django reads its settings.
 
 The controlling process starts the servers; pytest-xdist workers share them, each with its own database and folder.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from apps.core.embedded import free_port, prepare_mongod, start_mongod, start_redis, wait_for_redis
+from apps.core.embedded import free_port, mongod_command, prepare_mongod, redis_command, wait_for_redis
+from apps.core.supervisor import end_with_us
 
 ROOT_VARIABLE = "YTSERVER_TEST_ROOT"
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
@@ -38,10 +40,16 @@ os.environ.update(
 )
 
 
+def _start(command: list[str]) -> None:
+    _processes.append(subprocess.Popen(end_with_us(command), stdout=subprocess.DEVNULL))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if IS_CONTROLLER:
-        _processes.append(start_mongod(ROOT / "mongo", MONGO_PORT))
-        _processes.append(start_redis(ROOT / "redis", REDIS_PORT))
+        for folder in ("mongo", "redis"):
+            (ROOT / folder).mkdir()
+        _start(mongod_command(ROOT / "mongo", port=MONGO_PORT, log=ROOT / "mongod.log"))
+        _start(redis_command(ROOT / "redis", port=REDIS_PORT, log=ROOT / "redis.log"))
         wait_for_redis(REDIS_PORT)
         prepare_mongod(MONGO_PORT)
 

@@ -6,11 +6,11 @@ import os
 
 from celery import Celery
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ytserver.settings")
+from ytserver.heartbeat import Heartbeat
 
-QUEUES = ("resolve", "fetch", "upload", "care")
-"""resolve: metadata, people wait for it. fetch: media. upload: to Telegram. care: periodic work."""
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ytserver.settings")
 
 app = Celery("ytserver")
 app.config_from_object("ytserver.celery_config")
 app.autodiscover_tasks()
+app.steps["consumer"].add(Heartbeat)

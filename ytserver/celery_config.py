@@ -6,6 +6,7 @@ from django.conf import settings
 
 broker_url = settings.SERVICES.redis_url or "redis://127.0.0.1:1/0"
 broker_connection_retry_on_startup = True
+broker_connection_max_retries = None  # Redis may be away for any time; the supervisor restarts it
 broker_transport_options = {"visibility_timeout": 6 * 3600, "global_keyprefix": "yt:celery:"}
 task_ignore_result = True
 task_default_queue = "care"

@@ -8,13 +8,24 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -62,15 +73,22 @@ def _check_http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _from_project_folder(value: Path) -> Path:
+    return BASE_DIR / value.expanduser()
+
+
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 NetworkList = Annotated[tuple[IpNetwork, ...], NoDecode, BeforeValidator(_to_networks)]
+Folder = Annotated[Path, AfterValidator(_from_project_folder)]
 JsonObject = Annotated[dict[str, Any], NoDecode, BeforeValidator(_to_json_object)]
 
 
 class Env(BaseSettings):
     """Every setting of the server. Frozen: change the environment (or ``.env``) and start again."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=BASE_DIR / ".env", env_file_encoding="utf-8", extra="ignore", frozen=True
+    )
 
     debug: bool = Field(True, description="Development mode: missing secrets are made and kept in VAR_DIR.")
     host: str = Field("127.0.0.1", description="Address the web server listens on.")
@@ -79,10 +97,13 @@ class Env(BaseSettings):
     allowed_hosts: CommaList = Field((), description="Host names that requests may name. Empty: this machine only.")
     secret_key: SecretStr = Field(SecretStr(""), description="Signs sessions and links. At least 32 characters.")
     field_keys: CommaList = Field((), description="Fernet keys for secrets in MongoDB; the first one encrypts.")
-    var_dir: Path = Field(Path("var"), description="Everything this instance writes lies under here.")
+    var_dir: Folder = Field(
+        BASE_DIR / "var",
+        description="Everything this instance writes lies under here. Relative paths start at the project's folder.",
+    )
     mongo_uri: SecretStr = Field(SecretStr(""), description="MongoDB. Empty: an embedded server is started.")
     redis_url: SecretStr = Field(SecretStr(""), description="Redis. Empty: an embedded server is started.")
-    hot_dir: Path | None = Field(None, description="The hot store. Empty: VAR_DIR/hot.")
+    hot_dir: Folder | None = Field(None, description="The hot store. Empty: VAR_DIR/hot.")
     hot_max_bytes: int = Field(20 * 1024 * MIB, ge=MIB, description="How large the hot store may grow, in bytes.")
     link_ttl_s: int = Field(6 * 3600, ge=60, le=7 * 86400, description="Life of a signed link, in seconds.")
     providers: CommaList = Field(("savetube", "ytdlp"), description="Outside sources, in the order they are tried.")
@@ -93,10 +114,8 @@ class Env(BaseSettings):
     )
     ytdlp_options: JsonObject = Field({}, description="Any yt-dlp options, as a JSON object.")
     telegram_api_url: str = Field("https://api.telegram.org", description="Methods: {this}/bot<token>/<method>.")
-    telegram_file_url: str = Field(
-        "https://api.telegram.org/file", description="Files: {this}/bot<token>/<file_path>."
-    )
-    telegram_local_root: Path | None = Field(
+    telegram_file_url: str = Field("https://api.telegram.org/file", description="Files: {this}/bot<token>/<file_path>.")
+    telegram_local_root: Folder | None = Field(
         None, description="Folder under which a self-hosted Bot API server (--local) puts its files."
     )
     telegram_part_bytes: int = Field(
@@ -204,14 +223,20 @@ class Env(BaseSettings):
         return tuple(dict.fromkeys((*named, *((public,) if public else ()))))
 
 
-def _kept_secret(path: Path, make: Any) -> str:
-    """Read a development secret, or make it once (mode 0600). Atomic: of two starters one wins, both read the same."""
+def write_private(path: Path, text: str) -> None:
+    """Write ``path`` whole or not at all, readable by its owner only."""
+    temporary = _private_copy(path, text)
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink()
+        raise
+
+
+def kept_secret(path: Path, make: Callable[[], str]) -> str:
+    """Read a secret of this instance, or make it once (mode 0600). Of two that make it at once both read the same."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(make())
+        temporary = _private_copy(path, make())
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -219,6 +244,17 @@ def _kept_secret(path: Path, make: Any) -> str:
         finally:
             temporary.unlink()
     return path.read_text().strip()
+
+
+def _private_copy(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
 
 
 def _with_secrets(env: Env) -> Env:
@@ -231,10 +267,10 @@ def _with_secrets(env: Env) -> Env:
     folder = env.var_dir.absolute() / "secrets"
     update: dict[str, Any] = {}
     if "secret_key" in missing:
-        update["secret_key"] = SecretStr(_kept_secret(folder / "secret_key", lambda: secrets.token_urlsafe(48)))
+        update["secret_key"] = SecretStr(kept_secret(folder / "secret_key", lambda: secrets.token_urlsafe(48)))
     if "field_keys" in missing:
         make_key = lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()  # noqa: E731 - one use
-        update["field_keys"] = (_kept_secret(folder / "field_keys", make_key),)
+        update["field_keys"] = (kept_secret(folder / "field_keys", make_key),)
     return env.model_copy(update=update)
 
 
@@ -248,6 +284,8 @@ def load_env() -> Env:
     """The settings of this process. Raises SettingsError: one line a problem, names and rules, never values."""
     try:
         return _with_secrets(Env())
+    except OSError as error:
+        raise SettingsError(f"VAR_DIR: secrets cannot be kept there ({error.strerror})") from None
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_url=False, include_input=False, include_context=False):
@@ -271,12 +309,17 @@ def service_urls_path(env: Env) -> Path:
     return env.var_dir.absolute() / "run" / "services.json"
 
 
+def read_service_urls(env: Env) -> ServiceUrls:
+    """What that file says; nothing when it is not there or cannot be read as such."""
+    try:
+        return ServiceUrls.model_validate_json(service_urls_path(env).read_text())
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, ValidationError):
+        return ServiceUrls()
+
+
 def find_service_urls(env: Env) -> ServiceUrls:
     """The given addresses; for those not given, the ones of this VAR_DIR's embedded servers, if they were started."""
-    try:
-        embedded = ServiceUrls.model_validate_json(service_urls_path(env).read_text())
-    except (FileNotFoundError, ValidationError):
-        embedded = ServiceUrls()
+    embedded = read_service_urls(env)
     return ServiceUrls(
         mongo_uri=env.mongo_uri.get_secret_value() or embedded.mongo_uri,
         redis_url=env.redis_url.get_secret_value() or embedded.redis_url,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import mongoengine
 from django.conf import settings
 
+from apps.core.redis import redis_client
+
 DEFAULT_DATABASE = "ytserver"
 NOWHERE = "mongodb://127.0.0.1:1/ytserver"  # not configured: every use fails at once with a clear error
 
@@ -24,3 +26,10 @@ def connect() -> None:
         waitQueueTimeoutMS=5000,
         retryWrites=True,
     )
+
+
+def reconnect() -> None:
+    """Forget the connection and take the addresses as they are now. Only for ``up``, which decides them itself."""
+    mongoengine.disconnect()
+    redis_client.cache_clear()
+    connect()

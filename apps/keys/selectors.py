@@ -33,3 +33,8 @@ def find_user_by_id(user_id: str) -> User | None:
         return None
     found: User | None = User.objects(id=user_id).first()
     return found
+
+
+def has_users() -> bool:
+    """Whether anybody is there at all; ``up`` makes the first admin when nobody is."""
+    return User.objects.first() is not None

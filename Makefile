@@ -1,0 +1,60 @@
+# Everything a person or a CI job runs. `make help` lists it.
+VENV := .venv
+BIN := $(VENV)/bin
+# The first Python here that is new enough; `make PYTHON=/path/to/python3.12 setup` takes another.
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --strip-extras --no-header \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev run demo test check lock
+
+help:
+	@echo "make setup   install everything into $(VENV)"
+	@echo "make run     set up, then start the whole server (settings: .env, see docs/settings.md)"
+	@echo "make demo    show the whole job with stand-ins for YouTube and Telegram, no internet needed"
+	@echo "make test    run the tests"
+	@echo "make check   format, lint, types, import contracts, tests"
+	@echo "make lock    write requirements.txt and requirements-dev.txt anew from the .in files"
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "ytserver needs Python 3.11 or newer; there is none here. Install it, or say: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is not Python 3.11 or newer: install that, or say: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(BIN)/python
+	@echo "Installing the program's packages into $(VENV) (once, a few minutes) ..."
+	@$(PIP) install -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements.txt requirements-dev.txt | $(BIN)/python
+	@echo "Installing the packages for tests and checks into $(VENV) (once, a few minutes) ..."
+	@$(PIP) install -r requirements-dev.txt
+	@touch $(VENV)/.installed $@
+
+setup: $(VENV)/.installed
+
+setup-dev: $(VENV)/.installed-dev
+
+run: setup
+	@exec $(BIN)/python manage.py up
+
+demo: setup-dev
+	@exec $(BIN)/python manage.py demo
+
+test: setup-dev
+	@exec $(BIN)/python -m pytest -q -n 2
+
+check: setup-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -n 2
+
+lock: setup-dev
+	$(LOCK) --output-file requirements.txt requirements.in
+	$(LOCK) --output-file requirements-dev.txt requirements-dev.in

@@ -1,0 +1,27 @@
+"""The workers' signs of life in Redis, by which the web server knows which queue nobody works on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from apps.core.redis import redis_client
+
+PREFIX = "yt:heartbeat:"
+INTERVAL_S = 5.0
+LIFE_S = 15
+QUEUES = ("resolve", "fetch", "upload", "care")
+"""resolve: metadata, people wait for it. fetch: media. upload: to Telegram. care: periodic work."""
+
+
+def beat(queues: Iterable[str]) -> None:
+    """Say for each queue that somebody works on it, for the next LIFE_S seconds. Raises redis.RedisError."""
+    with redis_client().pipeline(transaction=False) as pipeline:
+        for queue in queues:
+            pipeline.setex(f"{PREFIX}{queue}", LIFE_S, b"1")
+        pipeline.execute()
+
+
+def idle_queues() -> list[str]:
+    """The queues that no worker has spoken for lately. Raises redis.RedisError."""
+    values = redis_client().mget([f"{PREFIX}{queue}" for queue in QUEUES])
+    return [queue for queue, value in zip(QUEUES, values, strict=True) if value is None]

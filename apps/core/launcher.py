@@ -1,0 +1,138 @@
+"""Starts a whole instance in the right order, keeps it running, and stops it. The command line is in ``up``."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import httpx
+import redis
+from django.conf import settings
+
+from apps.core import programs
+from apps.core.embedded import (
+    EmbeddedServerError,
+    EmbeddedServices,
+    choose_services,
+    prepare_mongod,
+    wait_for_redis,
+)
+from apps.core.heartbeats import idle_queues
+from apps.core.instance import Instance, InstanceError, bound_logs, last_log_line, raise_file_limit, stop_leftovers
+from apps.core.mongo import reconnect
+from apps.core.redis import redis_client
+from apps.core.supervisor import ProgramEnded, Supervisor
+from ytserver.env import Env, find_service_urls
+
+READY_TIMEOUT_S = 60.0
+POLL_S = 0.05
+
+Prepared = TypeVar("Prepared")
+
+
+class StartFailed(Exception):
+    """The instance could not start. The text is one clear line for the operator."""
+
+
+class Launcher:
+    """One instance, from its lock to its last process. ``report`` gets one plain line for each notable thing."""
+
+    def __init__(self, env: Env, report: Callable[[str], None]) -> None:
+        self._env = env
+        self._report = report
+        self.supervisor = Supervisor(report)
+
+    def launch(self, instance: Instance, listener: socket.socket, prepare_database: Callable[[], Prepared]) -> Prepared:
+        """Start everything and return what ``prepare_database`` returned once requests are answered.
+
+        Raises StartFailed, or StopAsked when a signal came in between. Either way call ``stop``.
+        """
+        try:
+            return self._launch(instance, listener, prepare_database)
+        except ProgramEnded as error:
+            log = error.program.log
+            line = f": {last_log_line(log)}" if log and last_log_line(log) else ""
+            raise StartFailed(f"{error}{line}. Its logs are in {instance.log_dir}") from error
+        except (InstanceError, EmbeddedServerError) as error:
+            raise StartFailed(str(error)) from error
+
+    def _launch(
+        self, instance: Instance, listener: socket.socket, prepare_database: Callable[[], Prepared]
+    ) -> Prepared:
+        if count := stop_leftovers(instance.mark):
+            self._report(f"Stopped {count} processes that an earlier run left behind")
+        bound_logs(instance.log_dir)
+        if warning := raise_file_limit():
+            self._report(f"Note: {warning}")
+        services = choose_services(self._env)
+        self._start_embedded(services, instance)
+        web_log = instance.log_dir / "web.log"
+        for program in programs.web_programs(self._env, listener_fd=listener.fileno(), mark=instance.mark, log=web_log):
+            self.supervisor.start(program)
+        self._wait_for_databases(services)
+        prepared = prepare_database()
+        for program in programs.worker_programs(self._env, log_dir=instance.log_dir, mark=instance.mark):
+            self.supervisor.start(program)
+        self._wait_for("the web server", self._web_answers)
+        self._wait_for("the background workers", lambda: not idle_queues())
+        return prepared
+
+    def _start_embedded(self, services: EmbeddedServices, instance: Instance) -> None:
+        for port, program in (
+            (services.mongo_port, programs.mongod_program),
+            (services.redis_port, programs.redis_program),
+        ):
+            if port is not None:
+                self.supervisor.start(program(services, var_dir=instance.var_dir, mark=instance.mark))
+
+    def _wait_for_databases(self, services: EmbeddedServices) -> None:
+        check = self.supervisor.check
+        if services.redis_port is not None:
+            wait_for_redis(services.redis_port, password=services.redis_password, check=check)
+        if services.mongo_port is not None:
+            prepare_mongod(services.mongo_port, password=services.mongo_password, check=check)
+        settings.SERVICES = find_service_urls(self._env)  # this process read its settings before they were decided
+        reconnect()
+        try:
+            redis_client().ping()
+        except redis.RedisError as error:
+            raise StartFailed(f"Redis (REDIS_URL) does not answer: {type(error).__name__}") from error
+
+    def _web_answers(self) -> bool:
+        try:
+            answer = httpx.get(
+                f"{local_url(self._env)}/healthz", headers={"Host": own_host(self._env)}, timeout=2, trust_env=False
+            )
+        except httpx.TransportError:
+            return False
+        return answer.status_code == httpx.codes.OK
+
+    def _wait_for(self, what: str, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not condition():
+            self.supervisor.check()
+            if time.monotonic() > deadline:
+                raise StartFailed(f"{what} did not answer within {READY_TIMEOUT_S:.0f} s")
+            time.sleep(POLL_S)
+
+    def run(self) -> None:
+        """Keep everything running until a signal to stop arrives."""
+        self.supervisor.run()
+
+    def stop(self, listener: socket.socket) -> None:
+        listener.close()  # nobody new gets in while open requests finish
+        self.supervisor.stop()
+
+
+def local_url(env: Env) -> str:
+    """Where this machine itself reaches the web server."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(env.host, env.host)  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{env.port}" if ":" in host else f"http://{host}:{env.port}"
+
+
+def own_host(env: Env) -> str:
+    """A host name that ALLOWED_HOSTS lets through."""
+    first = env.own_hosts[0]
+    return "localhost" if first == "*" else first.removeprefix(".")

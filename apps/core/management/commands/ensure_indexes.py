@@ -1,0 +1,33 @@
+"""``manage.py ensure_indexes``: make every index of the database that is missing."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+import pymongo.errors
+from django.core.management.base import BaseCommand, CommandError
+
+from apps.core.indexes import ensure_indexes
+
+
+class Command(BaseCommand):
+    help = "Make every index that is missing. Can be repeated; start it before new versions serve."
+    requires_system_checks = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true", help="print the index names of each collection as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            made = ensure_indexes()
+        except pymongo.errors.ConnectionFailure:
+            raise CommandError("MongoDB does not answer: start it (manage.py up), or set MONGO_URI") from None
+        except pymongo.errors.PyMongoError as error:
+            raise CommandError(f"MongoDB refused: {error}") from None
+        if options["json"]:
+            self.stdout.write(json.dumps(made))
+            return
+        for collection, names in made.items():
+            self.stdout.write(f"{collection}: {', '.join(names)}")

@@ -1,0 +1,45 @@
+"""One web process, uvicorn over a listening socket: ``python -m apps.core.web_worker <descriptor>``."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+import uvicorn
+
+BACKLOG = 2048
+KEEP_ALIVE_S = 30
+STOP_GRACE_S = 5  # open streams are cut after this
+WEBSOCKET_MAX_BYTES = 64 * 1024
+
+
+def serve(listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is open, within STOP_GRACE_S."""
+    config = uvicorn.Config(
+        "ytserver.asgi:application",
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        log_config=None,  # apps.core.logs has set it up
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        ws_max_size=WEBSOCKET_MAX_BYTES,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=STOP_GRACE_S,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ytserver.settings")
+    import django
+
+    django.setup()
+    serve(socket.socket(fileno=int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()
