@@ -1,0 +1,168 @@
+"""Writing an asset from its start to its end, while others read what is there already."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from apps.streaming.hotstore.blockmap import PRESENT, BlockMap
+from apps.streaming.hotstore.layout import (
+    BLOCK_BYTES,
+    FileState,
+    HotFileRemoved,
+    HotPath,
+    OwnedFd,
+    block_count,
+    disk_full_reported,
+    fd_identity,
+    fsync_path,
+    identity,
+    write_fully,
+)
+from apps.streaming.hotstore.locks import RangeLock
+
+DURABLE_STEP_BYTES = 32 * 1024 * 1024
+READ_BYTES = 1024 * 1024
+
+
+class HotWriter:
+    """The one writer of a growing file. Holds the file's writer lock until closed (or until its process dies).
+
+    For one thread at a time. Leaving a ``with`` block closes it.
+    """
+
+    def __init__(self, path: HotPath, lock: RangeLock) -> None:
+        """``HotStore.create`` has made the files and checked them, and calls ``recover`` next."""
+        self._path = path
+        self._lock: RangeLock | None = lock
+        self._data = OwnedFd(path.data, os.O_RDWR)
+        self._map = BlockMap(path.map)
+        self._whole = hashlib.sha256()
+        self._block = hashlib.sha256()
+        self._hashes: list[bytes] = []
+        self._hashed = 0
+
+    def recover(self) -> None:
+        """Keep the bytes that are surely there, and hash them again. For ``HotStore.create``."""
+        self._limit_to_what_is_sure()
+        while self._hashed < self._map.frontier:
+            self._hash(self.read_back(self._hashed, min(self._hashed + READ_BYTES, self._map.frontier)))
+
+    def _limit_to_what_is_sure(self) -> None:
+        if self._map.state is FileState.FINAL:
+            return
+        if self._map.is_doubtful:
+            marked = block_count(self._map.frontier)
+            self._map.frontier = min(self._map.frontier, self._map.durable)
+            self._map.mark(self._map.frontier // BLOCK_BYTES, marked, 0)
+            self._map.claim_for_this_boot()
+        self._map.state = FileState.GROWING
+
+    def __enter__(self) -> HotWriter:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    @property
+    def frontier(self) -> int:
+        """Bytes there so far: where a resumed fetch goes on."""
+        return self._map.frontier
+
+    @property
+    def size_bytes(self) -> int | None:
+        """What was set, also by an earlier attempt."""
+        return self._map.size_bytes
+
+    def read_back(self, start: int, stop: int) -> bytes:
+        """Bytes already written; a resumed fetch compares an overlap before it goes on."""
+        if not 0 <= start <= stop <= self._map.frontier:
+            raise ValueError(f"bytes {start} to {stop} are not written yet")
+        pieces = []
+        while start < stop:
+            piece = os.pread(self._data.number, stop - start, start)
+            if not piece:
+                raise OSError("the data file is shorter than its map says")
+            pieces.append(piece)
+            start += len(piece)
+        return b"".join(pieces)
+
+    def set_size(self, size_bytes: int) -> None:
+        """Say how large the file will be, as soon as it is known. Raises ValueError if that was said differently before
+        or more than that is there, HotStoreFull.
+        """
+        if size_bytes < max(1, self.frontier) or self.size_bytes not in (None, size_bytes):
+            raise ValueError(f"the size cannot become {size_bytes}")
+        self._map.grow(block_count(size_bytes))
+        if os.fstat(self._data.number).st_size < size_bytes:
+            with disk_full_reported():
+                os.ftruncate(self._data.number, size_bytes)
+        self._map.size_bytes = size_bytes
+
+    def append(self, data: bytes | memoryview) -> None:
+        """Write at the frontier, hash, then move the frontier, so that readers may follow.
+
+        Raises HotStoreFull, and ValueError for more than the size that was set.
+        """
+        start = self.frontier
+        stop = start + len(data)
+        if self._map.state is not FileState.GROWING or (self.size_bytes is not None and stop > self.size_bytes):
+            raise ValueError("more bytes than the file can take")
+        self._map.grow(block_count(stop))
+        write_fully(self._data.number, data, start)
+        self._hash(data)
+        self._map.mark(start // BLOCK_BYTES, stop // BLOCK_BYTES, PRESENT)
+        self._map.frontier = stop
+        if stop - self._map.durable >= DURABLE_STEP_BYTES:
+            os.fdatasync(self._data.number)
+            self._map.durable = stop
+
+    def _hash(self, data: bytes | memoryview) -> None:
+        view = memoryview(data).cast("B")
+        self._whole.update(view)
+        while view:
+            piece = view[: BLOCK_BYTES - self._hashed % BLOCK_BYTES]
+            self._block.update(piece)
+            self._hashed += len(piece)
+            view = view[len(piece) :]
+            if self._hashed % BLOCK_BYTES == 0:
+                self._hashes.append(self._block.digest())
+                self._block = hashlib.sha256()
+
+    def finish(self) -> tuple[bytes, ...]:
+        """Make it FINAL and durable (fsync). Returns the block hashes. Idempotent.
+
+        Raises ValueError if it is empty or the size set is not reached, HotFileRemoved if it was removed meanwhile.
+        """
+        size = self.frontier
+        if size == 0 or self.size_bytes not in (None, size):
+            raise ValueError(f"{size} of {self.size_bytes} bytes are there")
+        hashes = (*self._hashes, self._block.digest()) if size % BLOCK_BYTES else tuple(self._hashes)
+        if self._map.state is not FileState.FINAL:
+            with disk_full_reported():
+                os.fsync(self._data.number)
+            self._map.mark(0, block_count(size), PRESENT)
+            self._map.size_bytes = size
+            self._map.durable = size
+            self._map.state = FileState.FINAL
+            self._map.sync()
+            fsync_path(self._path.data.parent)
+        if identity(self._path.data) != fd_identity(self._data.number) or identity(self._path.map) != fd_identity(
+            self._map.fd.number
+        ):
+            raise HotFileRemoved
+        return hashes
+
+    @property
+    def sha256_hex(self) -> str:
+        """Of the whole file; valid after ``finish``."""
+        return self._whole.hexdigest()
+
+    def fail(self) -> None:
+        """Mark it FAILED: every reader ends with an error. The bytes stay, for a later attempt to resume."""
+        if self._map.state is FileState.GROWING:
+            self._map.state = FileState.FAILED
+
+    def close(self) -> None:
+        """Give up the lock. Without ``finish`` or ``fail`` the file stays GROWING and can be resumed. Idempotent."""
+        self._lock = None
