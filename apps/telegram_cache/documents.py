@@ -1,4 +1,4 @@
-"""The durable record of media: one document per asset, its parts in Telegram, and the bots and channels that hold them."""
+"""The durable record of media: assets, their parts in Telegram, and the bots and channels that hold them."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ FINISHED_STATES = (AssetState.READY, AssetState.UPLOADING, AssetState.CACHED)
 
 
 class PartState(StrEnum):
+    PLANNED = "planned"  # never sent yet
     SENDING = "sending"
     STORED = "stored"
     UNKNOWN = "unknown"  # sent, but no answer: resolved before anything is sent again
@@ -78,6 +79,19 @@ class Part(EmbeddedDocument):
     state = StringField(required=True, choices=[state.value for state in PartState])
     attempt_id = StringField()  # written before sending; also in the caption
     bot_id = StringField()  # who sends, while the state is sending or unknown
+    after_message_id = IntField(default=0)  # newest message known in the channel before this attempt was sent
+    bad_reason = StringField()
+
+
+class Orphan(EmbeddedDocument):
+    """A message in a channel that no part needs (``message_id`` None: it may exist). Removed where the API allows."""
+
+    index = IntField(required=True)
+    attempt_id = StringField(default="")
+    channel_id = StringField(default="")
+    message_id = IntField()
+    reason = StringField(default="")
+    noted_at = DateTimeField()
 
 
 def utcnow() -> datetime:
@@ -120,6 +134,9 @@ class Asset(Document):
     upload_error = StringField()
     upload_attempts = IntField(default=0)
     upload_retry_at = DateTimeField()
+    upload_queued_at = DateTimeField()  # a task for it was sent then, so that the sweep does not send it again
+    parts_generation = IntField(default=1)  # the generation that ``parts`` belong to
+    orphans = EmbeddedDocumentListField(Orphan)
     message_link = StringField()
     access_count = IntField(default=0)
     last_accessed_at = DateTimeField()
@@ -156,7 +173,7 @@ class Asset(Document):
     def is_in_telegram(self) -> bool:
         """Whether every byte has a stored part."""
         stored = sum(part.size for part in self.parts if part.state == PartState.STORED)
-        return bool(self.size_bytes) and stored == self.size_bytes
+        return bool(self.size_bytes) and stored == self.size_bytes and self.parts_generation == self.generation
 
 
 class BotState(StrEnum):
@@ -174,6 +191,8 @@ class TelegramBot(Document):
     state = StringField(required=True, choices=[state.value for state in BotState], default=BotState.ACTIVE.value)
     reason = StringField(default="")
     until = DateTimeField()
+    barred = MapField(StringField())  # {channel id: why this bot cannot post there}
+    checked_at = DateTimeField()  # the last getMe that went well
     created_at = DateTimeField(default=utcnow)
     updated_at = DateTimeField(default=utcnow)
 
@@ -189,6 +208,10 @@ class TelegramChannel(Document):
     state = StringField(required=True, choices=[state.value for state in BotState], default=BotState.ACTIVE.value)
     reason = StringField(default="")
     is_default = BooleanField(default=False)
+    last_message_id = IntField(default=0)  # the newest message id seen there
+    messages_per_min = IntField(default=60, min_value=1)  # Telegram publishes no exact limit; about 1/s per chat
+    scratch_chat_id = StringField(default="")  # where copies for re-keying go; empty: the channel itself
+    checked_at = DateTimeField()
     created_at = DateTimeField(default=utcnow)
     updated_at = DateTimeField(default=utcnow)
 

@@ -1,0 +1,1 @@
+"""The Bot API: calls, files, and the one place where its answers become errors."""

@@ -1,0 +1,175 @@
+"""Reads of the cache's record: assets, bots, channels. Nothing here writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from apps.telegram_cache.documents import (
+    FINISHED_STATES,
+    Asset,
+    AssetState,
+    MediaKind,
+    PartState,
+    TelegramBot,
+    TelegramChannel,
+)
+
+MAX_PAGE = 500
+_FINISHED = [state.value for state in FINISHED_STATES]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindTotals:
+    """Finished assets of one kind."""
+
+    kind: str
+    count: int
+    size_bytes: int
+    in_telegram: int
+    access_count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedAsset:
+    asset_id: str
+    video_id: str
+    kind: str
+    variant: str
+    title: str
+    size_bytes: int
+    access_count: int
+    last_accessed_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheTotals:
+    """What the cache holds. ``by_state`` counts every asset, also those that failed."""
+
+    by_kind: tuple[KindTotals, ...]
+    by_state: dict[str, int]
+    most_used: tuple[UsedAsset, ...]
+    orphans: int
+
+    @property
+    def count(self) -> int:
+        return sum(totals.count for totals in self.by_kind)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(totals.size_bytes for totals in self.by_kind)
+
+
+def find_asset(asset_id: str) -> Asset | None:
+    """The asset's record as it is now, or None."""
+    return Asset.objects(id=asset_id).first()  # type: ignore[no-any-return]
+
+
+def find_assets(asset_ids: Iterable[str]) -> dict[str, Asset]:
+    """Several assets in one query, by id; those not on record are missing."""
+    return {asset.id: asset for asset in Asset.objects(id__in=list(asset_ids))}
+
+
+def list_assets(
+    *, kind: str | None = None, state: str | None = None, after_id: str = "", limit: int = 100
+) -> list[Asset]:
+    """A page of assets in the order of their ids; ``after_id`` is the last id of the page before."""
+    query: dict[str, Any] = {"id__gt": after_id}
+    if kind:
+        query["kind"] = kind
+    if state:
+        query["state"] = state
+    return list(Asset.objects(**query).order_by("id").limit(min(limit, MAX_PAGE)))
+
+
+def iterate_assets(**filters: Any) -> Iterator[Asset]:
+    """Every asset that fits, page by page."""
+    last_id = ""
+    while page := list_assets(after_id=last_id, **filters):
+        yield from page
+        last_id = page[-1].id
+
+
+def cache_totals(*, most_used: int = 10) -> CacheTotals:
+    """Totals by kind and state, and the ``most_used`` assets. Not a transaction: a moment's picture."""
+    collection = Asset._get_collection()
+    finished = {"state": {"$in": _FINISHED}}
+    group = {
+        "_id": "$kind",
+        "count": {"$sum": 1},
+        "size_bytes": {"$sum": {"$ifNull": ["$size_bytes", 0]}},
+        "in_telegram": {"$sum": {"$cond": [{"$eq": ["$state", AssetState.CACHED.value]}, 1, 0]}},
+        "access_count": {"$sum": {"$ifNull": ["$access_count", 0]}},
+    }
+    orphans = {"_id": None, "n": {"$sum": {"$size": {"$ifNull": ["$orphans", []]}}}}
+    facets = {
+        "by_kind": [{"$match": finished}, {"$group": group}],
+        "by_state": [{"$group": {"_id": "$state", "n": {"$sum": 1}}}],
+        "orphans": [{"$group": orphans}],
+    }
+    found = next(iter(collection.aggregate([{"$facet": facets}])))
+    rows = {row.pop("_id"): row for row in found["by_kind"]}
+    zero = {"count": 0, "size_bytes": 0, "in_telegram": 0, "access_count": 0}
+    return CacheTotals(
+        by_kind=tuple(KindTotals(kind=kind.value, **rows.get(kind.value, zero)) for kind in MediaKind),
+        by_state={row["_id"]: row["n"] for row in found["by_state"]},
+        most_used=tuple(_most_used(most_used)),
+        orphans=found["orphans"][0]["n"] if found["orphans"] else 0,
+    )
+
+
+def _most_used(limit: int) -> Iterator[UsedAsset]:
+    fields = ("id", "video_id", "kind", "variant", "title", "size_bytes", "access_count", "last_accessed_at")
+    for asset in Asset.objects(state__in=_FINISHED, access_count__gt=0).only(*fields).order_by("-access_count")[:limit]:
+        yield UsedAsset(
+            asset_id=asset.id,
+            video_id=asset.video_id,
+            kind=asset.kind,
+            variant=asset.variant,
+            title=asset.title,
+            size_bytes=asset.size_bytes or 0,
+            access_count=asset.access_count,
+            last_accessed_at=asset.last_accessed_at,
+        )
+
+
+def assets_in_state(asset_ids: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """State and generation by id, without the rest of the record: what eviction asks for many assets at once."""
+    rows = Asset._get_collection().find({"_id": {"$in": list(asset_ids)}}, {"state": 1, "generation": 1})
+    return {row["_id"]: (row["state"], row["generation"]) for row in rows}
+
+
+def stored_message_ids(channel_id: str, *, after: int, up_to: int) -> set[int]:
+    """Message ids of that channel that belong to stored parts."""
+    within = {"$gt": after, "$lte": up_to}
+    match = {"parts": {"$elemMatch": {"channel_id": channel_id, "message_id": within}}}
+    rows = Asset._get_collection().find(match, {"parts.channel_id": 1, "parts.message_id": 1, "parts.state": 1})
+    return {
+        part["message_id"]
+        for row in rows
+        for part in row["parts"]
+        if part.get("channel_id") == channel_id and part.get("state") == PartState.STORED and part.get("message_id")
+    }
+
+
+def assets_with_orphans(limit: int = MAX_PAGE) -> list[Asset]:
+    return list(Asset.objects(orphans__0__exists=True).only("id", "orphans").limit(limit))
+
+
+def all_bots() -> list[TelegramBot]:
+    """Every bot, in the order in which they were added."""
+    return list(TelegramBot.objects.order_by("created_at", "bot_id"))
+
+
+def find_bot(bot_id: str) -> TelegramBot | None:
+    return TelegramBot.objects(bot_id=bot_id).first()  # type: ignore[no-any-return]
+
+
+def all_channels() -> list[TelegramChannel]:
+    return list(TelegramChannel.objects.order_by("created_at", "channel_id"))
+
+
+def find_channel(channel_id: str) -> TelegramChannel | None:
+    return TelegramChannel.objects(channel_id=channel_id).first()  # type: ignore[no-any-return]

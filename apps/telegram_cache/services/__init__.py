@@ -1,0 +1,9 @@
+"""What the rest of the program may ask of the Telegram cache."""
+
+from apps.telegram_cache.services.access import touch_asset
+from apps.telegram_cache.services.eviction import evict_hot
+from apps.telegram_cache.services.queueing import request_upload, sweep_uploads
+from apps.telegram_cache.services.seeding import seed_from_settings
+from apps.telegram_cache.services.upload import upload_asset
+
+__all__ = ["evict_hot", "request_upload", "seed_from_settings", "sweep_uploads", "touch_asset", "upload_asset"]

@@ -1,0 +1,101 @@
+"""Bots: add, replace the token, disable, check. Changes reach every process within a second."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from apps.core.errors import InvalidParameter, UpstreamUnreachable
+from apps.core.secrets import SecretUnreadable, decrypt_secret, encrypt_secret
+from apps.telegram_cache.clients.bot_api import BotApi
+from apps.telegram_cache.clients.errors import TelegramError, TelegramRefused, TokenRefused
+from apps.telegram_cache.documents import BotState, TelegramBot
+from apps.telegram_cache.roster import forget_roster
+from apps.telegram_cache.selectors import all_bots, all_channels
+from apps.telegram_cache.services.bot_records import known_bot, set_bot, set_channel
+from apps.telegram_cache.services.channels import rename_channel
+from apps.telegram_cache.services.checks import BY_OPERATOR, Finding, failed_finding, look_up, note_rights
+
+log = structlog.get_logger(__name__)
+TOKEN_PATTERN = re.compile(r"\d{1,20}:[A-Za-z0-9_-]{3,128}", re.ASCII)
+
+
+def add_bot(token: str) -> TelegramBot:
+    """Check the token with getMe and store it, encrypted, under the bot's numeric id.
+
+    A new token of a bot that is known replaces the old one: everything that bot stored stays readable.
+    Raises InvalidParameter (with what to do) or UpstreamUnreachable; nothing is stored then.
+    """
+    token = token.strip()
+    if not TOKEN_PATTERN.fullmatch(token):
+        raise InvalidParameter("This is not a bot token. BotFather gives one that looks like 123456789:AbC...")
+    try:
+        identity = BotApi(token).get_me()
+    except TokenRefused:
+        raise InvalidParameter("Telegram refuses this token. Ask BotFather for the current one (/token).") from None
+    except TelegramRefused as error:
+        raise InvalidParameter(f"Telegram does not know this bot: {error}") from None
+    except TelegramError:
+        raise UpstreamUnreachable("Telegram cannot be reached, so the token could not be checked.") from None
+    now = datetime.now(UTC)
+    set_bot(
+        identity.bot_id,
+        set_={"username": identity.username, "token_encrypted": encrypt_secret(token), "state": BotState.ACTIVE.value,
+              "reason": "", "barred": {}, "checked_at": now},
+        unset=("until",),
+        upsert=True,
+    )  # fmt: skip
+    return known_bot(identity.bot_id)
+
+
+def disable_bot(bot_id: str, *, reason: str = BY_OPERATOR) -> None:
+    """Stop using a bot. What it stored stays readable through the others. Raises NotFound."""
+    known_bot(bot_id)
+    set_bot(bot_id, set_={"state": BotState.DISABLED.value, "reason": reason})
+    log.error("telegram_bot_disabled", bot_id=bot_id, reason=reason)
+
+
+def check_all() -> list[Finding]:
+    """Ask Telegram about every bot and its rights in every channel, store what it says, and tell it in plain words.
+
+    Parked bots and channels that are well again become usable; those an operator disabled stay disabled.
+    """
+    findings: list[Finding] = []
+    for bot in all_bots():
+        if bot.state == BotState.DISABLED and bot.reason == BY_OPERATOR:
+            continue
+        finding = _check_bot(bot)
+        findings.append(finding)
+        if not finding.ok:
+            continue
+        for channel in all_channels():
+            chat, rights = look_up(channel.channel_id, [bot])
+            if chat is not None and chat.chat_id != channel.channel_id:
+                rename_channel(channel, chat)
+            elif chat is not None:
+                set_channel(channel.channel_id, {"title": chat.title, "username": chat.username,
+                                                  "checked_at": datetime.now(UTC)})  # fmt: skip
+            for item in rights:
+                note_rights(item, chat.chat_id if chat else channel.channel_id)
+            findings.extend(rights)
+    forget_roster()
+    return findings
+
+
+def _check_bot(bot: TelegramBot) -> Finding:
+    name = f"@{bot.username or bot.bot_id}"
+    try:
+        identity = BotApi(decrypt_secret(bot.token_encrypted)).get_me()
+    except TokenRefused as error:
+        disable_bot(bot.bot_id, reason=f"Telegram refuses the token: {error}")
+        return failed_finding(bot, "", error)
+    except (TelegramError, SecretUnreadable) as error:
+        return failed_finding(bot, "", error)
+    fields: dict[str, Any] = {"username": identity.username, "checked_at": datetime.now(UTC)}
+    if bot.state == BotState.DISABLED:
+        fields |= {"state": BotState.ACTIVE.value, "reason": ""}
+    set_bot(bot.bot_id, set_=fields)
+    return Finding(bot_id=bot.bot_id, ok=True, text=f"{name}: the token is good.")

@@ -1,0 +1,88 @@
+"""Channels: add, choose the one for new parts, disable. Changes reach every process within a second."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+import structlog
+from pymongo.errors import DuplicateKeyError
+
+from apps.core.errors import InvalidParameter
+from apps.telegram_cache.clients.answers import Chat
+from apps.telegram_cache.documents import BotState, TelegramChannel
+from apps.telegram_cache.roster import forget_roster
+from apps.telegram_cache.selectors import all_bots
+from apps.telegram_cache.services.bot_records import known_channel, set_channel
+from apps.telegram_cache.services.checks import BY_OPERATOR, Finding, look_up, note_rights
+
+log = structlog.get_logger(__name__)
+CHANNEL_PATTERN = re.compile(r"-?\d{1,20}|@[A-Za-z][A-Za-z0-9_]{3,}", re.ASCII)
+
+
+def add_channel(channel: str, *, make_default: bool = True) -> tuple[TelegramChannel, list[Finding]]:
+    """Look the channel up with the bots there are, check their rights, and store it under its numeric id.
+
+    Raises InvalidParameter with what to fix when no bot can post in it; nothing is stored then.
+    """
+    channel = channel.strip()
+    if not CHANNEL_PATTERN.fullmatch(channel):
+        raise InvalidParameter("This is not a channel. Give its id, such as -1001234567890, or its @name.")
+    bots = [bot for bot in all_bots() if bot.state != BotState.DISABLED]
+    if not bots:
+        raise InvalidParameter("Add a bot first: the channel is looked up with it.")
+    chat, findings = look_up(channel, bots)
+    if chat is None or not any(finding.ok for finding in findings):
+        raise InvalidParameter(" ".join(dict.fromkeys(f"{finding.text} {finding.fix}" for finding in findings)))
+    store_channel(chat, make_default=make_default)
+    for finding in findings:
+        note_rights(finding, chat.chat_id)
+    return known_channel(chat.chat_id), findings
+
+
+def disable_channel(channel_id: str, *, reason: str = BY_OPERATOR) -> None:
+    """Send no new parts there. What it holds stays readable. Raises NotFound."""
+    known_channel(channel_id)
+    set_channel(channel_id, {"state": BotState.DISABLED.value, "reason": reason})
+    log.error("telegram_channel_disabled", channel_id=channel_id, reason=reason)
+
+
+def store_channel(chat: Chat, *, make_default: bool) -> None:
+    """Make or refresh a channel's record; a disabled one becomes active."""
+    now = datetime.now(UTC)
+    collection = TelegramChannel._get_collection()
+    collection.update_one(
+        {"_id": chat.chat_id},
+        {
+            "$set": {"title": chat.title, "username": chat.username, "state": BotState.ACTIVE.value, "reason": "",
+                     "checked_at": now, "updated_at": now},
+            "$setOnInsert": {"created_at": now, "last_message_id": 0, "messages_per_min": 60, "scratch_chat_id": "",
+                             "is_default": False},
+        },
+        upsert=True,
+    )  # fmt: skip
+    if make_default:
+        make_channel_default(chat.chat_id)
+    forget_roster()
+
+
+def make_channel_default(channel_id: str) -> None:
+    """Send new parts to this channel from now on. The others stay readable. Raises NotFound."""
+    known_channel(channel_id)
+    collection = TelegramChannel._get_collection()
+    while True:  # ends: each round is lost only to somebody else who made another channel the default
+        collection.update_many({"is_default": True, "_id": {"$ne": channel_id}}, {"$set": {"is_default": False}})
+        try:
+            collection.update_one({"_id": channel_id}, {"$set": {"is_default": True, "updated_at": datetime.now(UTC)}})
+        except DuplicateKeyError:
+            continue
+        break
+    forget_roster()
+
+
+def rename_channel(channel: TelegramChannel, chat: Chat) -> None:
+    """A channel that was seeded by its @name gets its number, before any part refers to the name."""
+    was_default = channel.is_default
+    set_channel(channel.channel_id, {"is_default": False})
+    store_channel(chat, make_default=was_default)
+    TelegramChannel._get_collection().delete_one({"_id": channel.channel_id})

@@ -1,0 +1,135 @@
+"""Keeps the hot store within its bounds: least recently read files go first, never one that is nowhere else."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from django.conf import settings
+
+from apps.streaming.hotstore import FileState, HotEntry, HotStore
+from apps.telegram_cache.documents import AssetState
+from apps.telegram_cache.roster import roster
+from apps.telegram_cache.selectors import assets_in_state
+
+log = structlog.get_logger(__name__)
+LEAST_FREE_SHARE = 0.05  # of the disk
+LEAST_FREE_BYTES = 512 * 1024 * 1024
+READ_LATELY_S = 120.0
+STALE_S = 3600.0
+_BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eviction:
+    """What one run did."""
+
+    removed: tuple[str, ...] = ()
+    freed_bytes: int = 0
+    stale_removed: int = 0
+    still_over_bytes: int = 0  # more than allowed, and nothing that may go
+
+
+def evict_hot(*, max_bytes: int | None = None, now: float | None = None) -> Eviction:
+    """Remove files until the store fits ``max_bytes`` (HOT_MAX_BYTES) and the disk has room again. Idempotent.
+
+    Only files whose asset is in Telegram in full may go; with Telegram off there is no such place, and the bound alone
+    decides. Files read within two minutes go only when nothing else is left. Leftovers of assets that are no longer on
+    record, of older generations and of abandoned work go when they are older than an hour.
+    """
+    now = time.time() if now is None else now
+    store = HotStore(settings.ENV.hot_root)
+    if not settings.ENV.hot_root.is_dir():
+        return Eviction()
+    entries = list(store.entries())
+    stale = list(_stale(entries, now))
+    freed = sum(store.remove(entry.asset_id, entry.generation) for entry in stale)
+    kept = [entry for entry in entries if entry not in stale]
+    excess = _excess(kept, settings.ENV.hot_max_bytes if max_bytes is None else max_bytes)
+    removed = []
+    for entry in _candidates(kept, now):
+        if excess <= 0:
+            break
+        if not _may_go([entry]):  # asked again, right before it goes
+            continue
+        got = store.remove(entry.asset_id, entry.generation)
+        excess -= got
+        freed += got
+        removed.append(entry.asset_id)
+    folders = _remove_stale_scratch(settings.ENV.hot_root / ".scratch", now)
+    if excess > 0:
+        log.warning("hot_store_over_its_bound", excess_bytes=excess)
+    return Eviction(
+        removed=tuple(removed), freed_bytes=freed, stale_removed=len(stale) + folders, still_over_bytes=max(0, excess)
+    )
+
+
+def _excess(entries: list[HotEntry], max_bytes: int) -> int:
+    disk = shutil.disk_usage(settings.ENV.hot_root)
+    wanted_free = min(int(disk.total * LEAST_FREE_SHARE), LEAST_FREE_BYTES)
+    used = sum(entry.disk_bytes for entry in entries)
+    return max(used - max_bytes, min(wanted_free - disk.free, used))
+
+
+def _candidates(entries: list[HotEntry], now: float) -> Iterator[HotEntry]:
+    finished = [entry for entry in entries if entry.state in (FileState.FINAL, FileState.SPARSE)]
+    lately = [entry for entry in finished if now - entry.last_read_at < READ_LATELY_S]
+    idle = [entry for entry in finished if now - entry.last_read_at >= READ_LATELY_S]
+    for group in (idle, lately):
+        allowed = _may_go(group)
+        yield from sorted((e for e in group if _name(e) in allowed), key=lambda entry: entry.last_read_at)
+
+
+def _may_go(entries: list[HotEntry]) -> set[tuple[str, int]]:
+    """Those that are in Telegram in full, or, with Telegram off, those that are finished."""
+    safe = {AssetState.CACHED.value}
+    if not roster().bots:
+        safe |= {AssetState.READY.value, AssetState.UPLOADING.value}
+    allowed = set()
+    for at in range(0, len(entries), _BATCH):
+        batch = entries[at : at + _BATCH]
+        known = assets_in_state(entry.asset_id for entry in batch)
+        for entry in batch:
+            state, generation = known.get(entry.asset_id, ("", 0))
+            if state in safe and generation == entry.generation:
+                allowed.add(_name(entry))
+    return allowed
+
+
+def _name(entry: HotEntry) -> tuple[str, int]:
+    return entry.asset_id, entry.generation
+
+
+def _stale(entries: list[HotEntry], now: float) -> Iterator[HotEntry]:
+    """Files of no asset, or of an older generation, that nobody has touched for an hour."""
+    old = [entry for entry in entries if now - entry.last_read_at > STALE_S]
+    for at in range(0, len(old), _BATCH):
+        batch = old[at : at + _BATCH]
+        known = assets_in_state(entry.asset_id for entry in batch)
+        for entry in batch:
+            if entry.asset_id not in known or entry.generation < known[entry.asset_id][1]:
+                yield entry
+
+
+def _remove_stale_scratch(folder: Path, now: float) -> int:
+    """Work folders (<asset id>/<attempt>) in which nothing has changed for an hour."""
+    removed = 0
+    for attempt in folder.glob("*/*"):
+        if now - _last_change(attempt) > STALE_S:
+            shutil.rmtree(attempt, ignore_errors=True)
+            removed += 1
+    return removed
+
+
+def _last_change(folder: Path) -> float:
+    newest = 0.0
+    for path in (folder, *folder.rglob("*")):
+        try:
+            newest = max(newest, path.stat().st_mtime)
+        except FileNotFoundError:
+            continue
+    return newest

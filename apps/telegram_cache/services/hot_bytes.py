@@ -1,0 +1,68 @@
+"""Reads an asset's stretches from the hot store for sending: checked against the record, with flat memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing
+
+from apps.streaming.hotstore import HotStore
+from apps.telegram_cache.documents import BLOCK_BYTES, Asset
+
+PIECE_BYTES = 256 * 1024
+BLOCKS_PER_MAPPING = 16  # mapped pages count as this process's memory until the mapping is closed
+
+
+class HotBytesMissing(Exception):
+    """The hot store of this machine does not have these bytes."""
+
+
+class HotBytesWrong(Exception):
+    """The bytes on disk do not match the record."""
+
+
+class HotBytes:
+    """The bytes of one asset on this machine."""
+
+    def __init__(self, store: HotStore, asset: Asset) -> None:
+        self._store = store
+        self._asset_id = asset.id
+        self._generation = asset.generation
+        self._size_bytes = asset.size_bytes or 0
+        self._hashes = asset.block_hashes
+
+    def sha256_of(self, offset: int, size: int) -> str:
+        """SHA-256 of a stretch. Raises HotBytesMissing, HotBytesWrong."""
+        digest = hashlib.sha256()
+        for block in self._blocks(offset, size):
+            digest.update(block)
+        return digest.hexdigest()
+
+    def pieces(self, offset: int, size: int) -> Iterator[bytes]:
+        """The stretch in small pieces; no piece of a block comes out before the whole block has been checked.
+
+        Raises HotBytesMissing, HotBytesWrong.
+        """
+        for block in self._blocks(offset, size):
+            for at in range(0, len(block), PIECE_BYTES):
+                yield block[at : at + PIECE_BYTES]
+
+    def _blocks(self, offset: int, size: int) -> Iterator[bytes]:
+        end = offset + size
+        for start in range(offset, end, BLOCKS_PER_MAPPING * BLOCK_BYTES):
+            stop = min(start + BLOCKS_PER_MAPPING * BLOCK_BYTES, end)
+            hot_file = self._store.open(self._asset_id, self._generation)
+            if hot_file is None:
+                raise HotBytesMissing("the file is not in the hot store")
+            with closing(hot_file):
+                if hot_file.available_from(start) < stop - start:
+                    raise HotBytesMissing("the hot store has only a part of the file")
+                for at in range(start, stop, BLOCK_BYTES):
+                    with hot_file.view(at, min(at + BLOCK_BYTES, stop)) as view:
+                        block = bytes(view)
+                    self._check(at // BLOCK_BYTES, block)
+                    yield block
+
+    def _check(self, number: int, block: bytes) -> None:
+        if number >= len(self._hashes) or hashlib.sha256(block).digest() != self._hashes[number]:
+            raise HotBytesWrong(f"block {number} does not match the record")

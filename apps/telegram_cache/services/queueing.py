@@ -1,0 +1,76 @@
+"""Gets uploads going: at once when an asset is ready, again by the sweep until it is cached."""
+
+from __future__ import annotations
+
+import structlog
+from celery import current_app
+from kombu.exceptions import OperationalError
+
+from apps.core.redis import redis_client
+from apps.telegram_cache.documents import BotState
+from apps.telegram_cache.roster import roster
+from apps.telegram_cache.selectors import all_bots, all_channels, assets_with_orphans
+from apps.telegram_cache.services.bots import check_all
+from apps.telegram_cache.services.checks import BY_OPERATOR
+from apps.telegram_cache.services.orphans import remove_orphans
+from apps.telegram_cache.services.upload_records import mark_queued, queue_next_upload
+
+log = structlog.get_logger(__name__)
+UPLOAD_TASK = "apps.telegram_cache.tasks.upload_asset"
+MAX_UPLOADS_PER_SWEEP = 50
+QUEUED_AGAIN_AFTER_S = 120.0  # a message that was lost; a task that only waits does no harm
+CHECK_EVERY_S = 300
+ORPHANS_EVERY_S = 600
+
+
+def request_upload(asset_id: str) -> None:
+    """Have a worker upload a ready asset soon. Nothing when no bot or channel is configured. Raises nothing for a
+    broker that is away: the sweep finds the asset later.
+    """
+    if roster().can_upload:
+        mark_queued(asset_id)
+        _send(asset_id)
+
+
+def _send(asset_id: str) -> bool:
+    try:
+        current_app.send_task(UPLOAD_TASK, [asset_id], retry_policy={"max_retries": 1, "interval_start": 0.1})
+    except OperationalError as error:
+        log.warning("upload_not_queued", asset_id=asset_id, error=type(error).__name__)
+        return False
+    return True
+
+
+def sweep_uploads() -> int:
+    """Queue every upload that is due (at most 50), and now and then ask about parked bots and remove orphans.
+
+    Idempotent; several sweeps at once share the work. Returns how many were queued.
+    """
+    if _is_time("check", CHECK_EVERY_S) and _something_to_check():
+        check_all()
+    if not roster().can_upload:
+        return 0
+    if _is_time("orphans", ORPHANS_EVERY_S):
+        for asset in assets_with_orphans(limit=20):
+            remove_orphans(asset)
+    queued = 0
+    while queued < MAX_UPLOADS_PER_SWEEP:
+        asset_id = queue_next_upload(again_after_s=QUEUED_AGAIN_AFTER_S)
+        if asset_id is None or not _send(asset_id):
+            break
+        queued += 1
+    return queued
+
+
+def _is_time(name: str, every_s: int) -> bool:
+    """Once in ``every_s`` among all processes."""
+    return bool(redis_client().set(f"yt:tg:last:{name}", b"1", nx=True, ex=every_s))
+
+
+def _something_to_check() -> bool:
+    """Bots or channels that were never checked, or that Telegram refused, may be well by now."""
+    bots = [bot for bot in all_bots() if bot.reason != BY_OPERATOR]
+    channels = all_channels()
+    return bool(channels) and any(
+        bot.checked_at is None or bot.barred or bot.state == BotState.DISABLED for bot in bots
+    )

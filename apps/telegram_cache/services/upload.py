@@ -1,0 +1,268 @@
+"""Uploads an asset to Telegram, part by part: nothing recorded twice, a stored part never sent again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from enum import StrEnum
+
+import redis
+import structlog
+from django.conf import settings
+from pymongo.errors import PyMongoError
+
+from apps.core.wake import publish
+from apps.streaming.hotstore import HotStore
+from apps.telegram_cache.clients.answers import StoredMessage
+from apps.telegram_cache.clients.bot_api import BotApi
+from apps.telegram_cache.clients.errors import (
+    BotForbidden,
+    ChatNotFound,
+    FileTooBig,
+    TelegramError,
+    TelegramRateLimited,
+    TelegramRefused,
+    TelegramUncertain,
+    TelegramUnreachable,
+    TokenRefused,
+)
+from apps.telegram_cache.documents import Asset, Part, PartState
+from apps.telegram_cache.roster import roster
+from apps.telegram_cache.selectors import find_asset
+from apps.telegram_cache.services import upload_records as records
+from apps.telegram_cache.services.hot_bytes import HotBytes, HotBytesMissing, HotBytesWrong
+from apps.telegram_cache.services.lease import LeaseKeeper, LeaseLost
+from apps.telegram_cache.services.planning import plan_parts
+from apps.telegram_cache.services.pool import NoBotNow, Slot, note_error, take_slot
+from apps.telegram_cache.services.resolving import CannotTell, caption_of, find_sent, remove_message
+
+log = structlog.get_logger(__name__)
+SHORT_WAIT_S = 5.0  # worth waiting for in the worker's thread; anything longer is left to the sweep
+MAX_WAITS = 20
+SETTLE_S = 1.0  # Telegram may still be storing what it did not answer
+MAX_TRIES_PER_PART = 4  # in one run
+FIRST_RETRY_S = 5.0
+LONGEST_RETRY_S = 3600.0
+ALERT_AFTER_TRIES = 12  # hours of trying
+
+
+class UploadResult(StrEnum):
+    OFF = "off"  # no bot or no channel
+    NOT_OURS = "not_ours"  # not due, nothing to do, or another worker has it
+    CACHED = "cached"
+    LATER = "later"  # the sweep goes on with it
+    LOST = "lost"  # the lease went to another worker
+
+
+class TryLater(Exception):
+    """This run ends; the sweep starts the next one. ``counts``: it was a failure, so the delay grows."""
+
+    def __init__(self, reason: str, *, retry_s: float | None = None, counts: bool = True) -> None:
+        self.retry_s = retry_s
+        self.counts = counts
+        super().__init__(reason)
+
+
+def upload_asset(asset_id: str) -> UploadResult:
+    """Send what is missing of a finished asset. Idempotent; any number of workers may call it at once.
+
+    Returns within the time its requests take: a long wait that Telegram asks for is left to the sweep.
+    """
+    if not roster().can_upload:
+        return UploadResult.OFF
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(6)}"
+    asset = records.claim_upload(asset_id, owner=owner)
+    if asset is None:
+        return UploadResult.NOT_OURS
+    try:
+        with LeaseKeeper(asset_id, owner=owner) as keeper:
+            Uploader(asset, keeper).run()
+    except LeaseLost:
+        log.warning("upload_lease_lost", asset_id=asset_id)
+        return UploadResult.LOST
+    except TryLater as later:
+        _put_off(asset_id, owner, str(later), retry_s=later.retry_s, counts=later.counts)
+        return UploadResult.LATER
+    except (redis.RedisError, PyMongoError) as error:
+        _put_off(asset_id, owner, f"{type(error).__name__}: the database cannot be reached", retry_s=None, counts=True)
+        return UploadResult.LATER
+    publish(f"asset:{asset_id}")
+    return UploadResult.CACHED
+
+
+def _put_off(asset_id: str, owner: str, reason: str, *, retry_s: float | None, counts: bool) -> None:
+    asset = find_asset(asset_id)
+    tries = asset.upload_attempts if asset else 0
+    if retry_s is None:
+        retry_s = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(tries, 12))
+    records.release_upload(asset_id, owner=owner, error=reason, retry_s=retry_s, counts=counts)
+    tell = log.error if tries >= ALERT_AFTER_TRIES else log.warning
+    tell("upload_put_off", asset_id=asset_id, reason=reason, retry_s=retry_s, tries=tries)
+
+
+class Uploader:
+    """One run over one asset, by the holder of its lease."""
+
+    def __init__(self, asset: Asset, keeper: LeaseKeeper) -> None:
+        self.asset = asset
+        self.keeper = keeper
+        self.hot = HotBytes(HotStore(settings.ENV.hot_root), asset)
+
+    def run(self) -> None:
+        """Raises TryLater or LeaseLost when it cannot finish."""
+        if not self.asset.size_bytes or not self.asset.block_sha256:
+            raise TryLater("the record has no size or no block hashes")
+        self._plan()
+        for part in list(self.asset.parts):
+            if part.state != PartState.STORED:
+                self._store(part.index)
+        if not records.finish_upload(self.asset.id, owner=self.keeper.owner, generation=self.asset.generation):
+            raise LeaseLost
+
+    def _plan(self) -> None:
+        asset = self.asset
+        most = settings.ENV.telegram_part_bytes
+        covered = sum(part.size for part in asset.parts) == asset.size_bytes
+        untouched = all(part.state == PartState.PLANNED for part in asset.parts)
+        fits = not untouched or all(part.size <= most for part in asset.parts)
+        if asset.parts and covered and fits and asset.parts_generation == asset.generation:
+            return
+        stretches = plan_parts(asset.size_bytes or 0, most)
+        planned = records.save_plan(asset, owner=self.keeper.owner, stretches=stretches)
+        if planned is None:
+            raise LeaseLost
+        self.asset = planned
+
+    def _part(self, index: int) -> Part:
+        """The part as the record has it now."""
+        asset = find_asset(self.asset.id)
+        if asset is None or asset.parts_generation != self.asset.parts_generation or index >= len(asset.parts):
+            raise LeaseLost
+        return asset.parts[index]  # type: ignore[no-any-return]
+
+    def _store(self, index: int) -> None:
+        for _ in range(MAX_TRIES_PER_PART):
+            self.keeper.check()
+            part = self._part(index)
+            if part.state in (PartState.SENDING, PartState.UNKNOWN) and self._resolve(part):
+                return
+            if part.state == PartState.BAD:
+                records.add_orphan(self.asset.id, part, message_id=part.message_id, reason="bad")
+            if self._send(part):
+                return
+        raise TryLater(f"part {index} could not be stored")
+
+    def _resolve(self, part: Part) -> bool:
+        """Whether a part that was sent without an answer is stored; then it is on record."""
+        try:
+            found = find_sent(self.asset, part, take=self._slot)
+        except CannotTell as reason:
+            records.add_orphan(self.asset.id, part, message_id=None, reason=str(reason))
+            return False
+        except TelegramRateLimited as error:
+            raise TryLater(str(error), retry_s=error.retry_after_s, counts=False) from None
+        except (TelegramUnreachable, TelegramUncertain) as error:
+            raise TryLater(f"part {part.index}: cannot find out whether it is stored: {error}") from None
+        except TelegramRefused as error:
+            records.add_orphan(self.asset.id, part, message_id=None, reason=str(error))
+            return False
+        if found is None:
+            return False
+        bot, message = found
+        return self._commit(part, part.attempt_id or "", bot.bot_id, part.channel_id or "", message)
+
+    def _send(self, part: Part) -> bool:
+        """One attempt. True: stored and on record. False: certainly not, or unknown; look at the part again."""
+        sha256 = self._sha256(part)
+        with self._slot() as slot:
+            self.keeper.slot = slot
+            attempt_id = secrets.token_hex(8)
+            if not records.begin_attempt(
+                self.asset, part, owner=self.keeper.owner, attempt_id=attempt_id, bot_id=slot.bot.bot_id,
+                channel_id=slot.channel.channel_id, sha256=sha256,
+            ):  # fmt: skip
+                raise LeaseLost
+            try:
+                message = self._request(slot, part, attempt_id, sha256)
+            except TelegramUncertain as error:
+                self._note(part, attempt_id, PartState.UNKNOWN)
+                log.warning("upload_unknown", asset_id=self.asset.id, part=part.index, error=str(error))
+                self.keeper.wait(SETTLE_S)
+                return False
+            except (TelegramError, LeaseLost, HotBytesMissing, HotBytesWrong) as error:
+                self._note(part, attempt_id, PartState.PLANNED)
+                self._judge(error, slot, part)
+                return False
+            finally:
+                self.keeper.slot = None
+            if message.file_size is not None and message.file_size != part.size:
+                self._note(part, attempt_id, PartState.PLANNED)
+                self._drop(slot, part, attempt_id, message, reason="wrong size")
+                raise TryLater(f"part {part.index}: Telegram stored {message.file_size} of {part.size} bytes")
+            if not self._commit(part, attempt_id, slot.bot.bot_id, slot.channel.channel_id, message):
+                self._drop(slot, part, attempt_id, message, reason="sent twice")
+                raise LeaseLost
+            return True
+
+    def _sha256(self, part: Part) -> str:
+        try:
+            return part.sha256 or self.hot.sha256_of(part.offset, part.size)
+        except (HotBytesMissing, HotBytesWrong) as error:
+            raise TryLater(str(error)) from None
+
+    def _request(self, slot: Slot, part: Part, attempt_id: str, sha256: str) -> StoredMessage:
+        def pieces() -> Iterator[bytes]:
+            for piece in self.hot.pieces(part.offset, part.size):
+                self.keeper.check()
+                yield piece
+
+        return BotApi(slot.bot.token).send_document(
+            chat_id=slot.channel.channel_id,
+            file_name=f"{self.asset.id}.{part.index}.bin",
+            caption=caption_of(self.asset.id, part, attempt_id=attempt_id, sha256=sha256),
+            size_bytes=part.size,
+            pieces=pieces(),
+        )
+
+    def _judge(self, error: Exception, slot: Slot, part: Part) -> None:
+        """After an attempt that stored nothing: return to try again with another bot, or raise."""
+        if isinstance(error, TelegramError):
+            note_error(error, slot.bot, channel_id=slot.channel.channel_id)
+        if isinstance(error, (TelegramRateLimited, TokenRefused, BotForbidden, ChatNotFound)):
+            return
+        if isinstance(error, LeaseLost):
+            raise error
+        if isinstance(error, FileTooBig):
+            raise TryLater(
+                f"Telegram takes no file of {part.size} bytes: set TELEGRAM_PART_BYTES lower", retry_s=LONGEST_RETRY_S
+            )
+        raise TryLater(f"part {part.index}: {error}")
+
+    def _note(self, part: Part, attempt_id: str, state: PartState) -> None:
+        records.set_attempt_state(self.asset, index=part.index, attempt_id=attempt_id, state=state)
+
+    def _commit(self, part: Part, attempt_id: str, bot_id: str, channel_id: str, message: StoredMessage) -> bool:
+        return records.commit_part(
+            self.asset, index=part.index, attempt_id=attempt_id, bot_id=bot_id, channel_id=channel_id, message=message
+        )
+
+    def _drop(self, slot: Slot, part: Part, attempt_id: str, message: StoredMessage, *, reason: str) -> None:
+        part.attempt_id = attempt_id
+        part.channel_id = message.chat_id
+        remove_message(
+            BotApi(slot.bot.token), self.asset.id, part,
+            chat_id=message.chat_id, message_id=message.message_id, reason=reason,
+        )  # fmt: skip
+
+    def _slot(self) -> Slot:
+        """A slot, after a short wait if need be. Raises TryLater when the wait would be long, or there is no bot."""
+        for _ in range(MAX_WAITS):
+            try:
+                return take_slot()
+            except NoBotNow as busy:
+                if busy.wait_s > SHORT_WAIT_S:
+                    raise TryLater(str(busy), retry_s=busy.wait_s, counts=False) from None
+                self.keeper.wait(busy.wait_s)
+        raise TryLater("every bot stayed busy", counts=False, retry_s=SHORT_WAIT_S)

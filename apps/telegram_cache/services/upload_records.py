@@ -1,0 +1,222 @@
+"""What an upload writes down: every function is one conditional update, so that any number of workers may race.
+
+Two things fence: ``upload_owner`` (only the holder of the lease starts attempts) and a part's ``attempt_id`` (only the
+attempt that is on record can be committed, whoever holds the lease by then: a stored part is never sent again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from apps.telegram_cache.clients.answers import StoredMessage
+from apps.telegram_cache.documents import Asset, AssetState, Part, PartState, TelegramChannel
+from apps.telegram_cache.selectors import find_asset
+from apps.telegram_cache.services.planning import Stretch
+
+UPLOAD_LEASE_S = 60.0
+MAX_ORPHANS = 200
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_UPLOADABLE = [AssetState.READY.value, AssetState.UPLOADING.value]
+
+
+def _collection() -> Any:
+    return Asset._get_collection()
+
+
+def _due(field: str) -> dict[str, Any]:
+    return {"$lte": [{"$ifNull": [f"${field}", _LONG_AGO]}, "$$NOW"]}
+
+
+def claim_upload(asset_id: str, *, owner: str) -> Asset | None:
+    """Become the one uploader of an asset that is due. None: not due, somebody else's, or nothing to upload."""
+    done = _collection().update_one(
+        {
+            "_id": asset_id,
+            "state": {"$in": _UPLOADABLE},
+            "$expr": {"$and": [_due("upload_lease_until"), _due("upload_retry_at")]},
+        },
+        [
+            {
+                "$set": {
+                    "upload_owner": owner,
+                    "upload_lease_until": {"$add": ["$$NOW", int(UPLOAD_LEASE_S * 1000)]},
+                    "state": AssetState.UPLOADING.value,
+                    "updated_at": "$$NOW",
+                }
+            }
+        ],
+    )
+    return find_asset(asset_id) if done.modified_count else None
+
+
+def renew_upload(asset_id: str, *, owner: str) -> bool:
+    """Whether the lease is still ours; then it runs for another 60 s."""
+    done = _collection().update_one(
+        {"_id": asset_id, "upload_owner": owner},
+        [{"$set": {"upload_lease_until": {"$add": ["$$NOW", int(UPLOAD_LEASE_S * 1000)]}}}],
+    )
+    return bool(done.matched_count)
+
+
+def release_upload(asset_id: str, *, owner: str, error: str, retry_s: float, counts: bool) -> None:
+    """Give the lease back; the sweep starts it again in ``retry_s``. ``counts``: a failed try, so the delay grows."""
+    retry_at = datetime.now(UTC) + timedelta(seconds=retry_s)
+    _collection().update_one(
+        {"_id": asset_id, "upload_owner": owner},
+        {
+            "$set": {"upload_error": error, "upload_retry_at": retry_at, "updated_at": datetime.now(UTC)},
+            "$inc": {"upload_attempts": int(counts)},
+            "$unset": {"upload_owner": "", "upload_lease_until": "", "upload_queued_at": ""},
+        },
+    )
+
+
+def finish_upload(asset_id: str, *, owner: str, generation: int) -> bool:
+    """``cached``, if every part is stored and they cover the asset."""
+    stored = {"$eq": ["$$part.state", PartState.STORED.value]}
+    covered = {"$sum": {"$map": {"input": "$parts", "as": "part", "in": {"$cond": [stored, "$$part.size", 0]}}}}
+    done = _collection().update_one(
+        {
+            "_id": asset_id,
+            "upload_owner": owner,
+            "generation": generation,
+            "parts_generation": generation,
+            "state": AssetState.UPLOADING.value,
+            "$expr": {"$eq": [covered, "$size_bytes"]},
+        },
+        {
+            "$set": {"state": AssetState.CACHED.value, "upload_attempts": 0, "updated_at": datetime.now(UTC)},
+            "$unset": {
+                "upload_owner": "",
+                "upload_lease_until": "",
+                "upload_queued_at": "",
+                "upload_error": "",
+                "upload_retry_at": "",
+            },
+        },
+    )
+    return bool(done.modified_count)
+
+
+def save_plan(asset: Asset, *, owner: str, stretches: Sequence[Stretch]) -> Asset | None:
+    """Replace the parts by a fresh plan. Messages of parts that are dropped become orphans. None: the lease is lost."""
+    parts = [
+        {"index": index, "offset": stretch.offset, "size": stretch.size, "state": PartState.PLANNED.value}
+        for index, stretch in enumerate(stretches)
+    ]
+    leftovers = [
+        _orphan(part, message_id=part.message_id, reason="of an older plan") for part in asset.parts if part.attempt_id
+    ]
+    update: dict[str, Any] = {"$set": {"parts": parts, "parts_generation": asset.generation}}
+    if leftovers:
+        update["$push"] = {"orphans": {"$each": leftovers, "$slice": -MAX_ORPHANS}}
+    done = _collection().update_one({"_id": asset.id, "upload_owner": owner, "generation": asset.generation}, update)
+    return find_asset(asset.id) if done.matched_count else None
+
+
+def begin_attempt(
+    asset: Asset, part: Part, *, owner: str, attempt_id: str, bot_id: str, channel_id: str, sha256: str
+) -> bool:
+    """Write down what is about to be sent, if the part is still as it was seen. False: the lease is lost."""
+    channel = TelegramChannel._get_collection().find_one({"_id": channel_id}, {"last_message_id": 1}) or {}
+    fields = {
+        "state": PartState.SENDING.value,
+        "attempt_id": attempt_id,
+        "bot_id": bot_id,
+        "channel_id": channel_id,
+        "sha256": sha256,
+        "after_message_id": channel.get("last_message_id", 0),
+    }
+    seen = {"index": part.index, "state": part.state, "attempt_id": part.attempt_id}
+    done = _collection().update_one(
+        {
+            "_id": asset.id,
+            "upload_owner": owner,
+            "parts_generation": asset.parts_generation,
+            "parts": {"$elemMatch": seen},
+        },
+        {"$set": {f"parts.$.{name}": value for name, value in fields.items()}},
+    )
+    return bool(done.modified_count)
+
+
+def commit_part(
+    asset: Asset, *, index: int, attempt_id: str, bot_id: str, channel_id: str, message: StoredMessage
+) -> bool:
+    """Record a stored part. False: another attempt is on record (then this message is an orphan)."""
+    fields = {
+        "state": PartState.STORED.value,
+        "channel_id": message.chat_id,
+        "message_id": message.message_id,
+        "file_unique_id": message.file_unique_id,
+        "file_ids": {bot_id: message.file_id},
+    }
+    done = _collection().update_one(
+        _attempt(asset, index, attempt_id, [PartState.SENDING.value, PartState.UNKNOWN.value]),
+        {
+            "$set": {**{f"parts.$.{name}": value for name, value in fields.items()}, "upload_attempts": 0},
+            "$unset": {"parts.$.bot_id": "", "parts.$.after_message_id": "", "parts.$.bad_reason": ""},
+        },
+    )
+    note_message_id(channel_id, message.message_id)
+    return bool(done.modified_count)
+
+
+def set_attempt_state(asset: Asset, *, index: int, attempt_id: str, state: PartState) -> None:
+    """After a failed send: PLANNED (certainly not stored) or UNKNOWN."""
+    _collection().update_one(
+        _attempt(asset, index, attempt_id, [PartState.SENDING.value, PartState.UNKNOWN.value]),
+        {"$set": {"parts.$.state": state.value}},
+    )
+
+
+def _attempt(asset: Asset, index: int, attempt_id: str, states: list[str]) -> dict[str, Any]:
+    return {
+        "_id": asset.id,
+        "parts_generation": asset.parts_generation,
+        "parts": {"$elemMatch": {"index": index, "attempt_id": attempt_id, "state": {"$in": states}}},
+    }
+
+
+def add_orphan(asset_id: str, part: Part, *, message_id: int | None, reason: str) -> None:
+    """Note a message that no part needs. ``message_id`` None: it may exist, nobody can tell."""
+    orphan = _orphan(part, message_id=message_id, reason=reason)
+    _collection().update_one({"_id": asset_id}, {"$push": {"orphans": {"$each": [orphan], "$slice": -MAX_ORPHANS}}})
+
+
+def _orphan(part: Part, *, message_id: int | None, reason: str) -> dict[str, Any]:
+    return {
+        "index": part.index,
+        "attempt_id": part.attempt_id or "",
+        "channel_id": part.channel_id or "",
+        "message_id": message_id,
+        "reason": reason,
+        "noted_at": datetime.now(UTC),
+    }
+
+
+def note_message_id(channel_id: str, message_id: int) -> None:
+    """The newest message id seen in a channel: where a later search for an unknown part begins."""
+    TelegramChannel._get_collection().update_one({"_id": channel_id}, {"$max": {"last_message_id": message_id}})
+
+
+def queue_next_upload(*, again_after_s: float) -> str | None:
+    """Mark one asset that is due as queued, so that no other caller gets it, and give its id; None: none is due."""
+    queued_before = datetime.now(UTC) - timedelta(seconds=again_after_s)
+    found = _collection().find_one_and_update(
+        {
+            "state": {"$in": _UPLOADABLE},
+            "$or": [{"upload_queued_at": None}, {"upload_queued_at": {"$lt": queued_before}}],
+            "$expr": {"$and": [_due("upload_lease_until"), _due("upload_retry_at")]},
+        },
+        {"$set": {"upload_queued_at": datetime.now(UTC)}},
+        sort=[("upload_retry_at", 1)],
+        projection={"_id": 1},
+    )
+    return str(found["_id"]) if found else None
+
+
+def mark_queued(asset_id: str) -> None:
+    _collection().update_one({"_id": asset_id}, {"$set": {"upload_queued_at": datetime.now(UTC)}})

@@ -1,0 +1,22 @@
+"""Background work of the cache. Every task is idempotent and takes ids only."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from apps.telegram_cache import services
+
+
+@shared_task(name="apps.telegram_cache.tasks.upload_asset")
+def upload_asset(asset_id: str) -> None:
+    services.upload_asset(asset_id)
+
+
+@shared_task(name="apps.telegram_cache.tasks.sweep_uploads")
+def sweep_uploads() -> None:
+    services.sweep_uploads()
+
+
+@shared_task(name="apps.telegram_cache.tasks.evict_hot")
+def evict_hot() -> None:
+    services.evict_hot()

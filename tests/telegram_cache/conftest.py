@@ -1,0 +1,117 @@
+"""A Telegram stand-in with one bot and one channel, and assets whose bytes are in the hot store."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from django.conf import settings as django_settings
+
+from apps.streaming.hotstore import HotStore
+from apps.telegram_cache.clients import bot_api
+from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind
+from apps.telegram_cache.roster import forget_roster
+from apps.telegram_cache.services.bots import add_bot
+from apps.telegram_cache.services.channels import add_channel
+from tests.standins.telegram import FakeBot, FakeChannel, TelegramStandIn
+
+MIB = 1024 * 1024
+CHANNEL_ID = -1001234567890
+
+
+@pytest.fixture
+def telegram(settings, tmp_path: Path) -> Iterator[TelegramStandIn]:
+    """The stand-in, running, with the settings pointing at it; no bot and no channel yet."""
+    with TelegramStandIn(folder=tmp_path) as standin:
+        settings.ENV = settings.ENV.model_copy(
+            update={"telegram_api_url": standin.url, "telegram_file_url": f"{standin.url}/file"}
+        )
+        forget_roster()
+        yield standin
+    forget_roster()
+    bot_api._http().close()
+    bot_api._http.cache_clear()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """A bot and a channel, known on both sides."""
+
+    telegram: TelegramStandIn
+    bot: FakeBot
+    channel: FakeChannel
+
+    def add_bot(self, bot_id: int) -> FakeBot:
+        bot = self.telegram.add_bot(bot_id)
+        self.telegram.make_admin(bot, self.channel)
+        add_bot(bot.token)
+        return bot
+
+
+@pytest.fixture
+def store(mongo, redis_server, hot_root, telegram: TelegramStandIn) -> Store:
+    bot = telegram.add_bot(111111)
+    channel = telegram.add_channel(CHANNEL_ID)
+    telegram.make_admin(bot, channel)
+    add_bot(bot.token)
+    add_channel(str(CHANNEL_ID))
+    return Store(telegram=telegram, bot=bot, channel=channel)
+
+
+@pytest.fixture
+def part_bytes(settings) -> Callable[[int], None]:
+    def set_part_bytes(size: int) -> None:
+        settings.ENV = settings.ENV.model_copy(update={"telegram_part_bytes": size})
+
+    return set_part_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    asset_id: str
+    data: bytes
+
+
+def media(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+@pytest.fixture
+def make_asset(mongo, hot_root) -> Callable[..., Made]:
+    """An asset that is ``ready``: on record with its hashes, and whole in the hot store."""
+
+    def make(size: int = 3 * MIB + 12345, *, seed: int = 1, state: AssetState = AssetState.READY) -> Made:
+        data = media(size, seed)
+        key = AssetKey(f"video{seed:06d}", MediaKind.AUDIO, "m4a")
+        writer = HotStore(django_settings.ENV.hot_root).create(key.asset_id, 1, resume=False)
+        writer.set_size(size)
+        writer.append(data)
+        hashes = writer.finish()
+        writer.close()
+        Asset(
+            id=key.asset_id, video_id=key.video_id, kind=key.kind, variant=key.variant, title="A song", mime="audio/mp4",
+            container="m4a", size_bytes=size, sha256=hashlib.sha256(data).hexdigest(), block_sha256=b"".join(hashes),
+            state=state,
+        ).save()  # fmt: skip
+        return Made(asset_id=key.asset_id, data=data)
+
+    return make
+
+
+def make_due(asset_id: str) -> None:
+    """As if the lease had run out and the delay had passed."""
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    Asset._get_collection().update_one(
+        {"_id": asset_id}, {"$set": {"upload_lease_until": past, "upload_retry_at": past}}
+    )
+
+
+def stored_bytes(telegram: TelegramStandIn, asset_id: str) -> bytes:
+    """What Telegram holds of an asset, joined by the record's parts."""
+    asset = Asset.objects(id=asset_id).get()
+    return b"".join(telegram.file_of(part.file_unique_id).read_bytes() for part in asset.parts)
