@@ -4,7 +4,8 @@ BIN := $(VENV)/bin
 # The first Python here that is new enough; `make PYTHON=/path/to/python3.12 setup` takes another.
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# -qq: errors only
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 

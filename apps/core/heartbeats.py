@@ -25,3 +25,8 @@ def idle_queues() -> list[str]:
     """The queues that no worker has spoken for lately. Raises redis.RedisError."""
     values = redis_client().mget([f"{PREFIX}{queue}" for queue in QUEUES])
     return [queue for queue, value in zip(QUEUES, values, strict=True) if value is None]
+
+
+def forget_beats() -> None:
+    """Count nobody as alive until they speak again. For the start of an instance over its own Redis."""
+    redis_client().delete(*(f"{PREFIX}{queue}" for queue in QUEUES))

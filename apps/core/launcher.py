@@ -19,7 +19,7 @@ from apps.core.embedded import (
     prepare_mongod,
     wait_for_redis,
 )
-from apps.core.heartbeats import idle_queues
+from apps.core.heartbeats import forget_beats, idle_queues
 from apps.core.instance import Instance, InstanceError, bound_logs, last_log_line, raise_file_limit, stop_leftovers
 from apps.core.mongo import reconnect
 from apps.core.redis import redis_client
@@ -99,6 +99,8 @@ class Launcher:
             redis_client().ping()
         except redis.RedisError as error:
             raise StartFailed(f"Redis (REDIS_URL) does not answer: {type(error).__name__}") from error
+        if services.redis_port is not None:
+            forget_beats()
 
     def _web_answers(self) -> bool:
         try:

@@ -69,7 +69,7 @@ class TestAddChannel:
 
     def test_missing_rights_are_named_with_what_to_do(self, store):
         other = store.telegram.add_channel(-1002)
-        with pytest.raises(InvalidParameter, match="does not see the channel.*administrator"):
+        with pytest.raises(InvalidParameter, match=r"does not see the channel.*administrator"):
             add_channel("-1002")
         store.telegram.make_admin(store.bot, other, post=False)
         with pytest.raises(InvalidParameter, match="allow it to post"):

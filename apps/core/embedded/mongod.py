@@ -53,31 +53,36 @@ def prepare_mongod(
     """
     with _client(mongod_uri(port)) as anonymous, _client(mongod_uri(port, password=password)) as known:
 
-        def asked(question: Callable[[], bool]) -> Callable[[], bool]:
-            def ask() -> bool:
-                check()
-                try:
-                    return question()
-                except pymongo.errors.ConnectionFailure:
-                    return False
-
-            return ask
+        def answers() -> bool:
+            check()
+            return _asked(lambda: bool(anonymous.admin.command("ping")))
 
         def is_primary() -> bool:
-            return bool(anonymous.admin.command("hello").get("isWritablePrimary"))
+            check()
+            return _asked(lambda: bool(anonymous.admin.command("hello").get("isWritablePrimary")))
 
-        wait_until(asked(lambda: bool(anonymous.admin.command("ping"))), what="MongoDB", timeout_s=timeout_s)
-        user_exists = _can_log_in(known) if password else True
-        if not is_primary():
-            _ensure_set(known if user_exists else anonymous, port)
-        wait_until(asked(is_primary), what="MongoDB (as the primary of its set)", timeout_s=timeout_s)
-        if not user_exists:
-            _make_user(anonymous, password)
+        wait_until(answers, what="MongoDB", timeout_s=timeout_s)
+        try:
+            user_exists = not password or _can_log_in(known)
+            if not is_primary():
+                _ensure_set(known if user_exists else anonymous, port)
+            wait_until(is_primary, what="MongoDB (as the primary of its set)", timeout_s=timeout_s)
+            if not user_exists:
+                _make_user(anonymous, password)
+        except pymongo.errors.PyMongoError as error:
+            raise EmbeddedServerError(f"the embedded MongoDB cannot be set up: {error}") from error
+
+
+def _asked(question: Callable[[], bool]) -> bool:
+    try:
+        return question()
+    except pymongo.errors.ConnectionFailure:
+        return False
 
 
 def _client(uri: str) -> Client:
     return pymongo.MongoClient(
-        uri, serverSelectionTimeoutMS=ANSWER_TIMEOUT_MS, connectTimeoutMS=2000, socketTimeoutMS=10000
+        uri, connect=False, serverSelectionTimeoutMS=ANSWER_TIMEOUT_MS, connectTimeoutMS=2000, socketTimeoutMS=10000
     )
 
 

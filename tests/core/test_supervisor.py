@@ -1,0 +1,163 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from apps.core import supervisor as supervisor_module
+from apps.core.supervisor import Program, ProgramEnded, StopAsked, Supervisor, describe_exit, end_with_us
+
+SLEEPER = "import time; time.sleep(600)"
+STUBBORN = "import signal, sys, time; signal.signal(15, lambda *_: None); print('up', flush=True); time.sleep(600)"
+PARENT = (
+    "import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid,"
+    " flush=True); time.sleep(600)"
+)
+
+
+def wait_for(condition, *, timeout_s=10):
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+    return value
+
+
+@pytest.fixture
+def program(tmp_path):
+    def make(code, *, name="child", **options):
+        return Program(
+            **{
+                "name": name,
+                "command": [sys.executable, "-S", "-c", code],
+                "environ": dict(os.environ),
+                "log": tmp_path / f"{name}.log",
+                "folder": tmp_path,
+                "stop_rank": 0,
+                "grace_s": 5,
+                **options,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def supervised():
+    lines = []
+    supervisor = Supervisor(lines.append)
+    supervisor.lines = lines
+    with supervisor.listening_to_signals():
+        yield supervisor
+        supervisor.stop()
+
+
+def after(seconds, action):
+    timer = threading.Timer(seconds, action)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+BEFORE = {child.pid for child in psutil.Process().children()}  # the test run's own servers
+
+
+def children():
+    return [child for child in psutil.Process().children() if child.pid not in BEFORE]
+
+
+class TestSupervisor:
+    def test_starts_a_dead_program_again_with_growing_pauses(self, supervised, program, tmp_path, monkeypatch):
+        monkeypatch.setattr(supervisor_module, "FIRST_DELAY_S", 0.02)
+        supervised.start(program("import sys; print('turn', flush=True); sys.exit(3)"))
+        supervised._children[0].delay_s = 0.02
+        after(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        supervised.run()
+        turns = (tmp_path / "child.log").read_text().count("turn")
+        assert 3 <= turns <= 7
+        assert "child ended (exit code 3); starting it again in 0.02 s" in supervised.lines[0]
+        assert "in 0.04 s" in supervised.lines[1]
+
+    def test_stops_lower_ranks_first_and_leaves_nothing(self, supervised, program, tmp_path):
+        note = "import signal, sys, time; signal.signal(15, lambda *_: (open('order', 'a').write({!r}), sys.exit(0)));"
+        for name, rank in (("c", 2), ("a", 0), ("b", 1)):
+            code = note.format(name) + "print('up', flush=True); time.sleep(600)"
+            supervised.start(program(code, name=name, stop_rank=rank))
+        for name in "abc":
+            wait_for(lambda name=name: "up" in (tmp_path / f"{name}.log").read_text())
+        supervised.stop()
+        assert (tmp_path / "order").read_text() == "abc"
+        assert not children()
+
+    def test_kills_what_does_not_listen_after_its_grace(self, supervised, program, tmp_path):
+        supervised.start(program(STUBBORN, grace_s=0.2))
+        wait_for(lambda: "up" in (tmp_path / "child.log").read_text())
+        supervised.stop()
+        assert not children()
+
+    def test_a_second_signal_shortens_the_grace(self, supervised, program, tmp_path):
+        supervised.start(program(STUBBORN, grace_s=60))
+        wait_for(lambda: "up" in (tmp_path / "child.log").read_text())
+        os.kill(os.getpid(), signal.SIGINT)
+        supervised.run()
+        after(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+        began_at = time.monotonic()
+        supervised.stop()
+        assert time.monotonic() - began_at < 10
+        assert not children()
+
+    def test_ends_what_a_program_left_behind(self, supervised, program, tmp_path):
+        supervised.start(program(PARENT))
+        grandchild = int(wait_for(lambda: (tmp_path / "child.log").read_text().strip()))
+        supervised.stop()
+        wait_for(lambda: not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == "zombie")
+
+    def test_waiting_ends_when_a_program_ends(self, supervised, program):
+        supervised.start(program("raise SystemExit(7)", name="MongoDB"))
+        with pytest.raises(ProgramEnded, match=r"MongoDB ended \(exit code 7\)"):
+            wait_for(supervised.check)
+
+    def test_waiting_ends_when_asked_to_stop(self, supervised):
+        supervised.check()
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(StopAsked):
+            wait_for(supervised.check)
+
+    def test_gives_the_signal_handlers_back(self):
+        before = signal.getsignal(signal.SIGTERM)
+        supervisor = Supervisor(print)
+        with supervisor.listening_to_signals():
+            assert signal.getsignal(signal.SIGTERM) is not before
+        supervisor.stop()
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl")
+def test_a_child_ends_when_its_parent_is_killed(tmp_path):
+    code = (
+        "import subprocess, time; from apps.core.supervisor import end_with_us; import sys;"
+        f"p = subprocess.Popen(end_with_us([sys.executable, '-S', '-c', {SLEEPER!r}]), start_new_session=True);"
+        "print(p.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        wait_for(lambda: SLEEPER in child.cmdline())
+        parent.kill()
+        parent.wait()
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_child_whose_parent_is_gone_already_does_not_start():
+    command = end_with_us([sys.executable, "-c", "print('started')"])
+    command[command.index(str(os.getpid()))] = "1"
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(("code", "text"), [(0, "exit code 0"), (3, "exit code 3"), (-9, "killed by SIGKILL")])
+def test_an_end_is_told_in_words(code, text):
+    assert describe_exit(code) == text
