@@ -53,10 +53,10 @@ class Entrance:
 @cache
 def streams() -> AsgiApp:
     """The stream application."""
-    from django.conf import settings
-
     from apps.downloads.stream_backend import make_backend
     from apps.streaming.app import StreamApp
+    from django.conf import settings
+
     from apps.streaming.hotstore import HotStore
 
     app: AsgiApp = StreamApp(make_backend(), HotStore(settings.ENV.hot_root))

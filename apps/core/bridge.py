@@ -21,8 +21,17 @@ from urllib.parse import quote
 
 from a2wsgi.wsgi import build_environ
 
-from apps.core.asgi import ClientLeft, Receive, Scope, Send, header, read_body, send_answer, send_error
-from apps.core.asgi import send_error_before_body
+from apps.core.asgi import (
+    ClientLeft,
+    Receive,
+    Scope,
+    Send,
+    header,
+    read_body,
+    send_answer,
+    send_error,
+    send_error_before_body,
+)
 from apps.core.errors import ApiError, Overloaded, UpstreamTimeout
 from apps.core.middleware import request_id_from
 from apps.core.request_state import BRIDGE, REPLAYED, REQUEST_ID, STARTED_AT

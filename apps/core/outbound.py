@@ -39,7 +39,7 @@ _V4_COMPATIBLE = ipaddress.IPv6Network("::/96")
 _MAYBE_IPV4 = re.compile(r"[0-9a-fx.]+", re.IGNORECASE | re.ASCII)
 
 
-class OutboundRefused(UpstreamError):  # noqa: N818 - named after what happened, like the tree it joins
+class OutboundRefused(UpstreamError):
     """An address that this server does not connect to. Reaches callers as ``upstream_error``."""
 
     default_message = "The outside source named an address that this server does not connect to."

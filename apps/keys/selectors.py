@@ -21,11 +21,6 @@ def list_keys(*, owner: str | None = None, offset: int = 0, limit: int = PAGE_SI
     return list(query.order_by("-created_at", "prefix").skip(offset).limit(min(limit, PAGE_SIZE)))
 
 
-def has_users() -> bool:
-    """Whether anybody is there at all: on a new database nobody is."""
-    return User.objects.first() is not None
-
-
 def find_user(username: str) -> User | None:
     """The user with this exact name, active or not."""
     found: User | None = User.objects(username=username).first()
