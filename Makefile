@@ -37,8 +37,10 @@ $(VENV)/.installed-dev: requirements.txt requirements-dev.txt | $(BIN)/python
 	@touch $(VENV)/.installed $@
 
 setup: $(VENV)/.installed
+	@:
 
 setup-dev: $(VENV)/.installed-dev
+	@:
 
 run: setup
 	@exec $(BIN)/python manage.py up
