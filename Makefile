@@ -10,7 +10,7 @@ LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --strip-ex
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo test check lock
+.PHONY: help frontend setup setup-dev run demo test check lock
 
 help:
 	@echo "make setup   install everything into $(VENV)"
@@ -36,11 +36,13 @@ $(VENV)/.installed-dev: requirements.txt requirements-dev.txt | $(BIN)/python
 	@$(PIP) install -r requirements-dev.txt
 	@touch $(VENV)/.installed $@
 
-setup: $(VENV)/.installed
-	@:
+# The admin's front-end files. Everything but the admin's looks works without them, so a failure only warns.
+frontend: | $(VENV)/.installed
+	@$(BIN)/python scripts/frontend.py || echo "Going on without the admin's front-end files; \`make setup\` tries again."
 
-setup-dev: $(VENV)/.installed-dev
-	@:
+setup: $(VENV)/.installed frontend
+
+setup-dev: $(VENV)/.installed-dev frontend
 
 run: setup
 	@exec $(BIN)/python manage.py up

@@ -105,7 +105,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
 STATIC_URL = "/static/"
-STATIC_ROOT = ENV.var_dir.absolute() / "static"
+STATIC_ROOT = None  # WhiteNoise serves what the finders find: nothing has to be collected
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATICFILES_FINDERS = [
     "django.contrib.staticfiles.finders.FileSystemFinder",

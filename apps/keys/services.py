@@ -83,6 +83,21 @@ def revoke_key(prefix: str) -> ApiKey:
     return document
 
 
+def set_key_active(prefix: str, *, active: bool) -> bool:
+    """Switch a key off, or on again, in every process within a second. Returns whether that changed anything.
+
+    Raises NotFound, and Conflict for a key that was revoked for good.
+    """
+    changed = ApiKey.objects(prefix=prefix, revoked_at=None, active=not active).update_one(active=active)
+    forget_cached_keys()
+    document = find_key(prefix)
+    if document is None:
+        raise NotFound(f"There is no key with the prefix {prefix}.")
+    if document.revoked_at is not None:
+        raise Conflict("This key was revoked for good. Create a new one.")
+    return bool(changed)
+
+
 def create_user(*, username: str, password: str, role: Role = Role.NONE, contact: str = "") -> User:
     """Make a user; the password is stored as an Argon2 hash. Raises InvalidParameter, or Conflict for a taken name."""
     if not re.fullmatch(r"[A-Za-z0-9._@+-]{1,64}", username, re.ASCII):

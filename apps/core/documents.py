@@ -1,0 +1,36 @@
+"""The audit log: who changed what in the admin."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from mongoengine import Document
+from mongoengine.fields import DateTimeField, DictField, StringField
+
+
+def utcnow() -> datetime:
+    return datetime.now(UTC)
+
+
+class AuditEntry(Document):
+    """One change, or one attempt to enter. Written once, never changed."""
+
+    at = DateTimeField(required=True, default=utcnow)
+    actor = StringField(required=True)  # a username
+    action = StringField(required=True)  # "key.create": what kind of thing, and what was done to it
+    target_kind = StringField(required=True)
+    target_id = StringField(required=True)
+    before = DictField()  # only the fields that the change touched, without secrets
+    after = DictField()
+    address = StringField(default="")
+    request_id = StringField(default="")
+
+    meta = {
+        "collection": "audit_log",
+        "auto_create_index": False,
+        "indexes": [
+            {"fields": ["-at"]},
+            {"fields": ["target_kind", "target_id", "-at"]},
+            {"fields": ["actor", "-at"]},
+        ],
+    }

@@ -1,0 +1,56 @@
+"""The list of the audit log."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from apps.core.documents import AuditEntry
+from apps.dashboard.lists import Cell, Column, ListSpec
+from apps.dashboard.lists.spec import Empty, choices_filter
+
+TARGET_KINDS = ("user", "key", "job", "bot", "channel")
+
+
+def changes(entry: AuditEntry) -> list[tuple[str, str | None, str]]:
+    """Each field that changed: its name, what it was (None: nothing), what it is now."""
+    names = dict.fromkeys((*entry.before, *entry.after))
+    return [
+        (
+            name.replace("_", " "),
+            _text(entry.before[name]) if name in entry.before else None,
+            _text(entry.after.get(name)),
+        )
+        for name in names
+        if entry.before.get(name) or entry.after.get(name) is not None
+    ]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M UTC")
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value in (None, "") else str(value)
+
+
+AUDIT_LIST = ListSpec(
+    document=AuditEntry,
+    sort="-at",
+    columns=(
+        Column(label="When", sort="at", cell=lambda entry: Cell(kind="time", value=entry.at)),
+        Column(label="Who", cell=lambda entry: Cell(value=entry.actor, note=entry.address)),
+        Column(label="What", cell=lambda entry: Cell(kind="code", value=entry.action)),
+        Column(label="To", cell=lambda entry: Cell(value=f"{entry.target_kind} {entry.target_id}")),
+        Column(label="Change", cell=lambda entry: Cell(kind="changes", value=changes(entry))),
+    ),
+    search_fields=("actor", "action"),
+    exact_fields=("target_id", "address", "request_id"),
+    search_hint="Search who or what, or an exact id",
+    filters=(choices_filter("about", "About", tuple((k, k) for k in TARGET_KINDS), field="target_kind"),),
+    empty=Empty(
+        title="Nothing has been changed yet", text="Every change made in the admin is noted here.", icon="list"
+    ),
+)

@@ -1,0 +1,86 @@
+"""The list of fetch jobs."""
+
+from __future__ import annotations
+
+from django.urls import reverse
+
+from apps.dashboard.asset_list import asset_href
+from apps.dashboard.lists import Action, Cell, Column, Filter, ListSpec
+from apps.dashboard.lists.spec import Empty, choices_filter
+from apps.dashboard.templatetags.ui import human_bytes
+from apps.downloads.documents import JobState, MediaJob
+from apps.telegram_cache.documents import MediaKind
+
+STATE_TONES = {
+    JobState.QUEUED: "secondary",
+    JobState.RUNNING: "info",
+    JobState.DONE: "success",
+    JobState.FAILED: "danger",
+    JobState.CANCELLED: "warning",
+}
+
+
+def job_state(job: MediaJob) -> Cell:
+    """The state; for a failed job what went wrong, for a running one what it is doing."""
+    state = JobState(job.state)
+    note = ""
+    if state == JobState.FAILED:
+        note = job.error_message or job.error_code or ""
+    elif state == JobState.RUNNING:
+        note = job.stage or ""
+    return Cell(kind="badge", value=state.value, tone=STATE_TONES[state], note=note)
+
+
+def job_progress(job: MediaJob) -> Cell:
+    """Bytes so far, of how many if that is known, and how fast while it runs."""
+    done = job.bytes_done or 0
+    percent = round(100 * done / job.bytes_total) if job.active and job.bytes_total else None
+    note = human_bytes(done)
+    if job.bytes_total and job.bytes_total != done:
+        note += f" of {human_bytes(job.bytes_total)}"
+    if job.active and job.speed_bytes_per_s:
+        note += f", {human_bytes(job.speed_bytes_per_s)}/s"
+    return Cell(kind="progress", value=percent, note=note)
+
+
+def _actions(job: MediaJob) -> list[Action]:
+    if not job.active:
+        return []
+    href = reverse("dashboard:jobs-cancel", args=[job.id])
+    return [Action(label="Cancel", icon="x", href=href, tone="danger")]
+
+
+JOB_LIST = ListSpec(
+    document=MediaJob,
+    sort="-created_at",
+    columns=(
+        Column(
+            label="Video", cell=lambda job: Cell(value=job.video_id, href=asset_href(job.asset_id), note=job.provider)
+        ),
+        Column(label="Kind", cell=lambda job: Cell(value=f"{job.kind} {job.variant}")),
+        Column(label="State", cell=job_state),
+        Column(label="Progress", cell=job_progress),
+        Column(label="Key", cell=lambda job: Cell(kind="code", value=job.key_prefix)),
+        Column(label="Asked for", sort="created_at", cell=lambda job: Cell(kind="time", value=job.created_at)),
+        Column(label="Ended", sort="finished_at", cell=lambda job: Cell(kind="time", value=job.finished_at)),
+    ),
+    exact_fields=("video_id", "_id", "key_prefix", "asset_id"),
+    search_hint="A video id, job id or key prefix",
+    filters=(
+        Filter(
+            name="active",
+            label="When",
+            choices=(("yes", "Running or waiting"), ("no", "Ended")),
+            where=lambda value: {"active": value == "yes"},
+        ),
+        choices_filter("state", "State", tuple((state.value, state.value) for state in JobState)),
+        choices_filter("kind", "Kind", tuple((kind.value, kind.value) for kind in MediaKind)),
+    ),
+    exclude=("resume",),
+    row_actions=_actions,
+    empty=Empty(
+        title="No jobs yet",
+        text="A job starts when somebody asks for a video that is not in the cache. It is kept here for 30 days.",
+        icon="download-cloud",
+    ),
+)

@@ -1,0 +1,85 @@
+"""The list of API keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from django.urls import reverse
+
+from apps.dashboard.lists import Action, Cell, Column, Filter, ListSpec
+from apps.dashboard.lists.spec import Empty
+from apps.keys.documents import ApiKey
+
+
+def key_state(key: ApiKey) -> Cell:
+    """Whether a key works, in one word."""
+    if key.revoked_at is not None:
+        return Cell(kind="badge", value="revoked", tone="danger")
+    if not key.active:
+        return Cell(kind="badge", value="off", tone="warning")
+    if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
+        return Cell(kind="badge", value="expired", tone="warning")
+    return Cell(kind="badge", value="on", tone="success")
+
+
+def _where_state(state: str) -> Mapping[str, Any]:
+    now = datetime.now(UTC)
+    conditions: dict[str, dict[str, Any]] = {
+        "on": {"active": True, "$or": [{"expires_at": None}, {"expires_at": {"$gt": now}}]},
+        "off": {"active": False, "revoked_at": None},
+        "expired": {"active": True, "expires_at": {"$lte": now}},
+        "revoked": {"revoked_at": {"$ne": None}},
+    }
+    return conditions[state]
+
+
+def _href(key: ApiKey, action: str = "detail") -> str:
+    return reverse(f"dashboard:keys-{action}", args=[key.prefix])
+
+
+def _actions(key: ApiKey) -> list[Action]:
+    if key.revoked_at is not None:
+        return []
+    if key.active:
+        return [Action(label="Switch off", icon="power", href=_href(key, "deactivate"), tone="danger")]
+    return [Action(label="Switch on", icon="power", href=_href(key, "activate"), tone="success")]
+
+
+KEY_LIST = ListSpec(
+    document=ApiKey,
+    sort="-created_at",
+    columns=(
+        Column(label="Name", sort="name", cell=lambda key: Cell(value=key.name, href=_href(key), note=key.owner)),
+        Column(label="Prefix", cell=lambda key: Cell(kind="code", value=key.prefix)),
+        Column(label="State", cell=key_state),
+        Column(label="May use", cell=lambda key: Cell(kind="badges", value=key.scopes)),
+        Column(
+            label="Per hour",
+            sort="limit_per_hour",
+            numeric=True,
+            cell=lambda key: Cell(kind="number", value=key.limit_per_hour),
+        ),
+        Column(label="Last used", sort="last_used_at", cell=lambda key: Cell(kind="time", value=key.last_used_at)),
+        Column(label="Created", sort="created_at", cell=lambda key: Cell(kind="time", value=key.created_at)),
+    ),
+    search_fields=("name", "owner", "prefix"),
+    search_hint="Search name, owner or prefix",
+    filters=(
+        Filter(
+            name="state",
+            label="State",
+            choices=(("on", "On"), ("off", "Off"), ("expired", "Expired"), ("revoked", "Revoked")),
+            where=_where_state,
+        ),
+    ),
+    row_actions=_actions,
+    empty=Empty(
+        title="No API keys yet",
+        text="Programs need a key to use this server. Create one: it is shown once, with a line to try it.",
+        icon="key",
+        href="/admin/keys/new",
+        label="Create a key",
+    ),
+)

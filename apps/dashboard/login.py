@@ -1,0 +1,96 @@
+"""Logging in: bounded attempts with growing waits, and no hint whether a user exists."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from dataclasses import dataclass
+from typing import cast
+
+from apps.core import audit
+from apps.core.redis import redis_client
+from apps.dashboard.access import may
+from apps.keys.documents import Role, User
+from apps.keys.services import check_password
+
+FREE_TRIES = {"pair": 5, "account": 50, "address": 20}
+"""Wrong passwords without a wait: for an account from one address, for an account from anywhere, from one address."""
+FIRST_WAIT_S = 30
+LONGEST_WAIT_S = 15 * 60
+FORGOTTEN_S = 3600
+"""Failures are forgotten when there was none for this long."""
+
+# Each bucket is a hash {n: attempts, until: when the next one is allowed}. Counted before the password is looked at,
+# in one step, so that many attempts at once cannot slip through. KEYS: buckets; ARGV: now, first wait, longest wait,
+# forgotten, then the free tries of each bucket. Returns the seconds to wait, 0 for "go ahead".
+_TAKE_ATTEMPT = """
+local now = tonumber(ARGV[1])
+local wait = 0
+for _, key in ipairs(KEYS) do
+  local until_at = tonumber(redis.call('HGET', key, 'until') or '0')
+  if until_at - now > wait then wait = until_at - now end
+end
+if wait > 0 then return tostring(wait) end
+for index, key in ipairs(KEYS) do
+  local n = redis.call('HINCRBY', key, 'n', 1)
+  local over = n - tonumber(ARGV[4 + index])
+  if over >= 0 then
+    local pause = math.min(tonumber(ARGV[2]) * 2 ^ math.min(over, 20), tonumber(ARGV[3]))
+    redis.call('HSET', key, 'until', tostring(now + pause))
+  end
+  redis.call('EXPIRE', key, ARGV[4])
+end
+return '0'
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoginResult:
+    """Exactly one of the two says something: ``user`` who may enter, or ``problem`` in plain words."""
+
+    user: User | None = None
+    problem: str = ""
+    wait_s: int = 0
+
+
+def try_login(*, username: str, password: str, address: str) -> LoginResult:
+    """Check a name and a password. Every outcome is in the audit log. Raises redis.RedisError when Redis is away.
+
+    A wrong name, a wrong password, a user who is switched off and one without entry to the admin all get the same
+    answer after the same work.
+    """
+    buckets = _buckets(username, address)
+    wait_s = _take_attempt(buckets)
+    if wait_s:
+        return LoginResult(problem=f"Too many tries. Wait {_in_words(wait_s)}, then try again.", wait_s=wait_s)
+    user = check_password(username, password)
+    if user is None or not may(user, Role.VIEWER):
+        _record(username, "login.failed", address)
+        return LoginResult(problem="The name or the password is wrong.")
+    redis_client().delete(*buckets.values())
+    _record(user.username, "login.done", address)
+    return LoginResult(user=user)
+
+
+def _record(username: str, action: str, address: str) -> None:
+    name = username[:64] or "(nobody)"
+    audit.record(actor=name, action=action, target_kind="user", target_id=name, address=address)
+
+
+def _buckets(username: str, address: str) -> dict[str, str]:
+    named = {"pair": f"{username.casefold()}\0{address}", "account": username.casefold(), "address": address}
+    return {kind: f"yt:login:{kind}:{hashlib.sha256(text.encode()).hexdigest()}" for kind, text in named.items()}
+
+
+def _take_attempt(buckets: dict[str, str]) -> int:
+    free = [FREE_TRIES[kind] for kind in buckets]
+    arguments = [time.time(), FIRST_WAIT_S, LONGEST_WAIT_S, FORGOTTEN_S, *free]
+    answer = cast("bytes", redis_client().eval(_TAKE_ATTEMPT, len(buckets), *buckets.values(), *map(str, arguments)))
+    return math.ceil(float(answer))
+
+
+def _in_words(seconds: int) -> str:
+    if seconds <= 90:
+        return f"{seconds} seconds"
+    return f"{math.ceil(seconds / 60)} minutes"

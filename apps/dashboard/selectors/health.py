@@ -1,0 +1,105 @@
+"""Whether each part of the server answers, in words. Nothing here raises: what is down is the news."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mongoengine
+import redis
+from django.conf import settings
+from pymongo.errors import PyMongoError
+
+from apps.core.heartbeats import QUEUES, idle_queues
+from apps.core.redis import redis_client
+from apps.dashboard.templatetags.ui import human_bytes
+from apps.telegram_cache.documents import BotState, TelegramBot, TelegramChannel
+
+LOW_DISK_BYTES = 1024**3
+PING_TIMEOUT_MS = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """One part. ``tone``: success, warning or danger."""
+
+    name: str
+    icon: str
+    tone: str
+    text: str
+
+    @property
+    def word(self) -> str:
+        return {"success": "fine", "warning": "look here", "danger": "down"}[self.tone]
+
+
+def health() -> list[Health]:
+    """Every part of the server, most basic first."""
+    return [_mongodb(), _redis(), _workers(), _disk(), _telegram()]
+
+
+def _mongodb() -> Health:
+    def ping() -> str:
+        mongoengine.get_db().command("ping", maxTimeMS=PING_TIMEOUT_MS)
+        return ""
+
+    return _timed("MongoDB", "database", ping)
+
+
+def _redis() -> Health:
+    def ping() -> str:
+        info = redis_client().info("memory")
+        return f", {human_bytes(info['used_memory'])} of memory"
+
+    return _timed("Redis", "zap", ping)
+
+
+def _timed(name: str, icon: str, ping: Callable[[], str]) -> Health:
+    started = time.perf_counter()
+    try:
+        more = ping()
+    except (PyMongoError, redis.RedisError, OSError):
+        return Health(name=name, icon=icon, tone="danger", text="Does not answer. Run manage.py doctor.")
+    milliseconds = (time.perf_counter() - started) * 1000
+    return Health(name=name, icon=icon, tone="success", text=f"Answers in {milliseconds:.1f} ms{more}")
+
+
+def _workers() -> Health:
+    name, icon = "Workers", "cpu"
+    try:
+        idle = idle_queues()
+    except (redis.RedisError, OSError):
+        return Health(name=name, icon=icon, tone="danger", text="Not known while Redis is down.")
+    if not idle:
+        return Health(name=name, icon=icon, tone="success", text="Every queue has somebody working on it")
+    text = f"Nobody works on: {', '.join(idle)}. Start a worker, or see its log."
+    return Health(name=name, icon=icon, tone="danger" if len(idle) == len(QUEUES) else "warning", text=text)
+
+
+def _disk() -> Health:
+    folder = settings.ENV.hot_root
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    text = f"{human_bytes(free)} free where the hot store is"
+    return Health(name="Disk", icon="hard-drive", tone="success" if free > LOW_DISK_BYTES else "warning", text=text)
+
+
+def _telegram() -> Health:
+    name, icon = "Telegram", "send"
+    try:
+        states = TelegramBot.objects.item_frequencies("state")
+        channels = TelegramChannel.objects(state=BotState.ACTIVE.value).count()
+    except PyMongoError:
+        return Health(name=name, icon=icon, tone="danger", text="Not known while MongoDB is down.")
+    active = int(states.get(BotState.ACTIVE.value, 0))
+    if not states:
+        return Health(name=name, icon=icon, tone="warning", text="Off: no bot yet, so nothing is kept for good")
+    if not active or not channels:
+        what = "bot" if not active else "channel"
+        return Health(name=name, icon=icon, tone="danger", text=f"No {what} can be used. See the Telegram page.")
+    resting = sum(int(count) for count in states.values()) - active
+    text = f"{active} of {active + resting} bots usable, {channels} {'channel' if channels == 1 else 'channels'}"
+    return Health(name=name, icon=icon, tone="warning" if resting else "success", text=text)

@@ -1,0 +1,104 @@
+"""Template tags of the admin: icons, sizes, numbers and times as people read them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django import template
+from django.templatetags.static import static
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from apps.dashboard.access import may
+from apps.keys.documents import Role, User
+
+register = template.Library()
+
+NOT_KNOWN = "\N{EN DASH}"
+SPRITE = "vendor/feather/feather-sprite.svg"
+UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
+STEPS = ((60, "s", 1), (3600, "min", 60), (86400, "h", 3600), (30 * 86400, "d", 86400))
+
+
+@register.simple_tag
+def icon(name: str, extra_class: str = "") -> SafeString:
+    """A Feather icon from the sprite on this server. Decoration only: screen readers skip it."""
+    return format_html(
+        '<svg class="icon {}" aria-hidden="true" focusable="false"><use href="{}#{}"/></svg>',
+        extra_class,
+        static(SPRITE),
+        name,
+    )
+
+
+@register.filter
+def human_bytes(size: float | None) -> str:
+    """Bytes with a binary unit: 1.5 MB is 1.5 * 1024 * 1024 bytes. A dash when not known."""
+    if size is None:
+        return NOT_KNOWN
+    value = float(size)
+    for unit in UNITS:
+        if abs(value) < 1024 or unit == UNITS[-1]:
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+
+
+@register.filter
+def grouped(number: float | None) -> str:
+    """A number with its thousands apart. A dash when not known."""
+    return NOT_KNOWN if number is None else f"{number:,}"
+
+
+@register.filter
+def human_duration(seconds: float | None) -> str:
+    """Seconds as 3:25 or 1:02:03. A dash when not known."""
+    if seconds is None:
+        return NOT_KNOWN
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def relative(moment: datetime, now: datetime) -> str:
+    """How far away a moment is, in one unit: "5 min ago", "in 2 h"."""
+    seconds = (now - moment).total_seconds()
+    distance = abs(seconds)
+    for below, unit, size in STEPS:
+        if distance < below:
+            amount = f"{int(distance // size)} {unit}"
+            break
+    else:
+        return moment.strftime("%d %b %Y")
+    if distance < 5:
+        return "now"
+    return f"{amount} ago" if seconds > 0 else f"in {amount}"
+
+
+@register.filter
+def when(moment: datetime | None) -> SafeString:
+    """A time as "5 min ago", with the exact UTC time for the mouse and for machines."""
+    if moment is None:
+        return format_html('<span class="text-body-secondary">{}</span>', "never")
+    exact = moment.astimezone(UTC)
+    return format_html(
+        '<time datetime="{}" title="{} UTC">{}</time>',
+        exact.isoformat(timespec="seconds"),
+        exact.strftime("%Y-%m-%d %H:%M:%S"),
+        relative(exact, datetime.now(UTC)),
+    )
+
+
+@register.filter
+def can(user: User | None, role: str) -> bool:
+    """Whether the user may do what this role may do."""
+    return may(user, Role(role))
+
+
+@register.simple_tag(takes_context=True)
+def current(context: dict[str, Any], section: str) -> SafeString:
+    """aria-current for the menu entry of the section that the page is in."""
+    match = context["request"].resolver_match
+    name = match.url_name if match else ""
+    return SafeString('aria-current="page"') if (name or "").split("-")[0] == section else SafeString("")

@@ -1,0 +1,44 @@
+"""Addresses of the admin, below ``/admin/``."""
+
+from __future__ import annotations
+
+from django.urls import path, register_converter
+from django.urls.converters import StringConverter
+
+from apps.dashboard.views import assets, audit, auth, jobs, keys, overview, telegram
+
+
+class NameConverter(StringConverter):
+    """Ids and names as they occur in addresses here: nothing that needs escaping."""
+
+    regex = "[A-Za-z0-9@_-]{1,64}"
+
+
+register_converter(NameConverter, "id")
+
+app_name = "dashboard"
+urlpatterns = [
+    path("", overview.overview, name="overview"),
+    path("overview/live", overview.overview_live, name="overview-live"),
+    path("overview/requests", overview.overview_requests, name="overview-requests"),
+    path("login", auth.login, name="login"),
+    path("logout", auth.logout, name="logout"),
+    path("theme", auth.theme, name="theme"),
+    path("keys", keys.key_list, name="keys"),
+    path("keys/new", keys.key_new, name="keys-new"),
+    path("keys/<id:prefix>", keys.key_detail, name="keys-detail"),
+    path("keys/<id:prefix>/deactivate", keys.key_deactivate, name="keys-deactivate"),
+    path("keys/<id:prefix>/activate", keys.key_activate, name="keys-activate"),
+    path("cache", assets.asset_list, name="assets"),
+    path("cache/<id:asset_id>", assets.asset_detail, name="assets-detail"),
+    path("jobs", jobs.job_list, name="jobs"),
+    path("jobs/<id:job_id>/cancel", jobs.job_cancel, name="jobs-cancel"),
+    path("telegram", telegram.telegram, name="telegram"),
+    path("telegram/check", telegram.check, name="telegram-check"),
+    path("telegram/bots/new", telegram.bot_new, name="telegram-bot-new"),
+    path("telegram/bots/<id:bot_id>/disable", telegram.bot_disable, name="telegram-bot-disable"),
+    path("telegram/channels/new", telegram.channel_new, name="telegram-channel-new"),
+    path("telegram/channels/<id:channel_id>/disable", telegram.channel_disable, name="telegram-channel-disable"),
+    path("telegram/channels/<id:channel_id>/default", telegram.channel_default, name="telegram-channel-default"),
+    path("audit", audit.audit_list, name="audit"),
+]

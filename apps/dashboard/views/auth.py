@@ -1,0 +1,79 @@
+"""Logging in and out, and the light or dark theme."""
+
+from __future__ import annotations
+
+import redis
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST
+from pymongo.errors import PyMongoError
+
+from apps.dashboard import access
+from apps.dashboard.login import try_login
+from apps.keys import sessions
+from apps.keys.documents import Role
+
+THEME_COOKIE = "theme"
+THEMES = ("dark", "light")
+THEME_AGE_S = 365 * 86400
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def login(request: HttpRequest) -> HttpResponse:
+    """The login page. After it, back to ``next`` when that is a page of this server."""
+    try:
+        return _login(request)
+    except (PyMongoError, redis.RedisError) as error:
+        return access.unavailable(request, error)
+
+
+def _login(request: HttpRequest) -> HttpResponse:
+    goal = safe_next(request)
+    if request.method != "POST":
+        if access.may(request.admin_user, Role.VIEWER):  # type: ignore[attr-defined]
+            return redirect(goal)
+        return render(request, "dashboard/login.html", {"next": goal})
+    username = request.POST.get("username", "").strip()[:64]
+    result = try_login(
+        username=username, password=request.POST.get("password", "")[:1000], address=access.client_address(request)
+    )
+    if result.user is None:
+        context = {"problem": result.problem, "username": username, "next": goal}
+        response = render(request, "dashboard/login.html", context, status=429 if result.wait_s else 401)
+        if result.wait_s:
+            response["Retry-After"] = str(result.wait_s)
+        return response
+    sessions.login(request, result.user)
+    return redirect(goal)
+
+
+def safe_next(request: HttpRequest) -> str:
+    """Where the caller wants to go, if it is a page of this server; else the overview."""
+    goal = request.POST.get("next") or request.GET.get("next") or ""
+    if url_has_allowed_host_and_scheme(goal, allowed_hosts={request.get_host()}, require_https=request.is_secure()):
+        return goal
+    return reverse("dashboard:overview")
+
+
+@never_cache
+@require_POST
+def logout(request: HttpRequest) -> HttpResponse:
+    """End the session on the server."""
+    sessions.logout(request)
+    return redirect("dashboard:login")
+
+
+@require_POST
+def theme(request: HttpRequest) -> HttpResponse:
+    """Remember the light or the dark theme in a cookie of this browser."""
+    response = redirect(safe_next(request))
+    chosen = request.POST.get("theme", "")
+    if chosen in THEMES:
+        response.set_cookie(
+            THEME_COOKIE, chosen, max_age=THEME_AGE_S, httponly=True, samesite="Lax", secure=request.is_secure()
+        )
+    return response

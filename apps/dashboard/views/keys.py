@@ -1,0 +1,135 @@
+"""API keys: list, create, look at one, switch off and on."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib import messages
+from django.core.cache import cache
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+
+from apps.core.errors import ApiError
+from apps.dashboard import selectors
+from apps.dashboard.access import AdminRequest, admin_page, may, problem, record_change
+from apps.dashboard.forms import KeyForm
+from apps.dashboard.key_list import KEY_LIST, key_state
+from apps.dashboard.lists import read_page
+from apps.keys.documents import ApiKey, Role
+from apps.keys.selectors import find_key
+from apps.keys.services import create_key, set_key_active
+
+FORM_TOKEN_S = 3600
+
+
+@admin_page()
+def key_list(request: AdminRequest) -> HttpResponse:
+    can_change = may(request.admin_user, Role.OPERATOR)
+    page = read_page(KEY_LIST, request.GET.dict(), can_change=can_change)
+    return render(request, "dashboard/keys/list.html", {"page": page, "can_change": can_change})
+
+
+@admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
+def key_new(request: AdminRequest) -> HttpResponse:
+    """Create a key. The answer to the form shows it, once: it is stored nowhere, not even in the session."""
+    if request.method != "POST":
+        return render(request, "dashboard/keys/new.html", {"form": KeyForm(user=request.admin_user)})
+    form = KeyForm(request.POST, user=request.admin_user)
+    if not form.is_valid():
+        return render(request, "dashboard/keys/new.html", {"form": form}, status=422)
+    if not cache.add(f"form:{form.cleaned_data['form_token']}", 1, FORM_TOKEN_S):
+        messages.info(request, "This form was sent before: its key is in the list. A key can be shown only once.")
+        return redirect("dashboard:keys")
+    try:
+        made = create_key(**form.key_arguments())
+    except ApiError as error:
+        form.add_error(None, error.message)
+        return render(request, "dashboard/keys/new.html", {"form": form}, status=error.status)
+    record_change(request, "key.create", target_kind="key", target_id=made.document.prefix, after=_facts(made.document))
+    context = {"key": made.key, "document": made.document, "base_url": settings.ENV.base_url}
+    return render(request, "dashboard/keys/created.html", context)
+
+
+@admin_page()
+def key_detail(request: AdminRequest, prefix: str) -> HttpResponse:
+    key = find_key(prefix)
+    if key is None:
+        return _no_such_key(request)
+    context = {
+        "key": key,
+        "state": key_state(key),
+        "usage": selectors.key_usage(prefix),
+        "history": selectors.history("key", prefix),
+    }
+    return render(request, "dashboard/keys/detail.html", context)
+
+
+@admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
+def key_deactivate(request: AdminRequest, prefix: str) -> HttpResponse:
+    return _switch(request, prefix, active=False)
+
+
+@admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
+def key_activate(request: AdminRequest, prefix: str) -> HttpResponse:
+    return _switch(request, prefix, active=True)
+
+
+def _switch(request: AdminRequest, prefix: str, *, active: bool) -> HttpResponse:
+    key = find_key(prefix)
+    if key is None:
+        return _no_such_key(request)
+    if request.method != "POST":
+        return render(request, "dashboard/confirm.html", _question(key, active=active))
+    try:
+        changed = set_key_active(prefix, active=active)
+    except ApiError as error:
+        messages.error(request, error.message)
+        return redirect("dashboard:keys-detail", prefix)
+    if changed:
+        record_change(
+            request,
+            "key.activate" if active else "key.deactivate",
+            target_kind="key",
+            target_id=prefix,
+            before={"active": not active},
+            after={"active": active},
+        )
+    messages.success(request, f"The key “{key.name}” is {'on' if active else 'off'}.")
+    return redirect("dashboard:keys-detail", prefix)
+
+
+def _question(key: ApiKey, *, active: bool) -> dict[str, str]:
+    name = f"“{key.name}” ({key.prefix})"
+    back = {"back": reverse("dashboard:keys-detail", args=[key.prefix]), "back_label": key.name}
+    if active:
+        return {
+            "title": "Switch this key on?",
+            "text": f"{name} will work again within a second, with the limits it had.",
+            "label": "Switch on",
+            "tone": "success",
+            "icon_name": "power",
+            **back,
+        }
+    return {
+        "title": "Switch this key off?",
+        "text": f"Requests with {name} will be refused within a second, and its links and running streams end. "
+        "You can switch it on again later.",
+        "label": "Switch off",
+        "tone": "danger",
+        "icon_name": "power",
+        **back,
+    }
+
+
+def _facts(key: ApiKey) -> dict[str, object]:
+    return {
+        "name": key.name,
+        "owner": key.owner,
+        "scopes": list(key.scopes),
+        "limit_per_hour": key.limit_per_hour,
+        "expires_at": key.expires_at,
+    }
+
+
+def _no_such_key(request: AdminRequest) -> HttpResponse:
+    return problem(request, 404, "There is no such key.", "It may have been mistyped: a prefix has 8 characters.")
