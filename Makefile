@@ -41,8 +41,10 @@ frontend: | $(VENV)/.installed
 	@$(BIN)/python scripts/frontend.py || echo "Going on without the admin's front-end files; \`make setup\` tries again."
 
 setup: $(VENV)/.installed frontend
+	@:
 
 setup-dev: $(VENV)/.installed-dev frontend
+	@:
 
 run: setup
 	@exec $(BIN)/python manage.py up

@@ -22,7 +22,9 @@ from rest_framework.response import Response
 
 from apps.core import errors
 from apps.core.logs import request_id_var
+from apps.core.request_state import ASGI_SCOPE
 from apps.core.suspend import Suspend, suspended
+from apps.core.trace import note
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +122,7 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> HttpResponseB
     api_error = to_api_error(error) or log_unknown(error)
     if api_error.code == "not_ready" and api_error is not error:
         logger.warning("a service is down: %s", type(error).__name__)
+    note(context["request"]._request.META.get(ASGI_SCOPE), error=api_error.code)
     headers = error_headers(api_error)
     if isinstance(error, drf.MethodNotAllowed):
         headers["Allow"] = ", ".join(context["view"].allowed_methods)
@@ -130,12 +133,26 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> HttpResponseB
 
 def error_response(request: HttpRequest, error: errors.ApiError) -> HttpResponse:
     """An error outside REST framework: JSON, or a small page for people (who ask for HTML, away from the API)."""
+    note(request.META.get(ASGI_SCOPE), error=error.code)
     body = errors.error_body(error, request_id=request_id_var.get())
     if wants_json(request):
         text, content_type = json.dumps(body), "application/json"
     else:
         text, content_type = _page(error, str(body["request_id"])), "text/html; charset=utf-8"
     return HttpResponse(text, status=error.status, content_type=content_type, headers=error_headers(error))
+
+
+def raw_error(error: errors.ApiError, *, request_id: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of an error that is answered in front of Django."""
+    body = json.dumps(errors.error_body(error, request_id=request_id)).encode()
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "X-Request-Id": request_id,
+        "X-Content-Type-Options": "nosniff",
+        **error_headers(error),
+    }
+    return error.status, headers, body
 
 
 def wants_json(request: HttpRequest) -> bool:

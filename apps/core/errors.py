@@ -119,6 +119,13 @@ class NotAcceptable(ApiError):
     default_message = "We cannot answer in the format that you accept."
 
 
+class RequestTimeout(ApiError):
+    status = 408
+    code = "request_timeout"
+    retryable = True
+    default_message = "The request's body took too long to arrive."
+
+
 class Conflict(ApiError):
     status = 409
     code = "conflict"

@@ -67,6 +67,7 @@ def configure_logging(options: dict[str, Any]) -> None:
             "root": {"handlers": ["stderr"], "level": options["level"]},
             "loggers": {
                 "httpx": {"level": "WARNING"},  # logs whole addresses, bot tokens included
+                "uvicorn.access": {"level": "WARNING"},  # logs query strings; ytserver.access says the rest
                 "httpcore": {"level": "WARNING"},
             },
         }

@@ -36,10 +36,11 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _V4_COMPATIBLE = ipaddress.IPv6Network("::/96")
+_HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}(%[a-z0-9]{1,16})?", re.IGNORECASE | re.ASCII)
 _MAYBE_IPV4 = re.compile(r"[0-9a-fx.]+", re.IGNORECASE | re.ASCII)
 
 
-class OutboundRefused(UpstreamError):  # noqa: N818 - named after what happened, like the tree it joins
+class OutboundRefused(UpstreamError):
     """An address that this server does not connect to. Reaches callers as ``upstream_error``."""
 
     default_message = "The outside source named an address that this server does not connect to."
@@ -98,13 +99,23 @@ def check_url(url: str, *, allow: Iterable[IpNetwork] | None = None) -> None:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise OutboundRefused from None
-    if not host or port == 0 or parts.username is not None or parts.password is not None:
+    if not host or not _HOST.fullmatch(host) or port == 0 or parts.username is not None or parts.password is not None:
         raise OutboundRefused
     if parts.scheme not in {"https", "http"} or (parts.scheme == "http" and not allow):
         raise OutboundRefused
     literal = literal_address(host)
     if literal is not None:
         check_address(literal, plain_http=parts.scheme == "http", allow=allow)
+
+
+def resolves_only_to_allowed(host: str) -> bool:
+    """Whether every address of a host is one that OUTBOUND_ALLOW names. Resolves, so it can wait for DNS."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False
+    addresses = [ipaddress.ip_address(str(entry[4][0])) for entry in found]
+    return bool(addresses) and all(is_allowed_private(address, settings.ENV.outbound_allow) for address in addresses)
 
 
 def make_tls_context(*, alpn: Iterable[str] = ("http/1.1",)) -> ssl.SSLContext:

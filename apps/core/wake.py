@@ -105,6 +105,10 @@ class WakeHub:
             await asyncio.wait_for(self._listening.wait(), timeout_s)
         return self._listening.is_set()
 
+    def wake(self, topic: str) -> None:
+        """Wake who waits for ``topic`` on this loop, as if it had been published."""
+        self._wake(topic, published=True)
+
     def _wake(self, topic: str, *, published: bool) -> None:
         for waiter in self._waiters.pop(topic, ()):
             if not waiter.done():

@@ -8,6 +8,8 @@ import sys
 
 import uvicorn
 
+from apps.core.web_protocol import BoundedHttpProtocol
+
 BACKLOG = 2048
 KEEP_ALIVE_S = 30
 STOP_GRACE_S = 5  # open streams are cut after this
@@ -19,7 +21,7 @@ def serve(listener: socket.socket) -> None:
     config = uvicorn.Config(
         "ytserver.asgi:application",
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttpProtocol,
         lifespan="on",
         log_config=None,  # apps.core.logs has set it up
         access_log=False,

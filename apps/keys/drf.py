@@ -12,7 +12,8 @@ from rest_framework.views import APIView
 
 from apps.core.api_errors import WWW_AUTHENTICATE
 from apps.core.errors import ApiError, KeyMissing, RateLimited, ScopeMissing
-from apps.core.request_state import CHARGED, KEY_PREFIX
+from apps.core.request_state import ASGI_SCOPE, CHARGED, KEY_PREFIX
+from apps.core.trace import note
 from apps.keys.authentication import KeyGrant, authenticate, extract_key
 from apps.keys.documents import Scope
 from apps.keys.last_used import note_key_used
@@ -37,6 +38,7 @@ class ApiKeyAuthentication(BaseAuthentication):
             charge_failure(client_address(django_request))
             raise
         django_request.META[KEY_PREFIX] = grant.prefix
+        note(django_request.META.get(ASGI_SCOPE), key_prefix=grant.prefix)
         if CHARGED not in django_request.META:
             try:
                 django_request.META[CHARGED] = charge(grant)

@@ -103,4 +103,9 @@ class StandIn:
     async def close(self) -> None:
         """Runs in the loop when the stand-in stops."""
         for runner in self._runners:
+            connections = list(runner.server.connections) if runner.server else []
+            transports = [connection.transport for connection in connections if connection.transport is not None]
             await runner.cleanup()
+            for transport in transports:
+                transport.abort()  # one whose client does not read would stay open
+        await asyncio.sleep(0.02)  # lets the loop close what was aborted

@@ -95,8 +95,8 @@ def make_asset(mongo, hot_root) -> Callable[..., Made]:
         writer.close()
         Asset(
             id=key.asset_id, video_id=key.video_id, kind=key.kind, variant=key.variant, title="A song",
-            mime="audio/mp4", container="m4a", size_bytes=size, sha256=hashlib.sha256(data).hexdigest(), block_sha256=b"".join(hashes),
-            state=state,
+            mime="audio/mp4", container="m4a", size_bytes=size, sha256=hashlib.sha256(data).hexdigest(),
+            block_sha256=b"".join(hashes), state=state,
         ).save()  # fmt: skip
         return Made(asset_id=key.asset_id, data=data)
 

@@ -1,0 +1,293 @@
+"""SaveTube: random CDN, encrypted info, download link. Every answer is hostile until it has been checked."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from apps.core.errors import ApiError, QualityUnavailable, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from apps.core.outbound import check_url, guarded_httpx_client, resolves_only_to_allowed
+from apps.downloads.links import watch_url
+from apps.downloads.providers.base import FetchPlan, RemoteFile, VideoInfo
+from apps.downloads.providers.savetube_cipher import decrypt_info
+from apps.downloads.providers.savetube_info import (
+    DEFAULT_AUDIO_KBPS,
+    KNOWN_HEIGHTS,
+    SaveTubeInfo,
+    means_not_ready,
+    read_info,
+    refusal,
+)
+from apps.downloads.quality import variant_height
+from apps.telegram_cache.documents import AssetKey
+
+CDN_TRIES = 5
+CDN_RETRY_PAUSE_S = 0.1  # doubles each time
+CALL_TIMEOUT_S = 12.0
+READY_TRIES = 10
+READY_PAUSE_S = 1.0
+MAX_SMALL_ANSWER_BYTES = 64 * 1024
+MAX_INFO_ANSWER_BYTES = 4 * 1024 * 1024
+MAX_URL_CHARS = 8192
+REMEMBERED_S = 120.0
+MAX_REMEMBERED = 512
+LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=1000, keepalive_expiry=60.0)
+BROWSER_HEADERS = {
+    "Origin": "https://yt.savetube.me",
+    "Referer": "https://yt.savetube.me/",
+    "User-Agent": (
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
+        "Chrome/141.0.0.0 Safari/537.36"
+    ),
+}
+_CDN = re.compile(r"(?P<host>[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)(?::(?P<port>[1-9][0-9]{0,4}))?", re.ASCII)
+_WRONG_SCHEME = (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError)
+
+
+class _CdnFailedError(Exception):
+    """This CDN host is of no use now; another one may be. ``error`` is what to say when none is."""
+
+    def __init__(self, error: ApiError) -> None:
+        self.error = error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Session:
+    """One checked info answer, and the CDN whose key it holds."""
+
+    cdn: str
+    info: SaveTubeInfo
+    made_at: float
+
+
+class SaveTubeProvider:
+    """A MediaProvider. ``key_hex`` is 32 hex digits. Holds one pooled client; safe to use from many threads."""
+
+    name = "savetube"
+
+    def __init__(self, *, base_url: str, key_hex: str, cdn_suffixes: tuple[str, ...]) -> None:
+        self._base_url = base_url
+        self._key = bytes.fromhex(key_hex)
+        self._suffixes = tuple(suffix.lower().strip(".") for suffix in cdn_suffixes)
+        self._client = guarded_httpx_client(limits=LIMITS, headers={**BROWSER_HEADERS, "Accept-Encoding": "identity"})
+        self._lock = threading.Lock()
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._plain_base = base_url.startswith("http://")
+        self._schemes: OrderedDict[str, str] = OrderedDict()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def resolve(self, video_id: str, *, timeout_s: float) -> VideoInfo:
+        deadline = time.monotonic() + timeout_s
+        session = self._open_session(video_id, deadline=deadline)
+        info = session.info.as_video_info(video_id)
+        if session.info.heights is None:  # not said: find the best one by asking for it
+            best = self._probe_heights(video_id, session, deadline=deadline)
+            info = info.model_copy(update={"video_heights": tuple(h for h in KNOWN_HEIGHTS if best and h <= best)})
+        return info
+
+    def plan(self, key: AssetKey, *, timeout_s: float, fresh: bool = False) -> FetchPlan:
+        deadline = time.monotonic() + timeout_s
+        session = None if fresh else self._remembered(key.video_id)
+        if session is not None:
+            try:
+                return self._plan(key, session, deadline=deadline)
+            except (UpstreamError, UpstreamUnreachable):  # its key may have run out: once more with a new one
+                self._forget(key.video_id)
+        return self._plan(key, self._open_session(key.video_id, deadline=deadline), deadline=deadline)
+
+    def _plan(self, key: AssetKey, session: _Session, *, deadline: float) -> FetchPlan:
+        info = session.info
+        if key.kind == "video":
+            height = variant_height(key.variant)
+            if height is None or (info.heights is not None and height not in info.heights):
+                raise QualityUnavailable
+            quality, container, mime = height, "mp4", "video/mp4"
+        else:
+            if key.variant != "mp3" or not info.audio_kbps:
+                raise QualityUnavailable
+            quality, container, mime = max(info.audio_kbps, default=DEFAULT_AUDIO_KBPS), "mp3", "audio/mpeg"
+        url = self._download_url(key.video_id, key.kind, quality, session, deadline=deadline)
+        headers = {"User-Agent": BROWSER_HEADERS["User-Agent"], "Referer": BROWSER_HEADERS["Referer"]}
+        return FetchPlan(
+            key=key,
+            provider=self.name,
+            files=(RemoteFile(url=url, source_id=f"savetube:{key.kind}:{quality}", headers=headers),),
+            finish="remux" if key.kind == "video" else "direct",
+            container=container,
+            mime=mime,
+            title=info.title,
+            duration_s=info.duration_s,
+            thumbnail=info.thumbnail,
+        )
+
+    def _open_session(self, video_id: str, *, deadline: float) -> _Session:
+        """Ask for the info of a video: up to 5 CDNs, until one answers."""
+        failure: ApiError = UpstreamError()
+        for attempt in range(CDN_TRIES):
+            if attempt:
+                _pause(CDN_RETRY_PAUSE_S * 2 ** (attempt - 1), deadline=deadline)
+            try:
+                cdn = self._random_cdn(deadline=deadline)
+                answer = self._ask_cdn(
+                    cdn, "/v2/info", {"url": watch_url(video_id)}, max_bytes=MAX_INFO_ANSWER_BYTES, deadline=deadline
+                )
+            except _CdnFailedError as failed:
+                failure = failed.error
+                continue
+            if answer.get("status") is not True:
+                raise refusal(answer.get("message"))
+            info = read_info(decrypt_info(answer.get("data"), self._key), video_id)
+            session = _Session(cdn=cdn, info=info, made_at=time.monotonic())
+            self._remember(video_id, session)
+            return session
+        raise failure
+
+    def _random_cdn(self, *, deadline: float) -> str:
+        answer = self._ask(
+            "GET", f"{self._base_url}/random-cdn", None, max_bytes=MAX_SMALL_ANSWER_BYTES, deadline=deadline
+        )
+        cdn = answer.get("cdn")
+        match = _CDN.fullmatch(cdn.lower()) if isinstance(cdn, str) else None
+        if match is None or not any(match["host"] == s or match["host"].endswith(f".{s}") for s in self._suffixes):
+            raise _CdnFailedError(UpstreamError())
+        if match["port"] and not resolves_only_to_allowed(match["host"]):
+            raise _CdnFailedError(UpstreamError())
+        return match[0]
+
+    def _ask_cdn(self, cdn: str, path: str, body: dict[str, str], *, max_bytes: int, deadline: float) -> dict[str, Any]:
+        """POST to a CDN. A local one (SAVETUBE_URL is plain http) may speak http or https: tried once, then known."""
+        if not self._plain_base:
+            return self._ask("POST", f"https://{cdn}{path}", body, max_bytes=max_bytes, deadline=deadline)
+        known = self._schemes.get(cdn)
+        for scheme in (known,) if known else ("http", "https"):
+            try:
+                answer = self._ask("POST", f"{scheme}://{cdn}{path}", body, max_bytes=max_bytes, deadline=deadline)
+            except _CdnFailedError as failed:
+                if known or scheme == "https" or not isinstance(failed.__cause__, _WRONG_SCHEME):
+                    raise
+                continue
+            with self._lock:
+                self._schemes[cdn] = scheme
+                while len(self._schemes) > MAX_REMEMBERED:
+                    self._schemes.popitem(last=False)
+            return answer
+        raise AssertionError("the last scheme either answers or raises")
+
+    def _download_url(self, video_id: str, kind: str, quality: int, session: _Session, *, deadline: float) -> str:
+        body = {"id": video_id, "downloadType": kind, "quality": str(quality), "key": session.info.key}
+        for _ in range(READY_TRIES):
+            try:
+                answer = self._ask_cdn(
+                    session.cdn, "/download", body, max_bytes=MAX_SMALL_ANSWER_BYTES, deadline=deadline
+                )
+            except _CdnFailedError as failed:
+                raise failed.error from None
+            if answer.get("status") is True:
+                return _checked_download_url(answer)
+            if not means_not_ready(answer.get("message")):
+                raise refusal(answer.get("message"))
+            _pause(READY_PAUSE_S, deadline=deadline)
+        raise UpstreamTimeout
+
+    def _probe_heights(self, video_id: str, session: _Session, *, deadline: float) -> int | None:
+        for height in KNOWN_HEIGHTS:
+            try:
+                self._download_url(video_id, "video", height, session, deadline=deadline)
+            except (UpstreamError, QualityUnavailable):
+                continue
+            return height
+        return None
+
+    def _ask(
+        self, method: str, url: str, body: dict[str, str] | None, *, max_bytes: int, deadline: float
+    ) -> dict[str, Any]:
+        """One call, its answer a JSON object. Raises _CdnFailedError, or UpstreamTimeout when the time is up."""
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise UpstreamTimeout
+        text = self._map_failures(lambda: self._send(method, url, body, max_bytes=max_bytes, timeout_s=left_s))
+        try:
+            answer = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise _CdnFailedError(UpstreamError()) from error
+        if not isinstance(answer, dict):
+            raise _CdnFailedError(UpstreamError())
+        return answer
+
+    def _send(self, method: str, url: str, body: dict[str, str] | None, *, max_bytes: int, timeout_s: float) -> bytes:
+        timeout_s = min(timeout_s, CALL_TIMEOUT_S)
+        ends_at = time.monotonic() + timeout_s
+        received = bytearray()
+        with self._client.stream(method, url, json=body, timeout=timeout_s) as response:
+            if response.status_code != httpx.codes.OK:
+                raise _CdnFailedError(UpstreamError(retry_after_s=_retry_after_s(response)))
+            for piece in response.iter_bytes():
+                received += piece
+                if len(received) > max_bytes:
+                    raise _CdnFailedError(UpstreamError())
+                if time.monotonic() > ends_at:
+                    raise _CdnFailedError(UpstreamTimeout())
+        return bytes(received)
+
+    @staticmethod
+    def _map_failures(send: Callable[[], bytes]) -> bytes:
+        """The one place where httpx's errors become ours."""
+        try:
+            return send()
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise _CdnFailedError(UpstreamUnreachable()) from error
+        except httpx.TimeoutException as error:
+            raise _CdnFailedError(UpstreamTimeout()) from error
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UpstreamError) as error:
+            raise _CdnFailedError(UpstreamError()) from error
+
+    def _remember(self, video_id: str, session: _Session) -> None:
+        with self._lock:
+            self._sessions[video_id] = session
+            self._sessions.move_to_end(video_id)
+            while len(self._sessions) > MAX_REMEMBERED:
+                self._sessions.popitem(last=False)
+
+    def _remembered(self, video_id: str) -> _Session | None:
+        with self._lock:
+            session = self._sessions.get(video_id)
+        return session if session and time.monotonic() - session.made_at < REMEMBERED_S else None
+
+    def _forget(self, video_id: str) -> None:
+        with self._lock:
+            self._sessions.pop(video_id, None)
+
+
+def _checked_download_url(answer: dict[str, Any]) -> str:
+    data = answer.get("data")
+    url = data.get("downloadUrl") if isinstance(data, dict) else None
+    if not isinstance(url, str) or not 0 < len(url) <= MAX_URL_CHARS or not url.isprintable():
+        raise UpstreamError
+    try:
+        url = str(httpx.URL(url))  # with spaces and letters such as ü percent-encoded, which is how it is sent
+    except httpx.InvalidURL:
+        raise UpstreamError from None
+    check_url(url)
+    return url
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    text = response.headers.get("Retry-After", "")
+    return float(min(int(text), 3600)) if re.fullmatch(r"[0-9]{1,6}", text, re.ASCII) else None
+
+
+def _pause(seconds: float, *, deadline: float) -> None:
+    """Wait before the next try. Raises UpstreamTimeout when there is no time left for one."""
+    if time.monotonic() + seconds >= deadline:
+        raise UpstreamTimeout
+    time.sleep(seconds)

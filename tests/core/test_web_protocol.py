@@ -1,0 +1,94 @@
+import asyncio
+import socket
+import threading
+from contextlib import suppress
+
+import httpx
+import pytest
+import uvicorn
+
+from apps.core import web_protocol
+from apps.core.web_protocol import HEAD_MAX_BYTES, BoundedHttpProtocol
+
+
+async def echo(scope, receive, send):
+    body = b""
+    while (message := await receive())["type"] == "http.request":
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+def port():
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    config = uvicorn.Config(
+        echo, http=BoundedHttpProtocol, loop="uvloop", lifespan="off", log_config=None, access_log=False
+    )
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    thread.start()
+    listener_port = listener.getsockname()[1]
+    yield listener_port
+    server.should_exit = True
+    thread.join(timeout=10)
+
+
+def connect(port):
+    client = socket.create_connection(("127.0.0.1", port), timeout=10)
+    client.settimeout(10)
+    return client
+
+
+def read_all(client):
+    received = b""
+    while chunk := client.recv(65536):
+        received += chunk
+    return received
+
+
+class TestBoundedHttpProtocol:
+    def test_serves_many_requests_on_a_connection_with_bodies_larger_than_a_head(self, port):
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            for size in (0, 10, HEAD_MAX_BYTES * 3, 5):
+                assert len(client.post("/", content=b"x" * size).content) == size
+
+    def test_serves_requests_sent_all_at_once(self, port):
+        with connect(port) as client:
+            request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+            last = request.replace(b"Host: x", b"Host: x\r\nConnection: close")
+            client.sendall(request * 20 + last)
+            assert read_all(client).count(b"200 OK") == 21
+
+    @pytest.mark.parametrize(
+        "start", [b"GET /", b"GET / HTTP/1.1\r\nX-Long: ", b"GET / HTTP/1.1\r\n" + b"X-Y: 1\r\n" * 9999]
+    )
+    def test_refuses_an_endless_head(self, port, start):
+        with connect(port) as client:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                client.sendall(start + b"a" * HEAD_MAX_BYTES * 4)
+            try:
+                answer = read_all(client)
+            except ConnectionResetError:  # we were still sending
+                return
+            assert answer.startswith((b"HTTP/1.1 431", b"HTTP/1.1 400"))
+
+    def test_closes_a_connection_that_never_finishes_its_head(self, port, monkeypatch):
+        monkeypatch.setattr(web_protocol, "HEAD_TIMEOUT_S", 0.3)
+        with connect(port) as silent, connect(port) as slow:
+            slow.sendall(b"GET / HTTP/1.1\r\nHost:")
+            assert read_all(silent) == b""
+            assert read_all(slow) == b""
+
+    def test_the_second_head_on_a_connection_is_timed_as_well(self, port, monkeypatch):
+        monkeypatch.setattr(web_protocol, "HEAD_TIMEOUT_S", 0.3)
+        with connect(port) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" in client.recv(65536)
+            client.sendall(b"GET / HTTP/1.1\r\nHo")
+            assert read_all(client) == b""

@@ -1,0 +1,341 @@
+"""Uploads: parts, limits, lost answers, crashes and rivals; whatever happens, one recorded copy of each part."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from django.conf import settings as django_settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.streaming.hotstore import HotStore
+from apps.telegram_cache.documents import Asset, AssetState, PartState
+from apps.telegram_cache.roster import roster
+from apps.telegram_cache.services import request_upload, sweep_uploads, upload_asset, upload_records
+from apps.telegram_cache.services.planning import plan_parts
+from apps.telegram_cache.services.upload import UploadResult
+from tests.telegram_cache.conftest import CHANNEL_ID, MIB, Store, make_due, stored_bytes
+
+
+def reload(asset_id: str) -> Asset:
+    return Asset.objects(id=asset_id).get()
+
+
+def assert_whole(store: Store, made) -> None:
+    """Cached, bit-identical, one message per part and no other."""
+    asset = reload(made.asset_id)
+    assert asset.state == AssetState.CACHED
+    assert asset.is_in_telegram
+    assert stored_bytes(store.telegram, made.asset_id) == made.data
+    assert len({part.message_id for part in asset.parts}) == len(asset.parts)
+
+
+class TestPlan:
+    @given(size=st.integers(0, 3000 * MIB), part_bytes=st.integers(MIB, 2000 * MIB))
+    def test_parts_cover_every_byte_once_in_whole_blocks_within_the_limit(self, size, part_bytes):
+        at = 0
+        for offset, length in plan_parts(size, part_bytes):
+            assert offset == at
+            assert offset % MIB == 0
+            assert 0 < length <= part_bytes
+            at += length
+        assert at == size
+
+    def test_neighbours_differ_in_size(self):
+        sizes = [part.size // MIB for part in plan_parts(100 * MIB, 19 * MIB)]
+        assert sizes == [19, 18, 17, 19, 18, 9]
+
+
+class TestUpload:
+    def test_a_ready_asset_becomes_cached_bit_identical(self, store, make_asset, part_bytes):
+        part_bytes(MIB)
+        made = make_asset(3 * MIB + 777)
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        assert_whole(store, made)
+        asset = reload(made.asset_id)
+        assert [part.size for part in asset.parts] == [MIB, MIB, MIB, 777]
+        assert {tuple(part.file_ids) for part in asset.parts} == {("111111",)}
+        assert {part.channel_id for part in asset.parts} == {str(CHANNEL_ID)}
+        for message in store.telegram.originals():
+            part = asset.parts[message.message_id - 1]
+            assert message.caption == f"yt1|{asset.id}|{part.index}|{part.attempt_id}|{part.sha256[:16]}"
+            assert message.file_name == f"{asset.id}.{part.index}.bin"
+
+    def test_a_second_call_sends_nothing(self, store, make_asset):
+        made = make_asset()
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        assert upload_asset(made.asset_id) is UploadResult.NOT_OURS
+        assert store.telegram.counts["sendDocument"] == 1
+
+    def test_without_a_bot_nothing_happens(self, mongo, redis_server, telegram, make_asset):
+        made = make_asset()
+        assert upload_asset(made.asset_id) is UploadResult.OFF
+        request_upload(made.asset_id)
+        assert sweep_uploads() == 0
+        assert reload(made.asset_id).state == AssetState.READY
+
+    def test_an_unknown_asset_and_one_that_is_being_fetched_are_left_alone(self, store, make_asset):
+        assert upload_asset("0" * 24) is UploadResult.NOT_OURS
+        made = make_asset(state=AssetState.FETCHING)
+        assert upload_asset(made.asset_id) is UploadResult.NOT_OURS
+
+    def test_twenty_workers_at_once_send_each_part_once(self, store, make_asset, part_bytes):
+        part_bytes(MIB)
+        made = make_asset(4 * MIB)
+        results: list[UploadResult] = []
+        threads = [threading.Thread(target=lambda: results.append(upload_asset(made.asset_id))) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert results.count(UploadResult.CACHED) == 1
+        assert store.telegram.counts["stored"] == 4
+        assert_whole(store, made)
+
+    def test_memory_stays_flat_whatever_the_size(self, store, make_asset):
+        made = make_asset(60 * MIB)
+        script = (
+            "import django, resource, sys; django.setup()\n"
+            "from apps.telegram_cache.services import upload_asset\n"
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "result = upload_asset(sys.argv[1])\n"
+            "print(result.value, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, made.asset_id], env=environment(store), capture_output=True, text=True,
+            timeout=60, check=True,
+        )  # fmt: skip
+        result, grown_kib = done.stdout.split()
+        assert result == "cached", done.stderr
+        assert int(grown_kib) < 48 * 1024
+
+
+class TestWhenTelegramSaysNo:
+    def test_429_is_obeyed_and_is_no_failure(self, store, make_asset):
+        store.telegram.rate_limit("sendDocument", 30)
+        made = make_asset()
+        assert upload_asset(made.asset_id) is UploadResult.LATER
+        asset = reload(made.asset_id)
+        assert asset.upload_attempts == 0
+        assert 25 < (asset.upload_retry_at - asset.updated_at).total_seconds() <= 31
+        assert roster().bot("111111").cooling_s() > 25
+        make_due(made.asset_id)
+        assert upload_asset(made.asset_id) is UploadResult.LATER
+        assert store.telegram.counts["sendDocument"] == 1  # not asked again while it must rest
+
+    def test_a_short_429_is_waited_for(self, store, make_asset):
+        store.telegram.rate_limit("sendDocument", 1)
+        made = make_asset()
+        started_at = time.monotonic()
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        assert time.monotonic() - started_at >= 1
+        assert_whole(store, made)
+
+    def test_the_other_bot_goes_on(self, store, make_asset):
+        store.add_bot(222222)
+        store.telegram.rate_limit("sendDocument", 600)
+        made = make_asset()
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        assert_whole(store, made)
+
+    def test_a_bot_that_was_removed_is_barred_and_the_other_does_it(self, store, make_asset):
+        second = store.add_bot(222222)
+        store.channel.kicked.add(second.bot_id)
+        made = [make_asset(seed=seed) for seed in range(1, 4)]
+        for item in made:
+            assert upload_asset(item.asset_id) is UploadResult.CACHED
+        assert roster().bot("222222").barred == {str(CHANNEL_ID)}
+
+    def test_413_says_which_setting_to_lower(self, store, make_asset):
+        store.telegram.faults.add("sendDocument", status=413)
+        made = make_asset()
+        assert upload_asset(made.asset_id) is UploadResult.LATER
+        assert "TELEGRAM_PART_BYTES" in reload(made.asset_id).upload_error
+        assert store.telegram.originals() == []
+
+    def test_a_wrong_size_in_the_answer_is_not_recorded_and_the_message_goes(self, store, make_asset):
+        store.telegram.faults.add("sendDocument", name="wrong_size")
+        made = make_asset()
+        assert upload_asset(made.asset_id) is UploadResult.LATER
+        assert store.telegram.originals() == []
+        make_due(made.asset_id)
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        assert_whole(store, made)
+
+    def test_the_delay_grows_and_success_resets_it(self, store, make_asset, settings):
+        url = settings.ENV.telegram_api_url
+        settings.ENV = settings.ENV.model_copy(update={"telegram_api_url": "http://127.0.0.1:1"})
+        made = make_asset()
+        delays = []
+        for _ in range(4):
+            make_due(made.asset_id)
+            assert upload_asset(made.asset_id) is UploadResult.LATER
+            asset = reload(made.asset_id)
+            delays.append((asset.upload_retry_at - asset.updated_at).total_seconds())
+        assert [round(delay) for delay in delays] == [5, 10, 20, 40]
+        settings.ENV = settings.ENV.model_copy(update={"telegram_api_url": url})
+        make_due(made.asset_id)
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        asset = reload(made.asset_id)
+        assert (asset.upload_attempts, asset.upload_error, asset.upload_retry_at) == (0, None, None)
+
+
+class TestUnknownOutcome:
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            {"name": "store_then_cut"},
+            {"name": "store_then_status", "status": 502},
+            {"name": "store_then_status", "status": 200, "body": "<html>ok</html>"},
+        ],
+    )
+    def test_a_stored_part_without_an_answer_is_found_and_not_sent_again(self, store, make_asset, part_bytes, fault):
+        part_bytes(MIB)
+        made = make_asset(3 * MIB)
+        store.telegram.faults.add("sendDocument", skip=1, **fault)
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        assert store.telegram.counts["stored"] == 3
+        assert len(store.telegram.messages) == 3  # the copies made to look are gone
+        assert_whole(store, made)
+        assert reload(made.asset_id).orphans == []
+
+    @pytest.mark.parametrize("fault", [{"name": "cut_before_storing"}, {"status": 500}])
+    def test_a_part_that_never_arrived_is_sent_again(self, store, make_asset, part_bytes, fault):
+        part_bytes(MIB)
+        made = make_asset(2 * MIB)
+        store.telegram.faults.add("sendDocument", **fault)
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        assert store.telegram.counts["stored"] == 2
+        assert_whole(store, made)
+
+    def test_other_peoples_messages_in_between_do_not_confuse_it(self, store, make_asset):
+        other = make_asset(seed=2)
+        assert upload_asset(other.asset_id) is UploadResult.CACHED
+        store.telegram._post(store.channel, store.bot, "AgADx", "hello", "x")
+        store.telegram.sizes["AgADx"] = 5
+        made = make_asset()
+        store.telegram.faults.add("sendDocument", name="store_then_cut")
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        assert store.telegram.counts["stored"] == 2
+        assert_whole(store, made)
+
+    def test_when_telegram_does_not_let_us_look_the_possible_orphan_is_listed(self, store, make_asset):
+        made = make_asset()
+        store.telegram.faults.add("sendDocument", name="store_then_cut")
+        store.telegram.faults.add(
+            "forwardMessage", status=400, body={"ok": False, "error_code": 400, "description": "no"}
+        )
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        asset = reload(made.asset_id)
+        assert [(orphan.index, orphan.message_id) for orphan in asset.orphans] == [(0, None)]
+        assert_whole(store, made)
+
+    def test_nothing_is_sent_while_it_cannot_be_found_out(self, store, make_asset):
+        made = make_asset()
+        store.telegram.faults.add("sendDocument", name="store_then_cut")
+        store.telegram.faults.add("forwardMessage", status=502)
+        assert upload_asset(made.asset_id) is UploadResult.LATER
+        assert store.telegram.counts["sendDocument"] == 1
+        assert reload(made.asset_id).parts[0].state == PartState.UNKNOWN
+        make_due(made.asset_id)
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        assert store.telegram.counts["stored"] == 1
+        assert_whole(store, made)
+
+
+def environment(store: Store) -> dict[str, str]:
+    return {
+        **os.environ, **store.telegram.environment(), "TELEGRAM_PART_BYTES":
+        str(django_settings.ENV.telegram_part_bytes), "PYTHONWARNINGS": "default",
+    }  # fmt: skip
+
+
+CRASHES = {
+    "after_claim": 3,
+    "after_plan": 3,
+    "after_attempt_is_written": 3,
+    "while_sending": 3,
+    "after_storing_before_commit": 3,
+    "after_second_storing_before_commit": 3,
+    "before_finish": 3,
+    "after_finish": 3,
+}
+
+
+class TestCrashes:
+    @pytest.mark.parametrize(("step", "stored"), CRASHES.items())
+    def test_after_a_crash_the_next_run_finishes_and_no_part_is_stored_twice(
+        self, store, make_asset, part_bytes, step, stored
+    ):
+        part_bytes(MIB)
+        made = make_asset(2 * MIB + 5)
+        worker = subprocess.run(
+            [sys.executable, "-m", "tests.telegram_cache.crash_worker", made.asset_id, step],
+            env=environment(store), capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert worker.returncode == 9, worker.stderr
+        before = store.telegram.counts["stored"]
+        if step != "after_finish":
+            assert upload_asset(made.asset_id) is UploadResult.NOT_OURS  # its lease has not run out
+            make_due(made.asset_id)
+            assert upload_asset(made.asset_id) is UploadResult.CACHED
+        assert store.telegram.counts["stored"] == stored >= before
+        assert_whole(store, made)
+
+    def test_an_owner_that_lost_its_lease_while_sending_records_no_second_copy(self, store, make_asset):
+        made = make_asset()
+        real = upload_records.commit_part
+
+        def commit_after_a_rival_took_over(asset, **fields):
+            upload_records.commit_part = real
+            make_due(made.asset_id)
+            store.telegram.faults.add("forwardMessage", status=400, body={"ok": False, "description": "no"})
+            assert upload_asset(made.asset_id) is UploadResult.CACHED
+            return real(asset, **fields)
+
+        upload_records.commit_part = commit_after_a_rival_took_over
+        try:
+            assert upload_asset(made.asset_id) is UploadResult.LOST
+        finally:
+            upload_records.commit_part = real
+        assert_whole(store, made)
+        assert len(store.telegram.originals()) == 1  # the one that did not count was deleted
+
+
+class TestHotBytes:
+    def test_wrong_bytes_are_never_sent(self, store, make_asset, part_bytes):
+        part_bytes(MIB)
+        made = make_asset(2 * MIB)
+        wrong = bytearray(reload(made.asset_id).block_sha256)
+        wrong[40] ^= 1
+        Asset._get_collection().update_one({"_id": made.asset_id}, {"$set": {"block_sha256": bytes(wrong)}})
+        assert upload_asset(made.asset_id) is UploadResult.LATER
+        assert "does not match" in reload(made.asset_id).upload_error
+        assert store.telegram.counts["stored"] == 1
+
+    def test_without_the_hot_file_it_says_so(self, store, make_asset):
+        made = make_asset()
+        HotStore(django_settings.ENV.hot_root).remove(made.asset_id, 1)
+        assert upload_asset(made.asset_id) is UploadResult.LATER
+        assert "hot store" in reload(made.asset_id).upload_error
+
+
+class TestSweep:
+    def test_what_is_due_is_queued_once(self, store, make_asset):
+        made = [make_asset(seed=seed) for seed in range(1, 4)]
+        request_upload(made[0].asset_id)
+        assert sweep_uploads() == 2
+        assert sweep_uploads() == 0
+
+    def test_what_was_put_off_waits_for_its_time(self, store, make_asset):
+        made = make_asset()
+        store.telegram.faults.add("sendDocument", status=413)
+        assert upload_asset(made.asset_id) is UploadResult.LATER
+        assert sweep_uploads() == 0
+        make_due(made.asset_id)
+        assert sweep_uploads() == 1
