@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from apps.core.api_errors import WWW_AUTHENTICATE
 from apps.core.errors import ApiError, KeyMissing, RateLimited, ScopeMissing
@@ -18,6 +17,9 @@ from apps.keys.authentication import KeyGrant, authenticate, extract_key
 from apps.keys.documents import Scope
 from apps.keys.last_used import note_key_used
 from apps.keys.limits import charge, charge_failure
+
+if TYPE_CHECKING:
+    from rest_framework.views import APIView  # which imports this module by the settings
 
 
 class ApiKeyAuthentication(BaseAuthentication):

@@ -1,0 +1,57 @@
+"""``manage.py list_keys``: every API key, without its secret."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from apps.core.command import clear_failures
+from apps.keys.documents import ApiKey
+from apps.keys.selectors import PAGE_SIZE, list_keys
+
+COLUMNS = ("prefix", "name", "owner", "active", "limit_per_hour", "scopes", "expires_at", "last_used_at")
+
+
+class Command(BaseCommand):
+    help = "List the API keys, newest first."
+    requires_system_checks = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true", help="print one JSON array")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        rows: list[dict[str, Any]] = []
+        with clear_failures():
+            while keys := list_keys(offset=len(rows), limit=PAGE_SIZE):
+                rows += [_row(key) for key in keys]
+        if options["json"]:
+            self.stdout.write(json.dumps(rows))
+            return
+        lines = [COLUMNS, *[tuple(_text(row[column]) for column in COLUMNS) for row in rows]]
+        widths = [max(len(line[index]) for line in lines) for index in range(len(COLUMNS))]
+        for line in lines:
+            self.stdout.write("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _row(key: ApiKey) -> dict[str, Any]:
+    return {
+        "prefix": key.prefix,
+        "name": key.name,
+        "owner": key.owner,
+        "active": key.active,
+        "limit_per_hour": key.limit_per_hour,
+        "scopes": list(key.scopes),
+        **{name: getattr(key, name) and getattr(key, name).isoformat(timespec="seconds") for name in COLUMNS[-2:]},
+        "created_at": key.created_at.isoformat(timespec="seconds"),
+    }
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ",".join(value) if isinstance(value, list) else str(value)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from apps.core.errors import KeyDisabled
+from apps.keys.authentication import authenticate
+from apps.keys.services import check_password
+
+MANAGE = [sys.executable, "manage.py"]
+
+
+def run(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
+
+
+@pytest.mark.usefixtures("mongo")
+class TestKeyCommands:
+    def test_a_made_key_works_is_listed_without_its_secret_and_stops_when_revoked(self):
+        made = json.loads(
+            run(
+                "create_key",
+                "--name",
+                "bot",
+                "--json",
+                "--limit-per-hour",
+                "5",
+                "--scope",
+                "info",
+                "--expires-days",
+                "2",
+            )
+        )
+        grant = authenticate(made["key"])
+        assert (grant.prefix, grant.limit_per_hour, grant.scopes) == (made["prefix"], 5, {"info", "media"})
+        listed = json.loads(run("list_keys", "--json"))
+        assert [(row["prefix"], row["name"], row["active"]) for row in listed] == [(made["prefix"], "bot", True)]
+        assert made["key"][12:] not in run("list_keys")
+        assert run("revoke_key", made["prefix"]) == f"Revoked {made['prefix']}.\n"
+        assert run("revoke_key", made["prefix"]) == f"Revoked {made['prefix']}.\n"
+        with pytest.raises(KeyDisabled):
+            authenticate(made["key"])
+        assert "no" in run("list_keys").splitlines()[1].split()
+
+    def test_prints_only_the_key_by_default(self):
+        assert authenticate(run("create_key", "--name", "bot").strip()).scopes == {"info", "media", "search"}
+
+    @pytest.mark.parametrize(
+        ("arguments", "problem"),
+        [
+            (("create_key", "--name", ""), "1 to 100 characters"),
+            (("create_key", "--name", "x", "--limit-per-hour", "0"), "hourly limit"),
+            (("create_key", "--name", "x", "--expires-days", "nan"), "--expires-days: invalid"),
+            (("revoke_key", "nosuchke"), "no key with the prefix"),
+            (("create_admin", "--username", "a b"), "username"),
+        ],
+    )
+    def test_says_in_one_line_what_is_wrong(self, arguments, problem):
+        with pytest.raises(CommandError, match=problem) as failed:
+            run(*arguments)
+        assert "\n" not in str(failed.value)
+
+
+@pytest.mark.usefixtures("mongo")
+class TestCreateAdmin:
+    def test_prints_a_password_that_works_once(self):
+        made = json.loads(run("create_admin", "--username", "ada", "--json"))
+        user = check_password("ada", made["password"])
+        assert user is not None
+        assert user.role == "owner"
+        with pytest.raises(CommandError, match="already"):
+            run("create_admin", "--username", "ada")
+
+    def test_takes_the_password_from_standard_input_and_does_not_print_it(self, monkeypatch):
+        monkeypatch.setattr("sys.stdin", io.StringIO("a long enough secret\n"))
+        assert "secret" not in run("create_admin", "--username", "bob", "--password-stdin")
+        assert check_password("bob", "a long enough secret") is not None
+
+    def test_refuses_a_short_password(self, monkeypatch):
+        monkeypatch.setattr("sys.stdin", io.StringIO("short\n"))
+        with pytest.raises(CommandError, match="12 characters"):
+            run("create_admin", "--username", "bob", "--password-stdin")
+
+
+class TestWithoutMongodb:
+    def test_one_clear_line_and_a_non_zero_exit(self):
+        environment = {**os.environ, "MONGO_URI": "mongodb://127.0.0.1:1/x?serverSelectionTimeoutMS=300"}
+        started_at = time.monotonic()
+        done = subprocess.run(
+            [*MANAGE, "create_key", "--name", "x"], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert done.stderr.strip().splitlines() == [done.stderr.strip()]
+        assert "MongoDB" in done.stderr
+        assert time.monotonic() - started_at < 15

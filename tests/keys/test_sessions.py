@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+
+from apps.core.errors import Conflict, InvalidParameter
+from apps.keys.documents import Role, User
+from apps.keys.services import check_password, create_user, set_password
+
+pytestmark = [pytest.mark.urls("tests.keys.urls"), pytest.mark.usefixtures("mongo", "redis_server")]
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client()
+
+
+@pytest.fixture
+def ada() -> User:
+    return create_user(username="ada", password=PASSWORD, role=Role.OWNER)
+
+
+class TestUsers:
+    def test_a_password_is_stored_as_argon2_and_checked(self, ada):
+        assert ada.password_hash.startswith("argon2$argon2id$")
+        assert check_password("ada", PASSWORD).id == ada.id
+        assert check_password("ada", "wrong") is None
+        assert check_password("nobody", PASSWORD) is None
+
+    def test_a_user_who_was_switched_off_has_no_good_password(self, ada):
+        User.objects(id=ada.id).update_one(active=False)
+        assert check_password("ada", PASSWORD) is None
+
+    def test_a_name_is_taken_once(self, ada):
+        with pytest.raises(Conflict):
+            create_user(username="ada", password=PASSWORD)
+
+    @pytest.mark.parametrize(
+        ("name", "password"), [("", PASSWORD), ("a b", PASSWORD), ("ok", "short"), ("ok", "x" * 1001)]
+    )
+    def test_refuses_bad_names_and_passwords(self, name, password):
+        with pytest.raises(InvalidParameter):
+            create_user(username=name, password=password)
+
+
+class TestSessions:
+    def test_nobody_is_signed_in_at_first_and_no_session_is_made(self, client):
+        answer = client.get("/who")
+        assert answer.content == b"nobody"
+        assert not answer.cookies
+
+    def test_signing_in_changes_the_session_key_and_signing_out_ends_it(self, client, ada):
+        client.get("/sign-in", {"name": "ada"})
+        first = client.cookies["ytserver_session"].value
+        assert client.get("/who").content == b"ada"
+        client.get("/sign-in", {"name": "ada"})
+        assert client.cookies["ytserver_session"].value != first
+        stolen = Client()
+        stolen.cookies["ytserver_session"] = first
+        assert stolen.get("/who").content == b"nobody"
+        kept = Client()
+        kept.cookies["ytserver_session"] = client.cookies["ytserver_session"].value
+        client.get("/sign-out")
+        assert client.get("/who").content == b"nobody"
+        assert kept.get("/who").content == b"nobody"
+
+    @pytest.mark.parametrize("change", [{"active": False}, {"role": "none"}, {"inc__session_version": 1}])
+    def test_ends_when_the_user_is_switched_off_loses_the_role_or_is_signed_out_everywhere(self, client, ada, change):
+        client.get("/sign-in", {"name": "ada"})
+        User.objects(id=ada.id).update_one(**change)
+        assert client.get("/who").content == b"nobody"
+
+    def test_ends_when_the_password_changes(self, client, ada):
+        client.get("/sign-in", {"name": "ada"})
+        set_password(ada, "another long secret")
+        assert client.get("/who").content == b"nobody"
+        assert check_password("ada", "another long secret") is not None
+
+    def test_ends_when_the_user_is_deleted(self, client, ada):
+        client.get("/sign-in", {"name": "ada"})
+        ada.delete()
+        assert client.get("/who").content == b"nobody"
