@@ -48,6 +48,7 @@ class MediaJob(Document):
     provider = StringField()
     provider_errors = ListField(DictField())  # [{provider, code, message}] of those that failed before
     key_prefix = StringField()  # who asked first
+    joined_by = ListField(StringField())  # other keys that wait for it too, and so may see it
     resume = DictField()  # what a later attempt needs to go on from the bytes it has
     retry_at = DateTimeField()
     created_at = DateTimeField(default=utcnow)

@@ -22,6 +22,12 @@ def latest_job(asset_id: str) -> MediaJob | None:
     return cast("MediaJob | None", MediaJob.objects(asset_id=asset_id).order_by("-created_at").first())
 
 
+def list_jobs(*, key_prefix: str, skip: int, limit: int) -> tuple[list[MediaJob], int]:
+    """A page of the jobs that this key asked for first, newest first, and how many there are in all."""
+    own = MediaJob.objects(key_prefix=key_prefix)
+    return list(own.order_by("-created_at").skip(skip).limit(limit)), int(own.count())
+
+
 def count_active_jobs(*, limit: int) -> int:
     """How many jobs run or wait; stops counting at ``limit``."""
     return int(MediaJob.objects(active=True).limit(limit).count(with_limit_and_skip=True))

@@ -27,6 +27,7 @@ FETCH_TASK = "apps.downloads.tasks.fetch_asset"
 MAX_ACTIVE_JOBS = 1000
 OVERLOAD_RETRY_S = 15.0
 JOIN_TRIES = 5
+MAX_JOINED = 1000
 SEND_ONCE = {"max_retries": 1, "interval_start": 0.1}
 NOT_STARTED = (AssetState.ABSENT.value, AssetState.FAILED.value)
 
@@ -132,6 +133,13 @@ def send_fetch(job_id: str, *, delay_s: float = 0) -> None:
         current_app.send_task(FETCH_TASK, [job_id], countdown=delay_s or None, retry_policy=SEND_ONCE)
     except OperationalError as error:
         log.warning("task not sent", job_id=job_id, reason=type(error).__name__)
+
+
+def note_joined(job: MediaJob, *, key_prefix: str) -> None:
+    """Remember that another key waits for this job too, and so may see it. Idempotent; at most MAX_JOINED keys."""
+    if key_prefix not in (job.key_prefix, *job.joined_by):
+        room = {"_id": job.id, "active": True, f"joined_by.{MAX_JOINED - 1}": {"$exists": False}}
+        _jobs().update_one(room, {"$addToSet": {"joined_by": key_prefix}})
 
 
 def start_job(job_id: str) -> MediaJob | None:

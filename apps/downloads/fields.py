@@ -1,0 +1,71 @@
+"""Reads a request's fields, the same for GET and POST, and says clearly which one is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.http import QueryDict
+from rest_framework.request import Request
+from rest_framework.serializers import Serializer
+
+from apps.core.errors import InvalidParameter
+
+BESIDE_FIELDS = frozenset({"api_key", "csrfmiddlewaretoken"})
+"""Not fields, yet allowed: the key in the query, and what the browsable API's forms send along."""
+
+SHOWN_NAME_CHARACTERS = 64
+
+
+def read_fields(request: Request, serializer_class: type[Serializer]) -> dict[str, Any]:
+    """The checked fields of a request. Of a POST, the body wins over the query.
+
+    Raises InvalidParameter, which names the field, for one that is unknown, missing, given twice or wrong.
+    """
+    given = dict(_single_values(request.query_params))
+    if request.method == "POST":
+        given.update(_single_values(_body(request)))
+    return check_fields(given, serializer_class)
+
+
+def check_fields(given: Mapping[str, Any], serializer_class: type[Serializer]) -> dict[str, Any]:
+    """``given`` as the serializer understands it, defaults filled in. Raises InvalidParameter."""
+    serializer = serializer_class(data={name: value for name, value in given.items() if name not in BESIDE_FIELDS})
+    for name in serializer.initial_data:
+        if name not in serializer.fields:
+            known = ", ".join(serializer.fields) or "none"
+            raise InvalidParameter(f"{_shown(name)}: unknown field. Known here: {known}.", parameter=_shown(name))
+    if not serializer.is_valid():
+        name, problems = next(iter(serializer.errors.items()))
+        raise InvalidParameter(f"{name}: {_first_text(problems)}", parameter=name)
+    return dict(serializer.validated_data)
+
+
+def _body(request: Request) -> Any:
+    try:
+        return request.data
+    except RecursionError:
+        raise InvalidParameter("The JSON is nested too deeply.") from None
+
+
+def _single_values(source: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(source, QueryDict):
+        for name, values in source.lists():
+            if len(values) > 1:
+                raise InvalidParameter(f"{_shown(name)}: given more than once", parameter=_shown(name))
+            yield name, values[0]
+    elif isinstance(source, Mapping):
+        yield from source.items()
+    else:
+        raise InvalidParameter("Send a JSON object with the fields.")
+
+
+def _shown(name: str) -> str:
+    """A caller's field name, safe to repeat in an answer."""
+    return name[:SHOWN_NAME_CHARACTERS].encode("ascii", "backslashreplace").decode()
+
+
+def _first_text(problems: Any) -> str:
+    while isinstance(problems, list | dict):
+        problems = next(iter(problems.values() if isinstance(problems, dict) else problems))
+    return str(problems)

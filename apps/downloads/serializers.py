@@ -1,0 +1,293 @@
+"""What goes into the API and what comes out; the OpenAPI document is made from these classes."""
+
+from __future__ import annotations
+
+from drf_spectacular.utils import extend_schema_serializer
+from rest_framework import serializers
+
+from apps.downloads.documents import JobState
+from apps.downloads.quality import AUDIO_FORMATS
+from apps.telegram_cache.documents import MediaKind
+
+MAX_WAIT_S = 30
+MAX_PAGE_SIZE = 100
+QUALITY_PATTERN = r"^([bB][eE][sS][tT]|[1-9][0-9]{0,4}[pP]?)$"
+
+URL_HELP = (
+    "A YouTube link of any form (watch, youtu.be, shorts, live, embed, music, nocookie), or the bare "
+    "11-character video id. Playlist and time parameters are ignored."
+)
+WAIT_HELP = "Seconds to wait for the whole file before answering. The links work at once either way."
+
+
+def _url() -> serializers.Field:
+    return serializers.CharField(help_text=URL_HELP)
+
+
+def _wait() -> serializers.Field:
+    return serializers.IntegerField(min_value=0, max_value=MAX_WAIT_S, default=0, help_text=WAIT_HELP)
+
+
+def _video_quality() -> serializers.Field:
+    return serializers.RegexField(
+        QUALITY_PATTERN,
+        default="best",
+        error_messages={"invalid": "must be best, or a height such as 1080 or 720p"},
+        help_text="`best`, or a height (1080, 720p): that height, or the next lower one that the video has.",
+    )
+
+
+def _video_format() -> serializers.Field:
+    return serializers.ChoiceField(["mp4"], default="mp4", help_text="Video is always a faststart MP4.")
+
+
+def _audio_quality() -> serializers.Field:
+    return serializers.ChoiceField(["best"], default="best", help_text="Audio always comes in its best quality.")
+
+
+def _audio_format() -> serializers.Field:
+    return serializers.ChoiceField(
+        AUDIO_FORMATS,
+        required=False,
+        help_text="m4a and opus are the source's own, without re-encoding. Left out: m4a, or mp3 if there is no m4a.",
+    )
+
+
+def _download() -> serializers.Field:
+    return serializers.BooleanField(default=False, help_text="Save the file rather than play it.")
+
+
+class InfoRequestSerializer(serializers.Serializer):
+    url = _url()
+
+
+class VideoRequestSerializer(serializers.Serializer):
+    url = _url()
+    quality = _video_quality()
+    format = _video_format()
+    wait = _wait()
+
+
+class AudioRequestSerializer(serializers.Serializer):
+    url = _url()
+    quality = _audio_quality()
+    format = _audio_format()
+    wait = _wait()
+
+
+class VideoStreamRequestSerializer(serializers.Serializer):
+    quality = _video_quality()
+    format = _video_format()
+    download = _download()
+
+
+class AudioStreamRequestSerializer(serializers.Serializer):
+    quality = _audio_quality()
+    format = _audio_format()
+    download = _download()
+
+
+class PageRequestSerializer(serializers.Serializer):
+    page = serializers.IntegerField(min_value=1, max_value=10_000, default=1)
+    page_size = serializers.IntegerField(min_value=1, max_value=MAX_PAGE_SIZE, default=20)
+
+
+class NoFieldsSerializer(serializers.Serializer):
+    """For routes that take nothing."""
+
+
+class ErrorSerializer(serializers.Serializer):
+    """Every error has this shape. Some codes add fields of their own, such as ``parameter``."""
+
+    status = serializers.BooleanField(help_text="Always false.")
+    error = serializers.CharField(help_text="A stable code; see docs/errors.md.")
+    message = serializers.CharField(help_text="What is wrong, in plain words.")
+    retryable = serializers.BooleanField(help_text="Whether the same request can succeed later.")
+    request_id = serializers.CharField(help_text="Names this request in the server's log.")
+
+
+class JobSummarySerializer(serializers.Serializer):
+    id = serializers.CharField()
+    state = serializers.ChoiceField([state.value for state in JobState])
+    progress = serializers.FloatField(min_value=0, max_value=100, help_text="Per cent of the bytes, 0 to 100.")
+
+
+class TelegramCopySerializer(serializers.Serializer):
+    message_link = serializers.CharField(
+        allow_null=True, help_text="Opens the file in Telegram; null when it is not one playable message."
+    )
+    parts = serializers.IntegerField(help_text="How many messages hold the file.")
+    file_unique_id = serializers.CharField(allow_null=True, help_text="Telegram's id of the first part.")
+
+
+@extend_schema_serializer(many=False)  # also where the method is called list
+class MediaAnswerSerializer(serializers.Serializer):
+    """A media file and the links to it. Every field is always there."""
+
+    status = serializers.BooleanField(help_text="Always true.")
+    video_id = serializers.CharField()
+    title = serializers.CharField(allow_blank=True)
+    duration = serializers.CharField(allow_blank=True, help_text='A label such as "3:32" or "1:02:03".')
+    duration_seconds = serializers.IntegerField(allow_null=True)
+    thumbnail = serializers.CharField(allow_blank=True)
+    file_type = serializers.ChoiceField([kind.value for kind in MediaKind])
+    quality = serializers.CharField(help_text='What was chosen: "1080p" for a video, "m4a" for an audio file.')
+    container = serializers.CharField(help_text="The file name extension: mp4, m4a, webm, mp3.")
+    file_size = serializers.IntegerField(allow_null=True, help_text="Bytes; null while nobody knows.")
+    cached = serializers.BooleanField(help_text="Whether the whole file is stored, so that nothing is fetched again.")
+    source = serializers.ChoiceField(
+        ["hot", "telegram", "external"], help_text="Where the bytes come from: local disk, Telegram, or outside."
+    )
+    download_url = serializers.CharField(help_text="Signed link; saves the file under its title.")
+    stream_url = serializers.CharField(help_text="Signed link; plays in place. Takes Range requests.")
+    expires_at = serializers.DateTimeField(help_text="When both links end (UTC).")
+    job = JobSummarySerializer(allow_null=True, help_text="The fetch that is under way, if any.")
+    telegram = TelegramCopySerializer(allow_null=True)
+    response_time = serializers.FloatField(help_text="Seconds from request to answer.")
+
+
+class FormatSerializer(serializers.Serializer):
+    format_id = serializers.CharField()
+    kind = serializers.ChoiceField(["video", "audio", "muxed"])
+    container = serializers.CharField()
+    height = serializers.IntegerField(allow_null=True)
+    fps = serializers.FloatField(allow_null=True)
+    video_codec = serializers.CharField(allow_null=True)
+    audio_codec = serializers.CharField(allow_null=True)
+    bitrate_kbps = serializers.FloatField(allow_null=True)
+    size_bytes = serializers.IntegerField(allow_null=True)
+    size_is_estimate = serializers.BooleanField()
+
+
+class SubtitleSerializer(serializers.Serializer):
+    language = serializers.CharField()
+    name = serializers.CharField(allow_blank=True)
+    automatic = serializers.BooleanField(help_text="Made by speech recognition.")
+
+
+class ChapterSerializer(serializers.Serializer):
+    title = serializers.CharField()
+    start_s = serializers.FloatField()
+    end_s = serializers.FloatField(allow_null=True)
+
+
+@extend_schema_serializer(many=False)
+class InfoAnswerSerializer(serializers.Serializer):
+    """What is known of a video. Every field is always there."""
+
+    status = serializers.BooleanField(help_text="Always true.")
+    video_id = serializers.CharField()
+    title = serializers.CharField(allow_blank=True)
+    channel = serializers.CharField(allow_blank=True)
+    channel_id = serializers.CharField(allow_blank=True)
+    description = serializers.CharField(allow_blank=True)
+    duration = serializers.CharField(allow_blank=True, help_text='A label such as "3:32" or "1:02:03".')
+    duration_seconds = serializers.IntegerField(allow_null=True)
+    thumbnail = serializers.CharField(allow_blank=True)
+    thumbnails = serializers.ListField(child=serializers.CharField())
+    upload_date = serializers.DateField(allow_null=True)
+    view_count = serializers.IntegerField(allow_null=True)
+    video_qualities = serializers.ListField(
+        child=serializers.CharField(), help_text='What "quality" can be, best first: "1080p", "720p"...'
+    )
+    audio_formats = serializers.ListField(child=serializers.CharField(), help_text='What an audio "format" can be.')
+    formats = FormatSerializer(many=True)
+    subtitles = SubtitleSerializer(many=True)
+    chapters = ChapterSerializer(many=True)
+    response_time = serializers.FloatField(help_text="Seconds from request to answer.")
+
+
+class JobErrorSerializer(serializers.Serializer):
+    code = serializers.CharField()
+    message = serializers.CharField()
+    retryable = serializers.BooleanField()
+
+
+class JobSerializer(serializers.Serializer):
+    """One fetch of one file."""
+
+    id = serializers.CharField()
+    state = serializers.ChoiceField([state.value for state in JobState])
+    stage = serializers.CharField(help_text="queued, connecting, downloading, muxing, checking, done.")
+    progress = serializers.FloatField(min_value=0, max_value=100, help_text="Per cent of the bytes, 0 to 100.")
+    video_id = serializers.CharField()
+    file_type = serializers.ChoiceField([kind.value for kind in MediaKind])
+    quality = serializers.CharField()
+    bytes_done = serializers.IntegerField()
+    bytes_total = serializers.IntegerField(allow_null=True)
+    speed_bytes_per_s = serializers.FloatField(allow_null=True)
+    eta_s = serializers.FloatField(allow_null=True)
+    attempts = serializers.IntegerField()
+    failure = JobErrorSerializer(allow_null=True)
+    created_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True)
+
+
+class JobAnswerSerializer(JobSerializer):
+    status = serializers.BooleanField(help_text="Always true.")
+
+
+@extend_schema_serializer(many=False)
+class JobListAnswerSerializer(serializers.Serializer):
+    """The jobs that this key asked for, newest first."""
+
+    status = serializers.BooleanField(help_text="Always true.")
+    page = serializers.IntegerField()
+    page_size = serializers.IntegerField()
+    total = serializers.IntegerField()
+    jobs = JobSerializer(many=True)
+
+
+class KeyStatusSerializer(serializers.Serializer):
+    prefix = serializers.CharField()
+    name = serializers.CharField()
+    scopes = serializers.ListField(child=serializers.CharField())
+    expires_at = serializers.DateTimeField(allow_null=True)
+    limit_per_hour = serializers.IntegerField()
+    used = serializers.IntegerField(help_text="Requests in the running hour, this one included.")
+    remaining = serializers.IntegerField()
+    reset_s = serializers.IntegerField(help_text="Seconds until the limit is fresh again.")
+
+
+@extend_schema_serializer(many=False)
+class StatusAnswerSerializer(serializers.Serializer):
+    """That the server is there; with a key, how much of its limit is used."""
+
+    status = serializers.BooleanField(help_text="Always true.")
+    version = serializers.CharField()
+    time = serializers.DateTimeField()
+    key = KeyStatusSerializer(allow_null=True)
+
+
+class KindTotalsSerializer(serializers.Serializer):
+    files = serializers.IntegerField()
+    size_bytes = serializers.IntegerField()
+    in_telegram = serializers.IntegerField(help_text="Files of which every part is in Telegram.")
+
+
+class HitRatioSerializer(serializers.Serializer):
+    hot = serializers.IntegerField(help_text="Answers from local disk.")
+    telegram = serializers.IntegerField(help_text="Answers from Telegram.")
+    external = serializers.IntegerField(help_text="Answers that needed a fetch.")
+    ratio = serializers.FloatField(allow_null=True, help_text="Share answered without a fetch; null before the first.")
+
+
+class MostUsedSerializer(serializers.Serializer):
+    video_id = serializers.CharField()
+    title = serializers.CharField(allow_blank=True)
+    file_type = serializers.ChoiceField([kind.value for kind in MediaKind])
+    quality = serializers.CharField()
+    file_size = serializers.IntegerField(allow_null=True)
+    access_count = serializers.IntegerField()
+
+
+@extend_schema_serializer(many=False)
+class CacheStatsAnswerSerializer(serializers.Serializer):
+    status = serializers.BooleanField(help_text="Always true.")
+    total_files = serializers.IntegerField()
+    total_size_bytes = serializers.IntegerField()
+    video = KindTotalsSerializer()
+    audio = KindTotalsSerializer()
+    hits = HitRatioSerializer()
+    most_used = MostUsedSerializer(many=True)

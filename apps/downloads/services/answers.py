@@ -1,0 +1,158 @@
+"""The success JSON of the HTTP contract: media, metadata, jobs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+
+from apps.core.errors import error_from_code
+from apps.downloads.documents import JobState, MediaJob
+from apps.downloads.providers.base import VideoInfo
+from apps.downloads.services.media import MediaState, Tier
+from apps.streaming.links import sign_link
+from apps.telegram_cache.documents import Asset, MediaKind
+
+CONTAINERS = {"m4a": "m4a", "opus": "webm", "mp3": "mp3"}
+"""Before a fetch has said which container it makes: the one that the audio variant will have."""
+
+
+def media_answer(state: MediaState, *, base_url: str, key_prefix: str, response_time_s: float) -> dict[str, Any]:
+    """The answer to a video or audio request: every field is always there."""
+    asset = state.asset
+    expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=settings.ENV.link_ttl_s)
+    return {
+        "status": True,
+        "video_id": asset.video_id,
+        "title": asset.title,
+        "duration": duration_label(asset.duration_s),
+        "duration_seconds": whole_seconds(asset.duration_s),
+        "thumbnail": asset.thumbnail,
+        "file_type": asset.kind,
+        "quality": asset.variant,
+        "container": container_of(asset),
+        "file_size": asset.size_bytes,
+        "cached": state.tier is not Tier.EXTERNAL,
+        "source": state.tier.value,
+        "download_url": _link(asset, base_url, key_prefix, expires_at, attachment=True),
+        "stream_url": _link(asset, base_url, key_prefix, expires_at, attachment=False),
+        "expires_at": iso_utc(expires_at),
+        "job": None if state.job is None else job_summary(state.job),
+        "telegram": telegram_copy(asset),
+        "response_time": round(response_time_s, 4),
+    }
+
+
+def _link(asset: Asset, base_url: str, key_prefix: str, expires_at: datetime, *, attachment: bool) -> str:
+    path = f"/stream/{asset.kind}/{asset.video_id}"
+    signed = sign_link(
+        path=path,
+        asset_id=asset.id,
+        key_prefix=key_prefix,
+        expires_at=int(expires_at.timestamp()),
+        attachment=attachment,
+    )
+    return f"{base_url}{signed}"
+
+
+def info_answer(info: VideoInfo, *, response_time_s: float) -> dict[str, Any]:
+    """The answer to an info request: every field is always there."""
+    date = info.upload_date
+    return {
+        "status": True,
+        "video_id": info.video_id,
+        "title": info.title,
+        "channel": info.uploader,
+        "channel_id": info.uploader_id,
+        "description": info.description,
+        "duration": duration_label(info.duration_s),
+        "duration_seconds": whole_seconds(info.duration_s),
+        "thumbnail": info.thumbnail,
+        "thumbnails": list(info.thumbnails),
+        "upload_date": f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 else None,
+        "view_count": info.view_count,
+        "video_qualities": [f"{height}p" for height in info.video_heights],
+        "audio_formats": list(info.audio_formats),
+        "formats": [item.model_dump() for item in info.formats],
+        "subtitles": [item.model_dump() for item in info.subtitles],
+        "chapters": [item.model_dump() for item in info.chapters],
+        "response_time": round(response_time_s, 4),
+    }
+
+
+def job_summary(job: MediaJob) -> dict[str, Any]:
+    return {"id": job.id, "state": job.state, "progress": job_progress(job)}
+
+
+def job_answer(job: MediaJob) -> dict[str, Any]:
+    """Everything a caller may know of a job."""
+    return {
+        **job_summary(job),
+        "stage": job.stage,
+        "video_id": job.video_id,
+        "file_type": job.kind,
+        "quality": job.variant,
+        "bytes_done": job.bytes_done,
+        "bytes_total": job.bytes_total,
+        "speed_bytes_per_s": job.speed_bytes_per_s,
+        "eta_s": job.eta_s,
+        "attempts": job.attempts,
+        "failure": _failure(job),
+        "created_at": iso_utc(job.created_at),
+        "started_at": iso_utc(job.started_at),
+        "finished_at": iso_utc(job.finished_at),
+    }
+
+
+def _failure(job: MediaJob) -> dict[str, Any] | None:
+    if job.state != JobState.FAILED:
+        return None
+    error = error_from_code(job.error_code or "", job.error_message or "")
+    return {"code": error.code, "message": error.message, "retryable": error.retryable}
+
+
+def job_progress(job: MediaJob) -> float:
+    """Per cent, 0 to 100, by bytes; 0 while the size is unknown."""
+    if job.state == JobState.DONE:
+        return 100.0
+    if not job.bytes_total:
+        return 0.0
+    return min(100.0, round(100.0 * float(job.bytes_done) / float(job.bytes_total), 1))
+
+
+def duration_label(duration_s: float | None) -> str:
+    """ "3:32" or "1:02:03"; empty when the duration is unknown."""
+    if duration_s is None:
+        return ""
+    minutes, seconds = divmod(round(duration_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def whole_seconds(duration_s: float | None) -> int | None:
+    return None if duration_s is None else round(duration_s)
+
+
+def iso_utc(moment: datetime | None) -> str | None:
+    """ISO 8601 with a Z, to the second."""
+    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def container_of(asset: Asset) -> str:
+    """The file name extension of an asset, also before its fetch has recorded it."""
+    if asset.container:
+        return str(asset.container)
+    return "mp4" if asset.kind == MediaKind.VIDEO else CONTAINERS[asset.variant]
+
+
+def telegram_copy(asset: Asset) -> dict[str, Any] | None:
+    """The ``telegram`` field of the answer; None unless every byte is there."""
+    if not asset.is_in_telegram:
+        return None
+    first = min(asset.parts, key=lambda part: int(part.index))
+    return {
+        "message_link": asset.message_link,
+        "parts": len(asset.parts),
+        "file_unique_id": first.file_unique_id,
+    }

@@ -1,0 +1,58 @@
+"""How full the cache is, how often it saves a fetch, and what it is used for most."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apps.core.redis import redis_client
+from apps.downloads.services.media import MediaState, Tier
+from apps.telegram_cache.selectors import cache_totals
+from apps.telegram_cache.services import touch_asset
+
+TIER_COUNTS = "yt:tiers"
+MOST_USED = 10
+
+
+def count_answer(state: MediaState) -> None:
+    """Count one media answer: by where its bytes come from, and as a use of the asset (eviction goes by that)."""
+    redis_client().hincrby(TIER_COUNTS, state.tier.value, 1)
+    touch_asset(state.asset.id)
+
+
+def cache_stats() -> dict[str, Any]:
+    """Totals of stored files by kind, answers by tier since the counters were made, and the most used files."""
+    totals = cache_totals(most_used=MOST_USED)
+    kinds = {
+        of_kind.kind: {
+            "files": of_kind.count,
+            "size_bytes": of_kind.size_bytes,
+            "in_telegram": of_kind.in_telegram,
+        }
+        for of_kind in totals.by_kind
+    }
+    most_used = [
+        {
+            "video_id": asset.video_id,
+            "title": asset.title,
+            "file_type": asset.kind,
+            "quality": asset.variant,
+            "file_size": asset.size_bytes,
+            "access_count": asset.access_count,
+        }
+        for asset in totals.most_used
+    ]
+    return {
+        "total_files": totals.count,
+        "total_size_bytes": totals.size_bytes,
+        **kinds,
+        "hits": _hits(),
+        "most_used": most_used,
+    }
+
+
+def _hits() -> dict[str, Any]:
+    stored: Any = redis_client().hgetall(TIER_COUNTS)
+    counts = {tier.value: int(stored.get(tier.value.encode(), 0)) for tier in Tier}
+    total = sum(counts.values())
+    ratio = round(1 - counts[Tier.EXTERNAL] / total, 4) if total else None
+    return {**counts, "ratio": ratio}

@@ -1,0 +1,150 @@
+"""From a video and a wished-for quality to a file that exists or is being fetched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from functools import cache
+
+from django.conf import settings
+
+from apps.core.errors import Conflict, UpstreamTimeout
+from apps.core.suspend import Suspend
+from apps.downloads.documents import JobState, MediaJob, utcnow
+from apps.downloads.providers.base import VideoInfo
+from apps.downloads.quality import AUDIO_FORMATS, resolve_audio_variant, resolve_video_variant
+from apps.downloads.selectors import active_job, latest_job
+from apps.downloads.services.info import get_info, request_info
+from apps.downloads.services.jobs import ensure_job, note_joined
+from apps.streaming.hotstore import HotStore
+from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
+from apps.telegram_cache.selectors import find_asset
+
+INFO_WAIT_S = 25.0
+
+
+class Tier(StrEnum):
+    """Where the bytes of an answer come from."""
+
+    HOT = "hot"
+    TELEGRAM = "telegram"
+    EXTERNAL = "external"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaAsk:
+    """What somebody wants: ``wish`` is a quality (video) or a format (audio); None is the best there is."""
+
+    kind: MediaKind
+    video_id: str
+    wish: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaState:
+    """How things stand with one asset. ``job`` is the fetch under way; None when there is nothing to fetch."""
+
+    asset: Asset
+    tier: Tier
+    job: MediaJob | None
+
+
+@cache
+def hot_store() -> HotStore:
+    """This process's view of the hot store."""
+    return HotStore(settings.ENV.hot_root)
+
+
+def tier_of(asset: Asset | None) -> Tier:
+    """Where the asset's bytes can be had right now; EXTERNAL when they must be fetched (again)."""
+    if asset is not None and asset.is_finished:
+        if hot_store().is_complete(asset.id, asset.generation):
+            return Tier.HOT
+        if asset.is_in_telegram:
+            return Tier.TELEGRAM
+    return Tier.EXTERNAL
+
+
+def wait_for_info(video_id: str, *, waited_s: float) -> VideoInfo:
+    """The video's metadata. Raises Suspend while it is being asked for, UpstreamTimeout after INFO_WAIT_S,
+    and the content error (private, removed...) when that is what is known.
+    """
+    info = get_info(video_id)
+    if info is None:
+        if waited_s >= INFO_WAIT_S:
+            raise UpstreamTimeout
+        request_info(video_id)
+        raise Suspend(f"info:{video_id}")
+    return info
+
+
+def resolve_key(ask: MediaAsk, *, waited_s: float) -> AssetKey:
+    """Which asset is meant. A wish that names a stored variant exactly needs no metadata.
+
+    Raises what wait_for_info raises, and QualityUnavailable.
+    """
+    exact = _exact_key(ask)
+    if exact is not None and tier_of(find_asset(exact.asset_id)) is not Tier.EXTERNAL:
+        return exact
+    info = wait_for_info(ask.video_id, waited_s=waited_s)
+    if ask.kind is MediaKind.VIDEO:
+        return AssetKey(ask.video_id, ask.kind, resolve_video_variant(info, ask.wish or "best"))
+    return AssetKey(ask.video_id, ask.kind, resolve_audio_variant(info, ask.wish))
+
+
+def _exact_key(ask: MediaAsk) -> AssetKey | None:
+    wish = (ask.wish or "").lower()
+    if ask.kind is MediaKind.AUDIO:
+        return AssetKey(ask.video_id, ask.kind, wish) if wish in AUDIO_FORMATS else None
+    height = wish.removesuffix("p")
+    return AssetKey(ask.video_id, ask.kind, f"{height}p") if height.isascii() and height.isdigit() else None
+
+
+def start_or_join(key: AssetKey, *, key_prefix: str, waited_s: float) -> MediaState:
+    """The asset as it stands; when its bytes are nowhere, its fetch is started or joined.
+
+    Raises the stored error of a fetch that failed and may not be tried again yet (a fetch that fails while this
+    request waits is one of those), Conflict when the fetch was cancelled while this request waited, and what
+    wait_for_info raises.
+    """
+    asset = find_asset(key.asset_id)
+    tier = tier_of(asset)
+    if asset is not None and tier is not Tier.EXTERNAL:
+        return MediaState(asset=asset, tier=tier, job=None)
+    job = active_job(key.asset_id)
+    if job is None:
+        _raise_if_cancelled(key, within_s=waited_s)
+        info = wait_for_info(key.video_id, waited_s=waited_s)
+        job = ensure_job(key=key, info=info, key_prefix=key_prefix)
+        asset = find_asset(key.asset_id)
+        tier = tier_of(asset)
+    if asset is None:
+        raise Conflict("This file is being removed from the cache. Try again.")
+    if tier is not Tier.EXTERNAL:
+        return MediaState(asset=asset, tier=tier, job=None)
+    note_joined(job, key_prefix=key_prefix)
+    return MediaState(asset=asset, tier=tier, job=job)
+
+
+def _raise_if_cancelled(key: AssetKey, *, within_s: float) -> None:
+    """A cancelled fetch is not started again by those who were waiting for it."""
+    last = latest_job(key.asset_id)
+    if (
+        last is not None
+        and last.state == JobState.CANCELLED
+        and last.finished_at > utcnow() - timedelta(seconds=within_s)
+    ):
+        raise Conflict("The fetch of this file was cancelled.")
+
+
+def request_media(ask: MediaAsk, *, key_prefix: str, wait_s: float, waited_s: float) -> MediaState:
+    """Find or start what is asked for. Called again after each Suspend, with ``waited_s`` grown.
+
+    Raises Suspend while metadata is unknown, and, until ``wait_s`` is over, while the file is not complete.
+    """
+    key = resolve_key(ask, waited_s=waited_s)
+    state = start_or_join(key, key_prefix=key_prefix, waited_s=waited_s)
+    if state.tier is Tier.EXTERNAL and waited_s < wait_s:
+        raise Suspend(f"asset:{key.asset_id}")
+    return state

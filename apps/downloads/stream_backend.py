@@ -1,0 +1,261 @@
+"""Who may have which bytes: the stream application's view of keys, links, assets and fetches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from apps.core.api_errors import SERVICE_DOWN
+from apps.core.errors import (
+    ApiError,
+    Conflict,
+    LinkInvalid,
+    NotFound,
+    NotReady,
+    Overloaded,
+    ScopeMissing,
+    UpstreamTimeout,
+)
+from apps.core.suspend import Suspend
+from apps.core.wake import wake_hub
+from apps.downloads.fields import check_fields
+from apps.downloads.serializers import AudioStreamRequestSerializer, VideoStreamRequestSerializer
+from apps.downloads.services.media import MediaAsk, Tier, hot_store, resolve_key, start_or_join
+from apps.downloads.stream_records import AssetRecord, RecordCache
+from apps.keys.authentication import KeyGrant, authenticate, extract_key, grant_for_prefix
+from apps.keys.documents import Scope
+from apps.keys.limits import charge, charge_failure
+from apps.streaming.hotstore import FileState
+from apps.streaming.links import SIGNATURE_PARAMETER, check_link
+from apps.streaming.ports import BlockFiller, StreamBackend, StreamRequest, StreamTarget
+from apps.telegram_cache.documents import AssetKey, AssetState, MediaKind
+from apps.telegram_cache.reader import TelegramFiller
+
+Result = TypeVar("Result")
+
+THREADS = 16
+MAX_PENDING = 4000
+MAX_WAIT_S = 120.0
+RECHECK_S = 1.0
+RECORD_MAX_AGE_S = 1.0
+FILE_NAME_CHARACTERS = 120
+_NOT_IN_FILE_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]+')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """A request whose key or link is good. ``asset_id`` (from a link) or ``wish`` says what is wanted."""
+
+    key_prefix: str
+    attachment: bool
+    kind: MediaKind
+    video_id: str
+    asset_id: str | None = None
+    wish: str | None = None
+    link_expires_at: float | None = None
+
+
+class MediaStreamBackend(StreamBackend):
+    """What may block (MongoDB, Redis, disk) runs in a bounded set of threads. Waiting for a fetch holds none."""
+
+    def __init__(self, filler: BlockFiller) -> None:
+        self.filler = filler
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="stream-backend")
+        self._pending = 0
+        self._records = RecordCache()
+
+    async def open_target(self, request: StreamRequest) -> StreamTarget:
+        """See StreamBackend. Waits up to MAX_WAIT_S for a fetch, then raises UpstreamTimeout."""
+        admission = await self._run(partial(_admit, request))
+        started_at = time.monotonic()
+        not_before = started_at - RECORD_MAX_AGE_S
+        while True:
+            looked_at = time.monotonic()
+            waited_s = looked_at - started_at
+            try:
+                return await self._run(partial(self._find_target, admission, waited_s=waited_s, not_before=not_before))
+            except Suspend as pending:
+                topic = pending.topic
+            if waited_s >= MAX_WAIT_S:
+                raise UpstreamTimeout("The file is not ready yet. Try again later.")
+            await wake_hub().wait(topic, timeout_s=RECHECK_S, since=looked_at)
+            not_before = time.monotonic()
+
+    async def refresh_target(self, target: StreamTarget) -> StreamTarget:
+        """See StreamBackend. Raises Conflict when the fetch was cancelled."""
+        called_at = time.monotonic()
+        return await self._run(partial(self._refreshed, target, not_before=called_at))
+
+    async def still_allowed(self, target: StreamTarget) -> bool:
+        """See StreamBackend. While MongoDB is away, streams that were allowed go on."""
+        try:
+            await self._run(partial(grant_for_prefix, target.key_prefix))
+        except ApiError as error:
+            return error.retryable
+        return True
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        if self._pending >= MAX_PENDING:
+            raise Overloaded(retry_after_s=2)
+        self._pending += 1
+        try:
+            context = contextvars.copy_context()  # the request id, for the log
+            return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, work)
+        except SERVICE_DOWN:
+            raise NotReady(retry_after_s=2) from None
+        finally:
+            self._pending -= 1
+
+    def _find_target(self, admission: Admission, *, waited_s: float, not_before: float) -> StreamTarget:
+        """The target if its bytes can flow. Else starts or joins the fetch and raises Suspend, or the fetch's error."""
+        key, record = self._look_up(admission, waited_s=waited_s, not_before=not_before)
+        target = _target_of(record, admission) if record else None
+        if target is None:
+            state = start_or_join(key, key_prefix=admission.key_prefix, waited_s=waited_s)
+            if state.tier is not Tier.EXTERNAL:
+                target = _target_of(AssetRecord.of(state.asset), admission)
+        if target is None:
+            raise Suspend(f"asset:{key.asset_id}")
+        return target
+
+    def _look_up(
+        self, admission: Admission, *, waited_s: float, not_before: float
+    ) -> tuple[AssetKey, AssetRecord | None]:
+        if admission.asset_id is None:
+            ask = MediaAsk(kind=admission.kind, video_id=admission.video_id, wish=admission.wish)
+            key = resolve_key(ask, waited_s=waited_s)
+            return key, self._records.get(key.asset_id, not_before=not_before)
+        record = self._records.get(admission.asset_id, not_before=not_before)
+        if record is None:
+            raise NotFound("This file is no longer kept. Ask the API for a new link.")
+        if (record.key.kind, record.key.video_id) != (admission.kind, admission.video_id):
+            raise LinkInvalid
+        return record.key, record
+
+    def _refreshed(self, target: StreamTarget, *, not_before: float) -> StreamTarget:
+        record = self._records.get(target.asset_id, not_before=not_before)
+        if record is None:
+            raise NotFound("This file is no longer kept.")
+        if record.failure:
+            raise record.failure
+        if record.state is AssetState.ABSENT:
+            raise Conflict("The fetch of this file was cancelled.")
+        return _make_target(
+            record,
+            size_bytes=record.size_bytes if record.is_finished else _growing_size(record)[1],
+            key_prefix=target.key_prefix,
+            attachment=target.attachment,
+            link_expires_at=target.link_expires_at,
+        )
+
+
+def make_backend() -> MediaStreamBackend:
+    """The backend of this process's stream application."""
+    return MediaStreamBackend(TelegramFiller())
+
+
+def _admit(request: StreamRequest) -> Admission:
+    kind = MediaKind(request.kind)
+    if SIGNATURE_PARAMETER in request.query:
+        return _admit_link(request, kind)
+    grant = _admit_key(request)
+    serializer_class = VideoStreamRequestSerializer if kind is MediaKind.VIDEO else AudioStreamRequestSerializer
+    fields = check_fields(request.query, serializer_class)
+    return Admission(
+        key_prefix=grant.prefix,
+        attachment=fields["download"],
+        kind=kind,
+        video_id=request.video_id,
+        wish=fields["quality"] if kind is MediaKind.VIDEO else fields.get("format"),
+    )
+
+
+def _admit_link(request: StreamRequest, kind: MediaKind) -> Admission:
+    """A link is as good as the key that asked for it. Following it does not count as a request."""
+    link = check_link(request.path, request.query)
+    grant_for_prefix(link.key_prefix)
+    return Admission(
+        key_prefix=link.key_prefix,
+        attachment=link.attachment,
+        kind=kind,
+        video_id=request.video_id,
+        asset_id=link.asset_id,
+        link_expires_at=link.expires_at,
+    )
+
+
+def _admit_key(request: StreamRequest) -> KeyGrant:
+    try:
+        grant = authenticate(extract_key(request.headers, request.query))
+    except ApiError:
+        charge_failure(request.client_address)
+        raise
+    charge(grant)
+    if Scope.MEDIA not in grant.scopes:
+        raise ScopeMissing(f"This API key does not have the scope {Scope.MEDIA.value}.")
+    return grant
+
+
+def _target_of(record: AssetRecord, admission: Admission) -> StreamTarget | None:
+    """The target if bytes can flow: the file is here, is in Telegram, or is arriving in its final form."""
+    can_flow, size_bytes = False, record.size_bytes
+    if record.is_finished:
+        can_flow = record.is_in_telegram or hot_store().is_complete(record.key.asset_id, record.generation)
+    elif record.state is AssetState.FETCHING:
+        can_flow, size_bytes = _growing_size(record)
+    if not can_flow:
+        return None
+    return _make_target(
+        record,
+        size_bytes=size_bytes,
+        key_prefix=admission.key_prefix,
+        attachment=admission.attachment,
+        link_expires_at=admission.link_expires_at,
+    )
+
+
+def _growing_size(record: AssetRecord) -> tuple[bool, int | None]:
+    """Whether a fetch is writing the asset in its final form, and the size, if known by now."""
+    hot_file = hot_store().open(record.key.asset_id, record.generation)
+    if hot_file is None:
+        return False, None
+    try:
+        return hot_file.state in (FileState.GROWING, FileState.FINAL), hot_file.size_bytes
+    finally:
+        hot_file.close()
+
+
+def _make_target(
+    record: AssetRecord,
+    *,
+    size_bytes: int | None,
+    key_prefix: str,
+    attachment: bool,
+    link_expires_at: float | None,
+) -> StreamTarget:
+    return StreamTarget(
+        asset_id=record.key.asset_id,
+        generation=record.generation,
+        size_bytes=size_bytes,
+        mime=record.mime,
+        file_name=file_name(record),
+        attachment=attachment,
+        block_hashes=record.block_hashes,
+        etag=f'"{record.key.asset_id}-{record.generation}"',
+        key_prefix=key_prefix,
+        link_expires_at=link_expires_at,
+    )
+
+
+def file_name(record: AssetRecord) -> str:
+    """The title as a file name: without what file systems or terminals trip over, with the right extension."""
+    title = _NOT_IN_FILE_NAMES.sub(" ", record.title)
+    title = " ".join(title.split())[:FILE_NAME_CHARACTERS].strip(". ")
+    return f"{title or record.key.video_id}.{record.container or 'bin'}"

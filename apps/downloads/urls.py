@@ -1,0 +1,42 @@
+"""The routes of /api/v1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.routers import APIRootView, DefaultRouter
+
+from apps.downloads.views.jobs import JobsViewSet
+from apps.downloads.views.media import AudioViewSet, InfoViewSet, VideoViewSet
+from apps.downloads.views.status import CacheStatsViewSet, StatusViewSet
+
+
+class ApiRoot(APIRootView):
+    """Every route. Add `?api_key=...` to a route's address to try it in the browser."""
+
+    authentication_classes = ()
+    permission_classes = ()
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().get(request, *args, **kwargs)
+
+    def get_view_name(self) -> str:
+        return "ytserver API"
+
+
+class ApiRouter(DefaultRouter):
+    APIRootView = ApiRoot
+    include_format_suffixes = False
+
+
+router = ApiRouter(trailing_slash=False)
+router.register("info", InfoViewSet, basename="info")
+router.register("video", VideoViewSet, basename="video")
+router.register("audio", AudioViewSet, basename="audio")
+router.register("status", StatusViewSet, basename="status")
+router.register("cache/stats", CacheStatsViewSet, basename="cache-stats")
+router.register("jobs", JobsViewSet, basename="jobs")
+
+urlpatterns = router.urls

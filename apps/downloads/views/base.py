@@ -1,0 +1,39 @@
+"""What every route of /api/v1 shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from rest_framework.request import Request
+from rest_framework.serializers import Serializer
+from rest_framework.viewsets import GenericViewSet
+
+from apps.core.trace import note
+from apps.downloads.fields import read_fields
+from apps.downloads.serializers import NoFieldsSerializer
+from apps.keys.documents import Scope
+from apps.keys.drf import HasScope
+
+
+class ApiViewSet(GenericViewSet):
+    """A route: ``serializer_class`` says which fields it takes, ``required_scope`` what a key needs to use it."""
+
+    permission_classes = (HasScope,)
+    required_scope: Scope | None = None
+    serializer_class: type[Serializer] = NoFieldsSerializer
+    pagination_class = None
+    filter_backends = ()
+
+    def fields(self) -> dict[str, Any]:
+        """The checked fields of this request. Raises InvalidParameter."""
+        return read_fields(self.request, self.get_serializer_class())
+
+    def note(self, **facts: Any) -> None:
+        """Tell the event record what this request turned out to be."""
+        note(self.request.META.get("asgi.scope"), **facts)
+
+
+def base_url(request: Request) -> str:
+    """What links begin with: PUBLIC_URL, else the address this request used (its host is one of ALLOWED_HOSTS)."""
+    return settings.ENV.public_url or f"{request.scheme}://{request.get_host()}"

@@ -1,0 +1,88 @@
+"""The fetches that a key has asked for: their state, and cancelling one."""
+
+from __future__ import annotations
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.core.errors import Conflict, NotFound
+from apps.downloads.documents import MediaJob
+from apps.downloads.openapi import KEY_ERRORS, error_responses
+from apps.downloads.selectors import find_job, list_jobs
+from apps.downloads.serializers import (
+    JobAnswerSerializer,
+    JobListAnswerSerializer,
+    NoFieldsSerializer,
+    PageRequestSerializer,
+)
+from apps.downloads.services.answers import job_answer
+from apps.downloads.services.jobs import cancel_job
+from apps.downloads.views.base import ApiViewSet
+from apps.keys.documents import Scope
+
+JOB_ID = OpenApiParameter("id", str, OpenApiParameter.PATH, description="The job's id, from an answer's `job`.")
+JOB_ANSWERS = {200: JobAnswerSerializer, **error_responses("not_found", *KEY_ERRORS)}
+
+
+@extend_schema(tags=["jobs"])
+@extend_schema_view(
+    list=extend_schema(
+        operation_id="jobs",
+        summary="Your jobs, newest first",
+        parameters=[PageRequestSerializer],
+        responses={
+            200: JobListAnswerSerializer,
+            **error_responses("invalid_parameter", *KEY_ERRORS),
+        },
+    ),
+    retrieve=extend_schema(operation_id="job", summary="State of a job", parameters=[JOB_ID], responses=JOB_ANSWERS),
+    destroy=extend_schema(
+        operation_id="job_cancel",
+        summary="Cancel a job",
+        parameters=[JOB_ID],
+        responses={200: JobAnswerSerializer, **error_responses("not_found", "conflict", *KEY_ERRORS)},
+    ),
+)
+class JobsViewSet(ApiViewSet):
+    """Fetches that your key has asked for. Those of other keys cannot be seen.
+
+    Cancelling a job that has ended changes nothing. A fetch that several keys asked for can be cancelled by the first.
+    """
+
+    lookup_value_regex = "[A-Za-z0-9_-]{1,64}"
+
+    def get_serializer_class(self) -> type:
+        return PageRequestSerializer if self.action == "list" else NoFieldsSerializer
+
+    def list(self, request: Request) -> Response:
+        fields = self.fields()
+        page, page_size = fields["page"], fields["page_size"]
+        jobs, total = list_jobs(key_prefix=request.user.prefix, skip=(page - 1) * page_size, limit=page_size)
+        return Response(
+            {
+                "status": True,
+                "page": page,
+                "page_size": page_size,
+                "total": total,
+                "jobs": [job_answer(job) for job in jobs],
+            }
+        )
+
+    def retrieve(self, request: Request, pk: str) -> Response:
+        self.fields()
+        return Response({"status": True, **job_answer(self._own_job(request, pk))})
+
+    def destroy(self, request: Request, pk: str) -> Response:
+        self.fields()
+        job = self._own_job(request, pk)
+        if job.key_prefix != request.user.prefix and Scope.ADMIN not in request.user.scopes:
+            raise Conflict("Another key asked for this fetch first. Only that key can cancel it.")
+        return Response({"status": True, **job_answer(cancel_job(job.id))})
+
+    def _own_job(self, request: Request, job_id: str) -> MediaJob:
+        job = find_job(job_id)
+        grant = request.user
+        if job is None or not ({job.key_prefix, *job.joined_by} & {grant.prefix} or Scope.ADMIN in grant.scopes):
+            raise NotFound("There is no such job.")
+        return job

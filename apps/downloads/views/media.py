@@ -1,0 +1,124 @@
+"""The routes that people come for: metadata, video and audio."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from drf_spectacular.utils import extend_schema, extend_schema_view
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.core.suspend import waited_s
+from apps.downloads.links import parse_video_id
+from apps.downloads.openapi import CONTENT_ERRORS, FIELD_ERRORS, KEY_ERRORS, error_responses
+from apps.downloads.serializers import (
+    AudioRequestSerializer,
+    InfoAnswerSerializer,
+    InfoRequestSerializer,
+    MediaAnswerSerializer,
+    VideoRequestSerializer,
+)
+from apps.downloads.services.answers import info_answer, media_answer
+from apps.downloads.services.cache_stats import count_answer
+from apps.downloads.services.media import MediaAsk, request_media, wait_for_info
+from apps.downloads.views.base import ApiViewSet, base_url
+from apps.keys.documents import Scope
+from apps.telegram_cache.documents import MediaKind
+
+INFO_ANSWERS = {
+    200: InfoAnswerSerializer,
+    **error_responses(*FIELD_ERRORS, *KEY_ERRORS, *CONTENT_ERRORS),
+}
+MEDIA_ANSWERS = {
+    200: MediaAnswerSerializer,
+    **error_responses(*FIELD_ERRORS, *KEY_ERRORS, *CONTENT_ERRORS, "quality_unavailable", "conflict"),
+}
+
+
+@extend_schema(tags=["media"], summary="Metadata of a video", responses=INFO_ANSWERS)
+@extend_schema_view(
+    list=extend_schema(operation_id="info", parameters=[InfoRequestSerializer]),
+    create=extend_schema(operation_id="info_post"),
+)
+class InfoViewSet(ApiViewSet):
+    """Metadata of a video: title, channel, duration, pictures, formats with sizes, subtitles, chapters.
+
+    Nothing is downloaded. The first question about a video asks outside, later ones are answered from the record.
+    """
+
+    serializer_class = InfoRequestSerializer
+    required_scope = Scope.INFO
+
+    def list(self, request: Request) -> Response:
+        return self._answer(request)
+
+    def create(self, request: Request) -> Response:
+        return self._answer(request)
+
+    def _answer(self, request: Request) -> Response:
+        video_id = parse_video_id(self.fields()["url"])
+        self.note(video_id=video_id)
+        info = wait_for_info(video_id, waited_s=waited_s(request))
+        return Response(info_answer(info, response_time_s=waited_s(request)))
+
+
+class MediaViewSet(ApiViewSet):
+    """One kind of media. The answer comes at once, also while the file is still being fetched."""
+
+    required_scope = Scope.MEDIA
+    kind: ClassVar[MediaKind]
+    wish_field: ClassVar[str]
+
+    def list(self, request: Request) -> Response:
+        return self._answer(request)
+
+    def create(self, request: Request) -> Response:
+        return self._answer(request)
+
+    def _answer(self, request: Request) -> Response:
+        fields = self.fields()
+        ask = MediaAsk(kind=self.kind, video_id=parse_video_id(fields["url"]), wish=fields.get(self.wish_field))
+        self.note(video_id=ask.video_id)
+        state = request_media(ask, key_prefix=request.user.prefix, wait_s=fields["wait"], waited_s=waited_s(request))
+        self.note(asset_id=state.asset.id, tier=state.tier.value)
+        count_answer(state)
+        answer = media_answer(
+            state,
+            base_url=base_url(request),
+            key_prefix=request.user.prefix,
+            response_time_s=waited_s(request),
+        )
+        return Response(answer)
+
+
+@extend_schema(tags=["media"], summary="A video file", responses=MEDIA_ANSWERS)
+@extend_schema_view(
+    list=extend_schema(operation_id="video", parameters=[VideoRequestSerializer]),
+    create=extend_schema(operation_id="video_post"),
+)
+class VideoViewSet(MediaViewSet):
+    """A video as MP4, with links to save it and to play it.
+
+    The links work at once: a stream that is opened early waits until the file can be played.
+    Ask again with `wait` to be told when the whole file is there.
+    """
+
+    serializer_class = VideoRequestSerializer
+    kind = MediaKind.VIDEO
+    wish_field = "quality"
+
+
+@extend_schema(tags=["media"], summary="An audio file", responses=MEDIA_ANSWERS)
+@extend_schema_view(
+    list=extend_schema(operation_id="audio", parameters=[AudioRequestSerializer]),
+    create=extend_schema(operation_id="audio_post"),
+)
+class AudioViewSet(MediaViewSet):
+    """The sound of a video as an audio file, with links to save it and to play it.
+
+    The links work at once: m4a and opus play while they are still arriving.
+    """
+
+    serializer_class = AudioRequestSerializer
+    kind = MediaKind.AUDIO
+    wish_field = "format"

@@ -1,0 +1,227 @@
+import re
+
+import pytest
+from drf_spectacular.validation import validate_schema
+
+from apps.core.errors import ERRORS_BY_CODE, UpstreamError
+from apps.downloads.documents import MediaJob
+from apps.downloads.services.claims import claim_asset, commit_failed
+from apps.downloads.services.jobs import finish_job
+from apps.keys.documents import Scope
+from apps.keys.services import create_key
+from tests.downloads.conftest import Api
+from tests.downloads.library import AUDIO, CONTENT, TITLE, VIDEO, VIDEO_ID, known_info, put_hot, put_in_telegram
+
+ROUTES = ["info", "video", "audio", "status", "cache/stats", "jobs"]
+
+
+class TestInfo:
+    def test_gives_everything_that_is_known(self, api):
+        known_info()
+        answer = api.get("info", url=VIDEO_ID).json()
+        assert answer["status"] is True
+        assert (answer["title"], answer["channel"], answer["duration"]) == (TITLE, "Somebody", "3:32")
+        assert (answer["upload_date"], answer["view_count"]) == ("2009-10-25", None)
+        assert (answer["video_qualities"], answer["audio_formats"]) == (["1080p", "720p"], ["m4a", "opus"])
+        assert answer["formats"][0]["size_bytes"] == 1234
+        assert (answer["subtitles"], answer["chapters"]) == ([], [])
+        assert api.post("info", {"url": VIDEO_ID}).json().keys() == answer.keys()
+
+
+class TestStatus:
+    def test_needs_no_key(self, api, client):
+        answer = client.get("/api/v1/status").json()
+        assert (answer["status"], answer["key"]) == (True, None)
+
+    def test_tells_a_key_where_it_stands(self, api):
+        api.get("status")
+        answer = api.get("status").json()["key"]
+        assert (answer["prefix"], answer["limit_per_hour"]) == (api.prefix, 1000)
+        assert (answer["used"], answer["remaining"]) == (2, 998)
+        assert 0 < answer["reset_s"] <= 3610
+        assert api.key[12:] not in str(answer)
+
+    def test_a_wrong_key_is_an_error_also_here(self, api, client):
+        assert client.get("/api/v1/status", {"api_key": "nonsense"}).json()["error"] == "key_invalid"
+
+
+class TestCacheStats:
+    def test_an_empty_cache_is_all_zeros(self, api):
+        answer = api.get("cache/stats").json()
+        assert (answer["total_files"], answer["total_size_bytes"], answer["most_used"]) == (0, 0, [])
+        assert answer["hits"] == {"hot": 0, "telegram": 0, "external": 0, "ratio": None}
+
+    def test_counts_files_sizes_and_answers_by_where_they_came_from(self, api):
+        known_info()
+        put_hot(VIDEO)
+        put_in_telegram(AUDIO)
+        for _ in range(2):
+            api.get("video", url=VIDEO_ID)
+        api.get("audio", url=VIDEO_ID)
+        api.get("audio", url=VIDEO_ID, format="opus")
+        answer = api.get("cache/stats").json()
+        assert (answer["total_files"], answer["total_size_bytes"]) == (2, 2 * len(CONTENT))
+        assert answer["video"] == {"files": 1, "size_bytes": len(CONTENT), "in_telegram": 0}
+        assert answer["audio"] == {"files": 1, "size_bytes": len(CONTENT), "in_telegram": 1}
+        assert answer["hits"] == {"hot": 2, "telegram": 1, "external": 1, "ratio": 0.75}
+
+
+class TestJobs:
+    def job_of(self, api):
+        known_info()
+        return api.get("audio", url=VIDEO_ID).json()["job"]["id"]
+
+    def test_a_job_can_be_read_and_listed_by_its_key(self, api):
+        job_id = self.job_of(api)
+        answer = api.get(f"jobs/{job_id}").json()
+        assert (answer["id"], answer["state"], answer["progress"]) == (job_id, "queued", 0.0)
+        assert (answer["video_id"], answer["file_type"], answer["quality"]) == (VIDEO_ID, "audio", "m4a")
+        assert answer["failure"] is None
+        listed = api.get("jobs").json()
+        assert (listed["total"], listed["page"]) == (1, 1)
+        assert listed["jobs"] == [{name: value for name, value in answer.items() if name != "status"}]
+
+    def test_another_key_does_not_see_it(self, api, other_api):
+        job_id = self.job_of(api)
+        for response in (other_api.get(f"jobs/{job_id}"), other_api.client.delete(f"/api/v1/jobs/{job_id}")):
+            assert (response.status_code, response.json()["error"]) == (404, "not_found")
+        assert other_api.get("jobs").json()["jobs"] == []
+        assert MediaJob.objects.get().active
+
+    def test_another_key_that_asked_for_the_same_sees_it_but_cannot_cancel_it(self, api, other_api):
+        job_id = self.job_of(api)
+        assert self.job_of(other_api) == job_id
+        assert other_api.get(f"jobs/{job_id}").status_code == 200
+        assert other_api.client.delete(f"/api/v1/jobs/{job_id}").json()["error"] == "conflict"
+
+    def test_an_admin_key_sees_and_cancels_every_job(self, api):
+        admin = Api(create_key(name="admin", scopes=(Scope.ADMIN,)).key)
+        job_id = self.job_of(api)
+        assert admin.get(f"jobs/{job_id}").status_code == 200
+        assert admin.client.delete(f"/api/v1/jobs/{job_id}").json()["state"] == "cancelled"
+
+    def test_cancelling_stops_it_and_can_be_repeated(self, api):
+        job_id = self.job_of(api)
+        for _ in range(2):
+            answer = api.client.delete(f"/api/v1/jobs/{job_id}")
+            assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+        assert api.get("audio", url=VIDEO_ID).json()["job"]["id"] != job_id
+
+    def test_a_failed_job_says_why(self, api):
+        job_id = self.job_of(api)
+        error = UpstreamError("It broke.")
+        commit_failed(claim_asset(key=AUDIO, owner="test", lease_s=60), error)
+        finish_job(job_id, error=error)
+        failure = api.get(f"jobs/{job_id}").json()["failure"]
+        assert failure == {"code": "upstream_error", "message": "It broke.", "retryable": True}
+
+    @pytest.mark.parametrize("page", [{"page": 0}, {"page_size": 101}, {"page": "x"}, {"from": 1}])
+    def test_a_wrong_page_is_refused(self, api, page):
+        assert api.get("jobs", **page).json()["error"] == "invalid_parameter"
+
+    def test_pages_follow_each_other_newest_first(self, api):
+        for number in range(5):
+            MediaJob(
+                asset_id=f"{number:024}", video_id=VIDEO_ID, kind="audio", variant="m4a", key_prefix=api.prefix
+            ).save()
+        pages = [api.get("jobs", page=page, page_size=2).json() for page in (1, 2, 3, 4)]
+        assert [len(page["jobs"]) for page in pages] == [2, 2, 1, 0]
+        created = [job["created_at"] for page in pages for job in page["jobs"]]
+        assert created == sorted(created, reverse=True)
+
+    @pytest.mark.parametrize("job_id", ["unknown", "a" * 64, "%00", "..", "a/b", "$gt"])
+    def test_an_unknown_id_is_not_found(self, api, job_id):
+        assert api.get(f"jobs/{job_id}").json()["error"] == "not_found"
+
+
+class TestRouting:
+    @pytest.mark.parametrize(
+        "path", ["/api/v1/nothing", "/api/nothing", "/api/v1/info.json", "/api/v1/info/", "/nothing"]
+    )
+    def test_an_unknown_path_is_a_json_404(self, api, path):
+        response = api.client.get(path)
+        assert (response.status_code, response.json()["error"]) == (404, "not_found")
+
+    @pytest.mark.parametrize("method", ["put", "patch", "delete"])
+    @pytest.mark.parametrize("route", ["info", "video", "audio", "status", "cache/stats"])
+    def test_a_wrong_method_is_refused_and_the_right_ones_are_told(self, api, route, method):
+        response = getattr(api.client, method)(f"/api/v1/{route}")
+        assert (response.status_code, response.json()["error"]) == (405, "method_not_allowed")
+        assert "GET" in response.headers["Allow"]
+
+    def test_head_answers_as_get_without_a_body(self, api):
+        response = api.client.head("/api/v1/cache/stats")
+        assert (response.status_code, response.content) == (200, b"")
+
+    def test_options_describes_a_route(self, api):
+        assert "POST" in api.client.options("/api/v1/video").headers["Allow"]
+
+    def test_the_root_lists_every_route_without_a_key(self, api, client):
+        answer = client.get("/api/v1/", headers={"Accept": "application/json"}).json()
+        assert list(answer) == ROUTES
+        assert answer["info"] == "http://testserver/api/v1/info"
+        assert client.get("/api/v1").headers["Location"] == "/api/v1/"
+
+
+class TestSchemaAndPages:
+    def test_the_schema_is_valid_and_names_routes_errors_and_ways_to_send_a_key(self, api, client):
+        schema = client.get("/api/schema").json()
+        validate_schema(schema)
+        assert {f"/api/v1/{route}" for route in ROUTES} <= schema["paths"].keys()
+        assert len(schema["components"]["securitySchemes"]) == 3
+        for path, operations in schema["paths"].items():
+            for operation in operations.values():
+                codes = {
+                    code
+                    for answer in operation["responses"].values()
+                    for code in re.findall(r"`(\w+)`", answer["description"])
+                }
+                assert codes <= ERRORS_BY_CODE.keys(), path
+
+    def test_the_schema_comes_as_yaml_where_that_is_asked_for(self, api, client):
+        response = client.get("/api/schema", headers={"Accept": "application/yaml"})
+        assert response.content.startswith(b"openapi: 3")
+
+    def test_answers_have_the_fields_that_the_schema_says(self, api, client):
+        known_info()
+        put_in_telegram(AUDIO)
+        schemas = client.get("/api/schema").json()["components"]["schemas"]
+        answers = {
+            "MediaAnswer": api.get("audio", url=VIDEO_ID),
+            "InfoAnswer": api.get("info", url=VIDEO_ID),
+            "StatusAnswer": api.get("status"),
+            "CacheStatsAnswer": api.get("cache/stats"),
+            "JobListAnswer": api.get("jobs"),
+            "Error": api.get("jobs/unknown"),
+        }
+        for name, answer in answers.items():
+            assert set(answer.json()) == set(schemas[name]["properties"]) == set(schemas[name]["required"]), name
+
+    def test_the_docs_page_has_nothing_inline_and_nothing_from_elsewhere(self, api, client):
+        response = client.get("/api/docs")
+        page = response.content.decode()
+        addresses = re.findall(r'(?:src|href|data-schema-url)="([^"]+)"', page)
+        assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+        assert not re.search(r"<style|<script>|\sstyle=|\son\w+=|javascript:", page)
+        assert len(addresses) == 6
+        for address in addresses:
+            file = client.get(address)
+            assert file.status_code == 200, address
+            file.close()
+
+    def test_the_first_page_leads_to_the_docs(self, api, client):
+        assert client.get("/").headers["Location"] == "/api/docs"
+
+    @pytest.mark.parametrize("route", ROUTES)
+    def test_each_route_can_be_browsed(self, api, client, route):
+        known_info()
+        response = client.get(f"/api/v1/{route}", {"api_key": api.key}, headers={"Accept": "text/html"})
+        page = response.content.decode()
+        assert response.headers["Content-Type"].startswith("text/html")
+        assert "ytserver API" in page
+        assert not re.search(r"<style|<script>|\son\w+=", page)
+
+    def test_an_error_can_be_browsed(self, api, client):
+        response = client.get("/api/v1/info", headers={"Accept": "text/html"})
+        assert response.status_code == 401
+        assert "key_missing" in response.content.decode()
