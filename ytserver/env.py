@@ -67,10 +67,19 @@ def _to_json_object(value: Any) -> Any:
 
 
 def _check_http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query or parts.fragment:
+    if not _is_plain_http_url(value):
         raise ValueError("must be an http:// or https:// address without user, query or fragment")
     return value.rstrip("/")
+
+
+def _is_plain_http_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port  # raises for what is no port
+    except ValueError:
+        return False
+    plain = "@" not in parts.netloc and not parts.query and not parts.fragment
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and plain
 
 
 def _from_project_folder(value: Path) -> Path:
@@ -87,7 +96,7 @@ class Env(BaseSettings):
     """Every setting of the server. Frozen: change the environment (or ``.env``) and start again."""
 
     model_config = SettingsConfigDict(
-        env_file=BASE_DIR / ".env", env_file_encoding="utf-8", extra="ignore", frozen=True
+        env_file=BASE_DIR / ".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
     debug: bool = Field(True, description="Development mode: missing secrets are made and kept in VAR_DIR.")
@@ -284,6 +293,8 @@ def load_env() -> Env:
     """The settings of this process. Raises SettingsError: one line a problem, names and rules, never values."""
     try:
         return _with_secrets(Env())
+    except UnicodeDecodeError:
+        raise SettingsError(".env: must be a text file in UTF-8") from None
     except OSError as error:
         raise SettingsError(f"VAR_DIR: secrets cannot be kept there ({error.strerror})") from None
     except ValidationError as error:

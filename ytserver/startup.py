@@ -10,6 +10,7 @@ from apps.core.indexes import ensure_indexes
 from apps.keys.documents import Role, Scope
 from apps.keys.selectors import has_users
 from apps.keys.services import create_key, create_user
+from apps.telegram_cache.services import seed_from_settings
 
 FIRST_ADMIN = "admin"
 FIRST_KEY_NAME = "first key"
@@ -31,6 +32,7 @@ def prepare_database() -> FirstStart | None:
     which the unique index on the username decides.
     """
     ensure_indexes()
+    seed_from_settings()
     if has_users():
         return None
     password = secrets.token_urlsafe(18)

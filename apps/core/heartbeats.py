@@ -17,7 +17,7 @@ def beat(queues: Iterable[str]) -> None:
     """Say for each queue that somebody works on it, for the next LIFE_S seconds. Raises redis.RedisError."""
     with redis_client().pipeline(transaction=False) as pipeline:
         for queue in queues:
-            pipeline.setex(f"{PREFIX}{queue}", LIFE_S, b"1")
+            pipeline.set(f"{PREFIX}{queue}", b"1", ex=LIFE_S)
         pipeline.execute()
 
 

@@ -14,7 +14,7 @@ NOWHERE = "mongodb://127.0.0.1:1/ytserver"  # not configured: every use fails at
 def connect() -> None:
     """Tell MongoEngine where MongoDB is. Does not wait for it: the first use connects, with time limits."""
     mongoengine.connect(
-        db=None,
+        db=DEFAULT_DATABASE,  # what the address names goes first
         host=settings.SERVICES.mongo_uri or NOWHERE,
         connect=False,
         tz_aware=True,

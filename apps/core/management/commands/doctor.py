@@ -1,0 +1,55 @@
+"""``manage.py doctor``: is everything here that the server needs, and what to do if not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from typing import Any
+
+import pymongo.errors
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from apps.core.doctor import Result, all_checks
+from apps.telegram_cache.services.bots import check_all
+
+
+class Command(BaseCommand):
+    help = "Check every dependency and say what to do. The exit code is 1 when something is wrong."
+    requires_system_checks = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        results = []
+        for result in _results():
+            results.append(result)
+            if not options["json"]:
+                advice = f"\n         -> {result.fix}" if result.fix else ""
+                self.stdout.write(f"{'ok      ' if result.ok else 'PROBLEM '} {result.name}: {result.text}{advice}")
+        ok = all(result.ok for result in results)
+        if options["json"]:
+            self.stdout.write(json.dumps({"ok": ok, "checks": [dataclasses.asdict(result) for result in results]}))
+        if not ok:
+            sys.exit(1)
+
+
+def _results() -> Iterator[Result]:
+    for check in all_checks(settings.ENV, settings.SERVICES):
+        yield check()
+    try:
+        findings = check_all()
+    except pymongo.errors.PyMongoError:
+        yield Result(name="Telegram", ok=True, text="not known while MongoDB is not running")
+        return
+    if not findings:
+        yield Result(
+            name="Telegram", ok=True, text="no bots: nothing is kept in Telegram",
+            fix="`manage.py telegram add-bot` and `add-channel`",
+        )  # fmt: skip
+    for finding in findings:
+        yield Result(name="Telegram", ok=finding.ok, text=finding.text, fix=finding.fix)

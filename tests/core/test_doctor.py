@@ -1,0 +1,72 @@
+import json
+from io import StringIO
+from types import SimpleNamespace
+
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from pydantic import SecretStr
+
+from apps.core import doctor
+from apps.core.embedded import free_port
+from apps.core.heartbeats import QUEUES, beat
+from ytserver.env import ServiceUrls
+
+ENV = settings.ENV
+NOT_GIVEN = ENV.model_copy(update={"mongo_uri": SecretStr(""), "redis_url": SecretStr("")})
+NOBODY = ServiceUrls(mongo_uri=f"mongodb://127.0.0.1:{free_port()}/x", redis_url=f"redis://127.0.0.1:{free_port()}/0")
+
+
+class TestDoctor:
+    def test_finds_nothing_wrong_when_everything_runs(self, mongo, redis_server):
+        beat(QUEUES)
+        out = StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(settings, "ENV", ENV.model_copy(update={"public_url": ""}))
+            call_command("doctor", "--json", stdout=out)
+        report = json.loads(out.getvalue())
+        assert report["ok"] is True
+        assert {check["name"] for check in report["checks"]} >= {"MongoDB", "Redis", "ffmpeg", "Node.js", "yt-dlp"}
+
+    def test_ends_with_1_and_says_what_to_do(self, mongo, redis_server):
+        out = StringIO()
+        with pytest.raises(SystemExit) as ended:
+            call_command("doctor", stdout=out)
+        assert ended.value.code == 1
+        assert (
+            "PROBLEM  workers: nobody works on: resolve, fetch, upload, care\n         -> start them" in out.getvalue()
+        )
+
+
+class TestChecks:
+    def test_an_old_python_is_a_problem(self):
+        assert not doctor.check_python((3, 10, 9)).ok
+        assert doctor.check_python((3, 11, 0)).ok
+
+    def test_missing_and_wrong_packages_are_named(self, tmp_path):
+        requirements = tmp_path / "requirements.txt"
+        requirements.write_text(
+            "# a note\ndjango==1.0\nno-such-package==1\nother==1 ; sys_platform == 'none'\n    # via x\n"
+        )
+        result = doctor.check_packages(requirements)
+        assert not result.ok
+        assert "django is 5." in result.text
+        assert "no-such-package is missing" in result.text
+        assert "other" not in result.text
+
+    @pytest.mark.parametrize("check", [doctor.check_mongodb, doctor.check_redis])
+    def test_a_given_server_that_is_silent_is_a_problem_and_an_embedded_one_is_not(self, check):
+        assert not check(ENV, NOBODY).ok
+        assert check(NOT_GIVEN, NOBODY).ok
+        assert "manage.py up" in check(NOT_GIVEN, ServiceUrls()).fix
+
+    def test_a_public_server_in_development_mode_is_a_problem(self):
+        assert not doctor.check_settings(ENV.model_copy(update={"public_url": "https://media.example"})).ok
+
+    def test_a_full_disk_is_a_problem(self, monkeypatch):
+        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
+        assert not doctor.check_disk(ENV).ok
+
+    def test_a_program_that_does_not_run_is_a_problem(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(doctor.imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(tmp_path / "none"))
+        assert "does not run" in doctor.check_ffmpeg().text
