@@ -1,0 +1,158 @@
+"""A real uvicorn around the stream application, and a backend with its own table of assets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import httpx
+import uvicorn
+
+from apps.core.errors import ApiError, KeyInvalid, NotFound
+from apps.core.listener import bind_listener
+from apps.streaming.app import StreamApp
+from apps.streaming.hotstore import HotFile, HotStore
+from apps.streaming.ports import StreamRequest, StreamTarget
+from apps.streaming.timing import StreamTiming
+from tests.streaming.media import ASSET, block_hashes, block_of, wait_until
+
+VIDEO_ID = "dQw4w9WgXcQ"
+QUICK = StreamTiming(stall_s=1.5, first_byte_s=5, client_stall_s=60, refresh_s=0.1, key_check_s=0.1)
+
+
+@dataclass
+class TableFiller:
+    """Blocks "from elsewhere": a table of bytes, with faults."""
+
+    content: dict[str, bytes] = field(default_factory=dict)
+    filled: list[int] = field(default_factory=list)
+    cancelled: list[int] = field(default_factory=list)
+    errors: dict[int, Exception] = field(default_factory=dict)
+    stuck: set[int] = field(default_factory=set)
+    into: HotFile | None = None  # fill this file rather than the one that is asked for
+
+    async def fill(self, target: StreamTarget, hot_file: HotFile, block: int) -> None:
+        await asyncio.sleep(0)
+        if block in self.stuck:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.cancelled.append(block)
+        if block in self.errors:
+            raise self.errors[block]
+        self.filled.append(block)
+        into, self.into = self.into or hot_file, None
+        into.put_block(block, block_of(self.content[target.asset_id], block), sha256=target.block_hashes[block])
+
+
+@dataclass
+class TableBackend:
+    """Who may have what, from tables. The key is the query field ``key``."""
+
+    targets: dict[str, StreamTarget] = field(default_factory=dict)
+    filler: TableFiller = field(default_factory=TableFiller)
+    revoked: set[str] = field(default_factory=set)
+    fetch_errors: dict[str, ApiError] = field(default_factory=dict)
+    refreshed: int = 0
+    checked: int = 0
+
+    def add(
+        self, data: bytes | None, *, size: int | None = None, finished: bool = True, video_id: str = VIDEO_ID
+    ) -> StreamTarget:
+        target = StreamTarget(
+            asset_id=ASSET,
+            generation=1,
+            size_bytes=len(data) if data is not None and finished else size,
+            mime="video/mp4",
+            file_name="Ünïcode title.mp4",
+            attachment=False,
+            block_hashes=block_hashes(data) if data is not None and finished else (),
+            etag=f'"{ASSET}-1"',
+            key_prefix="abcdefgh",
+        )
+        self.targets[video_id] = target
+        if data is not None:
+            self.filler.content[ASSET] = data
+        return target
+
+    async def open_target(self, request: StreamRequest) -> StreamTarget:
+        await asyncio.sleep(0)
+        key = request.query.get("key", "abcdefgh")
+        if key in self.revoked:
+            raise KeyInvalid
+        if request.video_id not in self.targets:
+            raise NotFound
+        target = self.targets[request.video_id]
+        return replace(target, key_prefix=key, attachment=request.query.get("download") == "1")
+
+    async def refresh_target(self, target: StreamTarget) -> StreamTarget:
+        self.refreshed += 1
+        if target.asset_id in self.fetch_errors:
+            raise self.fetch_errors[target.asset_id]
+        return next(each for each in self.targets.values() if each.asset_id == target.asset_id)
+
+    async def still_allowed(self, target: StreamTarget) -> bool:
+        self.checked += 1
+        return target.key_prefix not in self.revoked
+
+
+@dataclass
+class Running:
+    """A server that runs."""
+
+    url: str
+    port: int
+    app: StreamApp
+    backend: TableBackend
+    store: HotStore
+    http: httpx.Client
+
+    @property
+    def video(self) -> str:
+        return f"{self.url}/stream/video/{VIDEO_ID}"
+
+    def wait_until_idle(self) -> None:
+        wait_until(lambda: len(self.app.running) == 0 and len(self.app.followers) == 0, what="the end of all streams")
+
+
+def make_server(app: StreamApp) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(app, loop="uvloop", http="httptools", lifespan="off", log_config=None, access_log=False)
+    )
+
+
+@contextmanager
+def serve(store: HotStore, backend: TableBackend, timing: StreamTiming = QUICK) -> Iterator[Running]:
+    listener = bind_listener("127.0.0.1", 0)
+    app = StreamApp(backend, store, timing)
+    server = make_server(app)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="uvicorn")
+    switch_interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.0002)  # client and server share one interpreter here and hand over at each packet
+    thread.start()
+    try:
+        wait_until(lambda: server.started, what="the server's start")
+        port = listener.getsockname()[1]
+        with httpx.Client(timeout=20, limits=httpx.Limits(max_keepalive_connections=0)) as http:
+            yield Running(f"http://127.0.0.1:{port}", port, app, backend, store, http)
+    finally:
+        sys.setswitchinterval(switch_interval)
+        server.should_exit = server.force_exit = True
+        thread.join(timeout=10)
+        listener.close()
+
+
+def connect_and_pause(port: int, path: str, *, receive_buffer: int = 4096) -> socket.socket:
+    """A client that asks, reads the first bytes of the answer and then takes nothing more."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    client.settimeout(10)
+    client.connect(("127.0.0.1", port))
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+    assert client.recv(16).startswith(b"HTTP/1.1 200")
+    return client
