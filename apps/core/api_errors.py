@@ -8,7 +8,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.core.exceptions import (
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+    TooManyFieldsSent,
+    TooManyFilesSent,
+)
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.http.multipartparser import MultiPartParserError
 from django.utils.html import escape
@@ -45,12 +51,13 @@ SERVICE_DOWN_NAMES = {  # by name: importing these packages costs the web proces
 _BY_DRF_CLASS: tuple[tuple[type[Exception], type[errors.ApiError]], ...] = (
     (drf.NotAuthenticated, errors.KeyMissing),
     (drf.AuthenticationFailed, errors.KeyInvalid),
-    (drf.PermissionDenied, errors.ScopeMissing),
     (drf.NotFound, errors.NotFound),
     (drf.NotAcceptable, errors.NotAcceptable),
     (drf.UnsupportedMediaType, errors.UnsupportedMediaType),
     (drf.Throttled, errors.RateLimited),
     (RequestDataTooBig, errors.TooLarge),
+    (TooManyFieldsSent, errors.TooLarge),
+    (TooManyFilesSent, errors.TooLarge),
     (Http404, errors.NotFound),
     (PermissionDenied, errors.ScopeMissing),
 )
@@ -64,6 +71,8 @@ def to_api_error(error: BaseException) -> errors.ApiError | None:
         return errors.MethodNotAllowed()
     if isinstance(error, drf.ParseError | MultiPartParserError):
         return errors.InvalidParameter("The body cannot be read. Send valid JSON or form fields.")
+    if isinstance(error, drf.PermissionDenied):
+        return errors.ScopeMissing(str(error.detail))
     if isinstance(error, drf.ValidationError):
         return _from_validation(error)
     for theirs, ours in _BY_DRF_CLASS:

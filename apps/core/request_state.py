@@ -7,6 +7,7 @@ REQUEST_ID = "ytserver.request_id"
 BRIDGE = "ytserver.bridge"  # present when the request came through the ASGI bridge
 CHARGED = "ytserver.charged"  # apps.keys.limits.LimitState once the request has been counted
 KEY_PREFIX = "ytserver.key_prefix"
+REFUSED = "ytserver.refused"  # present once the request has been counted as one without a good key
 ASGI_SCOPE = "asgi.scope"  # of the whole request; only behind the bridge
 REPLAYED = (STARTED_AT, REQUEST_ID, CHARGED, KEY_PREFIX)
 """What a suspended request keeps when it runs again."""

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from apps.core.api_errors import WWW_AUTHENTICATE
-from apps.core.errors import ApiError, KeyMissing, RateLimited, ScopeMissing
-from apps.core.request_state import ASGI_SCOPE, CHARGED, KEY_PREFIX
+from apps.core.errors import ApiError, RateLimited
+from apps.core.request_state import ASGI_SCOPE, CHARGED, KEY_PREFIX, REFUSED
 from apps.core.trace import note
 from apps.keys.authentication import KeyGrant, authenticate, extract_key
 from apps.keys.documents import Scope
@@ -37,7 +38,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         try:
             grant = authenticate(raw)
         except ApiError:
-            charge_failure(client_address(django_request))
+            _charge_failure_once(django_request)
             raise
         django_request.META[KEY_PREFIX] = grant.prefix
         note(django_request.META.get(ASGI_SCOPE), key_prefix=grant.prefix)
@@ -55,24 +56,33 @@ class ApiKeyAuthentication(BaseAuthentication):
 
 
 class HasApiKey(BasePermission):
-    """Lets callers with a good key in. Raises KeyMissing, or RateLimited for who keeps asking without one."""
+    """Lets callers with a good key in. Others get ``key_missing``, or ``rate_limited`` when they keep asking.
+
+    Raises REST framework's own exceptions: its browsable pages ask permissions again, and expect those.
+    """
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         if isinstance(request.user, KeyGrant):
             return True
-        charge_failure(client_address(request._request))
-        raise KeyMissing
+        _charge_failure_once(request._request)
+        raise NotAuthenticated
 
 
 class HasScope(HasApiKey):
-    """Lets callers in whose key has the view's ``required_scope`` (an attribute of the view). Raises ScopeMissing."""
+    """Lets callers in whose key has the view's ``required_scope`` (an attribute). Others get ``scope_missing``."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         super().has_permission(request, view)
         required: Any = getattr(view, "required_scope", None)
         if required is not None and str(required) not in request.user.scopes:
-            raise ScopeMissing(f"This API key does not have the scope {Scope(required).value}.")
+            raise PermissionDenied(f"This API key does not have the scope {Scope(required).value}.")
         return True
+
+
+def _charge_failure_once(request: HttpRequest) -> None:
+    if REFUSED not in request.META:
+        request.META[REFUSED] = True
+        charge_failure(client_address(request))
 
 
 def client_address(request: HttpRequest) -> str:

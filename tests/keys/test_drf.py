@@ -7,10 +7,10 @@ from apps.core.wake import publish
 from apps.keys.documents import ApiKey
 from apps.keys.limits import FAILURES_PER_MINUTE
 from apps.keys.services import create_key, revoke_key
-from tests.keys.urls import Waiting
+from tests.urls_for_tests import Waiting
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.urls("tests.keys.urls"), pytest.mark.usefixtures("mongo", "redis_server")]
+pytestmark = [pytest.mark.urls("tests.urls_for_tests"), pytest.mark.usefixtures("mongo", "redis_server")]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from apps.core.errors import Conflict, InvalidParameter
 from apps.keys.documents import Role, User
 from apps.keys.services import check_password, create_user, set_password
 
-pytestmark = [pytest.mark.urls("tests.keys.urls"), pytest.mark.usefixtures("mongo", "redis_server")]
+pytestmark = [pytest.mark.urls("tests.urls_for_tests"), pytest.mark.usefixtures("mongo", "redis_server")]
 PASSWORD = "correct horse battery"
 
 
