@@ -17,6 +17,7 @@ import httpcore
 import httpx
 from django.conf import settings
 
+from apps.core.addresses import IpNetwork, is_allowed_private, is_public, literal_address
 from apps.core.errors import UpstreamError
 
 MAX_REDIRECTS = 5
@@ -31,13 +32,8 @@ STREAM_TIMEOUT = aiohttp.ClientTimeout(
     total=None, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
 )
 
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_V4_COMPATIBLE = ipaddress.IPv6Network("::/96")
 _HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}(%[a-z0-9]{1,16})?", re.IGNORECASE | re.ASCII)
-_MAYBE_IPV4 = re.compile(r"[0-9a-fx.]+", re.IGNORECASE | re.ASCII)
 
 
 class OutboundRefused(UpstreamError):
@@ -46,45 +42,12 @@ class OutboundRefused(UpstreamError):
     default_message = "The outside source named an address that this server does not connect to."
 
 
-def is_public(address: IpAddress) -> bool:
-    """Whether an address lies on the public internet, also when it wraps an IPv4 address (mapped, 6to4, NAT64)."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.teredo is not None or address.is_site_local or address in _V4_COMPATIBLE:
-            return False
-        wrapped = address.ipv4_mapped or address.sixtofour
-        if address in _NAT64:
-            wrapped = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if wrapped is not None:
-            return is_public(wrapped)
-    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
-
-
-def is_allowed_private(address: IpAddress, allow: Iterable[IpNetwork]) -> bool:
-    """Whether the operator lets this very address through, public or not."""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return any(address in network for network in allow if network.version == address.version)
-
-
 def check_address(text: str, *, plain_http: bool = False, allow: Iterable[IpNetwork] | None = None) -> None:
     """Raises OutboundRefused unless a connection to this IP address may be made."""
     address = ipaddress.ip_address(text)
     allow = settings.ENV.outbound_allow if allow is None else allow
     if not is_allowed_private(address, allow) and (plain_http or not is_public(address)):
         raise OutboundRefused
-
-
-def literal_address(host: str) -> str | None:
-    """The IP address that a host *is*, in any spelling a resolver takes (2130706433, 0x7f.1); None for a name."""
-    try:
-        return str(ipaddress.ip_address(host.strip("[]")))
-    except ValueError:
-        if not _MAYBE_IPV4.fullmatch(host):
-            return None
-    try:
-        return socket.inet_ntoa(socket.inet_aton(host))
-    except OSError:
-        return None
 
 
 def check_url(url: str, *, allow: Iterable[IpNetwork] | None = None) -> None:

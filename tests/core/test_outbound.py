@@ -17,13 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.core import outbound
+from apps.core.addresses import is_public, literal_address
 from apps.core.outbound import (
     OutboundRefused,
     check_url,
     guarded_aiohttp_session,
     guarded_httpx_client,
-    is_public,
-    literal_address,
 )
 from tests.standins.server import StandIn
 

@@ -19,8 +19,8 @@ from apps.core.errors import (
     VideoUnavailable,
 )
 from apps.downloads.providers.base import Format, VideoInfo
+from apps.downloads.providers.text import clean_text
 
-MAX_TITLE_CHARS = 500
 MAX_KEY_CHARS = 4096
 MAX_FORMATS = 100
 MAX_HEIGHT = 8640
@@ -112,12 +112,6 @@ def read_info(opened: dict[str, Any], video_id: str) -> SaveTubeInfo:
         heights=_numbers(opened.get("video_formats"), "quality", "height", limit=MAX_HEIGHT),
         audio_kbps=(DEFAULT_AUDIO_KBPS,) if rates is None else rates,
     )
-
-
-def clean_text(text: str) -> str:
-    """One line without control characters, of a bounded length."""
-    visible = "".join(char if char.isprintable() else " " for char in text[: 4 * MAX_TITLE_CHARS])
-    return " ".join(visible.split())[:MAX_TITLE_CHARS]
 
 
 def _numbers(entries: object, *names: str, limit: int) -> tuple[int, ...] | None:

@@ -1,0 +1,231 @@
+"""The sources in their order: the first that can, does; a failing one is skipped for a while."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TypeVar
+
+import structlog
+from django.conf import settings
+
+from apps.core.errors import (
+    AgeRestricted,
+    ApiError,
+    BotCheck,
+    DrmProtected,
+    GeoBlocked,
+    LiveNotSupported,
+    NotReady,
+    QualityUnavailable,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+    VideoPrivate,
+    VideoUnavailable,
+)
+from apps.downloads.providers.base import FetchPlan, MediaProvider, VideoInfo
+from apps.downloads.providers.breaker import CircuitBreaker
+from apps.telegram_cache.documents import AssetKey
+
+CONTENT_ERRORS = (VideoUnavailable, VideoPrivate, AgeRestricted, GeoBlocked, LiveNotSupported, DrmProtected)
+UPSTREAM_ERRORS = (UpstreamError, UpstreamUnreachable, UpstreamTimeout, BotCheck)
+_MOST_TELLING_FIRST = ("bot_check", "upstream_timeout", "upstream_error", "upstream_unreachable")
+_SHARE_OF_TIME = 0.6  # what one source may use of the time that is left, while another one follows
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderFailure:
+    """Why one source could not do it. ``skipped``: it was not asked, because it kept failing before."""
+
+    provider: str
+    error: ApiError
+    skipped: bool = False
+
+    def as_document(self) -> dict[str, str]:
+        """As it is kept on a job (``provider_errors``)."""
+        return {"provider": self.provider, "code": self.error.code, "message": self.error.message}
+
+
+@dataclass(kw_only=True)
+class _Member:
+    provider: MediaProvider
+    breaker: CircuitBreaker
+    last_error: ApiError = field(default_factory=UpstreamError)
+
+
+class PlanOffer:
+    """One source's plan for an asset. Say what became of it: ``succeeded()``, or ``failed(error)`` and go on."""
+
+    def __init__(self, chain: ProviderChain, member: _Member, plan: FetchPlan, failures: list[ProviderFailure]) -> None:
+        self._chain = chain
+        self._member = member
+        self._failures = failures
+        self.plan = plan
+
+    def renew(self, *, timeout_s: float) -> FetchPlan:
+        """The same source's plan with new addresses (the last ones were refused). Raises as MediaProvider.plan does."""
+        self.plan = self._chain.ask(
+            self._member,
+            lambda: self._member.provider.plan(self.plan.key, timeout_s=timeout_s, fresh=True),
+            is_all=False,
+        )
+        return self.plan
+
+    def succeeded(self) -> None:
+        self._member.breaker.record_success()
+
+    def failed(self, error: ApiError) -> None:
+        """The bytes could not be had. Counts against the source only when the error is an upstream one."""
+        self._failures.append(ProviderFailure(provider=self.plan.provider, error=error))
+        if isinstance(error, UPSTREAM_ERRORS):
+            self._chain.note_failure(self._member, error)
+
+
+class PlanOffers:
+    """Iterates over the offers, one source at a time, asked only when its turn comes.
+
+    When nobody is left the iteration raises: QualityUnavailable when no source has the variant, else the most
+    telling failure. A content error is raised at once. ``failures`` says who failed why, so far.
+    """
+
+    def __init__(self, chain: ProviderChain, key: AssetKey, *, timeout_s: float) -> None:
+        self.failures: list[ProviderFailure] = []
+        self._offers = self._make(chain, key, timeout_s)
+
+    def __iter__(self) -> Iterator[PlanOffer]:
+        return self._offers
+
+    def _make(self, chain: ProviderChain, key: AssetKey, timeout_s: float) -> Iterator[PlanOffer]:
+        for member in chain.members_to_try(self.failures):
+            try:
+                plan = chain.ask(member, lambda: member.provider.plan(key, timeout_s=timeout_s), is_all=False)  # noqa: B023 - called at once
+            except (*UPSTREAM_ERRORS, QualityUnavailable) as error:
+                self.failures.append(ProviderFailure(provider=member.provider.name, error=error))
+                continue
+            yield PlanOffer(chain, member, plan, self.failures)
+        raise most_telling(self.failures)
+
+
+class ProviderChain:
+    """All configured sources. Thread-safe; one a process, so that the circuit breakers have a memory."""
+
+    def __init__(self, providers: Sequence[MediaProvider], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._members = [_Member(provider=provider, breaker=CircuitBreaker(clock=clock)) for provider in providers]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(member.provider.name for member in self._members)
+
+    def resolve(self, video_id: str, *, timeout_s: float) -> VideoInfo:
+        """Metadata from the first source that answers, within ``timeout_s`` in all.
+
+        Raises a content error as soon as one source gives it, else the most telling failure of all sources.
+        """
+        deadline = self._clock() + timeout_s
+        failures: list[ProviderFailure] = []
+        for member in self.members_to_try(failures):
+            left_s = deadline - self._clock()
+            if left_s <= 0:
+                failures.append(ProviderFailure(provider=member.provider.name, error=UpstreamTimeout()))
+                break
+            share_s = left_s if member is self._members[-1] else left_s * _SHARE_OF_TIME
+            try:
+                return self.ask(member, lambda: member.provider.resolve(video_id, timeout_s=share_s))  # noqa: B023 - called at once
+            except (*UPSTREAM_ERRORS, QualityUnavailable) as error:
+                failures.append(ProviderFailure(provider=member.provider.name, error=error))
+        raise most_telling(failures)
+
+    def plans(self, key: AssetKey, *, timeout_s: float) -> PlanOffers:
+        """Plans for an asset, source by source; ``timeout_s`` bounds each source's planning."""
+        return PlanOffers(self, key, timeout_s=timeout_s)
+
+    def members_to_try(self, failures: list[ProviderFailure]) -> Iterator[_Member]:
+        """The sources in order; one that keeps failing is put down as a failure instead, unless none is left."""
+        nobody_is_well = all(member.breaker.is_open for member in self._members)
+        for member in self._members:
+            if member.breaker.may_try(even_during_pause=nobody_is_well):
+                yield member
+            else:
+                failures.append(ProviderFailure(provider=member.provider.name, error=member.last_error, skipped=True))
+
+    def ask(self, member: _Member, question: Callable[[], T], *, is_all: bool = True) -> T:
+        """Call a source, and tell its breaker how it went. Raises what MediaProvider documents, nothing else.
+
+        ``is_all`` False: more is to come, so an answer alone does not yet show that the source is well.
+        """
+        try:
+            answer = question()
+        except UPSTREAM_ERRORS as error:
+            self.note_failure(member, error)
+            raise
+        except (*CONTENT_ERRORS, QualityUnavailable):
+            member.breaker.record_success()  # it works; the video is what is wrong
+            raise
+        except Exception as error:  # a fault in one source's code must not take the next one's turn
+            log.exception("provider_fault", provider=member.provider.name)
+            mapped = UpstreamError()
+            self.note_failure(member, mapped)
+            raise mapped from error
+        if is_all:
+            member.breaker.record_success()
+        return answer
+
+    def note_failure(self, member: _Member, error: ApiError) -> None:
+        member.last_error = error
+        was_open = member.breaker.is_open
+        member.breaker.record_failure()
+        log.warning("provider_failed", provider=member.provider.name, code=error.code)
+        if member.breaker.is_open and not was_open:
+            log.warning("provider_paused", provider=member.provider.name, pause_s=member.breaker.pause_left_s)
+
+    def close(self) -> None:
+        """Let go of connections and child processes."""
+        for member in self._members:
+            close = getattr(member.provider, "close", None)
+            if close is not None:
+                close()
+
+
+def most_telling(failures: Sequence[ProviderFailure]) -> ApiError:
+    """The one error to show for all: QualityUnavailable only when every source said so."""
+    if not failures:
+        return NotReady("No source of media is configured. Set SAVETUBE_KEY, or add ytdlp to PROVIDERS.")
+    upstream = [failure.error for failure in failures if not isinstance(failure.error, QualityUnavailable)]
+    if not upstream:
+        return failures[0].error
+    rank = {code: number for number, code in enumerate(_MOST_TELLING_FIRST)}
+    return min(upstream, key=lambda error: rank.get(error.code, -1))
+
+
+def make_providers() -> list[MediaProvider]:
+    """The sources that PROVIDERS names and that are configured, in order."""
+    from apps.downloads.providers.savetube import SaveTubeProvider
+    from apps.downloads.providers.ytdlp import YtDlpProvider
+
+    env = settings.ENV
+    made: list[MediaProvider] = []
+    for name in env.providers:
+        if name == "savetube" and env.savetube_key.get_secret_value():
+            made.append(
+                SaveTubeProvider(
+                    base_url=env.savetube_url,
+                    key_hex=env.savetube_key.get_secret_value(),
+                    cdn_suffixes=env.savetube_cdn_suffixes,
+                )
+            )
+        elif name == "ytdlp":
+            made.append(YtDlpProvider(options=env.ytdlp_options))
+    return made
+
+
+@cache
+def provider_chain() -> ProviderChain:
+    """The chain that the settings describe; the same one for the life of the process."""
+    return ProviderChain(make_providers())

@@ -1,0 +1,160 @@
+"""The process in which yt-dlp runs: one JSON line in, one out. A hostile page can hang or crash only this.
+
+Started by ``ytdlp_pool`` as ``python -m``; imports nothing of Django. The first line in holds the options, each
+further one asks for a video. Whatever yt-dlp prints goes nowhere.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+import json
+import os
+import queue
+import resource
+import signal
+import sys
+import threading
+from typing import Any
+
+from apps.core.addresses import IpNetwork, is_allowed_private, is_public
+
+PR_SET_PDEATHSIG = 1
+MAX_FILE_BYTES = 64 * 1024 * 1024  # of what yt-dlp keeps in its cache folder
+MAX_FORMATS = 400
+MAX_LISTED = 300
+MAX_TEXT_CHARS = 20_000
+MAX_WARNINGS = 20
+TOP_FIELDS = (
+    "id", "title", "description", "duration", "thumbnail", "uploader", "channel", "uploader_id", "channel_id",
+    "upload_date", "view_count", "live_status", "is_live", "chapters",
+)  # fmt: skip
+FORMAT_FIELDS = (
+    "format_id", "url", "protocol", "ext", "container", "width", "height", "fps", "vcodec", "acodec", "abr", "tbr",
+    "filesize", "filesize_approx", "has_drm", "format_note", "language_preference", "dynamic_range", "http_headers",
+)  # fmt: skip
+
+
+class _Quiet:
+    """yt-dlp's logger: keeps the warnings of one extraction (a 429 is only said there), prints nothing."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def debug(self, _message: str) -> None: ...
+
+    def info(self, _message: str) -> None: ...
+
+    def warning(self, message: str) -> None:
+        if len(self.warnings) < MAX_WARNINGS:
+            self.warnings.append(message[:500])
+
+    def error(self, message: str) -> None: ...
+
+
+def _kill_own_group(*_: Any) -> None:
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    signal.signal(signal.SIGTERM, _kill_own_group)  # takes Node along
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent_pid:
+        _kill_own_group()
+
+
+def _limit_resources(memory_bytes: int) -> None:
+    """RLIMIT_DATA, not RLIMIT_AS: Node reserves far more address space than it uses."""
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _guard_connections(allow: tuple[IpNetwork, ...]) -> None:
+    """Every connection of this process is to a public address or one of ``allow``, whatever a page says."""
+
+    def check(event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "socket.connect" or not isinstance(arguments[1], tuple):
+            return
+        address = ipaddress.ip_address(arguments[1][0])
+        if not is_public(address) and not is_allowed_private(address, allow):
+            raise PermissionError("refused to connect to a private address")
+
+    sys.addaudithook(check)
+
+
+def _read_lines(lines: queue.Queue[bytes]) -> None:
+    """Runs in a thread, so that the end of the parent is noticed also while yt-dlp is busy."""
+    for line in sys.stdin.buffer:
+        lines.put(line)
+    _kill_own_group()
+
+
+def _listed(tracks: Any) -> dict[str, str]:
+    found = {}
+    for language, entries in list((tracks or {}).items())[:MAX_LISTED]:
+        found[str(language)[:40]] = str((entries[0] if entries else {}).get("name") or "")[:200]
+    return found
+
+
+def reduce_info(info: dict[str, Any]) -> dict[str, Any]:
+    """The part of yt-dlp's answer that the provider reads, bounded."""
+    reduced = {name: info.get(name) for name in TOP_FIELDS}
+    for name, value in reduced.items():
+        if isinstance(value, str):
+            reduced[name] = value[:MAX_TEXT_CHARS]
+    reduced["chapters"] = (info.get("chapters") or [])[:MAX_LISTED]
+    formats = (info.get("formats") or [])[:MAX_FORMATS]
+    reduced["formats"] = [
+        {name: entry.get(name) for name in FORMAT_FIELDS if entry.get(name) is not None}
+        for entry in formats
+        if not entry.get("fragments")
+    ]
+    reduced["thumbnails"] = [entry.get("url") for entry in (info.get("thumbnails") or [])[-20:]]
+    reduced["subtitles"] = _listed(info.get("subtitles"))
+    reduced["automatic_captions"] = _listed(info.get("automatic_captions"))
+    return reduced
+
+
+def _extract(ydl: Any, logger: _Quiet, video_id: str) -> dict[str, Any]:
+    logger.warnings.clear()
+    try:
+        info = ydl.extract_info(f"https://www.youtube.com/watch?v={video_id}", download=False, ie_key="Youtube")
+        return {"info": reduce_info(ydl.sanitize_info(info))}
+    except Exception as error:  # noqa: BLE001 - yt-dlp raises anything; the parent maps it by its text
+        cause = getattr(error, "exc_info", None)
+        kind = type(cause[1] if cause and cause[1] else error).__name__
+        return {"failure": {"kind": kind, "text": str(error)[:4000], "warnings": logger.warnings}}
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    _die_with_parent(int(sys.argv[1]))
+    config = json.loads(sys.stdin.buffer.readline())
+    _limit_resources(config["memory_bytes"])
+    if not config["options"].get("proxy"):
+        _guard_connections(tuple(ipaddress.ip_network(text) for text in config["allow"]))
+    lines: queue.Queue[bytes] = queue.Queue(maxsize=8)
+    threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
+
+    def answer(what: dict[str, Any]) -> None:
+        answers.write(json.dumps(what, default=str).encode() + b"\n")
+
+    import yt_dlp  # after the limits; takes about half a second
+
+    logger = _Quiet()
+    try:
+        ydl = yt_dlp.YoutubeDL({**config["options"], "logger": logger})
+    except Exception as error:  # noqa: BLE001 - whatever an option of YTDLP_OPTIONS makes it raise
+        answer({"broken": f"{type(error).__name__}: {error}"[:500]})
+        return
+    answer({"ready": True})
+    while True:
+        answer(_extract(ydl, logger, json.loads(lines.get())["video_id"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""yt-dlp's failures in our words: the one table, from its texts (shared facts: ytdlp.md)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import structlog
+
+from apps.core.errors import (
+    AgeRestricted,
+    ApiError,
+    BotCheck,
+    DrmProtected,
+    GeoBlocked,
+    LiveNotSupported,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+    VideoPrivate,
+    VideoUnavailable,
+)
+
+MAX_UNKNOWN_REMEMBERED = 200
+RATE_LIMITED_RETRY_AFTER_S = 60.0
+
+_TABLE: tuple[tuple[re.Pattern[str], type[ApiError]], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), error)
+    for pattern, error in (
+        (r"not a bot", BotCheck),
+        (r"current session has been rate-limited|HTTP Error 429|Too Many Requests", UpstreamError),
+        (r"confirm your age|age-restricted|inappropriate for some users", AgeRestricted),
+        (r"private video|this video is private", VideoPrivate),
+        (r"members-only|join this channel|members on level|exclusive members", VideoPrivate),
+        (
+            r"(available|blocked|block it) (it )?in your (country|location|region)|not available from your location",
+            GeoBlocked,
+        ),
+        (r"blocked it in your country|available in your country", GeoBlocked),
+        (
+            r"premieres? (in|will begin)|premieres? shortly|live event will begin|live event has ended|is offline",
+            LiveNotSupported,
+        ),
+        (r"live stream recording is not available|scheduled", LiveNotSupported),
+        (r"\bDRM\b", DrmProtected),
+        (r"requires payment|requires purchase|rent or buy", VideoPrivate),
+        (r"video unavailable|video is unavailable|has been removed|account associated.*terminated", VideoUnavailable),
+        (r"video is no longer available|video is not available|incomplete youtube id|does not exist", VideoUnavailable),
+        (r"timed out|timeout", UpstreamTimeout),
+        (
+            r"connection refused|name or service not known|failed to resolve|name resolution|no route to host|"
+            r"network is unreachable|unable to connect to proxy|certificate verify failed|connection reset",
+            UpstreamUnreachable,
+        ),
+        (r"failed to extract any player response|HTTP Error [45]\d\d|requested format is not available", UpstreamError),
+    )
+)
+_unknown_seen: set[str] = set()
+log = structlog.get_logger(__name__)
+
+
+def map_failure(failure: Any) -> ApiError:
+    """The error for a child's ``failure``. One that the table lacks is an UpstreamError, logged once for each text."""
+    kind, text, warnings = _parts(failure)
+    if kind == "GeoRestrictedError":
+        return GeoBlocked()
+    for pattern, error in _TABLE:
+        if pattern.search(text):
+            return error(retry_after_s=RATE_LIMITED_RETRY_AFTER_S if _says_rate_limited(text, warnings) else None)
+    key = re.sub(r"[A-Za-z0-9_-]{11}:|\d+", "", text)[:200]
+    if key not in _unknown_seen and len(_unknown_seen) < MAX_UNKNOWN_REMEMBERED:
+        _unknown_seen.add(key)
+        log.warning("ytdlp_unknown_failure", kind=kind, text=text[:500])
+    return UpstreamError()
+
+
+def spoils_session(answer: dict[str, Any]) -> bool:
+    """Whether YouTube has taken against this process's session, so that a fresh one should go on."""
+    if "failure" not in answer:
+        return False
+    _kind, text, warnings = _parts(answer["failure"])
+    return "not a bot" in text or _says_rate_limited(text, warnings)
+
+
+def _says_rate_limited(text: str, warnings: str) -> bool:
+    return "rate-limited" in text or "429" in text or "429" in warnings
+
+
+def _parts(failure: Any) -> tuple[str, str, str]:
+    failure = failure if isinstance(failure, dict) else {}
+    warnings = failure.get("warnings")
+    text = str(failure.get("text", "")).replace("\u2019", "'")
+    return str(failure.get("kind", "")), text, " ".join(map(str, warnings)) if isinstance(warnings, list) else ""

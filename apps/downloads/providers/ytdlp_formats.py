@@ -1,0 +1,246 @@
+"""Which of yt-dlp's formats make which variant. Pure functions over one extraction answer."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from apps.core.errors import QualityUnavailable, UpstreamError
+from apps.core.outbound import check_url
+from apps.downloads.providers.base import Chapter, FetchPlan, Finish, Format, RemoteFile, SubtitleTrack, VideoInfo
+from apps.downloads.providers.text import clean_text
+from apps.downloads.quality import variant_height
+from apps.telegram_cache.documents import AssetKey
+
+GOOGLEVIDEO_CHUNK_BYTES = 10 * 1024 * 1024  # as yt-dlp does: one long answer is throttled
+MAX_URL_CHARS = 8192
+MAX_HEIGHT = 8640
+_VIDEO_CODECS = ("avc1", "h264", "av01", "vp9", "vp09")  # best first: what plays everywhere
+_LABEL = re.compile(r"(?:^|[ ,])(\d{3,4})p\d{0,3}\b", re.ASCII)
+_HEADERS_SENT = ("User-Agent", "Accept", "Accept-Language", "Referer", "Origin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transport:
+    """How the operator has yt-dlp connect; the fetch engine does the same."""
+
+    proxy: str | None = None
+    verify_tls: bool = True
+
+
+def usable_formats(info: dict[str, Any]) -> list[dict[str, Any]]:
+    """The formats that are one file over http or https, without DRM."""
+    formats = info.get("formats")
+    return [entry for entry in formats if _is_usable(entry)] if isinstance(formats, list) else []
+
+
+def _is_usable(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and entry.get("protocol") in {"http", "https"}
+        and isinstance(entry.get("url"), str)
+        and not entry.get("has_drm")
+        and (_codec(entry, "vcodec") or _codec(entry, "acodec")) is not None
+    )
+
+
+def is_drm_protected(info: dict[str, Any]) -> bool:
+    formats = info.get("formats")
+    return bool(formats) and isinstance(formats, list) and all(entry.get("has_drm") for entry in formats)
+
+
+def height_of(entry: dict[str, Any]) -> int | None:
+    """The height by which people name a format: YouTube's own label, else the shorter side (upright videos)."""
+    label = _LABEL.search(str(entry.get("format_note") or ""))
+    if label:
+        return int(label[1])
+    sides = [_whole(entry.get(side)) for side in ("width", "height")]
+    known = [side for side in sides if side]
+    return min(known) if sides[1] and min(known) <= MAX_HEIGHT else None
+
+
+def make_video_info(info: dict[str, Any], video_id: str) -> VideoInfo:
+    """Raises UpstreamError when the answer is about another video, or has no title."""
+    title = clean_text(str(info.get("title") or ""))
+    if info.get("id") != video_id or not title:
+        raise UpstreamError
+    formats = usable_formats(info)
+    audio = [entry for entry in formats if _kind(entry) == "audio"]
+    heights = {height_of(entry) for entry in formats if _kind(entry) != "audio"} - {None}
+    offered = [name for name, container in (("m4a", "m4a"), ("opus", "webm")) if _best_audio(audio, container)]
+    return VideoInfo(
+        video_id=video_id,
+        provider="ytdlp",
+        title=title,
+        uploader=_text(info, "channel") or _text(info, "uploader"),
+        uploader_id=_text(info, "channel_id") or _text(info, "uploader_id"),
+        description=_text(info, "description"),
+        duration_s=_number(info.get("duration")),
+        thumbnail=_text(info, "thumbnail"),
+        thumbnails=tuple(url for url in info.get("thumbnails") or () if isinstance(url, str)),
+        upload_date=_text(info, "upload_date"),
+        view_count=_whole(info.get("view_count")),
+        formats=tuple(_as_format(entry) for entry in formats),
+        subtitles=_subtitles(info),
+        chapters=_chapters(info),
+        video_heights=tuple(sorted((height for height in heights if height), reverse=True)),
+        audio_formats=(*offered, *(("mp3",) if any(_codec(entry, "acodec") for entry in formats) else ())),
+    )
+
+
+def make_plan(info: dict[str, Any], key: AssetKey, transport: Transport) -> FetchPlan:
+    """Which files make the variant. Raises QualityUnavailable when this answer has none that do."""
+    formats = usable_formats(info)
+    if key.kind == "video":
+        chosen, finish = _choose_video(formats, variant_height(key.variant))
+        container, mime = "mp4", "video/mp4"
+    else:
+        chosen, finish, container, mime = _choose_audio(formats, key.variant)
+    return FetchPlan(
+        key=key,
+        provider="ytdlp",
+        files=tuple(_as_file(entry, transport) for entry in chosen),
+        finish=finish,
+        container=container,
+        mime=mime,
+        title=clean_text(str(info.get("title") or "")),
+        uploader=_text(info, "channel") or _text(info, "uploader"),
+        duration_s=_number(info.get("duration")),
+        thumbnail=_text(info, "thumbnail"),
+    )
+
+
+def _choose_video(formats: list[dict[str, Any]], height: int | None) -> tuple[list[dict[str, Any]], Finish]:
+    at_height = [entry for entry in formats if height is not None and height_of(entry) == height]
+    video = max((e for e in at_height if _kind(e) == "video"), key=_video_rank, default=None)
+    muxed = max((e for e in at_height if _kind(e) == "muxed"), key=_video_rank, default=None)
+    audio = _best_audio(formats, "m4a") or _best_audio(formats, "webm")
+    if video is not None and audio is not None:
+        return [video, audio], "mux"
+    if muxed is not None:
+        return [muxed], "remux"
+    if video is not None and not any(_codec(entry, "acodec") for entry in formats):
+        return [video], "remux"  # a silent video
+    raise QualityUnavailable
+
+
+def _choose_audio(formats: list[dict[str, Any]], variant: str) -> tuple[list[dict[str, Any]], Finish, str, str]:
+    m4a, opus = _best_audio(formats, "m4a"), _best_audio(formats, "webm")
+    if variant == "m4a" and m4a is not None:
+        return [m4a], "direct", "m4a", "audio/mp4"
+    if variant == "opus" and opus is not None:
+        return [opus], "direct", "webm", "audio/webm"
+    if variant == "mp3":
+        with_sound = [entry for entry in formats if _codec(entry, "acodec")]
+        best = m4a or opus or max(with_sound, key=_audio_rank, default=None)
+        if best is not None:
+            return [best], "mp3", "mp3", "audio/mpeg"
+    raise QualityUnavailable
+
+
+def _best_audio(formats: list[dict[str, Any]], container: str) -> dict[str, Any] | None:
+    extensions = {"m4a": {"m4a", "mp4"}, "webm": {"webm"}}[container]
+    fitting = [entry for entry in formats if _kind(entry) == "audio" and entry.get("ext") in extensions]
+    if container == "webm":
+        fitting = [entry for entry in fitting if (_codec(entry, "acodec") or "").startswith("opus")]
+    return max(fitting, key=_audio_rank, default=None)
+
+
+def _audio_rank(entry: dict[str, Any]) -> tuple[float, ...]:
+    """The original language, not the compressed loudness (DRC), then the bitrate."""
+    is_drc = "drc" in str(entry.get("format_id", "")).lower()
+    bitrate = _number(entry.get("abr")) or _number(entry.get("tbr")) or 0.0
+    return _number(entry.get("language_preference")) or 0.0, -float(is_drc), bitrate
+
+
+def _video_rank(entry: dict[str, Any]) -> tuple[float, ...]:
+    codec = _codec(entry, "vcodec") or ""
+    places = [place for place, name in enumerate(_VIDEO_CODECS) if codec.startswith(name)]
+    family = min(places, default=len(_VIDEO_CODECS))
+    is_hdr = str(entry.get("dynamic_range") or "SDR") != "SDR"
+    return -float(is_hdr), -float(family), _number(entry.get("fps")) or 0.0, _number(entry.get("tbr")) or 0.0
+
+
+def _as_file(entry: dict[str, Any], transport: Transport) -> RemoteFile:
+    url = str(entry["url"])
+    if len(url) > MAX_URL_CHARS:
+        raise UpstreamError
+    check_url(url)
+    host = urlsplit(url).hostname or ""
+    exact = _whole(entry.get("filesize"))
+    headers = entry.get("http_headers")
+    return RemoteFile(
+        url=url,
+        source_id=f"ytdlp:{entry.get('format_id')}",
+        headers={name: str(headers[name]) for name in _HEADERS_SENT if name in headers}
+        if isinstance(headers, dict)
+        else {},
+        size_bytes=exact or _whole(entry.get("filesize_approx")),
+        size_is_exact=exact is not None,
+        proxy=transport.proxy,
+        verify_tls=transport.verify_tls,
+        chunk_bytes=GOOGLEVIDEO_CHUNK_BYTES if f".{host}".endswith(".googlevideo.com") else None,
+    )
+
+
+def _as_format(entry: dict[str, Any]) -> Format:
+    exact = _whole(entry.get("filesize"))
+    return Format(
+        format_id=str(entry.get("format_id")),
+        kind=_kind(entry),
+        container=str(entry.get("ext") or ""),
+        height=None if _kind(entry) == "audio" else height_of(entry),
+        fps=_number(entry.get("fps")),
+        video_codec=_codec(entry, "vcodec"),
+        audio_codec=_codec(entry, "acodec"),
+        bitrate_kbps=_number(entry.get("tbr")),
+        size_bytes=exact or _whole(entry.get("filesize_approx")),
+        size_is_estimate=exact is None,
+    )
+
+
+def _kind(entry: dict[str, Any]) -> Any:
+    video, audio = _codec(entry, "vcodec"), _codec(entry, "acodec")
+    return "audio" if video is None else "muxed" if audio is not None else "video"
+
+
+def _codec(entry: dict[str, Any], name: str) -> str | None:
+    codec = entry.get(name)
+    return codec if isinstance(codec, str) and codec not in {"none", ""} else None
+
+
+def _text(info: dict[str, Any], name: str) -> str:
+    value = info.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else None
+
+
+def _whole(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number >= 0 else None
+
+
+def _subtitles(info: dict[str, Any]) -> tuple[SubtitleTrack, ...]:
+    tracks = []
+    for field, automatic in (("subtitles", False), ("automatic_captions", True)):
+        for language, name in (info.get(field) or {}).items():
+            if language != "live_chat":
+                tracks.append(SubtitleTrack(language=language, name=str(name), automatic=automatic))
+    return tuple(tracks)
+
+
+def _chapters(info: dict[str, Any]) -> tuple[Chapter, ...]:
+    found = []
+    for entry in info.get("chapters") or ():
+        start = _number(entry.get("start_time"))
+        if start is not None:
+            title = clean_text(str(entry.get("title") or ""))
+            found.append(Chapter(title=title, start_s=start, end_s=_number(entry.get("end_time"))))
+    return tuple(found)
