@@ -20,6 +20,7 @@ from apps.core.errors import (
     NotFound,
     NotReady,
     Overloaded,
+    RateLimited,
     ScopeMissing,
     UpstreamTimeout,
 )
@@ -31,7 +32,7 @@ from apps.downloads.services.media import MediaAsk, Tier, hot_store, resolve_key
 from apps.downloads.stream_records import AssetRecord, RecordCache
 from apps.keys.authentication import KeyGrant, authenticate, extract_key, grant_for_prefix
 from apps.keys.documents import Scope
-from apps.keys.limits import charge, charge_failure
+from apps.keys.limits import charge, charge_failure, limit_headers
 from apps.streaming.hotstore import FileState
 from apps.streaming.links import SIGNATURE_PARAMETER, check_link
 from apps.streaming.ports import BlockFiller, StreamBackend, StreamRequest, StreamTarget
@@ -68,8 +69,12 @@ class MediaStreamBackend(StreamBackend):
     def __init__(self, filler: BlockFiller) -> None:
         self.filler = filler
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="stream-backend")
-        self._pending = 0
+        self.pending = 0
         self._records = RecordCache()
+
+    def close(self) -> None:
+        """Give the threads back. What still waits in them is dropped."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def open_target(self, request: StreamRequest) -> StreamTarget:
         """See StreamBackend. Waits up to MAX_WAIT_S for a fetch, then raises UpstreamTimeout."""
@@ -102,16 +107,16 @@ class MediaStreamBackend(StreamBackend):
         return True
 
     async def _run(self, work: Callable[[], Result]) -> Result:
-        if self._pending >= MAX_PENDING:
+        if self.pending >= MAX_PENDING:
             raise Overloaded(retry_after_s=2)
-        self._pending += 1
+        self.pending += 1
         try:
             context = contextvars.copy_context()  # the request id, for the log
             return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, work)
         except SERVICE_DOWN:
             raise NotReady(retry_after_s=2) from None
         finally:
-            self._pending -= 1
+            self.pending -= 1
 
     def _find_target(self, admission: Admission, *, waited_s: float, not_before: float) -> StreamTarget:
         """The target if its bytes can flow. Else starts or joins the fetch and raises Suspend, or the fetch's error."""
@@ -197,7 +202,11 @@ def _admit_key(request: StreamRequest) -> KeyGrant:
     except ApiError:
         charge_failure(request.client_address)
         raise
-    charge(grant)
+    try:
+        charge(grant)
+    except RateLimited as error:
+        error.headers.update(limit_headers(error.limit_state))
+        raise
     if Scope.MEDIA not in grant.scopes:
         raise ScopeMissing(f"This API key does not have the scope {Scope.MEDIA.value}.")
     return grant

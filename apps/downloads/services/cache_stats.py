@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
+
+from redis.exceptions import RedisError
 
 from apps.core.redis import redis_client
 from apps.downloads.services.media import MediaState, Tier
 from apps.telegram_cache.selectors import cache_totals
 from apps.telegram_cache.services import touch_asset
+
+logger = logging.getLogger(__name__)
 
 TIER_COUNTS = "yt:tiers"
 MOST_USED = 10
@@ -15,7 +20,10 @@ MOST_USED = 10
 
 def count_answer(state: MediaState) -> None:
     """Count one media answer: by where its bytes come from, and as a use of the asset (eviction goes by that)."""
-    redis_client().hincrby(TIER_COUNTS, state.tier.value, 1)
+    try:
+        redis_client().hincrby(TIER_COUNTS, state.tier.value, 1)
+    except RedisError as error:  # an answer is worth more than its count
+        logger.warning("an answer was not counted: %s", type(error).__name__)
     touch_asset(state.asset.id)
 
 

@@ -1,0 +1,361 @@
+import asyncio
+import dataclasses
+import time
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from apps.core.errors import (
+    Conflict,
+    InvalidParameter,
+    KeyDisabled,
+    KeyInvalid,
+    KeyMissing,
+    LinkExpired,
+    LinkInvalid,
+    NotFound,
+    QualityUnavailable,
+    RateLimited,
+    ScopeMissing,
+    UpstreamError,
+    UpstreamTimeout,
+    VideoPrivate,
+)
+from apps.core.wake import wake_hub
+from apps.downloads import stream_backend, stream_records
+from apps.downloads.documents import MediaJob
+from apps.downloads.services.claims import claim_asset, commit_failed, ensure_asset
+from apps.downloads.services.info import record_info_error
+from apps.downloads.services.jobs import cancel_job, finish_job
+from apps.downloads.stream_backend import MediaStreamBackend
+from apps.downloads.stream_records import AssetRecord
+from apps.keys.services import create_key, revoke_key
+from apps.streaming.links import sign_link
+from apps.streaming.ports import StreamRequest
+from apps.telegram_cache.documents import Asset
+from tests.downloads.library import (
+    AUDIO,
+    CONTENT,
+    VIDEO,
+    VIDEO_ID,
+    adopt_hot,
+    begin_fetch,
+    finish_fetch,
+    known_info,
+    lose_hot,
+    put_hot,
+    put_in_telegram,
+)
+from tests.waiting import wait_until
+
+SAFE_TITLE = "A song “live”"
+
+
+@pytest.fixture
+async def backend(api):
+    backend = MediaStreamBackend(filler=None)
+    yield backend
+    await wake_hub().aclose()
+    backend.close()
+
+
+def by_link(api, key=AUDIO, *, ttl_s=600, attachment=False, **changes):
+    path = f"/stream/{key.kind}/{key.video_id}"
+    link = sign_link(
+        path=path,
+        asset_id=key.asset_id,
+        key_prefix=api.prefix,
+        expires_at=int(time.time()) + ttl_s,
+        attachment=attachment,
+    )
+    request = StreamRequest(
+        kind=key.kind.value,
+        video_id=key.video_id,
+        path=path,
+        query=dict(parse_qsl(urlsplit(link).query)),
+        headers={},
+        client_address="127.0.0.1",
+        method="GET",
+    )
+    return dataclasses.replace(request, **changes)
+
+
+def by_key(api, key=AUDIO, *, query=None, headers=None, **changes):
+    headers = {"x-api-key": api.key} if headers is None else headers
+    return by_link(api, key, query=query or {}, headers=headers, **changes)
+
+
+async def until(condition):
+    await asyncio.to_thread(wait_until, condition)
+
+
+class TestALink:
+    async def test_opens_a_hot_file_at_once(self, api, backend):
+        asset = put_hot(AUDIO)
+        target = await backend.open_target(by_link(api))
+        assert (target.asset_id, target.generation, target.size_bytes) == (AUDIO.asset_id, 1, len(CONTENT))
+        assert (target.mime, target.file_name) == ("audio/mp4", f"{SAFE_TITLE}.m4a")
+        assert target.block_hashes == tuple(asset.block_hashes)
+        assert len(target.block_hashes) == 2
+        assert target.etag == f'"{AUDIO.asset_id}-1"'
+        assert (target.key_prefix, target.attachment) == (api.prefix, False)
+        assert target.link_expires_at > time.time()
+
+    async def test_opens_a_file_that_is_only_in_telegram(self, api, backend):
+        put_in_telegram(AUDIO)
+        target = await backend.open_target(by_link(api, attachment=True))
+        assert (target.size_bytes, len(target.block_hashes), target.attachment) == (len(CONTENT), 2, True)
+
+    async def test_does_not_count_as_a_request(self, api, backend):
+        put_hot(AUDIO)
+        await backend.open_target(by_link(api))
+        assert api.get("status").json()["key"]["used"] == 1
+
+    async def test_that_was_changed_is_invalid(self, api, backend):
+        put_hot(AUDIO)
+        good = by_link(api)
+        for name, value in {
+            "asset": VIDEO.asset_id,
+            "expires": "99999999999",
+            "download": "1",
+            "sig": "A" * 43,
+        }.items():
+            with pytest.raises(LinkInvalid):
+                await backend.open_target(dataclasses.replace(good, query={**good.query, name: value}))
+        with pytest.raises(LinkInvalid):
+            await backend.open_target(dataclasses.replace(good, path=f"/stream/video/{VIDEO_ID}", kind="video"))
+
+    async def test_for_another_video_s_asset_is_invalid(self, api, backend):
+        put_hot(AUDIO)
+        path = "/stream/audio/aaaaaaaaaaa"
+        link = sign_link(path=path, asset_id=AUDIO.asset_id, key_prefix=api.prefix, expires_at=2**33, attachment=False)
+        query = dict(parse_qsl(urlsplit(link).query))
+        with pytest.raises(LinkInvalid):
+            await backend.open_target(by_link(api, path=path, video_id="aaaaaaaaaaa", query=query))
+
+    async def test_that_is_too_old_has_expired(self, api, backend):
+        with pytest.raises(LinkExpired):
+            await backend.open_target(by_link(api, ttl_s=-1))
+
+    async def test_ends_with_its_key(self, api, backend):
+        put_hot(AUDIO)
+        target = await backend.open_target(by_link(api))
+        assert await backend.still_allowed(target)
+        revoke_key(api.prefix)
+        with pytest.raises(KeyDisabled):
+            await backend.open_target(by_link(api))
+        assert not await backend.still_allowed(target)
+
+    async def test_to_nothing_is_not_found(self, api, backend):
+        with pytest.raises(NotFound):
+            await backend.open_target(by_link(api))
+
+    async def test_whose_file_is_lost_starts_a_fetch_and_waits_for_it(self, api, backend):
+        known_info()
+        lose_hot(put_hot(AUDIO))
+        opening = asyncio.create_task(backend.open_target(by_link(api)))
+        await until(MediaJob.objects.first)
+        await asyncio.to_thread(lambda: finish_fetch(*begin_fetch(AUDIO), CONTENT))
+        target = await asyncio.wait_for(opening, 10)
+        assert (target.generation, target.etag) == (2, f'"{AUDIO.asset_id}-2"')
+
+    async def test_of_a_failed_asset_gives_the_stored_error(self, api, backend):
+        known_info()
+        ensure_asset(AUDIO)
+        commit_failed(claim_asset(key=AUDIO, owner="test", lease_s=60), VideoPrivate("Gone private."))
+        with pytest.raises(VideoPrivate, match="Gone private"):
+            await backend.open_target(by_link(api))
+        assert MediaJob.objects.count() == 0
+
+
+class TestAKey:
+    @pytest.mark.parametrize("way", ["x-api-key", "authorization", "query"])
+    async def test_may_be_sent_in_each_way_and_counts_as_a_request(self, api, backend, way):
+        put_hot(AUDIO)
+        query, headers = {"format": "m4a"}, {}
+        if way == "query":
+            query["api_key"] = api.key
+        else:
+            headers[way] = f"Bearer {api.key}" if way == "authorization" else api.key
+        target = await backend.open_target(by_key(api, query=query, headers=headers))
+        assert (target.asset_id, target.link_expires_at) == (AUDIO.asset_id, None)
+        assert api.get("status").json()["key"]["used"] == 2
+
+    async def test_chooses_the_quality_as_the_api_does(self, api, backend):
+        put_hot(VIDEO)
+        known_info()
+        for quality in ("best", "1080", "4320p"):
+            target = await backend.open_target(by_key(api, VIDEO, query={"quality": quality, "download": "1"}))
+            assert (target.asset_id, target.attachment) == (VIDEO.asset_id, True)
+        with pytest.raises(QualityUnavailable):
+            await backend.open_target(by_key(api, VIDEO, query={"quality": "144"}))
+
+    async def test_that_is_missing_wrong_or_without_scope_is_refused(self, api, backend):
+        with pytest.raises(KeyMissing):
+            await backend.open_target(by_key(api, headers={}))
+        with pytest.raises(KeyInvalid):
+            await backend.open_target(by_key(api, headers={"x-api-key": "yt_nonsense"}))
+        info_only = create_key(name="info only", scopes=("info",)).key
+        with pytest.raises(ScopeMissing):
+            await backend.open_target(by_key(api, headers={"x-api-key": info_only}))
+
+    async def test_is_limited_and_told_so(self, api, backend):
+        put_hot(AUDIO)
+        small = create_key(name="small", limit_per_hour=1).key
+        request = by_key(api, query={"format": "m4a"}, headers={"x-api-key": small})
+        await backend.open_target(request)
+        with pytest.raises(RateLimited) as caught:
+            await backend.open_target(request)
+        assert caught.value.headers["RateLimit-Remaining"] == "0"
+
+    @pytest.mark.parametrize("query", [{"quality": "worst"}, {"colour": "red"}, {"format": "webm"}, {"download": "x"}])
+    async def test_with_a_wrong_parameter_is_refused(self, api, backend, query):
+        with pytest.raises(InvalidParameter):
+            await backend.open_target(by_key(api, VIDEO, query=query))
+
+
+class TestWaitingForAFetch:
+    async def test_a_file_that_arrives_in_its_final_form_opens_while_it_grows(self, api, backend):
+        known_info()
+        opening = asyncio.create_task(backend.open_target(by_key(api)))
+        await until(MediaJob.objects.first)
+        claim, writer = await asyncio.to_thread(begin_fetch, AUDIO, CONTENT[:1000], size_bytes=len(CONTENT))
+        target = await asyncio.wait_for(opening, 10)
+        assert (target.size_bytes, target.block_hashes, target.mime) == (len(CONTENT), (), "audio/mp4")
+        await asyncio.to_thread(finish_fetch, claim, writer, CONTENT)
+        refreshed = await backend.refresh_target(target)
+        assert (refreshed.size_bytes, len(refreshed.block_hashes)) == (len(CONTENT), 2)
+        assert dataclasses.replace(refreshed, block_hashes=()) == target
+
+    async def test_a_file_whose_size_nobody_knows_opens_without_one(self, api, backend):
+        ensure_asset(AUDIO)
+        _, writer = begin_fetch(AUDIO, CONTENT[:1000])
+        target = await backend.open_target(by_link(api))
+        assert target.size_bytes is None
+        writer.close()
+
+    async def test_a_file_that_must_be_put_together_opens_when_it_is_ready(self, api, backend):
+        known_info()
+        opening = asyncio.create_task(backend.open_target(by_key(api, VIDEO)))
+        await until(MediaJob.objects.first)
+        claim = await asyncio.to_thread(lambda: claim_asset(key=VIDEO, owner="test", lease_s=60))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(opening), 0.3)
+        await asyncio.to_thread(adopt_hot, claim, CONTENT)
+        target = await asyncio.wait_for(opening, 10)
+        assert (target.size_bytes, len(target.block_hashes)) == (len(CONTENT), 2)
+
+    async def test_a_fetch_that_fails_gives_its_error_to_everybody_who_waits(self, api, backend):
+        known_info()
+        openings = [asyncio.create_task(backend.open_target(by_key(api))) for _ in range(20)]
+        await until(MediaJob.objects.first)
+        error = UpstreamError("It broke.")
+        await asyncio.to_thread(lambda: commit_failed(claim_asset(key=AUDIO, owner="test", lease_s=60), error))
+        await asyncio.to_thread(lambda: finish_job(MediaJob.objects.get().id, error=error))
+        results = await asyncio.gather(*openings, return_exceptions=True)
+        assert {(type(result), result.message) for result in results} == {(UpstreamError, "It broke.")}
+        assert MediaJob.objects.count() == 1
+
+    async def test_a_fetch_that_is_cancelled_is_not_started_again(self, api, backend):
+        known_info()
+        opening = asyncio.create_task(backend.open_target(by_key(api)))
+        await until(MediaJob.objects.first)
+        await asyncio.to_thread(lambda: cancel_job(MediaJob.objects.get().id))
+        with pytest.raises(Conflict):
+            await asyncio.wait_for(opening, 10)
+        assert MediaJob.objects.count() == 1
+
+    async def test_two_hundred_at_once_make_one_job(self, api, backend):
+        known_info()
+        openings = [asyncio.create_task(backend.open_target(by_key(api))) for _ in range(200)]
+        await until(MediaJob.objects.first)
+        await asyncio.to_thread(put_hot, AUDIO)
+        targets = await asyncio.wait_for(asyncio.gather(*openings), 30)
+        assert len({target.etag for target in targets}) == 1
+        assert MediaJob.objects.count() == 1
+
+    async def test_a_content_error_of_the_video_ends_it(self, api, backend):
+        record_info_error(VIDEO_ID, VideoPrivate())
+        with pytest.raises(VideoPrivate):
+            await backend.open_target(by_key(api))
+
+    async def test_waiting_has_an_end(self, api, backend, monkeypatch):
+        known_info()
+        monkeypatch.setattr(stream_backend, "MAX_WAIT_S", 0.2)
+        with pytest.raises(UpstreamTimeout):
+            await asyncio.wait_for(backend.open_target(by_key(api)), 10)
+
+    async def test_a_client_that_leaves_frees_its_place(self, api, backend):
+        known_info()
+        opening = asyncio.create_task(backend.open_target(by_key(api)))
+        await until(MediaJob.objects.first)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert backend.pending == 0
+
+
+class TestARunningStream:
+    async def test_ends_with_the_error_of_its_fetch(self, api, backend):
+        ensure_asset(AUDIO)
+        claim, writer = begin_fetch(AUDIO, CONTENT[:1000])
+        target = await backend.open_target(by_link(api))
+        commit_failed(claim, UpstreamError("Cut off."))
+        writer.close()
+        with pytest.raises(UpstreamError, match="Cut off"):
+            await backend.refresh_target(target)
+
+    async def test_ends_when_its_asset_is_gone(self, api, backend):
+        put_hot(AUDIO)
+        target = await backend.open_target(by_link(api))
+        Asset.objects.delete()
+        with pytest.raises(NotFound):
+            await backend.refresh_target(target)
+
+    async def test_goes_on_while_mongodb_is_away(self, api, backend, monkeypatch):
+        from pymongo.errors import ServerSelectionTimeoutError
+
+        put_hot(AUDIO)
+        target = await backend.open_target(by_link(api))
+
+        def away(prefix):
+            raise ServerSelectionTimeoutError
+
+        monkeypatch.setattr(stream_backend, "grant_for_prefix", away)
+        assert await backend.still_allowed(target)
+
+
+class TestAskingMongodb:
+    async def test_a_player_s_many_ranges_do_not_each_ask(self, api, backend, monkeypatch):
+        put_hot(AUDIO)
+        reads = []
+
+        def counted(asset_id):
+            reads.append(asset_id)
+            return Asset.objects(id=asset_id).first()
+
+        monkeypatch.setattr(stream_records, "find_asset", counted)
+        started = time.monotonic()
+        for _ in range(50):
+            await backend.open_target(by_link(api))
+        assert len(reads) <= 1 + int(time.monotonic() - started)
+
+
+class TestFileName:
+    @pytest.mark.parametrize(
+        ("title", "name"),
+        [
+            ("A song", "A song.m4a"),
+            ("", f"{VIDEO_ID}.m4a"),
+            ("../../etc/passwd", "etc passwd.m4a"),
+            ('a/b\\c:d*e?f"g<h>i|j', "a b c d e f g h i j.m4a"),
+            ("line\r\nSet-Cookie: x=1", "line Set-Cookie x=1.m4a"),
+            ("Ünïcode 音楽 🎵", "Ünïcode 音楽 🎵.m4a"),
+            ("\u202egpj.exe", "gpj.exe.m4a"),
+            ("x" * 300, "x" * 120 + ".m4a"),
+            ("...", f"{VIDEO_ID}.m4a"),
+        ],
+    )
+    def test_is_the_title_without_what_trips_anything_over(self, title, name):
+        asset = Asset(id=AUDIO.asset_id, video_id=VIDEO_ID, kind="audio", variant="m4a", title=title, container="m4a")
+        assert stream_backend.file_name(AssetRecord.of(asset)) == name
