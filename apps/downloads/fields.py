@@ -24,7 +24,7 @@ def read_fields(request: Request, serializer_class: type[Serializer]) -> dict[st
     """
     given = dict(_single_values(request.query_params))
     if request.method == "POST":
-        given.update(_single_values(_body(request)))
+        given.update(_single_values(request.data))
     return check_fields(given, serializer_class)
 
 
@@ -39,13 +39,6 @@ def check_fields(given: Mapping[str, Any], serializer_class: type[Serializer]) -
         name, problems = next(iter(serializer.errors.items()))
         raise InvalidParameter(f"{name}: {_first_text(problems)}", parameter=name)
     return dict(serializer.validated_data)
-
-
-def _body(request: Request) -> Any:
-    try:
-        return request.data
-    except RecursionError:
-        raise InvalidParameter("The JSON is nested too deeply.") from None
 
 
 def _single_values(source: Any) -> Iterator[tuple[str, Any]]:

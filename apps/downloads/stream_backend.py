@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -32,7 +32,7 @@ from apps.downloads.services.media import MediaAsk, Tier, hot_store, resolve_key
 from apps.downloads.stream_records import AssetRecord, RecordCache
 from apps.keys.authentication import KeyGrant, authenticate, extract_key, grant_for_prefix
 from apps.keys.documents import Scope
-from apps.keys.limits import charge, charge_failure, limit_headers
+from apps.keys.limits import LimitState, charge, charge_failure, limit_headers
 from apps.streaming.hotstore import FileState
 from apps.streaming.links import SIGNATURE_PARAMETER, check_link
 from apps.streaming.ports import BlockFiller, StreamBackend, StreamRequest, StreamTarget
@@ -61,6 +61,7 @@ class Admission:
     asset_id: str | None = None
     wish: str | None = None
     link_expires_at: float | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class MediaStreamBackend(StreamBackend):
@@ -152,12 +153,12 @@ class MediaStreamBackend(StreamBackend):
             raise record.failure
         if record.state is AssetState.ABSENT:
             raise Conflict("The fetch of this file was cancelled.")
-        return _make_target(
-            record,
+        return replace(
+            target,
+            generation=record.generation,
             size_bytes=record.size_bytes if record.is_finished else _growing_size(record)[1],
-            key_prefix=target.key_prefix,
-            attachment=target.attachment,
-            link_expires_at=target.link_expires_at,
+            block_hashes=record.block_hashes,
+            etag=_etag(record),
         )
 
 
@@ -170,7 +171,7 @@ def _admit(request: StreamRequest) -> Admission:
     kind = MediaKind(request.kind)
     if SIGNATURE_PARAMETER in request.query:
         return _admit_link(request, kind)
-    grant = _admit_key(request)
+    grant, limit = _admit_key(request)
     serializer_class = VideoStreamRequestSerializer if kind is MediaKind.VIDEO else AudioStreamRequestSerializer
     fields = check_fields(request.query, serializer_class)
     return Admission(
@@ -179,6 +180,7 @@ def _admit(request: StreamRequest) -> Admission:
         kind=kind,
         video_id=request.video_id,
         wish=fields["quality"] if kind is MediaKind.VIDEO else fields.get("format"),
+        headers=tuple(limit_headers(limit).items()),
     )
 
 
@@ -196,20 +198,20 @@ def _admit_link(request: StreamRequest, kind: MediaKind) -> Admission:
     )
 
 
-def _admit_key(request: StreamRequest) -> KeyGrant:
+def _admit_key(request: StreamRequest) -> tuple[KeyGrant, LimitState]:
     try:
         grant = authenticate(extract_key(request.headers, request.query))
     except ApiError:
         charge_failure(request.client_address)
         raise
     try:
-        charge(grant)
+        limit = charge(grant)
     except RateLimited as error:
         error.headers.update(limit_headers(error.limit_state))
         raise
     if Scope.MEDIA not in grant.scopes:
         raise ScopeMissing(f"This API key does not have the scope {Scope.MEDIA.value}.")
-    return grant
+    return grant, limit
 
 
 def _target_of(record: AssetRecord, admission: Admission) -> StreamTarget | None:
@@ -221,13 +223,7 @@ def _target_of(record: AssetRecord, admission: Admission) -> StreamTarget | None
         can_flow, size_bytes = _growing_size(record)
     if not can_flow:
         return None
-    return _make_target(
-        record,
-        size_bytes=size_bytes,
-        key_prefix=admission.key_prefix,
-        attachment=admission.attachment,
-        link_expires_at=admission.link_expires_at,
-    )
+    return _make_target(record, admission, size_bytes=size_bytes)
 
 
 def _growing_size(record: AssetRecord) -> tuple[bool, int | None]:
@@ -241,26 +237,24 @@ def _growing_size(record: AssetRecord) -> tuple[bool, int | None]:
         hot_file.close()
 
 
-def _make_target(
-    record: AssetRecord,
-    *,
-    size_bytes: int | None,
-    key_prefix: str,
-    attachment: bool,
-    link_expires_at: float | None,
-) -> StreamTarget:
+def _make_target(record: AssetRecord, admission: Admission, *, size_bytes: int | None) -> StreamTarget:
     return StreamTarget(
         asset_id=record.key.asset_id,
         generation=record.generation,
         size_bytes=size_bytes,
         mime=record.mime,
         file_name=file_name(record),
-        attachment=attachment,
+        attachment=admission.attachment,
         block_hashes=record.block_hashes,
-        etag=f'"{record.key.asset_id}-{record.generation}"',
-        key_prefix=key_prefix,
-        link_expires_at=link_expires_at,
+        etag=_etag(record),
+        key_prefix=admission.key_prefix,
+        link_expires_at=admission.link_expires_at,
+        headers=admission.headers,
     )
+
+
+def _etag(record: AssetRecord) -> str:
+    return f'"{record.key.asset_id}-{record.generation}"'
 
 
 def file_name(record: AssetRecord) -> str:

@@ -150,13 +150,14 @@ class _Answer:
         target = self.target
         if target is None:
             raise ValueError("there is no target yet")
-        return stream_headers(
+        own = stream_headers(
             mime=target.mime,
             etag=target.etag,
             title=target.file_name,
             attachment=target.attachment,
             request_id=self.request_id,
         )
+        return [*own, *((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in target.headers)]
 
     async def begin(self, status: int, headers: RawHeaders) -> None:
         self.status = status

@@ -37,6 +37,7 @@ class StreamTarget:
     etag: str  # strong, with quotes
     key_prefix: str
     link_expires_at: float | None = None  # UNIX seconds
+    headers: tuple[tuple[str, str], ...] = ()  # sent along with every answer, such as where the key's limit stands
 
 
 class BlockFiller(Protocol):

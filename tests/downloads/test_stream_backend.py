@@ -179,6 +179,7 @@ class TestAKey:
             headers[way] = f"Bearer {api.key}" if way == "authorization" else api.key
         target = await backend.open_target(by_key(api, query=query, headers=headers))
         assert (target.asset_id, target.link_expires_at) == (AUDIO.asset_id, None)
+        assert dict(target.headers)["RateLimit-Remaining"] == "999"
         assert api.get("status").json()["key"]["used"] == 2
 
     async def test_chooses_the_quality_as_the_api_does(self, api, backend):

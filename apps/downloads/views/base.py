@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.serializers import Serializer
 from rest_framework.viewsets import GenericViewSet
 
+from apps.core.request_state import ASGI_SCOPE
 from apps.core.trace import note
 from apps.downloads.fields import read_fields
 from apps.downloads.serializers import NoFieldsSerializer
@@ -31,7 +32,7 @@ class ApiViewSet(GenericViewSet):
 
     def note(self, **facts: Any) -> None:
         """Tell the event record what this request turned out to be."""
-        note(self.request.META.get("asgi.scope"), **facts)
+        note(self.request.META.get(ASGI_SCOPE), **facts)
 
 
 def base_url(request: Request) -> str:
