@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +84,17 @@ class BotFiles:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TelegramUncertain(f"{method}: no answer ({type(error).__name__})") from None
 
-    async def read_file(self, token: str, file_path: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+    async def read_file(self, token: str, file_path: str, *, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """The bytes of a file, in pieces of any size, from ``offset`` on (0 unless ``reads_local_files``).
 
         Raises FileLinkGone (ask getFile again), TelegramRefused, TelegramUncertain (cut, slow, 5xx).
         """
         source = self._read_local(file_path, offset) if self.reads_local_files else self._read_link(token, file_path)
-        async for piece in source:
-            yield piece
+        async with aclosing(source) as pieces:
+            async for piece in pieces:
+                yield piece
 
-    async def _read_link(self, token: str, file_path: str) -> AsyncIterator[bytes]:
+    async def _read_link(self, token: str, file_path: str) -> AsyncGenerator[bytes, None]:
         url = f"{self._file_url}/bot{token}/{file_path}"
         try:
             async with self._open_session().get(url, timeout=_FILE_LIMITS, allow_redirects=False) as response:
@@ -104,7 +106,7 @@ class BotFiles:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TelegramUncertain(f"the file link broke off ({type(error).__name__})") from None
 
-    async def _read_local(self, file_path: str, offset: int) -> AsyncIterator[bytes]:
+    async def _read_local(self, file_path: str, offset: int) -> AsyncGenerator[bytes, None]:
         path = await asyncio.to_thread(self.locate, file_path)
         while True:
             piece = await asyncio.to_thread(_pread, path, offset)

@@ -220,3 +220,32 @@ def queue_next_upload(*, again_after_s: float) -> str | None:
 
 def mark_queued(asset_id: str) -> None:
     _collection().update_one({"_id": asset_id}, {"$set": {"upload_queued_at": datetime.now(UTC)}})
+
+
+def mark_part_bad(asset_id: str, *, generation: int, index: int, reason: str) -> bool:
+    """A stored part cannot be read back. The asset is to be uploaded again (if the bytes are still somewhere)."""
+    done = _collection().update_one(
+        {
+            "_id": asset_id,
+            "parts_generation": generation,
+            "state": {"$in": [AssetState.CACHED.value, *_UPLOADABLE]},
+            "parts": {"$elemMatch": {"index": index, "state": PartState.STORED.value}},
+        },
+        {
+            "$set": {
+                "parts.$.state": PartState.BAD.value,
+                "parts.$.bad_reason": reason,
+                "state": AssetState.READY.value,
+                "updated_at": datetime.now(UTC),
+            }
+        },
+    )
+    return bool(done.modified_count)
+
+
+def set_file_id(asset_id: str, *, index: int, file_unique_id: str, bot_id: str, file_id: str) -> None:
+    """A bot's own file_id of a part, if the part is still that file."""
+    _collection().update_one(
+        {"_id": asset_id, "parts": {"$elemMatch": {"index": index, "file_unique_id": file_unique_id}}},
+        {"$set": {f"parts.$.file_ids.{bot_id}": file_id}},
+    )

@@ -1,0 +1,107 @@
+"""Reads one part through one bot: its file_id (made by forwarding if need be), its link, its bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TypeVar
+
+import structlog
+
+from apps.telegram_cache.clients.bot_files import BotFiles
+from apps.telegram_cache.clients.errors import FileIdInvalid, FileLinkGone, MessageNotFound, TelegramError
+from apps.telegram_cache.documents import Part
+from apps.telegram_cache.roster import Bot, roster
+from apps.telegram_cache.services import upload_records as records
+
+log = structlog.get_logger(__name__)
+Value = TypeVar("Value")
+LINK_LIFE_S = 50 * 60  # Bot API: a file link is valid for at least an hour
+MAX_KEPT = 20_000
+
+
+class PartSource:
+    """Knows the file links and file_ids of this process. One event loop only."""
+
+    def __init__(self, files: BotFiles) -> None:
+        self.files = files
+        self._paths: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
+        self._file_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
+
+    def knows_link(self, bot: Bot, part: Part) -> bool:
+        """Whether the bytes can be asked for without calling a method."""
+        path, expires_at = self._paths.get((bot.bot_id, part.file_unique_id), ("", 0.0))
+        return bool(path) and expires_at > time.monotonic()
+
+    def has_file_id(self, bot: Bot, part: Part) -> bool:
+        return bot.bot_id in part.file_ids or (bot.bot_id, part.file_unique_id) in self._file_ids
+
+    async def stream(self, bot: Bot, *, asset_id: str, part: Part, offset: int) -> AsyncGenerator[bytes, None]:
+        """The part's bytes as they come, from ``offset`` within the part on. A link that has expired is renewed once.
+
+        Raises a TelegramError. Nothing is verified here.
+        """
+        for is_last in (False, True):
+            path = await self._path(bot, asset_id, part)
+            try:
+                async with aclosing(self.files.read_file(bot.token, path, offset=offset)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                return
+            except FileLinkGone:
+                self._paths.pop((bot.bot_id, part.file_unique_id), None)
+                if is_last:
+                    raise
+
+    async def _path(self, bot: Bot, asset_id: str, part: Part) -> str:
+        name = (bot.bot_id, part.file_unique_id)
+        if self.knows_link(bot, part):
+            return self._paths[name][0]
+        file_id = self._file_ids.get(name) or part.file_ids.get(bot.bot_id) or await self._rekey(bot, asset_id, part)
+        try:
+            path = await self.files.get_file_path(bot.token, file_id)
+        except FileIdInvalid:
+            path = await self.files.get_file_path(bot.token, await self._rekey(bot, asset_id, part))
+        _keep(self._paths, name, (path, time.monotonic() + LINK_LIFE_S))
+        return path
+
+    async def _rekey(self, bot: Bot, asset_id: str, part: Part) -> str:
+        """This bot's own file_id, from a forwarded copy of the stored message; the copy is deleted at once."""
+        channel_id, message_id = part.channel_id or "", part.message_id
+        if message_id is None:
+            raise MessageNotFound("the part has no message")
+        channel = (await asyncio.to_thread(roster)).channel(channel_id)
+        target = (channel.scratch_chat_id if channel else "") or channel_id
+        copy = await self.files.forward_message(
+            bot.token, to_chat_id=target, from_chat_id=channel_id, message_id=message_id
+        )
+        await self._remove_copy(bot, asset_id, part, target, copy.message_id)
+        if copy.file is None or copy.file.file_unique_id != part.file_unique_id:
+            raise MessageNotFound("the message holds another file")
+        _keep(self._file_ids, (bot.bot_id, part.file_unique_id), copy.file.file_id)
+        await asyncio.to_thread(
+            records.set_file_id, asset_id, index=part.index, file_unique_id=part.file_unique_id,
+            bot_id=bot.bot_id, file_id=copy.file.file_id,
+        )  # fmt: skip
+        return copy.file.file_id
+
+    async def _remove_copy(self, bot: Bot, asset_id: str, part: Part, chat_id: str, message_id: int) -> None:
+        if chat_id == part.channel_id:
+            await asyncio.to_thread(records.note_message_id, chat_id, message_id)
+        try:
+            await self.files.delete_message(bot.token, chat_id=chat_id, message_id=message_id)
+        except MessageNotFound:
+            return
+        except TelegramError as error:
+            log.warning("telegram_copy_not_deleted", asset_id=asset_id, message_id=message_id, error=str(error))
+            await asyncio.to_thread(records.add_orphan, asset_id, part, message_id=message_id, reason="copy")
+
+
+def _keep(kept: OrderedDict[tuple[str, str], Value], name: tuple[str, str], value: Value) -> None:
+    kept[name] = value
+    kept.move_to_end(name)
+    while len(kept) > MAX_KEPT:
+        kept.popitem(last=False)

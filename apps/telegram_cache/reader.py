@@ -1,0 +1,288 @@
+"""Brings missing blocks back from Telegram: part by part, verified block by block, each part downloaded once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing, suppress
+
+import structlog
+
+from apps.core.errors import ApiError, NotReady, Overloaded, UpstreamError, UpstreamUnreachable
+from apps.streaming.hotstore import FileState, HotFile, HotStoreFull, WrongBlock
+from apps.streaming.ports import StreamTarget
+from apps.telegram_cache.clients.bot_files import BotFiles
+from apps.telegram_cache.clients.errors import (
+    FileIdInvalid,
+    FileTooBig,
+    MessageNotFound,
+    TelegramError,
+    TelegramUncertain,
+    TelegramUnreachable,
+)
+from apps.telegram_cache.documents import BLOCK_BYTES, Asset, PartState
+from apps.telegram_cache.flights import Flight, Stretch
+from apps.telegram_cache.part_source import PartSource
+from apps.telegram_cache.roster import Bot
+from apps.telegram_cache.selectors import find_asset
+from apps.telegram_cache.services.pool import note_error, readers_in_turn
+from apps.telegram_cache.services.upload_records import mark_part_bad
+
+log = structlog.get_logger(__name__)
+ROUNDS = 3
+ROUND_PAUSE_S = 0.5
+LONGEST_COOL_WAIT_S = 5.0
+LOCKED_POLL_S = 0.02
+RECORD_LIFE_S = 5.0
+MAX_RECORDS = 1000
+LOCAL_WINDOW_BLOCKS = 16
+READ_AHEAD_MAX = 3
+DAMAGED = "The stored copy of this media is damaged. It will be stored again; try again later."
+
+
+class TelegramFiller:
+    """The BlockFiller of streams. One for each event loop; end it with ``aclose``."""
+
+    def __init__(self) -> None:
+        self._files = BotFiles()
+        self._source = PartSource(self._files)
+        self._flights: dict[tuple[str, int, int], Flight] = {}
+        self._records: dict[tuple[str, int], tuple[float, asyncio.Task[list[Stretch]]]] = {}
+        self._bot_count = 1  # as last seen; asking again could block the event loop
+        self._closed = False
+
+    async def aclose(self) -> None:
+        """Stop every download and close the connections."""
+        self._closed = True
+        flights = [flight for flight in self._flights.values() if flight.is_running]
+        for flight in flights:
+            flight.task.cancel()
+        if flights:
+            await asyncio.wait([flight.task for flight in flights])
+        await self._files.aclose()
+
+    async def fill(self, target: StreamTarget, hot_file: HotFile, block: int) -> None:
+        """Return once ``block`` is in ``hot_file``. See ``BlockFiller.fill``.
+
+        Raises UpstreamError (damaged, gone, nobody can read it), UpstreamUnreachable, Overloaded or NotReady.
+        """
+        for _ in range(ROUNDS):
+            if hot_file.has_block(block):
+                return
+            if self._closed or hot_file.state is not FileState.SPARSE:
+                raise NotReady
+            flight = self._running(target, block)
+            if flight is None:
+                stretches = await self._stretches(target)
+                stretch = _stretch_of(stretches, block)
+                flight = self._running(target, block) or self._start(target, hot_file, stretch, wanted_block=block)
+            self._read_ahead(flight, block)
+            if await flight.wait_for(hot_file, block):
+                return
+        raise UpstreamUnreachable("The stored copy could not be read. Try again.")
+
+    # -- flights -----------------------------------------------------------------------------------------------
+
+    def _running(self, target: StreamTarget, block: int) -> Flight | None:
+        return next(
+            (
+                flight
+                for (asset_id, generation, _), flight in self._flights.items()
+                if asset_id == target.asset_id
+                and generation == target.generation
+                and flight.covers(block)
+                and flight.is_running
+            ),
+            None,
+        )
+
+    def _start(self, target: StreamTarget, hot_file: HotFile, stretch: Stretch, *, wanted_block: int | None) -> Flight:
+        flight = Flight(target, hot_file, stretch, bring=self._bring, wanted_block=wanted_block)
+        name = (target.asset_id, target.generation, stretch.first_block)
+        self._flights[name] = flight
+
+        def forget(_: asyncio.Task[None]) -> None:
+            if self._flights.get(name) is flight:
+                del self._flights[name]
+
+        flight.task.add_done_callback(forget)
+        return flight
+
+    def _read_ahead(self, flight: Flight, block: int) -> None:
+        """Start what comes next, once a client reads on: it asks for a second block, or comes from the part before."""
+        first = flight.stretch.first_block
+        came_from_before = block == first and first > 0 and flight.hot_file.has_block(first - 1)
+        if flight.wanted_block is None:
+            flight.wanted_block = block
+        elif block <= flight.wanted_block and not came_from_before:
+            return
+        kept = self._records.get((flight.target.asset_id, flight.target.generation))
+        if kept is None or not kept[1].done() or kept[1].cancelled() or kept[1].exception():
+            return
+        ahead = max(1, min(self._bot_count, READ_AHEAD_MAX))
+        later = [stretch for stretch in kept[1].result() if stretch.first_block >= flight.stretch.stop_block]
+        for stretch in later[:ahead]:
+            blocks = range(stretch.first_block, stretch.stop_block)
+            if self._running(flight.target, stretch.first_block) or all(map(flight.hot_file.has_block, blocks)):
+                continue
+            self._start(flight.target, flight.hot_file, stretch, wanted_block=None).follow(flight)
+
+    # -- the record --------------------------------------------------------------------------------------------
+
+    async def _stretches(self, target: StreamTarget) -> list[Stretch]:
+        """The asset's parts as the record had them at most 5 s ago; simultaneous askers share one read."""
+        name = (target.asset_id, target.generation)
+        read_at, task = self._records.get(name, (0.0, None))
+        stale = time.monotonic() - read_at > RECORD_LIFE_S
+        if task is None or stale or (task.done() and (task.cancelled() or task.exception())):
+            task = asyncio.create_task(self._read_record(target))
+            self._records[name] = (time.monotonic(), task)
+            if len(self._records) > MAX_RECORDS:
+                self._records.pop(next(iter(self._records)))
+        return await asyncio.shield(task)
+
+    async def _read_record(self, target: StreamTarget) -> list[Stretch]:
+        asset = await asyncio.to_thread(find_asset, target.asset_id)
+        if asset is None or asset.generation != target.generation or asset.parts_generation != target.generation:
+            raise UpstreamError("This media was replaced or removed. Ask for it again.")
+        return list(_cut(asset, LOCAL_WINDOW_BLOCKS if self._files.reads_local_files else None))
+
+    # -- downloading -------------------------------------------------------------------------------------------
+
+    async def _bring(self, flight: Flight) -> None:
+        stretch = flight.stretch
+        while flight.missing():
+            lock = await asyncio.to_thread(flight.hot_file.lock_blocks, stretch.first_block, stretch.block_count)
+            if lock is None:  # another process brings it: watch the map, and be ready to take over
+                flight.progressed()
+                await asyncio.sleep(LOCKED_POLL_S)
+                continue
+            with lock:
+                await self._download(flight)
+            return
+
+    async def _download(self, flight: Flight) -> None:
+        failures: dict[str, Exception] = {}  # by bot; what it said last
+        for number in range(ROUNDS):
+            bots = await asyncio.to_thread(readers_in_turn)
+            self._bot_count = len(bots)
+            part = flight.stretch.part
+            bots.sort(key=lambda bot: not self._source.has_file_id(bot, part))
+            for bot in bots:
+                if isinstance(failures.get(bot.bot_id), WrongBlock):
+                    continue
+                if bot.cooling_s() and not self._source.knows_link(bot, part):
+                    continue
+                try:
+                    await self._download_from(bot, flight)
+                except (TelegramError, WrongBlock) as error:
+                    failures[bot.bot_id] = error
+                    await self._note(error, bot, flight)
+                else:
+                    return
+            if number == ROUNDS - 1 or all(_is_final(failures.get(bot.bot_id)) for bot in bots):
+                break
+            await asyncio.sleep(await self._pause_s(number, failures))
+        raise await self._verdict(flight, failures)
+
+    async def _pause_s(self, number: int, failures: dict[str, Exception]) -> float:
+        """How long to wait before the next round. Raises Overloaded when Telegram wants us to wait for long."""
+        bots = await asyncio.to_thread(readers_in_turn)
+        wait_s = min((bot.cooling_s() for bot in bots if not _is_final(failures.get(bot.bot_id))), default=0.0)
+        if wait_s > LONGEST_COOL_WAIT_S:
+            raise Overloaded("Telegram asked us to wait. Try again soon.", retry_after_s=wait_s)
+        return max(wait_s, ROUND_PAUSE_S * float(2**number))
+
+    async def _note(self, error: Exception, bot: Bot, flight: Flight) -> None:
+        log.warning(
+            "telegram_read_failed", asset_id=flight.target.asset_id, part=flight.stretch.part.index,
+            bot_id=bot.bot_id, error=f"{type(error).__name__}: {error}",
+        )  # fmt: skip
+        if isinstance(error, TelegramError):
+            await asyncio.to_thread(note_error, error, bot, channel_id=flight.stretch.part.channel_id or "")
+
+    async def _verdict(self, flight: Flight, failures: dict[str, Exception]) -> ApiError:
+        usable = {bot.bot_id for bot in await asyncio.to_thread(readers_in_turn)}  # without those parked meanwhile
+        said = [failures.get(bot_id) for bot_id in usable]
+        if said and all(_is_final(error) for error in said):
+            part = flight.stretch.part
+            await asyncio.to_thread(
+                mark_part_bad, flight.target.asset_id, generation=flight.target.generation, index=part.index,
+                reason=str(said[0]),
+            )  # fmt: skip
+            self._records.pop((flight.target.asset_id, flight.target.generation), None)
+            log.error("telegram_part_bad", asset_id=flight.target.asset_id, part=part.index, reason=str(said[0]))
+            return UpstreamError(DAMAGED)
+        if not any(isinstance(error, (TelegramUncertain, TelegramUnreachable)) for error in said):
+            return UpstreamError("No Telegram bot of this server can read this media right now.")
+        return UpstreamUnreachable("Telegram cannot be reached. Try again later.")
+
+    async def _download_from(self, bot: Bot, flight: Flight) -> None:
+        """Every missing block of the stretch, each verified as it completes. Writing one overlaps reading the next."""
+        stretch = flight.stretch
+        block = stretch.first_block
+        buffer = bytearray()
+        writing: asyncio.Task[None] | None = None
+        source = self._source.stream(
+            bot, asset_id=flight.target.asset_id, part=stretch.part, offset=stretch.offset_in_part
+        )
+        try:
+            async with aclosing(source) as pieces:
+                async for piece in pieces:
+                    buffer += piece
+                    while block < stretch.stop_block and len(buffer) >= (size := _block_size(flight.target, block)):
+                        if writing is not None:
+                            await writing
+                        writing = asyncio.create_task(self._put(flight, block, bytes(memoryview(buffer)[:size])))
+                        del buffer[:size]
+                        block += 1
+                    if block >= stretch.stop_block:
+                        break
+            if writing is not None:
+                await writing
+            if flight.missing():
+                raise TelegramUncertain("the file ended too early")
+        finally:
+            if writing is not None:
+                with suppress(WrongBlock, ApiError):  # an error that counts has come out above
+                    await writing
+
+    async def _put(self, flight: Flight, block: int, data: bytes) -> None:
+        if not flight.hot_file.has_block(block):
+            try:
+                await asyncio.to_thread(
+                    flight.hot_file.put_block, block, data, sha256=flight.target.block_hashes[block]
+                )
+            except HotStoreFull:
+                raise Overloaded("The server's disk is full. Try again later.") from None
+        flight.progressed()
+
+
+def _is_final(error: Exception | None) -> bool:
+    """Whether asking that bot again cannot help."""
+    return isinstance(error, (WrongBlock, MessageNotFound, FileIdInvalid, FileTooBig))
+
+
+def _block_size(target: StreamTarget, block: int) -> int:
+    return min(BLOCK_BYTES, (target.size_bytes or 0) - block * BLOCK_BYTES)
+
+
+def _cut(asset: Asset, window_blocks: int | None) -> list[Stretch]:
+    stretches = []
+    for part in asset.parts:
+        if part.state != PartState.STORED:
+            continue
+        first = part.offset // BLOCK_BYTES
+        stop = -(-(part.offset + part.size) // BLOCK_BYTES)
+        step = window_blocks or stop - first
+        stretches += [
+            Stretch(part=part, first_block=at, block_count=min(step, stop - at)) for at in range(first, stop, step)
+        ]
+    return stretches
+
+
+def _stretch_of(stretches: list[Stretch], block: int) -> Stretch:
+    for stretch in stretches:
+        if stretch.first_block <= block < stretch.stop_block:
+            return stretch
+    raise UpstreamError(DAMAGED)

@@ -1,0 +1,332 @@
+"""Reading back from Telegram: few calls, no wrong byte, and nothing left running when nobody wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+
+import pytest
+from django.conf import settings as django_settings
+
+from apps.core.errors import NotReady, Overloaded, UpstreamError, UpstreamUnreachable
+from apps.streaming.hotstore import HotFile, HotStore
+from apps.streaming.ports import StreamTarget
+from apps.telegram_cache import flights, reader
+from apps.telegram_cache.documents import Asset, AssetState, PartState
+from apps.telegram_cache.reader import TelegramFiller
+from apps.telegram_cache.services import upload_asset
+from apps.telegram_cache.services.bots import add_bot
+from apps.telegram_cache.services.upload import UploadResult
+from tests.telegram_cache.conftest import MIB, Made, Store, make_due, stored_bytes
+
+SIZE = 6 * MIB + 4321
+PART_BYTES = 2 * MIB  # four parts: 2, 2, 2 and the rest
+
+
+@pytest.fixture
+def cached(store: Store, make_asset, part_bytes) -> Made:
+    """An asset that is in Telegram and no longer in the hot store."""
+    part_bytes(PART_BYTES)
+    made = make_asset(SIZE)
+    assert upload_asset(made.asset_id) is UploadResult.CACHED
+    HotStore(django_settings.ENV.hot_root).remove(made.asset_id, 1)
+    store.telegram.counts.clear()
+    return made
+
+
+@pytest.fixture
+async def filler() -> AsyncIterator[TelegramFiller]:
+    made = TelegramFiller()
+    yield made
+    await made.aclose()
+
+
+def target_of(asset_id: str) -> StreamTarget:
+    asset = Asset.objects(id=asset_id).get()
+    return StreamTarget(
+        asset_id=asset.id, generation=asset.generation, size_bytes=asset.size_bytes, mime=asset.mime, file_name="x",
+        attachment=False, block_hashes=tuple(asset.block_hashes), etag='"x"', key_prefix="p",
+    )  # fmt: skip
+
+
+def open_sparse(target: StreamTarget) -> HotFile:
+    return HotStore(django_settings.ENV.hot_root).open_sparse(
+        target.asset_id, target.generation, size_bytes=target.size_bytes, block_hashes=target.block_hashes
+    )
+
+
+async def read_all(filler: TelegramFiller, target: StreamTarget) -> bytes:
+    with closing(open_sparse(target)) as hot_file:
+        for block in range(len(target.block_hashes)):
+            await filler.fill(target, hot_file, block)
+        with hot_file.view(0, target.size_bytes) as view:
+            return bytes(view)
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+class TestReading:
+    async def test_the_whole_asset_comes_back_bit_identical_each_part_once(self, cached, store, filler):
+        target = target_of(cached.asset_id)
+        assert await read_all(filler, target) == cached.data
+        assert store.telegram.counts["getFile"] == store.telegram.counts["file"] == 4
+
+    async def test_one_block_brings_its_part_only(self, cached, store, filler):
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file:
+            await filler.fill(target, hot_file, 3)
+            assert bytes(hot_file.view(3 * MIB, 4 * MIB)) == cached.data[3 * MIB : 4 * MIB]
+            await until(lambda: hot_file.has_block(2))
+        assert store.telegram.counts["file"] == 1
+
+    async def test_many_readers_share_one_download(self, cached, store, filler):
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file:
+            await asyncio.gather(*(filler.fill(target, hot_file, 1) for _ in range(200)))
+        assert store.telegram.counts["getFile"] == store.telegram.counts["file"] == 1
+
+    async def test_the_first_block_is_there_before_the_part_is_complete(self, cached, store, filler):
+        store.telegram.faults.add("file", stall_after_bytes=MIB + 1000)
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file:
+            await asyncio.wait_for(filler.fill(target, hot_file, 0), 5)
+            assert not hot_file.has_block(1)
+
+    async def test_it_reads_ahead_once_a_client_reads_on(self, cached, store, filler):
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file:
+            await filler.fill(target, hot_file, 0)
+            await until(lambda: hot_file.has_block(1))
+            assert store.telegram.counts["file"] == 1  # one block could be all it wants
+            await filler.fill(target, hot_file, 2)  # it came from the part before
+            await until(lambda: hot_file.has_block(4))
+        assert store.telegram.counts["file"] == 3
+
+    async def test_a_link_is_used_again_and_renewed_once_when_it_has_expired(self, cached, store, filler):
+        target = target_of(cached.asset_id)
+        assert await read_all(filler, target) == cached.data
+        HotStore(django_settings.ENV.hot_root).remove(cached.asset_id, 1)
+        assert await read_all(filler, target) == cached.data
+        assert store.telegram.counts["getFile"] == 4
+        store.telegram.expire_links()
+        HotStore(django_settings.ENV.hot_root).remove(cached.asset_id, 1)
+        assert await read_all(filler, target) == cached.data
+        assert store.telegram.counts["getFile"] == 8
+
+
+class TestTwoProcesses:
+    async def test_a_part_is_downloaded_once(self, cached, store, filler):
+        target = target_of(cached.asset_id)
+        store.telegram.faults.add("file", delay_s=0.5)
+        with closing(open_sparse(target)) as hot_file:
+            lock = await asyncio.to_thread(hold_blocks, cached.asset_id)
+            waiting = asyncio.create_task(filler.fill(target, hot_file, 1))
+            await asyncio.sleep(0.1)
+            assert store.telegram.counts["getFile"] == 0  # another process has it
+            hot_file.put_block(1, cached.data[MIB : 2 * MIB], sha256=target.block_hashes[1])
+            await asyncio.wait_for(waiting, 5)
+            taking_over = asyncio.create_task(filler.fill(target, hot_file, 0))
+            lock.kill()  # and dies: the kernel frees the lock
+            await asyncio.to_thread(lock.join)
+            await asyncio.wait_for(taking_over, 10)
+        assert store.telegram.counts["getFile"] == 1
+
+
+def hold_blocks(asset_id: str) -> multiprocessing.process.BaseProcess:
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    process = context.Process(target=_hold, args=(str(django_settings.ENV.hot_root), asset_id, held))
+    process.start()
+    assert held.wait(30)
+    return process
+
+
+def _hold(root: str, asset_id: str, held) -> None:
+    from pathlib import Path
+
+    hot_file = HotStore(Path(root)).open(asset_id, 1)
+    with hot_file.lock_blocks(0, 2):
+        held.set()
+        time.sleep(60)
+
+
+class TestWhenItGoesWrong:
+    async def test_wrong_bytes_from_one_bot_come_from_the_other(self, cached, store, filler):
+        store.telegram.spoiled.add(111111)
+        store.add_bot(222222)
+        assert await read_all(filler, target_of(cached.asset_id)) == cached.data
+
+    async def test_wrong_bytes_everywhere_end_clearly_and_the_part_is_sent_again(self, cached, store, filler):
+        store.telegram.spoiled.add(111111)
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file:
+            with pytest.raises(UpstreamError, match="damaged"):
+                await filler.fill(target, hot_file, 0)
+            assert not hot_file.has_block(0)
+        asset = Asset.objects(id=cached.asset_id).get()
+        assert [part.state for part in asset.parts] == [PartState.BAD, *[PartState.STORED] * 3]
+        assert asset.state == AssetState.READY
+
+    @pytest.mark.parametrize(
+        "fault", [{"cut_after_bytes": 1_500_000}, {"size_change_bytes": -700_000}, {"status": 502}, {"status": 404}]
+    )
+    async def test_a_passing_fault_is_survived(self, cached, store, filler, fault):
+        store.telegram.faults.add("file", **fault)
+        assert await read_all(filler, target_of(cached.asset_id)) == cached.data
+
+    async def test_429_on_getfile_is_obeyed_with_the_other_bot(self, cached, store, filler):
+        store.add_bot(222222)
+        store.telegram.rate_limit("getFile", 600)
+        assert await read_all(filler, target_of(cached.asset_id)) == cached.data
+
+    async def test_when_every_bot_must_rest_for_long_it_says_how_long(self, cached, store, filler):
+        store.telegram.rate_limit("getFile", 600)
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file, pytest.raises(Overloaded) as caught:
+            await filler.fill(target, hot_file, 0)
+        assert caught.value.retry_after_s > 590
+        assert store.telegram.counts["getFile"] == 1
+
+    async def test_telegram_away_is_a_clear_error(self, cached, store, filler, monkeypatch):
+        monkeypatch.setattr(reader, "ROUND_PAUSE_S", 0.01)
+        store.telegram.faults.add("getFile", status=502, times=100)
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file, pytest.raises(UpstreamUnreachable):
+            await filler.fill(target, hot_file, 0)
+
+    async def test_an_asset_that_is_not_in_telegram_is_a_clear_error(self, store, make_asset, filler):
+        made = make_asset(MIB)
+        HotStore(django_settings.ENV.hot_root).remove(made.asset_id, 1)
+        target = target_of(made.asset_id)
+        with closing(open_sparse(target)) as hot_file, pytest.raises(UpstreamError):
+            await filler.fill(target, hot_file, 0)
+
+    async def test_after_closing_nothing_starts(self, cached, store, filler):
+        await filler.aclose()
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file, pytest.raises(NotReady):
+            await filler.fill(target, hot_file, 0)
+
+
+class TestChangingTheBot:
+    async def test_a_new_bot_reads_what_the_old_one_stored(self, cached, store, filler):
+        store.telegram.bots[store.bot.token].alive = False
+        second = store.telegram.add_bot(222222)
+        store.telegram.make_admin(second, store.channel)
+        add_bot(second.token)
+        assert await read_all(filler, target_of(cached.asset_id)) == cached.data
+        asset = Asset.objects(id=cached.asset_id).get()
+        assert all("222222" in part.file_ids for part in asset.parts)
+        assert len(store.telegram.messages) == 4  # the copies are gone
+        assert store.telegram.counts["forwardMessage"] == 4
+        HotStore(django_settings.ENV.hot_root).remove(cached.asset_id, 1)
+        assert await read_all(filler, target_of(cached.asset_id)) == cached.data
+        assert store.telegram.counts["forwardMessage"] == 4
+
+    async def test_a_reissued_token_needs_no_forwarding(self, cached, store, filler):
+        add_bot(store.telegram.reissue_token(store.bot).token)
+        assert await read_all(filler, target_of(cached.asset_id)) == cached.data
+        assert store.telegram.counts["forwardMessage"] == 0
+
+    async def test_a_copy_that_cannot_be_deleted_is_listed(self, cached, store, filler):
+        store.telegram.bots[store.bot.token].alive = False
+        second = store.telegram.add_bot(222222)
+        store.telegram.make_admin(second, store.channel, delete=False)
+        add_bot(second.token)
+        assert await read_all(filler, target_of(cached.asset_id)) == cached.data
+        assert {orphan.reason for orphan in Asset.objects(id=cached.asset_id).get().orphans} == {"copy"}
+
+    async def test_a_message_that_was_deleted_makes_the_part_bad_and_it_is_stored_again(self, cached, store, filler):
+        store.telegram.bots[store.bot.token].alive = False
+        second = store.telegram.add_bot(222222)
+        store.telegram.make_admin(second, store.channel)
+        add_bot(second.token)
+        first = min(store.telegram.messages)
+        del store.telegram.messages[first]
+        target = target_of(cached.asset_id)
+        await asyncio.to_thread(upload_asset, cached.asset_id)
+        with closing(open_sparse(target)) as hot_file:
+            with pytest.raises(UpstreamError):
+                await filler.fill(target, hot_file, 0)
+            for block in range(2):
+                data = cached.data[block * MIB : (block + 1) * MIB]
+                hot_file.put_block(block, data, sha256=target.block_hashes[block])
+        make_due(cached.asset_id)
+        assert upload_asset(cached.asset_id) is UploadResult.CACHED
+        assert stored_bytes(store.telegram, cached.asset_id) == cached.data
+
+
+class TestLeaving:
+    async def test_the_last_waiter_that_leaves_ends_the_download(self, cached, store, filler, monkeypatch):
+        monkeypatch.setattr(flights, "GRACE_S", 0.05)
+        store.telegram.faults.add("file", stall_after_bytes=1000)
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file:
+            readers = [asyncio.create_task(filler.fill(target, hot_file, 0)) for _ in range(3)]
+            await until(lambda: store.telegram.counts["file"] == 1)
+            for task in readers[:2]:
+                task.cancel()
+            await asyncio.sleep(0.2)
+            assert filler._flights
+            readers[2].cancel()
+            await until(lambda: not filler._flights)
+
+    async def test_a_reader_that_comes_back_at_once_goes_on_with_the_same_download(self, cached, store, filler):
+        store.telegram.faults.add("file", delay_s=0.3)
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file:
+            leaving = asyncio.create_task(filler.fill(target, hot_file, 0))
+            await until(lambda: store.telegram.counts["file"] == 1)
+            leaving.cancel()
+            await filler.fill(target, hot_file, 0)
+        assert store.telegram.counts["file"] == 1
+
+    async def test_a_download_nobody_asks_for_any_more_ends(self, cached, store, filler, monkeypatch):
+        monkeypatch.setattr(flights, "LINGER_S", 0.05)
+        store.telegram.faults.add("file", stall_after_bytes=MIB + 1000)
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file:
+            await filler.fill(target, hot_file, 0)
+            await until(lambda: not filler._flights)
+
+
+class TestLocalServer:
+    @pytest.fixture
+    def local(self, store, settings):
+        store.telegram.local = True
+        settings.ENV = settings.ENV.model_copy(update={"telegram_local_root": store.telegram.folder})
+
+    async def test_files_are_read_from_the_disk_where_they_are_wanted(self, store, local, make_asset, part_bytes):
+        part_bytes(2000 * MIB)
+        made = make_asset(40 * MIB)
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        HotStore(django_settings.ENV.hot_root).remove(made.asset_id, 1)
+        filler = TelegramFiller()
+        target = target_of(made.asset_id)
+        with closing(open_sparse(target)) as hot_file:
+            await filler.fill(target, hot_file, 33)
+            assert not hot_file.has_block(0)
+            for block in range(40):
+                await filler.fill(target, hot_file, block)
+            assert bytes(hot_file.view(0, len(made.data))) == made.data
+        await filler.aclose()
+        assert store.telegram.counts["file"] == 0
+
+    async def test_a_path_outside_the_root_is_refused(self, store, local, tmp_path_factory):
+        from apps.telegram_cache.clients.bot_files import BotFiles
+        from apps.telegram_cache.clients.errors import TelegramRefused
+
+        outside = tmp_path_factory.mktemp("outside") / "secret"
+        outside.write_text("secret")
+        (store.telegram.folder / "link").symlink_to(outside)
+        for path in (str(outside), f"../{outside.parent.name}/secret", "link", "/etc/passwd", "\0"):
+            with pytest.raises(TelegramRefused):
+                BotFiles().locate(path)
