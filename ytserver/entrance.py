@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.utils.module_loading import module_has_submodule
@@ -13,6 +13,9 @@ from apps.analytics.recorder import EventRecorder
 from apps.core.asgi import AsgiApp, Receive, Scope, Send, send_answer
 from apps.core.bridge import DjangoBridge, WsgiApp
 from apps.core.wake import wake_hub
+
+if TYPE_CHECKING:
+    from apps.downloads.stream_backend import MediaStreamBackend
 
 
 class Entrance:
@@ -44,6 +47,8 @@ class Entrance:
         await wake_hub().start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        if stream_backend.cache_info().currsize:
+            await stream_backend().aclose()
         self._bridge.close()
         await self._http.close()
         await wake_hub().aclose()
@@ -51,15 +56,22 @@ class Entrance:
 
 
 @cache
+def stream_backend() -> MediaStreamBackend:
+    """What decides about streams, with its threads and its connections to Telegram."""
+    from apps.downloads.stream_backend import make_backend
+
+    return make_backend()
+
+
+@cache
 def streams() -> AsgiApp:
     """The stream application."""
-    from apps.downloads.stream_backend import make_backend
-    from apps.streaming.app import StreamApp
     from django.conf import settings
 
+    from apps.streaming.app import StreamApp
     from apps.streaming.hotstore import HotStore
 
-    app: AsgiApp = StreamApp(make_backend(), HotStore(settings.ENV.hot_root))
+    app: AsgiApp = StreamApp(stream_backend(), HotStore(settings.ENV.hot_root))
     return app
 
 

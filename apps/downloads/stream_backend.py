@@ -67,14 +67,16 @@ class Admission:
 class MediaStreamBackend(StreamBackend):
     """What may block (MongoDB, Redis, disk) runs in a bounded set of threads. Waiting for a fetch holds none."""
 
-    def __init__(self, filler: BlockFiller) -> None:
-        self.filler = filler
+    def __init__(self, filler: TelegramFiller) -> None:
+        self.filler: BlockFiller = filler
+        self._close_filler = filler.aclose
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="stream-backend")
         self.pending = 0
         self._records = RecordCache()
 
-    def close(self) -> None:
-        """Give the threads back. What still waits in them is dropped."""
+    async def aclose(self) -> None:
+        """Stop what the filler downloads, and give the threads back. What still waits in them is dropped."""
+        await self._close_filler()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def open_target(self, request: StreamRequest) -> StreamTarget:

@@ -27,7 +27,7 @@ from apps.downloads.documents import MediaJob
 from apps.downloads.services.claims import claim_asset, commit_failed, ensure_asset
 from apps.downloads.services.info import record_info_error
 from apps.downloads.services.jobs import cancel_job, finish_job
-from apps.downloads.stream_backend import MediaStreamBackend
+from apps.downloads.stream_backend import make_backend
 from apps.downloads.stream_records import AssetRecord
 from apps.keys.services import create_key, revoke_key
 from apps.streaming.links import sign_link
@@ -53,10 +53,10 @@ SAFE_TITLE = "A song “live”"
 
 @pytest.fixture
 async def backend(api):
-    backend = MediaStreamBackend(filler=None)
+    backend = make_backend()
     yield backend
     await wake_hub().aclose()
-    backend.close()
+    await backend.aclose()
 
 
 def by_link(api, key=AUDIO, *, ttl_s=600, attachment=False, **changes):
