@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import logging.config
 import re
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,11 +15,15 @@ request_id_var: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request being served; in every log line and every error answer."""
 
 REDACTED = "[redacted]"
+MAX_DEPTH = 5  # deeper values are written as one text
 _SECRETS = re.compile(
     r"(?P<key>yt_[A-Za-z0-9]{8}_)[A-Za-z0-9_-]{20,}"  # API keys: the prefix stays
     r"|(?P<bot>\bbot\d+:)[A-Za-z0-9_-]{3,}"  # Bot API addresses hold the token
     r"|(?P<token>\b\d{5,20}:)[A-Za-z0-9_-]{30,}"  # bot tokens
-    r"|(?P<param>[?&](?:api_key|api|key|sig|token)=)[^&\s\"']+"
+    r"|(?P<param>(?:[?&](?:api_key|api|key|sig|token)|\bytserver_session)=)[^&;\s\"']+"
+    r"|(?P<header>(?i:\bauthorization[\"']?[:=] ?[\"']?(?:bearer|basic) ))[^\s\"',]+"
+    r"|(?P<bearer>(?i:\bbearer ))[A-Za-z0-9._~+/=-]{16,}"
+    r"|(?P<quoted>[\"'](?i:api_?key|x-api-key|password|passwd|secret_?key|token|cookie|sig)[\"'] ?: ?[\"'])[^\"']+"
     r"|(?P<userinfo>://[^/\s:@]*:)[^/\s@]+(?=@)"
 )
 
@@ -29,7 +34,17 @@ def redact(text: str) -> str:
 
 
 def _redact_values(_logger: Any, _name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    return {name: redact(value) if isinstance(value, str) else value for name, value in event.items()}
+    return {str(name): _clean(value, depth=0) for name, value in event.items()}
+
+
+def _clean(value: Any, *, depth: int) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping) and depth < MAX_DEPTH:
+        return {redact(str(name)): _clean(item, depth=depth + 1) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset) and depth < MAX_DEPTH:
+        return [_clean(item, depth=depth + 1) for item in value]
+    return redact(str(value))
 
 
 def _add_request_id(_logger: Any, _name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:

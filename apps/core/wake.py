@@ -116,7 +116,7 @@ class WakeHub:
 
     async def _listen(self) -> None:
         while True:
-            async with make_async_redis() as client:
+            async with make_async_redis(retries=0) as client:
                 try:
                     await self._hear(client)
                 except (RedisError, OSError) as error:

@@ -20,6 +20,7 @@ from apps.downloads.providers.ytdlp_formats import (
     is_drm_protected,
     make_plan,
     make_video_info,
+    seconds_until_available,
     usable_formats,
 )
 from apps.downloads.providers.ytdlp_pool import ChildPool
@@ -110,10 +111,15 @@ class YtDlpProvider:
         return make_video_info(self._extract(video_id, timeout_s=timeout_s), video_id)
 
     def plan(self, key: AssetKey, *, timeout_s: float, fresh: bool = False) -> FetchPlan:
+        deadline = time.monotonic() + timeout_s
         info = None if fresh else self._recall(key.video_id)
         if info is None:
             info = self._extract(key.video_id, timeout_s=timeout_s)
-        return make_plan(info, key, self._transport)
+        plan = make_plan(info, key, self._transport)
+        wait_s = seconds_until_available(info, now=time.time())
+        if wait_s > 0:  # YouTube refuses the media while its player would show an advertisement
+            time.sleep(max(0.0, min(wait_s, deadline - time.monotonic())))
+        return plan
 
     def _extract(self, video_id: str, *, timeout_s: float) -> dict[str, Any]:
         """Ask yt-dlp. Raises the content error, or the upstream failure, that its answer means."""

@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from apps.core.addresses import IpNetwork, is_allowed_private, is_public
@@ -25,6 +26,7 @@ MAX_FORMATS = 400
 MAX_LISTED = 300
 MAX_TEXT_CHARS = 20_000
 MAX_WARNINGS = 20
+EXTRACTOR_FAULT = "An extractor error has occurred"
 TOP_FIELDS = (
     "id", "title", "description", "duration", "thumbnail", "uploader", "channel", "uploader_id", "channel_id",
     "upload_date", "view_count", "live_status", "is_live", "chapters",
@@ -32,6 +34,7 @@ TOP_FIELDS = (
 FORMAT_FIELDS = (
     "format_id", "url", "protocol", "ext", "container", "width", "height", "fps", "vcodec", "acodec", "abr", "tbr",
     "filesize", "filesize_approx", "has_drm", "format_note", "language_preference", "dynamic_range", "http_headers",
+    "available_at",
 )  # fmt: skip
 
 
@@ -117,15 +120,37 @@ def reduce_info(info: dict[str, Any]) -> dict[str, Any]:
     return reduced
 
 
-def _extract(ydl: Any, logger: _Quiet, video_id: str) -> dict[str, Any]:
-    logger.warnings.clear()
-    try:
-        info = ydl.extract_info(f"https://www.youtube.com/watch?v={video_id}", download=False, ie_key="Youtube")
-        return {"info": reduce_info(ydl.sanitize_info(info))}
-    except Exception as error:  # noqa: BLE001 - yt-dlp raises anything; the parent maps it by its text
-        cause = getattr(error, "exc_info", None)
-        kind = type(cause[1] if cause and cause[1] else error).__name__
-        return {"failure": {"kind": kind, "text": str(error)[:4000], "warnings": logger.warnings}}
+class _Extractor:
+    """yt-dlp, and beside it one that skips the optional pages: a fault of the extractor's own is often due to them."""
+
+    def __init__(self, make: Callable[[dict[str, Any]], Any], options: dict[str, Any]) -> None:
+        self._logger = _Quiet()
+        self._make = make
+        self._options = {**options, "logger": self._logger}
+        self._usual = make(self._options)
+        self._sparing: Any = None
+
+    def answer(self, video_id: str) -> dict[str, Any]:
+        self._logger.warnings.clear()
+        answer = self._ask(self._usual, video_id)
+        if EXTRACTOR_FAULT in answer.get("failure", {}).get("text", ""):
+            self._sparing = self._sparing or self._make(self._sparing_options())
+            answer = self._ask(self._sparing, video_id)
+        return answer
+
+    def _sparing_options(self) -> dict[str, Any]:
+        arguments = self._options.get("extractor_args") or {}
+        youtube = {**arguments.get("youtube", {}), "player_skip": ["configs"]}
+        return {**self._options, "extractor_args": {**arguments, "youtube": youtube}}
+
+    def _ask(self, ydl: Any, video_id: str) -> dict[str, Any]:
+        try:
+            info = ydl.extract_info(f"https://www.youtube.com/watch?v={video_id}", download=False, ie_key="Youtube")
+            return {"info": reduce_info(ydl.sanitize_info(info))}
+        except Exception as error:  # noqa: BLE001 - yt-dlp raises anything; the parent maps it by its text
+            cause = getattr(error, "exc_info", None)
+            kind = type(cause[1] if cause and cause[1] else error).__name__
+            return {"failure": {"kind": kind, "text": str(error)[:4000], "warnings": list(self._logger.warnings)}}
 
 
 def main() -> None:
@@ -145,15 +170,14 @@ def main() -> None:
 
     import yt_dlp  # after the limits; takes about half a second
 
-    logger = _Quiet()
     try:
-        ydl = yt_dlp.YoutubeDL({**config["options"], "logger": logger})
+        extractor = _Extractor(yt_dlp.YoutubeDL, config["options"])
     except Exception as error:  # noqa: BLE001 - whatever an option of YTDLP_OPTIONS makes it raise
         answer({"broken": f"{type(error).__name__}: {error}"[:500]})
         return
     answer({"ready": True})
     while True:
-        answer(_extract(ydl, logger, json.loads(lines.get())["video_id"]))
+        answer(extractor.answer(json.loads(lines.get())["video_id"]))
 
 
 if __name__ == "__main__":

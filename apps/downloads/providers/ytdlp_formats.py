@@ -18,6 +18,7 @@ from apps.telegram_cache.documents import AssetKey
 GOOGLEVIDEO_CHUNK_BYTES = 10 * 1024 * 1024  # as yt-dlp does: one long answer is throttled
 MAX_URL_CHARS = 8192
 MAX_HEIGHT = 8640
+MAX_WAIT_S = 15.0
 _VIDEO_CODECS = ("avc1", "h264", "av01", "vp9", "vp09")  # best first: what plays everywhere
 _LABEL = re.compile(r"(?:^|[ ,])(\d{3,4})p\d{0,3}\b", re.ASCII)
 _HEADERS_SENT = ("User-Agent", "Accept", "Accept-Language", "Referer", "Origin")
@@ -50,6 +51,12 @@ def _is_usable(entry: Any) -> bool:
 def is_drm_protected(info: dict[str, Any]) -> bool:
     formats = info.get("formats")
     return bool(formats) and isinstance(formats, list) and all(entry.get("has_drm") for entry in formats)
+
+
+def seconds_until_available(info: dict[str, Any], *, now: float) -> float:
+    """How long until every media address answers; 0 for now, at most 15."""
+    times = [_number(entry.get("available_at")) or 0.0 for entry in usable_formats(info)]
+    return min(max(times, default=0.0) - now, MAX_WAIT_S) if max(times, default=0.0) > now else 0.0
 
 
 def height_of(entry: dict[str, Any]) -> int | None:

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import secrets
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.core.logs import REDACTED, redact, request_id_var
+
+KEY_SECRET = "s3cr3tS3cr3tS3cr3tS3cr3tS3cr3tS3cr3tS3cr3t-"
+KEY = f"yt_abcdefgh_{KEY_SECRET}"
+BOT = "1234567890:AAH4x-secretsecretsecretsecretsecre"
+
+
+@pytest.fixture
+def log_lines():
+    """What the root handler's formatter makes of every line logged in the test."""
+    handler = next(handler for handler in logging.getLogger().handlers if hasattr(handler.formatter, "processors"))
+    stream = io.StringIO()
+    before = handler.setStream(stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    handler.setStream(before)
+
+
+class TestRedact:
+    @pytest.mark.parametrize(
+        ("text", "secret"),
+        [
+            (f"key {KEY} used", KEY_SECRET),
+            (f"X-API-Key: {KEY}", KEY_SECRET),
+            ("Authorization: Bearer abcdef.ghi-jkl_mno", "abcdef.ghi-jkl_mno"),
+            ("authorization: Basic dXNlcjpwYXNzd29yZA==", "dXNlcjpwYXNzd29yZA=="),
+            (f"https://api.telegram.org/bot{BOT}/getFile", BOT.split(":")[1]),
+            (f"https://api.telegram.org/file/bot{BOT}/music/1.m4a", BOT.split(":")[1]),
+            (f"token {BOT}", BOT.split(":")[1]),
+            ("mongodb://user:hunter2@db.example/x", "hunter2"),
+            ("mongodb+srv://user:hun:ter2@db.example/x", "ter2"),
+            ("redis://:hunter2@cache:6379/0", "hunter2"),
+            ("rediss://user:p%40ss@cache", "p%40ss"),
+            ("http://proxy:hunter2@10.0.0.1:3128", "hunter2"),
+            ("/stream/video/x?asset=1&key_id=abcdefgh&expires=1&sig=AbC-dEf_123", "AbC-dEf_123"),
+            ("/api/v1/info?api_key=whatever&url=x", "whatever"),
+            ("/song/x?api=whatever", "whatever"),
+            ("{'api_key': 'whatever-it-is'}", "whatever-it-is"),
+            ('{"password": "hunter2hunter2"}', "hunter2hunter2"),
+            ("Cookie: ytserver_session=abcdefabcdef; other=1", "abcdefabcdef"),
+        ],
+    )
+    def test_leaves_no_secret_and_the_rest_readable(self, text, secret):
+        clean = redact(text)
+        assert secret not in clean
+        assert REDACTED in clean
+        assert clean.split(REDACTED)[0] == text[: len(clean.split(REDACTED)[0])]
+
+    def test_keeps_what_is_no_secret(self):
+        for text in (
+            "video dQw4w9WgXcQ took 12:34:56",
+            "http://127.0.0.1:8000/api/v1/info?url=x",
+            "a:b@c",
+            "key_prefix=abcdefgh",
+        ):
+            assert redact(text) == text
+
+    def test_a_keys_prefix_stays_to_find_it_by(self):
+        assert redact(KEY) == f"yt_abcdefgh_{REDACTED}"
+
+    @given(st.text(max_size=40), st.text(max_size=40))
+    def test_whatever_is_around_a_key(self, before, after):
+        assert KEY_SECRET not in redact(f"{before} {KEY} {after}")
+
+    def test_a_long_hostile_line_takes_no_time(self):
+        for text in (
+            "://" * 50_000,
+            "bot1" * 50_000,
+            "?key=" * 50_000,
+            "a" * 200_000,
+            "authorization: " * 20_000,
+            "://" + ":" * 100_000,
+        ):
+            redact(text)  # the test's own time limit is the check
+
+
+class TestLogging:
+    def test_every_way_of_logging_is_redacted_json_with_the_request_id(self, log_lines):
+        token = request_id_var.set("req-1")
+        logging.getLogger("celery.worker").warning("task with %s", KEY)
+        logging.getLogger("uvicorn.error").error("at %s", f"/x?api_key={KEY}")
+        structlog.get_logger("apps.x").warning("said", url=f"https://x/bot{BOT}/y", n=3)
+        logging.getLogger("x").warning("extra", extra={"detail": KEY, "nested": {"deep": [KEY]}})
+        request_id_var.reset(token)
+        lines = log_lines()
+        assert len(lines) == 4
+        assert {line["request_id"] for line in lines} == {"req-1"}
+        text = json.dumps(lines)
+        assert KEY_SECRET not in text
+        assert BOT not in text
+        assert lines[2]["n"] == 3
+
+    def test_an_exceptions_text_and_chain_are_redacted(self, log_lines):
+        try:
+            try:
+                raise ValueError(f"bad mongodb://user:hunter2@host with {KEY}")
+            except ValueError as error:
+                raise RuntimeError(f"https://api.telegram.org/bot{BOT}/x") from error
+        except RuntimeError:
+            logging.getLogger("x").exception("failed")
+        (line,) = log_lines()
+        text = json.dumps(line)
+        assert "Traceback" in text
+        assert "ValueError" in text
+        for secret in ("hunter2", KEY_SECRET, BOT):
+            assert secret not in text
+
+    def test_what_cannot_be_written_as_json_is_written_as_text_and_redacted(self, log_lines):
+        class Odd:
+            def __repr__(self) -> str:
+                return f"<Odd {KEY}>"
+
+        logging.getLogger("x").warning("odd", extra={"thing": Odd(), "raw": KEY.encode()})
+        assert KEY_SECRET not in json.dumps(log_lines())
+
+    def test_random_secrets_in_every_place_of_a_line(self, log_lines):
+        key = f"yt_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
+        logging.getLogger("x").warning("%(a)s", {"a": key})
+        logging.getLogger("x").warning("%s %r", ValueError(key), [key])
+        assert key[12:] not in json.dumps(log_lines())
+
+    def test_noisy_libraries_do_not_log_addresses(self):
+        for name in ("httpx", "httpcore", "uvicorn.access"):
+            assert not logging.getLogger(name).isEnabledFor(logging.INFO)

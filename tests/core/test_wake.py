@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from apps.core import wake
+from apps.core.redis import redis_client
+from apps.core.wake import TOPIC_PREFIX, WakeHub, publish, wake_hub
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("redis_server")
+
+
+@pytest.fixture
+def no_redis(settings):
+    redis_client.cache_clear()
+    settings.SERVICES = settings.SERVICES.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    yield
+    redis_client.cache_clear()
+
+
+class TestWait:
+    def test_returns_when_the_topic_is_published(self):
+        outcomes: list[bool] = []
+        started_at = time.monotonic()
+        waiter = threading.Thread(target=lambda: outcomes.append(wake.wait("asset:1", timeout_s=10)))
+        waiter.start()
+        wait_until(lambda: redis_client().pubsub_numsub(f"{TOPIC_PREFIX}asset:1")[0][1] == 1)
+        publish("asset:2")
+        publish("asset:1")
+        waiter.join(timeout=10)
+        assert outcomes == [True]
+        assert time.monotonic() - started_at < 5
+
+    def test_gives_up_when_the_time_is_over_and_not_before(self):
+        started_at = time.monotonic()
+        assert wake.wait("asset:1", timeout_s=0.3) is False
+        assert 0.29 <= time.monotonic() - started_at < 2
+
+    def test_without_redis_neither_side_fails_nor_spins(self, no_redis):
+        publish("asset:1")
+        started_at = time.monotonic()
+        assert wake.wait("asset:1", timeout_s=0.2) is False
+        assert time.monotonic() - started_at >= 0.15
+
+
+class TestWakeHub:
+    @pytest.fixture
+    async def hub(self):
+        made = WakeHub()
+        assert await made.until_listening(timeout_s=5)
+        yield made
+        await made.aclose()
+
+    async def test_wakes_everybody_who_waits_for_the_topic_and_nobody_else(self, hub):
+        waiting = [asyncio.create_task(hub.wait("info:a", timeout_s=10)) for _ in range(1000)]
+        other = asyncio.create_task(hub.wait("info:b", timeout_s=0.5))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(publish, "info:a")
+        assert await asyncio.gather(*waiting) == [True] * 1000
+        assert await other is False
+        assert hub._waiters == {}
+
+    async def test_any_number_of_waiters_is_one_connection(self, hub):
+        before = len(redis_client().client_list(_type="pubsub"))
+        waiting = [asyncio.create_task(hub.wait(f"info:{number}", timeout_s=5)) for number in range(50)]
+        await asyncio.sleep(0)
+        assert len(redis_client().client_list(_type="pubsub")) == before
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert hub._waiters == {}
+
+    async def test_what_was_published_since_the_caller_looked_is_not_missed(self, hub):
+        looked_at = time.monotonic()
+        await asyncio.to_thread(publish, "info:a")
+        async with asyncio.timeout(5):
+            while "info:a" not in hub._recent:
+                await hub.wait("info:a", timeout_s=0.01)
+        assert await hub.wait("info:a", timeout_s=0, since=looked_at) is True
+        assert await hub.wait("info:a", timeout_s=0.01, since=time.monotonic()) is False
+
+    async def test_remembers_a_bounded_number_of_topics(self, hub, monkeypatch):
+        monkeypatch.setattr(wake, "RECENT_TOPICS", 10)
+        for number in range(50):
+            hub._note(f"info:{number}")
+        assert len(hub._recent) == 10
+
+    async def test_a_cut_connection_wakes_everybody_and_listens_again(self, hub):
+        waiting = asyncio.create_task(hub.wait("info:a", timeout_s=10))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(redis_client().client_kill_filter, _type="pubsub")
+        assert await waiting is True  # it may have missed something
+        waiting = asyncio.create_task(hub.wait("info:a", timeout_s=10))
+        async with asyncio.timeout(10):
+            while not waiting.done():
+                await asyncio.to_thread(publish, "info:a")
+                await asyncio.wait((waiting,), timeout=0.05)
+        assert waiting.result() is True
+
+    async def test_closing_lets_everybody_go(self, hub):
+        waiting = asyncio.create_task(hub.wait("info:a", timeout_s=10))
+        await asyncio.sleep(0)
+        await hub.aclose()
+        assert await waiting is False
+
+    async def test_without_redis_waiters_only_time_out(self, no_redis):
+        hub = WakeHub()
+        assert await hub.until_listening(timeout_s=0.2) is False
+        assert await hub.wait("info:a", timeout_s=0.1) is False
+        await hub.aclose()
+
+    async def test_each_event_loop_has_its_own(self):
+        hub = wake_hub()
+        assert wake_hub() is hub
+
+        async def other() -> WakeHub:
+            return wake_hub()
+
+        assert await asyncio.to_thread(lambda: asyncio.run(other())) is not hub
