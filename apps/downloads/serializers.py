@@ -25,13 +25,14 @@ def _url() -> serializers.Field:
 
 
 def _wait() -> serializers.Field:
-    return serializers.IntegerField(min_value=0, max_value=MAX_WAIT_S, default=0, help_text=WAIT_HELP)
+    return serializers.IntegerField(min_value=0, max_value=MAX_WAIT_S, default=0, initial=0, help_text=WAIT_HELP)
 
 
 def _video_quality() -> serializers.Field:
     return serializers.RegexField(
         QUALITY_PATTERN,
         default="best",
+        initial="best",
         error_messages={"invalid": "must be best, or a height such as 1080 or 720p"},
         help_text="`best`, or a height (1080, 720p): that height, or the next lower one that the video has.",
     )

@@ -221,6 +221,16 @@ class TestSchemaAndPages:
         assert "ytserver API" in page
         assert not re.search(r"<style|<script>|\son\w+=", page)
 
+    def test_the_form_of_a_route_can_be_sent_as_it_is(self, api, client):
+        page = client.get("/api/v1/video", {"api_key": api.key}, headers={"Accept": "text/html"}).content.decode()
+        assert "<h1>Video</h1>" in page
+        form = page[page.index("<form", page.index('id="post-object-form"')) :]
+        fields = dict(re.findall(r'<input\s+name="(\w+)"[^>]*value="([^"]*)"', form))
+        assert fields == {"url": "", "quality": "best", "wait": "0"}
+        known_info()
+        answer = api.client.post("/api/v1/video", {**fields, "url": VIDEO_ID, "format": "mp4"})
+        assert answer.json()["job"]["state"] == "queued"
+
     def test_an_error_can_be_browsed(self, api, client):
         response = client.get("/api/v1/info", headers={"Accept": "text/html"})
         assert response.status_code == 401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.conf import settings
@@ -25,6 +26,11 @@ class ApiViewSet(GenericViewSet):
     serializer_class: type[Serializer] = NoFieldsSerializer
     pagination_class = None
     filter_backends = ()
+
+    def get_view_name(self) -> str:
+        """The heading of the browsable page: "CacheStatsViewSet" is "Cache Stats"."""
+        words = re.findall("[A-Z][a-z]+", type(self).__name__.removesuffix("ViewSet"))
+        return " ".join(words)
 
     def fields(self) -> dict[str, Any]:
         """The checked fields of this request. Raises InvalidParameter."""
