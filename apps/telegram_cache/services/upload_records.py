@@ -249,3 +249,15 @@ def set_file_id(asset_id: str, *, index: int, file_unique_id: str, bot_id: str, 
         {"_id": asset_id, "parts": {"$elemMatch": {"index": index, "file_unique_id": file_unique_id}}},
         {"$set": {f"parts.$.file_ids.{bot_id}": file_id}},
     )
+
+
+def make_due(asset_id: str) -> bool:
+    """Forget the delay and the failed tries of an unfinished upload. False: there is none."""
+    done = _collection().update_one(
+        {"_id": asset_id, "state": {"$in": _UPLOADABLE}},
+        {
+            "$set": {"upload_attempts": 0},
+            "$unset": {"upload_retry_at": "", "upload_queued_at": ""},
+        },
+    )
+    return bool(done.matched_count)

@@ -1,0 +1,90 @@
+"""Reads stored parts back from Telegram and compares them with the record, without keeping them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from apps.telegram_cache.clients.bot_files import BotFiles
+from apps.telegram_cache.clients.errors import (
+    FileIdInvalid,
+    MessageNotFound,
+    TelegramError,
+    TelegramUncertain,
+)
+from apps.telegram_cache.documents import Asset, Part, PartState
+from apps.telegram_cache.part_source import PartSource
+from apps.telegram_cache.roster import Bot
+from apps.telegram_cache.services.pool import note_error, readers_in_turn
+from apps.telegram_cache.services.upload_records import mark_part_bad
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """Parts of one asset. ``unread``: nobody could say (Telegram away, no bot may); nothing was changed for those."""
+
+    asset_id: str
+    good: int
+    bad: tuple[int, ...]
+    unread: tuple[int, ...]
+
+    @property
+    def is_well(self) -> bool:
+        return not self.bad and not self.unread
+
+
+def verify_asset(asset: Asset) -> Verification:
+    """Download every stored part once and check its SHA-256. Bad parts are marked, so that they are stored again."""
+    return asyncio.run(_verify(asset))
+
+
+async def _verify(asset: Asset) -> Verification:
+    files = BotFiles()
+    try:
+        source = PartSource(files)
+        verdicts = [
+            (part, await _is_good(source, asset.id, part)) for part in asset.parts if part.state == PartState.STORED
+        ]
+    finally:
+        await files.aclose()
+    for part, verdict in verdicts:
+        if verdict is False:
+            mark_part_bad(
+                asset.id, generation=asset.parts_generation, index=part.index, reason="found wrong when verified"
+            )
+    return Verification(
+        asset_id=asset.id,
+        good=sum(verdict is True for _, verdict in verdicts),
+        bad=tuple(part.index for part, verdict in verdicts if verdict is False),
+        unread=tuple(part.index for part, verdict in verdicts if verdict is None),
+    )
+
+
+async def _is_good(source: PartSource, asset_id: str, part: Part) -> bool | None:
+    """True: some bot reads the right bytes. False: every bot says they are wrong or gone. None: nobody can say."""
+    bots = await asyncio.to_thread(readers_in_turn)
+    failures = 0
+    for bot in bots:
+        try:
+            if await _sha256(source, bot, asset_id, part) == part.sha256:
+                return True
+            failures += 1
+        except (MessageNotFound, FileIdInvalid):
+            failures += 1
+        except TelegramError as error:
+            await asyncio.to_thread(note_error, error, bot, channel_id=part.channel_id or "")
+    return False if bots and failures == len(bots) else None
+
+
+async def _sha256(source: PartSource, bot: Bot, asset_id: str, part: Part) -> str:
+    digest = hashlib.sha256()
+    size = 0
+    async with aclosing(source.stream(bot, asset_id=asset_id, part=part, offset=0)) as pieces:
+        async for piece in pieces:
+            digest.update(piece)
+            size += len(piece)
+    if size < part.size:
+        raise TelegramUncertain("the file ended too early")
+    return digest.hexdigest()

@@ -1,0 +1,121 @@
+"""The commands as an operator uses them."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from apps.streaming.hotstore import HotStore
+from apps.telegram_cache.documents import Asset, AssetState, PartState
+from apps.telegram_cache.selectors import all_bots, cache_totals, find_assets
+from apps.telegram_cache.services import touch_asset, upload_asset
+from tests.telegram_cache.conftest import CHANNEL_ID, MIB
+
+
+def run(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
+
+
+class TestTelegram:
+    def test_a_token_comes_from_standard_input_and_is_never_shown(self, mongo, telegram, monkeypatch):
+        bot = telegram.add_bot(123456, username="songs_bot")
+        telegram.make_admin(bot, telegram.add_channel(CHANNEL_ID, title="Songs"))
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{bot.token}\n"))
+        shown = run("telegram", "add-bot", "--token-stdin")
+        shown += run("telegram", "add-channel", str(CHANNEL_ID)) + run("telegram", "check") + run("telegram", "list")
+        assert "@songs_bot" in shown
+        assert "Songs" in shown
+        assert bot.token not in shown
+        listed = json.loads(run("telegram", "list", "--json"))
+        assert [bot["bot_id"] for bot in listed["bots"]] == ["123456"]
+        assert listed["channels"][0]["is_default"] is True
+        assert bot.token not in json.dumps(listed)
+
+    def test_a_wrong_token_is_one_clear_line(self, mongo, telegram, monkeypatch):
+        monkeypatch.setattr("sys.stdin", io.StringIO("5:" + "x" * 35))
+        with pytest.raises(CommandError, match="BotFather"):
+            run("telegram", "add-bot", "--token-stdin")
+        assert all_bots() == []
+
+    def test_check_says_what_to_fix_and_fails(self, store):
+        store.channel.admins[store.bot.bot_id]["can_post_messages"] = False
+        with pytest.raises(CommandError, match="fixed"):
+            run("telegram", "check")
+
+    def test_check_with_nothing_there_says_where_to_begin(self, mongo, telegram):
+        with pytest.raises(CommandError, match="add-bot"):
+            run("telegram", "check")
+
+    def test_disabling_takes_known_ids_only(self, store):
+        run("telegram", "disable-bot", str(store.bot.bot_id))
+        run("telegram", "disable-channel", str(CHANNEL_ID))
+        with pytest.raises(CommandError, match="no bot"):
+            run("telegram", "disable-bot", "5")
+
+
+class TestCache:
+    def test_list_and_totals(self, store, make_asset):
+        made = make_asset(MIB)
+        upload_asset(made.asset_id)
+        make_asset(MIB, seed=2)
+        for _ in range(3):
+            touch_asset(made.asset_id)
+        assert made.asset_id in run("cache", "list")
+        rows = [json.loads(line) for line in run("cache", "list", "--state", "cached", "--json").splitlines()]
+        assert [(row["asset_id"], row["access_count"]) for row in rows] == [(made.asset_id, 3)]
+        totals = cache_totals()
+        assert (totals.count, totals.size_bytes) == (2, 2 * MIB)
+        audio = next(kind for kind in totals.by_kind if kind.kind == "audio")
+        assert (audio.count, audio.in_telegram, audio.access_count) == (2, 1, 3)
+        assert totals.by_state == {"cached": 1, "ready": 1}
+        assert [used.asset_id for used in totals.most_used] == [made.asset_id]
+        assert totals.most_used[0].last_accessed_at is not None
+        assert set(find_assets([made.asset_id, "0" * 24])) == {made.asset_id}
+
+    def test_totals_of_an_empty_cache(self, mongo):
+        totals = cache_totals()
+        assert (totals.count, totals.size_bytes, totals.orphans, totals.most_used) == (0, 0, 0, ())
+        assert [kind.kind for kind in totals.by_kind] == ["video", "audio"]
+
+    def test_verify_finds_a_bad_part_and_repair_stores_it_again(self, store, make_asset, part_bytes):
+        part_bytes(MIB)
+        made = make_asset(2 * MIB)
+        upload_asset(made.asset_id)
+        assert "2 parts good, ok" in run("cache", "verify")
+        part = Asset.objects(id=made.asset_id).get().parts[1]
+        store.telegram.file_of(part.file_unique_id).write_bytes(b"y" * MIB)
+        with pytest.raises(CommandError, match="repair"):
+            run("cache", "verify", made.asset_id)
+        asset = Asset.objects(id=made.asset_id).get()
+        assert [part.state for part in asset.parts] == [PartState.STORED, PartState.BAD]
+        assert asset.state == AssetState.READY
+        assert "cached" in run("cache", "repair")
+        assert "2 parts good, ok" in run("cache", "verify")
+        asset = Asset.objects(id=made.asset_id).get()
+        assert [(orphan.message_id, orphan.reason) for orphan in asset.orphans] == [(part.message_id, "bad")]
+
+    def test_telegram_away_changes_nothing_on_record(self, store, make_asset):
+        made = make_asset(MIB)
+        upload_asset(made.asset_id)
+        store.telegram.faults.add("getFile", status=502, times=10)
+        with pytest.raises(CommandError):
+            run("cache", "verify")
+        assert Asset.objects(id=made.asset_id).get().is_in_telegram
+
+    def test_evict_frees_what_is_safe(self, store, make_asset, hot_root):
+        made = make_asset(MIB)
+        upload_asset(made.asset_id)
+        assert "Removed 1 files" in run("cache", "evict", "--max-bytes", "0")
+        assert HotStore(hot_root).open(made.asset_id, 1) is None
+        make_asset(MIB, seed=2)
+        with pytest.raises(CommandError, match="not in Telegram yet"):
+            run("cache", "evict", "--max-bytes", "0")
+
+    def test_an_unknown_asset_is_one_clear_line(self, mongo, telegram):
+        with pytest.raises(CommandError, match="no asset"):
+            run("cache", "verify", "0" * 24)

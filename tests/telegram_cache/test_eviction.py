@@ -1,0 +1,110 @@
+"""Eviction: what goes first, and what never goes."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from django.conf import settings as django_settings
+
+from apps.streaming.hotstore import HotStore, blockmap
+from apps.telegram_cache.documents import Asset, AssetState
+from apps.telegram_cache.services import evict_hot, eviction
+from tests.telegram_cache.conftest import MIB
+
+LATER_S = 600.0
+
+
+@pytest.fixture
+def hot_store(hot_root) -> HotStore:
+    return HotStore(django_settings.ENV.hot_root)
+
+
+def ids(hot_store: HotStore) -> set[str]:
+    return {entry.asset_id for entry in hot_store.entries()}
+
+
+def test_within_the_bound_nothing_goes(store, make_asset, hot_store):
+    made = make_asset(MIB, state=AssetState.CACHED)
+    assert evict_hot(max_bytes=10 * MIB, now=time.time() + LATER_S).removed == ()
+    assert ids(hot_store) == {made.asset_id}
+
+
+def read_at(hot_store: HotStore, asset_id: str, when: float, monkeypatch) -> None:
+    """As if a reader had opened it then."""
+    monkeypatch.setattr(blockmap, "time", SimpleNamespace(time=lambda: when))
+    hot_store.open(asset_id, 1).close()
+    monkeypatch.undo()
+
+
+def test_the_least_recently_read_goes_first(store, make_asset, hot_store, monkeypatch):
+    made = [make_asset(MIB, seed=seed, state=AssetState.CACHED).asset_id for seed in range(1, 4)]
+    now = time.time()
+    for minute, asset_id in enumerate((made[1], made[0], made[2]), start=2):
+        read_at(hot_store, asset_id, now + minute * 60, monkeypatch)
+    result = evict_hot(max_bytes=2 * MIB + MIB // 2, now=now + 3600)
+    assert result.removed == (made[1],)
+    assert result.freed_bytes >= MIB
+    assert ids(hot_store) == {made[0], made[2]}
+
+
+@pytest.mark.parametrize("state", [AssetState.READY, AssetState.UPLOADING])
+def test_what_is_nowhere_else_never_goes(store, make_asset, hot_store, state):
+    made = make_asset(MIB, state=state)
+    result = evict_hot(max_bytes=1, now=time.time() + LATER_S)
+    assert result.removed == ()
+    assert result.still_over_bytes > 0
+    assert ids(hot_store) == {made.asset_id}
+
+
+def test_with_telegram_off_the_bound_alone_decides(mongo, telegram, make_asset, hot_store):
+    make_asset(MIB)
+    assert evict_hot(max_bytes=1, now=time.time() + LATER_S).removed
+    assert ids(hot_store) == set()
+
+
+def test_what_is_being_written_stays(store, hot_store):
+    writer = hot_store.create("a" * 24, 1, resume=False)
+    writer.append(b"x" * MIB)
+    assert evict_hot(max_bytes=1, now=time.time() + LATER_S).removed == ()
+    assert ids(hot_store) == {"a" * 24}
+    writer.close()
+
+
+def test_what_was_read_just_now_goes_last(store, make_asset, hot_store, monkeypatch):
+    made = [make_asset(MIB, seed=seed, state=AssetState.CACHED).asset_id for seed in (1, 2)]
+    now = time.time() + 3600
+    read_at(hot_store, made[0], now - 10, monkeypatch)
+    assert evict_hot(max_bytes=MIB + MIB // 2, now=now).removed == (made[1],)
+    assert evict_hot(max_bytes=1, now=now).removed == (made[0],)
+
+
+def test_low_disk_makes_room_too(store, make_asset, hot_store, monkeypatch):
+    made = make_asset(MIB, state=AssetState.CACHED)
+    monkeypatch.setattr(eviction.shutil, "disk_usage", lambda _: SimpleNamespace(total=100 * 1024 * MIB, free=0))
+    assert evict_hot(now=time.time() + LATER_S).removed == (made.asset_id,)
+
+
+def test_files_of_no_asset_and_of_older_generations_go_after_an_hour(store, make_asset, hot_store):
+    old = make_asset(MIB, seed=1, state=AssetState.CACHED)
+    Asset._get_collection().update_one({"_id": old.asset_id}, {"$set": {"generation": 2}})
+    unknown = make_asset(MIB, seed=2)
+    Asset._get_collection().delete_one({"_id": unknown.asset_id})
+    kept = make_asset(MIB, seed=3)
+    assert evict_hot().stale_removed == 0
+    assert evict_hot(now=time.time() + 2 * 3600).stale_removed == 2
+    assert ids(hot_store) == {kept.asset_id}
+
+
+def test_abandoned_work_folders_go_after_an_hour(store, hot_store):
+    folder = hot_store.scratch_dir("b" * 24, 1)
+    (folder / "half.mp4").write_bytes(b"x")
+    assert evict_hot().stale_removed == 0
+    assert evict_hot(now=time.time() + 2 * 3600).stale_removed == 1
+    assert not folder.exists()
+
+
+def test_an_empty_or_missing_store_is_fine(mongo, settings, tmp_path):
+    settings.ENV = settings.ENV.model_copy(update={"hot_dir": tmp_path / "none"})
+    assert evict_hot().removed == ()
