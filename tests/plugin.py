@@ -15,6 +15,7 @@ import pytest
 
 from apps.core.embedded import free_port, mongod_command, prepare_mongod, redis_command, wait_for_redis
 from apps.core.supervisor import end_with_us
+from ytserver.env import without_settings
 
 ROOT_VARIABLE = "YTSERVER_TEST_ROOT"
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
@@ -29,7 +30,10 @@ ROOT = Path(os.environ[ROOT_VARIABLE])
 MONGO_PORT, REDIS_PORT = (int(port) for port in os.environ["YTSERVER_TEST_PORTS"].split(","))
 WORKER_NUMBER = int(WORKER.removeprefix("gw")) + 1 if WORKER.startswith("gw") else 0
 
+for setting in set(os.environ) - set(without_settings(os.environ)):  # a developer's own settings are not the tests'
+    del os.environ[setting]
 os.environ.update(
+    ENV_FILE="",
     DJANGO_SETTINGS_MODULE="ytserver.settings",
     DEBUG="true",
     VAR_DIR=str(ROOT / WORKER),

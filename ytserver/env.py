@@ -8,7 +8,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -28,10 +28,15 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from ytserver.private_files import kept_secret
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 MIB = 1024 * 1024
 TELEGRAM_CLOUD_PART_MAX_BYTES = 20 * MIB  # Bot API: getFile is limited to 20 MiB
 TELEGRAM_LOCAL_PART_MAX_BYTES = 2000 * MIB  # a self-hosted Bot API server with --local
+
+ENV_FILE = "ENV_FILE"
+"""Names another file than ``.env``; empty: none. Not a setting itself: it says where they are."""
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -95,9 +100,7 @@ JsonObject = Annotated[dict[str, Any], NoDecode, BeforeValidator(_to_json_object
 class Env(BaseSettings):
     """Every setting of the server. Frozen: change the environment (or ``.env``) and start again."""
 
-    model_config = SettingsConfigDict(
-        env_file=BASE_DIR / ".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
-    )
+    model_config = SettingsConfigDict(env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True)
 
     debug: bool = Field(True, description="Development mode: missing secrets are made and kept in VAR_DIR.")
     host: str = Field("127.0.0.1", description="Address the web server listens on.")
@@ -232,40 +235,6 @@ class Env(BaseSettings):
         return tuple(dict.fromkeys((*named, *((public,) if public else ()))))
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write ``path`` whole or not at all, readable by its owner only."""
-    temporary = _private_copy(path, text)
-    try:
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink()
-        raise
-
-
-def kept_secret(path: Path, make: Callable[[], str]) -> str:
-    """Read a secret of this instance, or make it once (mode 0600). Of two that make it at once both read the same."""
-    if not path.exists():
-        temporary = _private_copy(path, make())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            pass  # another process made it in between; theirs counts
-        finally:
-            temporary.unlink()
-    return path.read_text().strip()
-
-
-def _private_copy(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary
-
-
 def _with_secrets(env: Env) -> Env:
     missing = [name for name in ("secret_key", "field_keys") if not _has_value(env, name)]
     if not missing:
@@ -292,7 +261,7 @@ def _has_value(env: Env, name: str) -> bool:
 def load_env() -> Env:
     """The settings of this process. Raises SettingsError: one line a problem, names and rules, never values."""
     try:
-        return _with_secrets(Env())
+        return _with_secrets(Env(_env_file=os.environ.get(ENV_FILE, BASE_DIR / ".env") or None))
     except UnicodeDecodeError:
         raise SettingsError(".env: must be a text file in UTF-8") from None
     except OSError as error:
@@ -304,6 +273,12 @@ def load_env() -> Env:
             text = problem["msg"].removeprefix("Value error, ")
             lines.append(f"{name}: {text}" if name else text)
         raise SettingsError("\n".join(lines)) from None
+
+
+def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` for an instance that must not get our settings, nor those of ``.env`` (demo, tests)."""
+    ours = {name.upper() for name in Env.model_fields}
+    return {name: value for name, value in environ.items() if name.upper() not in ours} | {ENV_FILE: ""}
 
 
 class ServiceUrls(BaseModel):

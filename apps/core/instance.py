@@ -14,7 +14,7 @@ from typing import Self, TextIO
 
 import psutil
 
-from ytserver.env import kept_secret
+from ytserver.private_files import kept_secret
 
 RUN_MARK = "YTSERVER_RUN"
 """In the environment of every process of an instance: by it an earlier run's processes are found, and no others."""

@@ -10,7 +10,8 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from ytserver import env as env_module
-from ytserver.env import BASE_DIR, Env, SettingsError, find_service_urls, kept_secret, load_env, write_private
+from ytserver.env import BASE_DIR, Env, SettingsError, find_service_urls, load_env, without_settings
+from ytserver.private_files import kept_secret, write_private
 
 DOC = BASE_DIR / "docs" / "settings.md"
 SECRET = "hunter2-hunter2"
@@ -42,7 +43,7 @@ def settings(monkeypatch, tmp_path):
     for name in Env.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("VAR_DIR", str(tmp_path))
-    monkeypatch.setitem(Env.model_config, "env_file", tmp_path / ".env")
+    monkeypatch.setenv("ENV_FILE", str(tmp_path / ".env"))
 
     def read(**values: str) -> Env:
         for name, value in values.items():
@@ -154,6 +155,10 @@ class TestEnvFile:
         (tmp_path / ".env").write_text("PORT=9001\nWEB_WORKERS=5\n# a note\nSOMETHING_ELSE=1\n")
         env = settings(PORT="9002")
         assert (env.port, env.web_workers) == (9002, 5)
+
+    def test_another_instance_gets_neither_our_environment_nor_our_file(self):
+        environ = without_settings({"MONGO_URI": "mongodb://ours/", "hot_dir": "ours", "PATH": "/bin"})
+        assert environ == {"PATH": "/bin", "ENV_FILE": ""}
 
     def test_must_be_text(self, settings, tmp_path):
         (tmp_path / ".env").write_bytes(b"PORT=\xff\xfe")

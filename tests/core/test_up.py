@@ -17,10 +17,10 @@ import pytest
 
 from apps.core.embedded import free_port
 from apps.core.instance import RUN_MARK
+from ytserver.env import without_settings
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 60
-SETTINGS = ("MONGO_URI", "REDIS_URL", "PUBLIC_URL", "VAR_DIR", "PORT", "HOST", "DEBUG")
 
 
 class Up:
@@ -29,8 +29,12 @@ class Up:
     def __init__(self, var_dir: Path, **settings: str) -> None:
         self.var_dir = var_dir
         self.port = int(settings.pop("PORT", free_port()))
-        self.environ = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-        self.environ |= {"VAR_DIR": str(var_dir), "PORT": str(self.port), "WEB_WORKERS": "1", **settings}
+        self.environ = without_settings(os.environ) | {
+            "VAR_DIR": str(var_dir),
+            "PORT": str(self.port),
+            "WEB_WORKERS": "1",
+            **settings,
+        }
         self.process: subprocess.Popen[str] | None = None
 
     def start(self, *options: str) -> "Up":

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from apps.core.embedded.mongod import mongod_uri
 from apps.core.embedded.redis_server import redis_uri
-from ytserver.env import Env, ServiceUrls, kept_secret, read_service_urls, service_urls_path, write_private
+from ytserver.env import Env, ServiceUrls, read_service_urls, service_urls_path
+from ytserver.private_files import kept_secret, write_private
 
 
 @dataclass(frozen=True, kw_only=True)
