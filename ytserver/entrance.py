@@ -7,23 +7,53 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
+from django.conf import settings
 from django.utils.module_loading import module_has_submodule
 
 from apps.analytics.recorder import EventRecorder
 from apps.core.asgi import AsgiApp, Receive, Scope, Send, send_answer
 from apps.core.bridge import DjangoBridge, WsgiApp
 from apps.core.wake import wake_hub
+from apps.downloads.stream_backend import make_backend
+from apps.streaming.app import StreamApp
+from apps.streaming.hotstore import HotStore
 
 if TYPE_CHECKING:
-    from apps.downloads.stream_backend import MediaStreamBackend
+    pass
 
 
-class Entrance:
-    """Routes by path, and starts and stops what lives as long as the server."""
+class _Parts:
+    """What belongs to one run of the server, and to its event loop."""
 
     def __init__(self, django: WsgiApp) -> None:
         self._bridge = DjangoBridge(django, wake_hub)
-        self._http = EventRecorder(self._route)
+        self._backend = make_backend()
+        self._streams = StreamApp(self._backend, HotStore(settings.ENV.hot_root))
+        self._recorder = EventRecorder(self._route)
+        self.http: AsgiApp = self._recorder
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path.startswith("/stream/"):
+            await self._streams(scope, receive, send)
+        elif path == "/healthz":  # not through the thread pool: a busy server lives
+            await send_answer(send, 200, [("Content-Type", "application/json")], b'{"status": true}')
+        else:
+            await self._bridge(scope, receive, send)
+
+    async def aclose(self) -> None:
+        self._bridge.close()
+        await self._backend.aclose()
+        await self._recorder.close()
+        await wake_hub().aclose()
+
+
+class Entrance:
+    """Routes by path, and starts and stops what lives as long as the server. Can be started again after it stopped."""
+
+    def __init__(self, django: WsgiApp) -> None:
+        self._django = django
+        self._parts: _Parts | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -31,48 +61,22 @@ class Entrance:
         elif scope["type"] == "websocket":
             await websockets()(scope, receive, send)
         else:
-            await self._http(scope, receive, send)
+            await self._running_parts().http(scope, receive, send)
 
-    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        if path.startswith("/stream/"):
-            await streams()(scope, receive, send)
-        elif path == "/healthz":  # not through the thread pool: a busy server lives
-            await send_answer(send, 200, [("Content-Type", "application/json")], b'{"status": true}')
-        else:
-            await self._bridge(scope, receive, send)
+    def _running_parts(self) -> _Parts:
+        if self._parts is None:  # also without a lifespan: the development server knows none
+            self._parts = _Parts(self._django)
+        return self._parts
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
+        parts = self._running_parts()
         await wake_hub().start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        if stream_backend.cache_info().currsize:
-            await stream_backend().aclose()
-        self._bridge.close()
-        await self._http.close()
-        await wake_hub().aclose()
+        self._parts = None
+        await parts.aclose()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-@cache
-def stream_backend() -> MediaStreamBackend:
-    """What decides about streams, with its threads and its connections to Telegram."""
-    from apps.downloads.stream_backend import make_backend
-
-    return make_backend()
-
-
-@cache
-def streams() -> AsgiApp:
-    """The stream application."""
-    from django.conf import settings
-
-    from apps.streaming.app import StreamApp
-    from apps.streaming.hotstore import HotStore
-
-    app: AsgiApp = StreamApp(stream_backend(), HotStore(settings.ENV.hot_root))
-    return app
 
 
 @cache

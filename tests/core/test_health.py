@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import mongoengine
+import pymongo
+import pytest
+from django.test import Client
+
+from apps.core import health
+from apps.core.heartbeats import QUEUES, beat
+from apps.core.redis import redis_client
+
+pytestmark = [pytest.mark.urls("tests.urls_for_tests"), pytest.mark.usefixtures("mongo", "redis_server")]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered(monkeypatch):
+    monkeypatch.setattr(health, "_checker", health._Checker())
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client(raise_request_exception=False)
+
+
+class TestReadyz:
+    def test_is_ready_and_tells_which_queues_nobody_works_on(self, client):
+        beat(["resolve", "fetch"])
+        answer = client.get("/readyz")
+        assert answer.status_code == 200
+        assert answer.json() == {"status": True, "down": {}, "idle_queues": ["upload", "care"]}
+        assert set(QUEUES) == {"resolve", "fetch", "upload", "care"}
+
+    def test_names_mongodb_when_it_is_down(self, client, monkeypatch):
+        with pymongo.MongoClient(port=1, serverSelectionTimeoutMS=10_000) as nobody:
+            monkeypatch.setattr(mongoengine, "get_db", lambda: nobody["x"])
+            started_at = time.monotonic()
+            answer = client.get("/readyz")
+        assert time.monotonic() - started_at < 5
+        assert (answer.status_code, answer.json()["error"]) == (503, "not_ready")
+        assert list(answer.json()["down"]) == ["mongodb"]
+
+    def test_names_redis_when_it_is_down(self, client, settings):
+        settings.SERVICES = settings.SERVICES.model_copy(update={"redis_url": "redis://:hunter2@127.0.0.1:1/0"})
+        redis_client.cache_clear()
+        answer = client.get("/readyz")
+        redis_client.cache_clear()
+        assert answer.status_code == 503
+        assert list(answer.json()["down"]) == ["redis"]
+        assert b"hunter2" not in answer.content
+
+    def test_names_a_hot_store_that_cannot_be_written(self, client, settings, tmp_path):
+        (tmp_path / "file").write_text("")
+        settings.ENV = settings.ENV.model_copy(update={"hot_dir": tmp_path / "file" / "hot"})
+        answer = client.get("/readyz")
+        assert answer.json()["down"] == {"hot_store": "cannot be written (Not a directory)"}
+
+    def test_names_a_disk_that_is_nearly_full(self, client, monkeypatch):
+        monkeypatch.setattr(health, "MIN_FREE_BYTES", 1 << 60)
+        assert "hot_store" in client.get("/readyz").json()["down"]
+
+    def test_a_part_that_hangs_is_named_after_the_time_limit(self, client, monkeypatch):
+        go_on = threading.Event()
+        monkeypatch.setattr(health, "CHECK_TIMEOUT_S", 0.2)
+        monkeypatch.setattr(health, "STRAGGLER_S", 0.1)
+        monkeypatch.setitem(health.CHECKS, "hot_store", lambda: "never seen" if go_on.wait(20) else None)
+        answer = client.get("/readyz")
+        go_on.set()
+        assert answer.json()["down"] == {"hot_store": "takes too long"}
+
+    def test_many_simultaneous_questions_look_once(self, monkeypatch):
+        looks: list[int] = []
+        monkeypatch.setitem(health.CHECKS, "redis", lambda: looks.append(1))
+        threads = [threading.Thread(target=lambda: Client().get("/readyz")) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(looks) == 1
+
+    def test_needs_no_key_and_costs_none(self, client):
+        assert client.get("/healthz").json() == {"status": True}
+        assert redis_client().keys("yt:refused:*") == []
