@@ -1,0 +1,145 @@
+"""ffmpeg on local files: what a file holds, and bounded runs that never outlive the fetch they belong to."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import imageio_ffmpeg
+
+PROBE_TIMEOUT_S = 30.0
+POLL_S = 0.1
+LOG_BYTES = 8192
+DEMUXERS = "mov,matroska,mp3,ogg,aac,flac,wav"  # media containers only: no playlists, no scripts of other files
+QUIET = ("-hide_banner", "-nostdin", "-protocol_whitelist", "file,pipe")
+
+# Ends with the thread that started it (Linux), also when that is killed; a small program because code between fork
+# and exec is not safe in a process with threads.
+_LAUNCHER = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+_DURATION = re.compile(r"^\s+Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)", re.MULTILINE)
+_STREAM = re.compile(r"^\s+Stream #0:\d+.*?: (Video|Audio): (\w+)(.*)$", re.MULTILINE)
+_SIZE = re.compile(r"\b(\d{2,5})x(\d{2,5})\b")
+
+
+class FfmpegFailed(Exception):  # noqa: N818 - named after what happened
+    """ffmpeg ended with an error. The text is the end of its log: for the server's log, not for people."""
+
+
+class FfmpegTimeout(FfmpegFailed):
+    """ffmpeg took too long and was killed."""
+
+
+class FfmpegStopped(Exception):  # noqa: N818 - named after what happened
+    """The run was called off by its ``stop`` event."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaFacts:
+    """What a file's header says it is."""
+
+    duration_s: float | None
+    video_codec: str | None  # None: no picture, or only a cover
+    audio_codec: str | None
+    height: int | None = None
+
+
+@cache
+def ffmpeg_path() -> str:
+    """Where ffmpeg is: IMAGEIO_FFMPEG_EXE, else the one that comes with the wheel. Raises RuntimeError."""
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def probe_media(path: Path, *, stop: threading.Event | None = None) -> MediaFacts:
+    """Read a local file's header. Raises FfmpegFailed when it is not media of a known container."""
+    log = _run(["-i", f"file:{path}"], timeout_s=PROBE_TIMEOUT_S, stop=stop, may_fail=True)
+    streams = [match.groups() for match in _STREAM.finditer(log)]
+    if not streams:
+        raise FfmpegFailed(log[-500:])
+    pictures = [(codec, rest) for kind, codec, rest in streams if kind == "Video" and "(attached pic)" not in rest]
+    sounds = [codec for kind, codec, _ in streams if kind == "Audio"]
+    size = _SIZE.search(pictures[0][1]) if pictures else None
+    return MediaFacts(
+        duration_s=_duration_s(log),
+        video_codec=pictures[0][0] if pictures else None,
+        audio_codec=sounds[0] if sounds else None,
+        height=int(size.group(2)) if size else None,
+    )
+
+
+def run_ffmpeg(
+    inputs: Sequence[Path],
+    options: Sequence[str],
+    output: Path,
+    *,
+    timeout_s: float,
+    stop: threading.Event | None = None,
+) -> None:
+    """Make ``output`` from local files. Raises FfmpegFailed, FfmpegTimeout, or FfmpegStopped once ``stop`` is set.
+
+    When it raises, the process group is gone; what it wrote so far may lie in ``output``.
+    """
+    named = [argument for path in inputs for argument in ("-format_whitelist", DEMUXERS, "-i", f"file:{path}")]
+    _run([*named, *options, "-y", f"file:{output}"], timeout_s=timeout_s, stop=stop)
+
+
+def _duration_s(log: str) -> float | None:
+    match = _DURATION.search(log)
+    if match is None:
+        return None
+    hours, minutes, seconds = match.groups()
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+def _run(arguments: Sequence[str], *, timeout_s: float, stop: threading.Event | None, may_fail: bool = False) -> str:
+    command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), ffmpeg_path(), *QUIET, *arguments]
+    deadline = time.monotonic() + timeout_s
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
+        )
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_S)
+                    break
+                if stop is not None and stop.is_set():
+                    raise FfmpegStopped
+                if time.monotonic() > deadline:
+                    raise FfmpegTimeout(f"killed after {timeout_s:.0f} s")
+        finally:
+            _kill_group(process)
+        text = _tail(log.fileno())
+    if process.returncode != 0 and not may_fail:
+        raise FfmpegFailed(text[-500:])
+    return text
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _tail(descriptor: int) -> str:
+    size = os.fstat(descriptor).st_size
+    return os.pread(descriptor, LOG_BYTES, max(0, size - LOG_BYTES)).decode(errors="replace")
