@@ -20,7 +20,7 @@ import imageio_ffmpeg
 
 PROBE_TIMEOUT_S = 30.0
 POLL_S = 0.1
-LOG_BYTES = 8192
+LOG_BYTES = 256 * 1024
 DEMUXERS = "mov,matroska,mp3,ogg,aac,flac,wav"  # media containers only: no playlists, no scripts of other files
 QUIET = ("-hide_banner", "-nostdin", "-protocol_whitelist", "file,pipe")
 
@@ -36,11 +36,12 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 _DURATION = re.compile(r"^\s+Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)", re.MULTILINE)
+_TIME = re.compile(r"\btime=(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _STREAM = re.compile(r"^\s+Stream #0:\d+.*?: (Video|Audio): (\w+)(.*)$", re.MULTILINE)
 _SIZE = re.compile(r"\b(\d{2,5})x(\d{2,5})\b")
 
 
-class FfmpegFailed(Exception):  # noqa: N818 - named after what happened
+class FfmpegFailed(Exception):
     """ffmpeg ended with an error. The text is the end of its log: for the server's log, not for people."""
 
 
@@ -48,7 +49,7 @@ class FfmpegTimeout(FfmpegFailed):
     """ffmpeg took too long and was killed."""
 
 
-class FfmpegStopped(Exception):  # noqa: N818 - named after what happened
+class FfmpegStopped(Exception):
     """The run was called off by its ``stop`` event."""
 
 
@@ -70,7 +71,7 @@ def ffmpeg_path() -> str:
 
 def probe_media(path: Path, *, stop: threading.Event | None = None) -> MediaFacts:
     """Read a local file's header. Raises FfmpegFailed when it is not media of a known container."""
-    log = _run(["-i", f"file:{path}"], timeout_s=PROBE_TIMEOUT_S, stop=stop, may_fail=True)
+    log = _run(_inputs([path]), timeout_s=PROBE_TIMEOUT_S, stop=stop, may_fail=True)
     streams = [match.groups() for match in _STREAM.finditer(log)]
     if not streams:
         raise FfmpegFailed(log[-500:])
@@ -97,15 +98,27 @@ def run_ffmpeg(
 
     When it raises, the process group is gone; what it wrote so far may lie in ``output``.
     """
-    named = [argument for path in inputs for argument in ("-format_whitelist", DEMUXERS, "-i", f"file:{path}")]
-    _run([*named, *options, "-y", f"file:{output}"], timeout_s=timeout_s, stop=stop)
+    _run([*_inputs(inputs), *options, "-y", f"file:{output}"], timeout_s=timeout_s, stop=stop)
+
+
+def measure_duration(path: Path, *, timeout_s: float, stop: threading.Event | None = None) -> float:
+    """Seconds of media that are really in the file, found by reading all of it. Raises like ``run_ffmpeg``."""
+    options = ["-map", "0", "-c", "copy", "-f", "null", "-y", "file:/dev/null"]
+    log = _run([*_inputs([path]), *options], timeout_s=timeout_s, stop=stop)
+    times = _TIME.findall(log)
+    return _seconds(*times[-1]) if times else 0.0
+
+
+def _inputs(paths: Sequence[Path]) -> list[str]:
+    return [argument for path in paths for argument in ("-format_whitelist", DEMUXERS, "-i", f"file:{path}")]
 
 
 def _duration_s(log: str) -> float | None:
     match = _DURATION.search(log)
-    if match is None:
-        return None
-    hours, minutes, seconds = match.groups()
+    return _seconds(*match.groups()) if match else None
+
+
+def _seconds(hours: str, minutes: str, seconds: str) -> float:
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 

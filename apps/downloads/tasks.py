@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from celery import shared_task
+from typing import Any
 
+from celery import shared_task
+from celery.signals import worker_ready, worker_shutting_down
+
+from apps.downloads.fetch import engine
+from apps.downloads.providers.chain import provider_chain
 from apps.downloads.services import info, sweep
 
 
@@ -12,6 +17,23 @@ def resolve_info(video_id: str) -> None:
     info.resolve_info(video_id)
 
 
+@shared_task(name="apps.downloads.tasks.fetch_asset")
+def fetch_asset(job_id: str) -> None:
+    engine.fetch_asset(job_id, chain=provider_chain())
+
+
 @shared_task(name="apps.downloads.tasks.sweep_jobs")
 def sweep_jobs() -> None:
     sweep.sweep_jobs()
+
+
+@worker_shutting_down.connect
+def stop_fetches(**_: Any) -> None:
+    """Let running fetches end at once, so that the next worker goes on from their bytes."""
+    engine.stopping.set()
+
+
+@worker_ready.connect
+def look_for_lost_jobs(**_: Any) -> None:
+    """Pick up what a killed worker left, without waiting for the next sweep."""
+    sweep_jobs.delay()
