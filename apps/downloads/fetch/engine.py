@@ -39,8 +39,8 @@ from apps.downloads.services.claims import (
 )
 from apps.downloads.services.jobs import finish_job, send_fetch, start_job, update_job
 from apps.streaming.hotstore import HotFileRemoved, HotStore, HotStoreFull, WriterBusy
-from apps.telegram_cache.services import request_upload
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, MediaKind
+from apps.telegram_cache.services import request_upload
 
 log = structlog.get_logger(__name__)
 

@@ -236,10 +236,12 @@ class Transfer:
         return memoryview(data)[known:]
 
     def _open_sink(self, head: bytearray) -> bytes:
-        self.sink = self._choose_sink(bytes(head))
+        first = bytes(head)
+        head.clear()
+        self.sink = self._choose_sink(first)
         if self.total is not None:
             self.sink.set_size(self.total)
-        return bytes(head)
+        return first
 
     def _append(self, data: bytes | memoryview) -> None:
         if self.sink is not None:

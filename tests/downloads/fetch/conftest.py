@@ -1,0 +1,87 @@
+"""Fixtures of downloads: an origin that serves media, and a way to fetch from it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from apps.downloads.documents import MediaJob
+from apps.downloads.fetch import engine
+from apps.downloads.fetch.outcomes import Limits
+from apps.downloads.providers.chain import ProviderChain
+from apps.downloads.selectors import find_job
+from apps.downloads.services.jobs import ensure_job
+from apps.streaming.hotstore import HotStore
+from apps.streaming.hotstore.layout import HotPath
+from apps.telegram_cache.documents import Asset, AssetKey
+from tests.downloads.fetch.origin import Origin, SampleProvider
+from tests.downloads.samples import video_info
+from tests.standins.media import Media, make_media
+
+FAST = Limits(stall_s=0.6, backoff_s=0.01, backoff_max_s=0.05)
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def media() -> Media:
+    return make_media("small")
+
+
+@pytest.fixture(scope="session")
+def long_audio() -> bytes:
+    """Several MiB of M4A."""
+    return make_media("large").read("audio.m4a")
+
+
+def wait_until(condition: Callable[[], object], *, timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+class Fetcher:
+    """Makes a job for a key and runs it here, against the providers it was given."""
+
+    def __init__(self) -> None:
+        self.providers: list[SampleProvider] = []
+        self.limits = FAST
+        self.store = HotStore(settings.ENV.hot_root)
+
+    def job(self, key: AssetKey) -> MediaJob:
+        return ensure_job(key=key, info=video_info(key.video_id), key_prefix="testkey1")
+
+    def run(self, job: MediaJob) -> MediaJob:
+        engine.fetch_asset(job.id, chain=ProviderChain(self.providers), limits=self.limits)
+        return find_job(job.id)
+
+    def fetch(self, key: AssetKey) -> MediaJob:
+        return self.run(self.job(key))
+
+    def begin(self, job: MediaJob) -> threading.Thread:
+        thread = threading.Thread(target=self.run, args=(job,))
+        thread.start()
+        return thread
+
+    def read(self, asset: Asset) -> bytes:
+        """The bytes of a finished asset."""
+        assert self.store.is_complete(asset.id, asset.generation)
+        return self.path(asset).read_bytes()
+
+    def path(self, asset: Asset) -> Path:
+        return HotPath.of(self.store.root, asset.id, asset.generation).data
+
+
+@pytest.fixture
+def fetcher(mongo: None, redis_server: None, hot_root: Path) -> Fetcher:
+    return Fetcher()
