@@ -18,6 +18,7 @@ from apps.core.wake import publish
 from apps.downloads.documents import VideoInfoRecord, utcnow
 from apps.downloads.errors import CONTENT_ERRORS
 from apps.downloads.providers.base import VideoInfo
+from apps.downloads.providers.chain import provider_chain
 from apps.downloads.selectors import find_info_record
 
 log = structlog.get_logger(__name__)
@@ -117,13 +118,6 @@ def record_info_error(video_id: str, error: ApiError) -> None:
             return
     failed: dict[str, Any] = {"provider": None, "info": {}, "error_code": error.code, "error_message": error.message}
     _save(video_id, {**failed, "fresh_until": until, "expires_at": until})
-
-
-def provider_chain() -> Any:
-    """The configured sources."""
-    from apps.downloads.providers import chain  # type: ignore[attr-defined]
-
-    return chain.provider_chain()
 
 
 def _ask(video_id: str) -> None:
