@@ -17,11 +17,11 @@ def _child(work: Callable[..., Any], threads: int, barrier: Any, results: Any, a
     with ThreadPoolExecutor(threads) as pool:
         barrier.wait(READY_TIMEOUT_S)
         futures = [pool.submit(work, *arguments) for _ in range(threads)]
-        results.put([future.result() for future in futures])
+    results.put([str(future.exception()) if future.exception() else future.result() for future in futures])
 
 
 def race(work: Callable[..., Any], *arguments: Any, processes: int, threads: int = 1) -> list[Any]:
-    """Run ``work(*arguments)`` in every thread of every process at once; the results of all."""
+    """Run ``work(*arguments)`` in every thread of every process at once; the results of all, errors as texts."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.downloads.preload"])
     barrier, results = context.Barrier(processes), context.SimpleQueue()
@@ -45,12 +45,12 @@ def claim_once(video_id: str) -> tuple[bool, int]:
     return claim.won, claim.attempt
 
 
-def ask_for_job(video_id: str) -> str:
+def ask_for_job(video_id: str, times: int) -> set[str]:
     from apps.downloads.services.jobs import ensure_job
     from tests.downloads.samples import audio_key, video_info
 
-    job = ensure_job(key=audio_key(video_id), info=video_info(video_id), key_prefix="testkey1")
-    return str(job.id)
+    key, info = audio_key(video_id), video_info(video_id)
+    return {str(ensure_job(key=key, info=info, key_prefix="testkey1").id) for _ in range(times)}
 
 
 def claim_and_hold(video_id: str) -> None:

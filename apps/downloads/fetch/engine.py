@@ -25,7 +25,6 @@ from apps.downloads.fetch.outcomes import AddressRefused, JobCancelled, Limits, 
 from apps.downloads.fetch.progress import Progress
 from apps.downloads.fetch.threads import in_thread
 from apps.downloads.fetch.transfer import open_session
-from apps.downloads.providers.base import FetchPlan
 from apps.downloads.providers.chain import PlanOffer, PlanOffers, ProviderChain
 from apps.downloads.selectors import find_job
 from apps.downloads.services.claims import (

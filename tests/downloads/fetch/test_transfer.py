@@ -7,8 +7,8 @@ from aiohttp import web
 
 from apps.core.errors import UpstreamError
 from apps.downloads.documents import JobState
-from tests.downloads.samples import audio_key
 from tests.downloads.fetch.test_engine import MIB, VIDEO, asset, serve
+from tests.downloads.samples import audio_key
 from tests.standins.faults import send_bytes
 
 OVERLAP = 64 * 1024

@@ -19,10 +19,9 @@ SLACK_BYTES = 512 * 1024  # on its way when the worker died, and the overlap tha
 
 @contextlib.contextmanager
 def worker(url: str):
-    command = [
-        sys.executable, "-m", "celery", "-A", "tests.downloads.fetch.worker_app", "worker", "--pool", "threads", "-c", "2",
-        "-Q", "fetch,care", "--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "warning",
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "celery", "-A", "tests.downloads.fetch.worker_app", "worker"]
+    command += ["--pool", "threads", "-c", "2", "-Q", "fetch,care", "-l", "warning"]
+    command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     process = subprocess.Popen(command, env={**os.environ, "SAMPLE_URL": url})
     try:
         yield process
