@@ -49,12 +49,15 @@ class CircuitBreaker:
             self._trial_until = 0.0
 
     def record_failure(self) -> None:
+        """Of calls that were under way when it opened, the failures change nothing any more."""
         with self._lock:
             self._failures_in_a_row += 1
-            self._trial_until = 0.0
+            is_trial, self._trial_until = self._trial_until > 0, 0.0
+            if self._open_until is not None and not is_trial:
+                return
+            if is_trial:
+                self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
             if self._failures_in_a_row >= FAILURES_TO_OPEN:
-                if self._open_until is not None:
-                    self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
                 self._open_until = self._clock() + self._pause_s
 
     @property
