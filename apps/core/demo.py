@@ -24,7 +24,7 @@ from ytserver.env import BASE_DIR, without_settings
 
 STOP_TIMEOUT_S = 60.0
 COMMAND_TIMEOUT_S = 60.0
-CACHED_TIMEOUT_S = 60.0
+BACKGROUND_TIMEOUT_S = 60.0
 REQUEST_TIMEOUT_S = 60.0
 CROWD = 200
 MIB = 1024 * 1024
@@ -183,8 +183,8 @@ class Demo:
 
     def _stream_from_the_hot_store(self, api: httpx.Client) -> None:
         before = self._outside.downloads(VIDEO)
-        answer, seconds = _ask(api, "/api/v1/audio", url=VIDEO)
-        _expect(answer["source"] == "hot" and answer["cached"], f"the second time came from {answer['source']}")
+        answer, seconds = _ask_until(api, lambda answer: answer["cached"], what="finished", url=VIDEO)
+        _expect(answer["source"] == "hot", f"the second time came from {answer['source']}")
         got = _download(answer["stream_url"])
         _same(got, self._outside.original(VIDEO))
         _expect(self._outside.downloads(VIDEO) == before == 1, "the source was asked a second time")
@@ -194,7 +194,7 @@ class Demo:
         )
 
     def _stream_from_telegram(self, api: httpx.Client, instance: Instance) -> None:
-        answer = _wait_until_in_telegram(api)
+        _ask_until(api, lambda answer: answer["telegram"], what="in Telegram", url=VIDEO)
         removed = _remove_hot_files(instance.var_dir / "hot")
         _expect(removed > 0, "there was no hot file to remove")
         answer, seconds = _ask(api, "/api/v1/audio", url=VIDEO)
@@ -298,14 +298,16 @@ def _download(
     )  # fmt: skip
 
 
-def _wait_until_in_telegram(api: httpx.Client) -> dict[str, Any]:
-    deadline = time.monotonic() + CACHED_TIMEOUT_S
+def _ask_until(
+    api: httpx.Client, condition: Callable[[dict[str, Any]], Any], *, what: str, **parameters: str
+) -> tuple[dict[str, Any], float]:
+    deadline = time.monotonic() + BACKGROUND_TIMEOUT_S
     while True:
-        answer, _ = _ask(api, "/api/v1/audio", url=VIDEO)
-        if answer["telegram"]:
-            return answer
+        answer, seconds = _ask(api, "/api/v1/audio", **parameters)
+        if condition(answer):
+            return answer, seconds
         if time.monotonic() > deadline:
-            raise DemoFailed(f"the audio was not in Telegram after {CACHED_TIMEOUT_S:.0f} s")
+            raise DemoFailed(f"the audio was not {what} after {BACKGROUND_TIMEOUT_S:.0f} s")
         time.sleep(0.2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from importlib import import_module
 
 import uvicorn
 
@@ -38,8 +39,10 @@ def serve(listener: socket.socket) -> None:
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ytserver.settings")
     import django
+    from django.conf import settings
 
     django.setup()
+    import_module(settings.ROOT_URLCONF)  # every view, before anybody waits for the first answer
     serve(socket.socket(fileno=int(sys.argv[1])))
 
 
