@@ -1,0 +1,98 @@
+"""A server that has been in use for a while, as documents."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+from apps.analytics.documents import UsageEvent
+from apps.core.secrets import encrypt_secret
+from apps.downloads.documents import JobState, MediaJob
+from apps.keys.documents import ApiKey, Scope
+from apps.keys.services import create_key
+from apps.telegram_cache.documents import (
+    Asset,
+    AssetKey,
+    AssetState,
+    BotState,
+    MediaKind,
+    Part,
+    PartState,
+    TelegramBot,
+    TelegramChannel,
+)
+
+TITLES = ("Evening raga", "A very long title that goes on and on: live at the old harbour, part two (official video)", "")
+
+
+def make_asset(number: int = 1, *, state: AssetState = AssetState.CACHED, title: str = "", **fields: object) -> Asset:
+    kind = MediaKind.AUDIO if number % 2 else MediaKind.VIDEO
+    key = AssetKey(f"video{number:06}", kind, "m4a" if kind == MediaKind.AUDIO else "1080p")
+    return Asset(
+        id=key.asset_id, video_id=key.video_id, kind=kind.value, variant=key.variant, state=state.value, title=title,
+        **fields,
+    ).save(force_insert=True)  # fmt: skip
+
+
+def make_job(number: int = 1, *, state: JobState = JobState.RUNNING, **fields: object) -> MediaJob:
+    key = AssetKey(f"video{number:06}", MediaKind.AUDIO, "m4a")
+    return MediaJob(
+        asset_id=key.asset_id, video_id=key.video_id, kind=key.kind.value, variant=key.variant, state=state.value,
+        active=state in (JobState.QUEUED, JobState.RUNNING), **fields,
+    ).save(force_insert=True)  # fmt: skip
+
+
+def make_event(number: int, *, at: datetime, status: int = 200, key_prefix: str = "abcdefgh") -> UsageEvent:
+    return UsageEvent(
+        id=f"{number}-0", at=at, key_prefix=key_prefix, route="/api/v1/video", method="GET", status=status,
+        duration_s=0.01, bytes_sent=1000,
+    ).save(force_insert=True)  # fmt: skip
+
+
+def make_bot(bot_id: str = "123456", **fields: object) -> TelegramBot:
+    token = encrypt_secret(f"{bot_id}:a-secret-token-of-a-bot-that-nobody-sees")
+    return TelegramBot(bot_id=bot_id, token_encrypted=token, **{"username": "cache_bot", **fields}).save(
+        force_insert=True
+    )
+
+
+def make_channel(channel_id: str = "-1001234567890", **fields: object) -> TelegramChannel:
+    return TelegramChannel(channel_id=channel_id, **{"title": "Video store", "is_default": True, **fields}).save(
+        force_insert=True
+    )
+
+
+def fill_server() -> ApiKey:
+    """Something on every page, in every state. The same each time, but for the clock."""
+    random, now = Random(7), datetime.now(UTC)
+    states = [*AssetState, *[AssetState.CACHED] * 60]
+    for number, state in enumerate(states):
+        asset = make_asset(
+            number, state=state, title=TITLES[number % len(TITLES)], size_bytes=random.randint(10**6, 10**9),
+            access_count=random.randint(0, 5000), last_accessed_at=now - timedelta(minutes=random.randint(0, 10_000)),
+            uploader="Some channel", duration_s=215.0, provider="ytdlp",
+        )  # fmt: skip
+        if state == AssetState.FAILED:
+            asset.update(error_code="video_private", error_message="This video is private or for members only.")
+        if state == AssetState.CACHED:
+            part = Part(
+                index=0, offset=0, size=asset.size_bytes, channel_id="-1001234567890", message_id=number,
+                state=PartState.STORED.value,
+            )  # fmt: skip
+            asset.update(parts=[part])
+    for number, state in enumerate([*JobState, JobState.RUNNING, *[JobState.DONE] * 5]):
+        make_job(
+            number, state=state, bytes_done=3 * 10**6, bytes_total=9 * 10**6, speed_bytes_per_s=1.5e6, stage="downloading",
+            provider="ytdlp", key_prefix="abcdefgh", error_message="The outside source took too long."
+            if state == JobState.FAILED else None,
+        )  # fmt: skip
+    for number in range(900):
+        status = random.choices([200, 206, 404, 429, 502], [80, 10, 4, 4, 2])[0]
+        make_event(number, at=now - timedelta(seconds=random.triangular(0, 3599, 900)), status=status)
+    make_bot()
+    make_bot("234567", username="second_bot", state=BotState.COOLING.value, until=now + timedelta(minutes=4))
+    make_bot("345678", username="", state=BotState.DISABLED.value, reason="Telegram refuses the token.")
+    make_channel()
+    for name in ("Music bot", "Website", "Phone app of a friend with a rather long name"):
+        made = create_key(name=name, owner="sam", scopes=(Scope.INFO.value, Scope.MEDIA.value, Scope.SEARCH.value))
+    return made.document

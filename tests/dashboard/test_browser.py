@@ -1,0 +1,195 @@
+"""The admin in a real browser: it works, fits every screen, and breaks neither the CSP nor the console's silence."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from django.core.wsgi import get_wsgi_application
+
+from apps.dashboard.frontend import missing_files
+from apps.keys.documents import Role
+from tests.core.serving import serving
+from tests.dashboard.conftest import PASSWORD
+from tests.dashboard.samples import fill_server
+from ytserver.entrance import Entrance
+
+CHROMIUM = shutil.which("chromium")
+WIDTHS = (360, 1280)
+PAGES = ("", "keys", "keys/new", "cache", "jobs", "telegram", "telegram/bots/new", "telegram/channels/new", "audit")
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt install chromium)"),
+    pytest.mark.skipif(bool(missing_files()), reason="the front-end files are not installed (make setup)"),
+]
+
+
+@dataclass
+class Screen:
+    """A browser page, and everything it complained about."""
+
+    page: object
+    url: str
+    problems: list[str] = field(default_factory=list)
+
+    def go(self, path: str) -> None:
+        self.page.goto(f"{self.url}/admin/{path}", wait_until="networkidle")
+
+    def log_in(self) -> None:
+        self.go("")
+        self.page.get_by_label("Name").fill("the-owner")
+        self.page.get_by_label("Password").fill(PASSWORD)
+        self.page.get_by_role("button", name="Log in").click()
+        self.page.wait_for_url(f"{self.url}/admin/")
+
+    def overflow_px(self) -> int:
+        return self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[str]:
+    """The whole server behind real sockets, as ``ytserver.asgi`` puts it together."""
+    with serving(Entrance(get_wsgi_application())) as url:
+        yield url
+
+
+@pytest.fixture
+def site(served, make_user) -> str:
+    make_user(Role.OWNER)
+    return served
+
+
+@pytest.fixture
+def open_screen(browser, site) -> Iterator[Callable[..., Screen]]:
+    contexts = []
+
+    def make(width: int = 1280, **options: object) -> Screen:
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        screen = Screen(page=context.new_page(), url=site)
+        screen.page.on("console", lambda entry: entry.type == "error" and screen.problems.append(entry.text))
+        screen.page.on("pageerror", lambda error: screen.problems.append(str(error)))
+        screen.page.on("requestfailed", lambda request: screen.problems.append(f"failed: {request.url}"))
+        return screen
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_page_fits_and_nothing_complains(open_screen, width):
+    key = fill_server()
+    screen = open_screen(width)
+    screen.log_in()
+    for path in (*PAGES, f"keys/{key.prefix}", f"keys/{key.prefix}/deactivate"):
+        screen.go(path)
+        assert screen.page.locator("h1").count() == 1, path
+        assert screen.overflow_px() <= 0, path
+    assert screen.problems == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_key_is_created_copied_used_and_switched_off(open_screen, width):
+    screen = open_screen(width, permissions=["clipboard-read", "clipboard-write"])
+    page = screen.page
+    screen.log_in()
+    screen.go("keys")
+    page.get_by_role("link", name="Create a key").first.click()
+    page.get_by_role("button", name="Create the key").click()
+    assert page.get_by_text("This field is required.").count() == 1
+    page.get_by_label("Name").fill("Music bot")
+    page.get_by_role("button", name="Create the key").click()
+    key = page.locator("#key").inner_text()
+    assert key in page.locator("#curl").inner_text()
+    page.get_by_role("button", name="Copy").first.click()
+    page.get_by_text("Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == key
+    headers = {"X-API-Key": key}
+    assert httpx.get(f"{screen.url}/api/v1/status", headers=headers).status_code == 200
+    page.get_by_role("link", name="I have it").click()
+    page.get_by_role("link", name="Switch off").click()
+    page.get_by_role("button", name="Switch off").click()
+    page.get_by_text("is off.").wait_for()
+    assert key not in page.content()
+    assert screen.overflow_px() <= 0
+    assert screen.problems == ["Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)"]
+
+
+def test_the_theme_switch_is_remembered(open_screen):
+    screen = open_screen()
+    screen.log_in()
+    theme = "document.documentElement.dataset.bsTheme"
+    assert screen.page.evaluate(theme) == "dark"
+    screen.page.get_by_role("button", name="Light theme").click()
+    screen.go("keys")
+    assert screen.page.evaluate(theme) == "light"
+    assert screen.problems == []
+
+
+def test_the_narrow_menu_opens_and_leads_on(open_screen):
+    screen = open_screen(360)
+    screen.log_in()
+    assert not screen.page.get_by_role("link", name="Jobs", exact=True).is_visible()
+    screen.page.get_by_role("button", name="Menu", exact=True).click()
+    screen.page.get_by_role("link", name="Jobs", exact=True).click()
+    screen.page.get_by_role("heading", name="Jobs").wait_for()
+    assert screen.problems == []
+
+
+def test_the_keyboard_is_enough(open_screen):
+    fill_server()
+    screen = open_screen()
+    screen.log_in()
+    screen.go("keys")
+    screen.page.keyboard.press("Tab")
+    assert screen.page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    screen.page.keyboard.press("Escape")
+    screen.page.locator("body").press("/")
+    screen.page.keyboard.type("website")
+    screen.page.keyboard.press("Enter")
+    screen.page.wait_for_url("**/keys?q=website")
+    assert screen.page.locator("tbody tr").count() == 1
+    screen.page.locator("h1").press("n")
+    screen.page.get_by_role("heading", name="Create a key").wait_for()
+
+
+def test_without_scripts_the_main_things_work(open_screen):
+    fill_server()
+    screen = open_screen(360, java_script_enabled=False)
+    screen.log_in()
+    screen.page.get_by_role("button", name="Menu", exact=True).click()
+    screen.page.get_by_role("link", name="API keys", exact=True).click()
+    screen.page.get_by_label("Search name, owner or prefix").fill("website")
+    screen.page.get_by_role("button", name="Search").click()
+    assert screen.page.locator("tbody tr").count() == 1
+    screen.page.get_by_role("link", name="Switch off").click()
+    screen.page.get_by_role("button", name="Switch off").click()
+    assert screen.page.get_by_text("is off.").is_visible()
+
+
+def test_the_overview_refreshes_itself(open_screen, monkeypatch):
+    screen = open_screen()
+    screen.page.clock.install()
+    screen.log_in()
+    tile = screen.page.locator(".tile", has_text="Active jobs").locator(".tile-value")
+    assert tile.inner_text() == "0"
+    fill_server()
+    screen.page.clock.fast_forward(31_000)
+    screen.page.wait_for_function("document.querySelector('#live-figures a .tile-value').textContent !== '0'")
+    assert tile.inner_text() == "3"
+    assert screen.problems == []
