@@ -61,7 +61,7 @@ ASSET_LIST = ListSpec(
         Column(
             label="Last used",
             sort="last_accessed_at",
-            cell=lambda asset: Cell(kind="time", value=asset.last_accessed_at),
+            cell=lambda asset: Cell(kind="time", value=asset.last_accessed_at, note="never"),
         ),
     ),
     search_fields=("title", "uploader"),

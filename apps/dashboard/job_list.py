@@ -43,6 +43,11 @@ def job_progress(job: MediaJob) -> Cell:
     return Cell(kind="progress", value=percent, note=note)
 
 
+def _key(job: MediaJob) -> Cell:
+    href = reverse("dashboard:keys-detail", args=[job.key_prefix]) if job.key_prefix else ""
+    return Cell(kind="code", value=job.key_prefix, href=href)
+
+
 def _actions(job: MediaJob) -> list[Action]:
     if not job.active:
         return []
@@ -60,7 +65,7 @@ JOB_LIST = ListSpec(
         Column(label="Kind", cell=lambda job: Cell(value=f"{job.kind} {job.variant}")),
         Column(label="State", cell=job_state),
         Column(label="Progress", cell=job_progress),
-        Column(label="Key", cell=lambda job: Cell(kind="code", value=job.key_prefix)),
+        Column(label="Key", cell=_key),
         Column(label="Asked for", sort="created_at", cell=lambda job: Cell(kind="time", value=job.created_at)),
         Column(label="Ended", sort="finished_at", cell=lambda job: Cell(kind="time", value=job.finished_at)),
     ),

@@ -61,7 +61,11 @@ KEY_LIST = ListSpec(
             numeric=True,
             cell=lambda key: Cell(kind="number", value=key.limit_per_hour),
         ),
-        Column(label="Last used", sort="last_used_at", cell=lambda key: Cell(kind="time", value=key.last_used_at)),
+        Column(
+            label="Last used",
+            sort="last_used_at",
+            cell=lambda key: Cell(kind="time", value=key.last_used_at, note="never"),
+        ),
         Column(label="Created", sort="created_at", cell=lambda key: Cell(kind="time", value=key.created_at)),
     ),
     search_fields=("name", "owner", "prefix"),

@@ -32,7 +32,7 @@ async function refreshChart() {
   note.textContent = total ? "" : "No requests in the last hour.";
   canvas.setAttribute("aria-label", `Requests per minute in the last hour: ${total} in all`);
   const labels = minutes.starts.map((start) =>
-    new Date(start).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }),
+    new Date(start).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }),
   );
   chart ??= makeChart();
   chart.data.labels = labels;
@@ -70,7 +70,7 @@ function makeChart() {
 async function refresh(...tasks) {
   const results = await Promise.allSettled(tasks.map((task) => task()));
   const failed = results.some((result) => result.status === "rejected");
-  const now = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const now = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
   freshText.textContent = failed ? "the server does not answer, trying again" : `as of ${now}`;
 }
 

@@ -22,7 +22,11 @@ from apps.telegram_cache.documents import (
     TelegramChannel,
 )
 
-TITLES = ("Evening raga", "A very long title that goes on and on: live at the old harbour, part two (official video)", "")
+TITLES = (
+    "Evening raga",
+    "A very long title that goes on and on: live at the old harbour, part two (official video)",
+    "",
+)
 
 
 def make_asset(number: int = 1, *, state: AssetState = AssetState.CACHED, title: str = "", **fields: object) -> Asset:
@@ -81,10 +85,10 @@ def fill_server() -> ApiKey:
             )  # fmt: skip
             asset.update(parts=[part])
     for number, state in enumerate([*JobState, JobState.RUNNING, *[JobState.DONE] * 5]):
+        message = "The outside source took too long." if state == JobState.FAILED else None
         make_job(
-            number, state=state, bytes_done=3 * 10**6, bytes_total=9 * 10**6, speed_bytes_per_s=1.5e6, stage="downloading",
-            provider="ytdlp", key_prefix="abcdefgh", error_message="The outside source took too long."
-            if state == JobState.FAILED else None,
+            number, state=state, bytes_done=3 * 10**6, bytes_total=9 * 10**6, speed_bytes_per_s=1.5e6,
+            stage="downloading", provider="ytdlp", key_prefix="abcdefgh", error_message=message,
         )  # fmt: skip
     for number in range(900):
         status = random.choices([200, 206, 404, 429, 502], [80, 10, 4, 4, 2])[0]

@@ -36,7 +36,11 @@ class Screen:
     problems: list[str] = field(default_factory=list)
 
     def go(self, path: str) -> None:
-        self.page.goto(f"{self.url}/admin/{path}", wait_until="networkidle")
+        self.page.goto(f"{self.url}/admin/{path}", wait_until="load")
+
+    def note_failure(self, request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # the page was left before its answer was read
+            self.problems.append(f"{request.failure}: {request.url}")
 
     def log_in(self) -> None:
         self.go("")
@@ -83,7 +87,7 @@ def open_screen(browser, site) -> Iterator[Callable[..., Screen]]:
         screen = Screen(page=context.new_page(), url=site)
         screen.page.on("console", lambda entry: entry.type == "error" and screen.problems.append(entry.text))
         screen.page.on("pageerror", lambda error: screen.problems.append(str(error)))
-        screen.page.on("requestfailed", lambda request: screen.problems.append(f"failed: {request.url}"))
+        screen.page.on("requestfailed", lambda request: screen.note_failure(request))
         return screen
 
     yield make
@@ -127,7 +131,9 @@ def test_a_key_is_created_copied_used_and_switched_off(open_screen, width):
     page.get_by_text("is off.").wait_for()
     assert key not in page.content()
     assert screen.overflow_px() <= 0
-    assert screen.problems == ["Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)"]
+    assert screen.problems == [
+        "Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)"
+    ]
 
 
 def test_the_theme_switch_is_remembered(open_screen):
@@ -147,7 +153,7 @@ def test_the_narrow_menu_opens_and_leads_on(open_screen):
     assert not screen.page.get_by_role("link", name="Jobs", exact=True).is_visible()
     screen.page.get_by_role("button", name="Menu", exact=True).click()
     screen.page.get_by_role("link", name="Jobs", exact=True).click()
-    screen.page.get_by_role("heading", name="Jobs").wait_for()
+    screen.page.get_by_role("heading", name="Jobs", exact=True).wait_for()
     assert screen.problems == []
 
 
@@ -182,7 +188,9 @@ def test_without_scripts_the_main_things_work(open_screen):
     assert screen.page.get_by_text("is off.").is_visible()
 
 
-def test_the_overview_refreshes_itself(open_screen, monkeypatch):
+def test_the_overview_refreshes_itself(open_screen):
+    from playwright.sync_api import expect
+
     screen = open_screen()
     screen.page.clock.install()
     screen.log_in()
@@ -190,6 +198,5 @@ def test_the_overview_refreshes_itself(open_screen, monkeypatch):
     assert tile.inner_text() == "0"
     fill_server()
     screen.page.clock.fast_forward(31_000)
-    screen.page.wait_for_function("document.querySelector('#live-figures a .tile-value').textContent !== '0'")
-    assert tile.inner_text() == "3"
+    expect(tile).to_have_text("3", timeout=15_000)
     assert screen.problems == []

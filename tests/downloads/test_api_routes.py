@@ -209,8 +209,8 @@ class TestSchemaAndPages:
             assert file.status_code == 200, address
             file.close()
 
-    def test_the_first_page_leads_to_the_docs(self, api, client):
-        assert client.get("/").headers["Location"] == "/api/docs"
+    def test_the_first_page_leads_to_the_admin(self, api, client):
+        assert client.get("/").headers["Location"] == "/admin/"
 
     @pytest.mark.parametrize("route", ROUTES)
     def test_each_route_can_be_browsed(self, api, client, route):

@@ -32,7 +32,7 @@ class Health:
 
     @property
     def word(self) -> str:
-        return {"success": "fine", "warning": "look here", "danger": "down"}[self.tone]
+        return {"success": "fine", "warning": "attention", "danger": "down"}[self.tone]
 
 
 def health() -> list[Health]:

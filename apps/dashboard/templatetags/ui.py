@@ -42,7 +42,8 @@ def human_bytes(size: float | None) -> str:
         if abs(value) < 1024 or unit == UNITS[-1]:
             break
         value /= 1024
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+    text = f"{value:.0f}" if unit == "B" or value >= 100 else f"{value:.1f}".removesuffix(".0")
+    return f"{text} {unit}"
 
 
 @register.filter

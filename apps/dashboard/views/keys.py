@@ -20,6 +20,7 @@ from apps.keys.selectors import find_key
 from apps.keys.services import create_key, set_key_active
 
 FORM_TOKEN_S = 3600
+EXAMPLE_VIDEO = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
 
 
 @admin_page()
@@ -46,8 +47,29 @@ def key_new(request: AdminRequest) -> HttpResponse:
         form.add_error(None, error.message)
         return render(request, "dashboard/keys/new.html", {"form": form}, status=error.status)
     record_change(request, "key.create", target_kind="key", target_id=made.document.prefix, after=_facts(made.document))
-    context = {"key": made.key, "document": made.document, "base_url": settings.ENV.base_url}
+    context = {"key": made.key, "document": made.document, **_examples(made.key)}
     return render(request, "dashboard/keys/created.html", context)
+
+
+def _examples(key: str) -> dict[str, str]:
+    """The first request with a new key, ready to be pasted."""
+    address = f"{settings.ENV.base_url}/api/v1/info"
+    return {
+        "curl": f'curl -H "X-API-Key: {key}" "{address}?url={EXAMPLE_VIDEO}"',
+        "python": "\n".join(
+            (
+                "import httpx",
+                "",
+                "answer = httpx.get(",
+                f'    "{address}",',
+                f'    params={{"url": "{EXAMPLE_VIDEO}"}},',
+                f'    headers={{"X-API-Key": "{key}"}},',
+                "    timeout=60,",
+                ")",
+                "print(answer.json())",
+            )
+        ),
+    }
 
 
 @admin_page()
