@@ -95,7 +95,9 @@ class _Follower:
     async def _look_until_it_ends(self) -> None:
         loop = asyncio.get_running_loop()
         timing = self._timing
-        seen: tuple[int, FileState, int | None] = (0, FileState.GROWING, None)
+        seen = self._look()
+        self._wake_reached(seen[0], everybody=False)
+        known_failed = False
         moved_at = looked_up_at = loop.time()
         while seen[1] in {FileState.GROWING, FileState.FAILED}:
             await asyncio.sleep(timing.poll_s)
@@ -105,11 +107,11 @@ class _Follower:
                 self._wake_reached(seen[0], everybody=seen[1:] != before[1:])
             if now - moved_at > timing.stall_s:
                 raise UpstreamTimeout
-            if now - max(moved_at, looked_up_at) > timing.refresh_s or (
-                seen[1] is FileState.FAILED and before[1] is not FileState.FAILED
-            ):
+            has_failed = seen[1] is FileState.FAILED
+            if now - max(moved_at, looked_up_at) > timing.refresh_s or (has_failed and not known_failed):
                 looked_up_at = now
                 await self._look_up_record()
+            known_failed = has_failed
         self._wake_all(None)
 
     async def _look_up_record(self) -> None:

@@ -1,0 +1,253 @@
+"""Streams of files that are still being fetched, by a writer in another process."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from apps.core.errors import UpstreamUnreachable, VideoUnavailable
+from apps.streaming.hotstore import BLOCK_BYTES, HotStore
+from tests.streaming.media import ASSET, make_bytes, start_process, wait_until
+from tests.streaming.serving import VIDEO_ID, Running, TableBackend, connect_and_pause, serve
+
+SIZE = 2 * BLOCK_BYTES + 777
+DATA = make_bytes(SIZE, seed=4)
+WRITER = f"""
+    data = media.make_bytes({SIZE}, seed=4)
+    writer = store.create(ASSET, 1, resume=True)
+    say("ready")
+    for line in sys.stdin:
+        word, _, number = line.strip().partition(" ")
+        if word == "size":
+            writer.set_size({SIZE})
+        elif word == "to":
+            while writer.frontier < int(number):
+                writer.append(data[writer.frontier : min(writer.frontier + 65_432, int(number))])
+        else:
+            getattr(writer, word)()
+        say(word)
+"""
+
+
+class Writer:
+    """A fetch in another process, told step by step what to do."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self._hear("ready")
+
+    def _hear(self, word: str) -> None:
+        assert self.process.stdout
+        assert self.process.stdout.readline().strip() == word
+
+    def do(self, command: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.flush()
+        self._hear(command.split()[0])
+
+
+@contextmanager
+def start_writer(store: HotStore) -> Iterator[Writer]:
+    with start_process(store.root, WRITER) as process:
+        try:
+            yield Writer(process)
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def server(store: HotStore) -> Iterator[Running]:
+    with serve(store, TableBackend()) as running:
+        running.backend.add(DATA, finished=False)
+        yield running
+
+
+def take(pieces: Iterator[bytes], at_least: int) -> bytes:
+    got = b""
+    while len(got) < at_least:
+        got += next(pieces)
+    return got
+
+
+class TestGrowingFile:
+    def test_bytes_reach_the_client_as_they_arrive(self, server: Running) -> None:
+        with start_writer(server.store) as writer:
+            writer.do("size")
+            writer.do("to 1000")
+            with server.http.stream("GET", server.video) as answer:
+                assert answer.headers["content-length"] == str(SIZE)
+                pieces = answer.iter_raw()
+                got = take(pieces, 1000)
+                for frontier in (1001, 70_000, BLOCK_BYTES + 5):
+                    writer.do(f"to {frontier}")
+                    got += take(pieces, frontier - len(got))
+                    assert len(got) == frontier
+                writer.do(f"to {SIZE}")
+                writer.do("finish")
+                got += b"".join(pieces)
+        assert got == DATA
+        server.wait_until_idle()
+
+    def test_an_unknown_size_is_sent_in_chunks_without_ranges(self, server: Running) -> None:
+        with start_writer(server.store) as writer:
+            writer.do("to 5000")
+            with server.http.stream("GET", server.video, headers={"Range": "bytes=10-20"}) as answer:
+                assert answer.status_code == 200
+                assert answer.headers["transfer-encoding"] == "chunked"
+                assert "accept-ranges" not in answer.headers
+                pieces = answer.iter_raw()
+                got = take(pieces, 5000)
+                writer.do("size")
+                writer.do(f"to {SIZE}")
+                writer.do("finish")
+                got += b"".join(pieces)
+            head = server.http.head(server.video)
+        assert got == DATA
+        assert head.headers["content-length"] == str(SIZE)
+
+    def test_a_range_waits_for_what_will_arrive(self, server: Running) -> None:
+        with start_writer(server.store) as writer:
+            writer.do("size")
+            writer.do("to 100")
+            early = server.http.get(server.video, headers={"Range": "bytes=10-19"})
+            assert (early.status_code, early.content) == (206, DATA[10:20])
+            client = connect_and_ask(server, f"bytes={SIZE - 10}-")
+            wait_until(lambda: len(server.app.followers) == 1)
+            writer.do(f"to {SIZE - 50}")
+            assert len(server.app.followers) == 1
+            writer.do(f"to {SIZE}")
+            answer = b""
+            while piece := client.recv(4096):
+                answer += piece
+            client.close()
+        assert answer.startswith(b"HTTP/1.1 206")
+        assert answer.endswith(b"\r\n\r\n" + DATA[-10:])
+
+    def test_many_clients_share_one_follower(self, server: Running) -> None:
+        with start_writer(server.store) as writer:
+            writer.do("size")
+            writer.do("to 10")
+            clients = [connect_and_pause(server.port, f"/stream/video/{VIDEO_ID}") for _ in range(30)]
+            wait_until(lambda: len(server.app.running) == 30)
+            wait_until(lambda: len(server.app.followers) == 1)
+            writer.do(f"to {SIZE}")
+            writer.do("finish")
+            for client in clients:
+                client.close()
+        server.wait_until_idle()
+
+    @pytest.mark.parametrize("sized", [True, False])
+    def test_a_failed_fetch_cuts_the_stream_visibly(self, server: Running, sized: bool) -> None:
+        with start_writer(server.store) as writer:
+            if sized:
+                writer.do("size")
+            writer.do("to 1000")
+            with server.http.stream("GET", server.video) as answer:
+                pieces = answer.iter_raw()
+                take(pieces, 1000)
+                server.backend.fetch_errors[ASSET] = UpstreamUnreachable()
+                writer.do("fail")
+                with pytest.raises(httpx.RemoteProtocolError):
+                    list(pieces)
+            del server.backend.fetch_errors[ASSET]
+            curl = subprocess.run(["/usr/bin/curl", "-sf", "-o", "/dev/null", server.video], check=False, timeout=20)
+            assert curl.returncode == 18
+        server.wait_until_idle()
+
+    def test_a_failed_fetch_before_the_first_byte_is_its_error(self, server: Running) -> None:
+        with start_writer(server.store) as writer:
+            writer.do("size")
+            server.backend.fetch_errors[ASSET] = VideoUnavailable()
+            writer.do("fail")
+            answer = server.http.get(server.video)
+        assert (answer.status_code, answer.json()["error"]) == (404, "video_unavailable")
+
+    def test_a_killed_writer_ends_in_a_cut_after_the_stall_limit(self, server: Running) -> None:
+        with start_writer(server.store) as writer:
+            writer.do("size")
+            writer.do("to 1000")
+            with server.http.stream("GET", server.video) as answer:
+                pieces = answer.iter_raw()
+                take(pieces, 1000)
+                writer.process.kill()
+                with pytest.raises(httpx.RemoteProtocolError):
+                    list(pieces)
+        late = server.http.get(server.video, headers={"Range": "bytes=5000-"})
+        assert (late.status_code, late.json()["error"]) == (504, "upstream_timeout")
+
+    def test_a_stream_goes_on_when_the_fetch_is_resumed_by_another_process(self, server: Running) -> None:
+        with start_writer(server.store) as first:
+            first.do("size")
+            first.do("to 100000")
+            with server.http.stream("GET", server.video) as answer:
+                pieces = answer.iter_raw()
+                got = take(pieces, 100_000)
+                first.process.kill()
+                first.process.wait()
+                with start_writer(server.store) as second:
+                    second.do(f"to {SIZE}")
+                    second.do("finish")
+                    got += b"".join(pieces)
+        assert hashlib.sha256(got).digest() == hashlib.sha256(DATA).digest()
+
+    def test_an_asset_fetched_anew_ends_the_old_streams(self, server: Running) -> None:
+        with start_writer(server.store) as writer:
+            writer.do("size")
+            writer.do("to 1000")
+            with server.http.stream("GET", server.video) as answer:
+                pieces = answer.iter_raw()
+                take(pieces, 1000)
+                target = server.backend.targets[VIDEO_ID]
+                server.backend.targets[VIDEO_ID] = replace(target, generation=2)
+                with pytest.raises(httpx.RemoteProtocolError):
+                    list(pieces)
+
+    def test_a_fetch_finished_elsewhere_goes_on_from_the_record(self, server: Running) -> None:
+        with start_writer(server.store) as writer:
+            writer.do("size")
+            writer.do("to 1000")
+            with server.http.stream("GET", server.video) as answer:
+                pieces = answer.iter_raw()
+                got = take(pieces, 1000)
+                writer.process.kill()
+                server.backend.add(DATA)
+                got += b"".join(pieces)
+        assert got == DATA
+
+    def test_waits_for_a_file_that_is_not_there_yet(self, server: Running) -> None:
+        client = connect_and_ask(server, "bytes=0-4")
+        wait_until(lambda: server.backend.refreshed > 0)
+        with start_writer(server.store) as writer:
+            writer.do("size")
+            writer.do("to 5")
+            answer = client.recv(4096)
+            client.close()
+        assert answer.startswith(b"HTTP/1.1 206")
+
+    def test_a_file_that_never_comes_is_a_time_out(self, server: Running) -> None:
+        answer = server.http.get(server.video)
+        assert (answer.status_code, answer.json()["error"]) == (504, "upstream_timeout")
+
+    def test_a_client_that_leaves_ends_the_following(self, server: Running) -> None:
+        with start_writer(server.store) as writer:
+            writer.do("size")
+            writer.do("to 100")
+            client = connect_and_pause(server.port, f"/stream/video/{VIDEO_ID}")
+            wait_until(lambda: len(server.app.followers) == 1)
+            client.close()
+            server.wait_until_idle()
+
+
+def connect_and_ask(server: Running, byte_range: str) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    head = f"GET /stream/video/{VIDEO_ID} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nRange: {byte_range}"
+    client.sendall(f"{head}\r\n\r\n".encode())
+    return client
