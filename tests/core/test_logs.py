@@ -4,6 +4,8 @@ import io
 import json
 import logging
 import secrets
+import subprocess
+import sys
 
 import pytest
 import structlog
@@ -133,3 +135,19 @@ class TestLogging:
     def test_noisy_libraries_do_not_log_addresses(self):
         for name in ("httpx", "httpcore", "uvicorn.access"):
             assert not logging.getLogger(name).isEnabledFor(logging.INFO)
+
+
+class TestCelery:
+    def test_a_workers_logs_go_through_the_same_redaction(self):
+        program = (
+            "import django; django.setup(); import logging, sys; from ytserver.celery import app;"
+            "app.log.setup(loglevel='INFO', redirect_stdouts=False);"
+            "from celery.utils.log import get_task_logger; key = sys.argv[1];"
+            "get_task_logger('apps.x.tasks').warning('task %s', key);"
+            "logging.getLogger('celery.worker').warning('worker %s', key)"
+        )
+        done = subprocess.run([sys.executable, "-c", program, KEY], capture_output=True, text=True, check=True)
+        assert done.stdout == ""
+        lines = [json.loads(line) for line in done.stderr.splitlines()]
+        assert [line["event"].split()[0] for line in lines] == ["task", "worker"]
+        assert KEY_SECRET not in done.stderr
