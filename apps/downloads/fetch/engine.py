@@ -137,10 +137,8 @@ class _Fetch:
             log.warning("fetch lost its claim")
         except JobCancelled:
             log.info("fetch cancelled")
-            release_claim(self._claim, state=AssetState.ABSENT)
         except ServerStopping:
             log.info("fetch interrupted")
-            release_claim(self._claim, state=AssetState.QUEUED)
         except PyMongoError as error:
             log.warning("database away, fetch left to the sweep", reason=type(error).__name__)
 
@@ -187,6 +185,11 @@ class _Fetch:
                 return await ended, maker
             except JobCancelled:
                 maker.give_up(keep_bytes=True)
+                release_claim(self._claim, state=AssetState.ABSENT)
+                raise
+            except ServerStopping:
+                maker.let_go()
+                release_claim(self._claim, state=AssetState.QUEUED)
                 raise
             finally:
                 maker.let_go()
@@ -222,7 +225,7 @@ class _Fetch:
         offers = self._chain.plans(self._key, timeout_s=PLAN_TIMEOUT_S)
         try:
             while True:
-                offer = await in_thread(lambda _: next(iter(offers)))
+                offer = await in_thread(lambda _: next(iter(offers)), may_outlive=True)
                 self._note_failures(offers)
                 try:
                     made = await self._carry_out(offer, maker)
@@ -262,7 +265,7 @@ class _Fetch:
                     raise SourceChanged from error
                 maker.give_up(keep_bytes=False)
             log.info("planning again", provider=offer.plan.provider)
-            await in_thread(lambda _: offer.renew(timeout_s=PLAN_TIMEOUT_S))
+            await in_thread(lambda _: offer.renew(timeout_s=PLAN_TIMEOUT_S), may_outlive=True)
         raise AssertionError("the last try returns or raises")
 
     def _note_failures(self, offers: PlanOffers) -> None:

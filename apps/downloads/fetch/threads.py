@@ -10,15 +10,24 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-async def in_thread(work: Callable[[threading.Event], Result]) -> Result:
-    """Run ``work(stop)`` in a thread. When this task is cancelled, ``stop`` is set and the thread's end is awaited."""
+async def in_thread(work: Callable[[threading.Event], Result], *, may_outlive: bool = False) -> Result:
+    """Run ``work(stop)`` in a thread. When this task is cancelled, ``stop`` is set and the thread's end is awaited.
+
+    ``may_outlive``: it changes nothing here (it only asks outside), so nobody need wait for its end.
+    """
     stop = threading.Event()
     running = asyncio.ensure_future(asyncio.to_thread(work, stop))
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         stop.set()
-        await asyncio.wait({running})
-        if not running.cancelled():
-            running.exception()  # seen: the cancelled task has nobody to tell
+        running.add_done_callback(_look_at)
+        if not may_outlive:
+            await asyncio.wait({running})
         raise
+
+
+def _look_at(running: asyncio.Future[Result]) -> None:
+    """Take note of the outcome: the task that was cancelled has nobody to tell."""
+    if not running.cancelled():
+        running.exception()

@@ -1,4 +1,5 @@
 import hashlib
+import threading
 from dataclasses import replace
 from datetime import timedelta
 
@@ -244,6 +245,20 @@ class TestStopping:
         assert fetcher.fetch(audio_key()).state == JobState.DONE
         assert fetcher.read(asset()) == long_audio
         assert origin.sent <= len(long_audio) + 64 * 1024
+
+    def test_a_job_cancelled_while_a_source_plans_gives_its_asset_back_at_once(self, fetcher, origin, media):
+        provider = serve(fetcher, origin.put("a", media.read("audio.m4a")))
+        planning, go_on = threading.Event(), threading.Event()
+        provider.before_plan = lambda: (planning.set(), go_on.wait(20))
+        job = fetcher.job(audio_key())
+        thread = fetcher.begin(job)
+        assert planning.wait(10)
+        cancel_job(job.id)
+        wait_until(lambda: asset().lease_owner is None, timeout_s=5)
+        assert asset().state == AssetState.ABSENT
+        go_on.set()
+        thread.join(5)
+        assert origin.counts["a"] == 0
 
     def test_a_new_job_waits_for_the_old_fetch_to_end(self, fetcher, redis_server):
         job = fetcher.job(audio_key())

@@ -1,0 +1,80 @@
+"""The engine with the real providers, against the stand-ins of SaveTube and YouTube."""
+
+import json
+
+import pytest
+
+from apps.core.ffmpeg import probe_media
+from apps.downloads.documents import JobState
+from apps.downloads.providers.savetube import SaveTubeProvider
+from apps.downloads.providers.ytdlp import YtDlpProvider
+from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
+from tests.standins.savetube import TEST_KEY, SaveTubeStandIn
+from tests.standins.youtube import YouTubeStandIn
+
+VIDEO_ID = "fetchtest01"
+M4A_ITAG = 140
+
+
+@pytest.fixture
+def savetube(fetcher):
+    with SaveTubeStandIn() as site:
+        provider = SaveTubeProvider(base_url=site.api_url, key_hex=TEST_KEY, cdn_suffixes=("127.0.0.1",))
+        fetcher.providers.append(provider)
+        yield site
+        provider.close()
+
+
+@pytest.fixture
+def youtube(fetcher):
+    with YouTubeStandIn() as site:
+        provider = YtDlpProvider(options=json.loads(site.settings["YTDLP_OPTIONS"]), children=1)
+        fetcher.providers.append(provider)
+        yield site
+        provider.close()
+
+
+def key(kind: MediaKind, variant: str) -> AssetKey:
+    return AssetKey(VIDEO_ID, kind, variant)
+
+
+def test_mp3_from_savetube_is_taken_as_it_is(fetcher, savetube):
+    job = fetcher.fetch(key(MediaKind.AUDIO, "mp3"))
+    assert (job.state, job.provider) == (JobState.DONE, "savetube")
+    assert fetcher.read(Asset.objects.get()) == savetube.file_of(VIDEO_ID, "audio")
+
+
+def test_video_from_savetube_plays_from_its_start(fetcher, savetube):
+    assert fetcher.fetch(key(MediaKind.VIDEO, "360p")).state == JobState.DONE
+    data = fetcher.read(Asset.objects.get())
+    assert data.index(b"moov") < data.index(b"mdat")
+
+
+def test_m4a_from_youtube_after_savetube_could_not(fetcher, savetube, youtube):
+    job = fetcher.fetch(key(MediaKind.AUDIO, "m4a"))
+    assert (job.state, job.provider) == (JobState.DONE, "ytdlp")
+    assert fetcher.read(Asset.objects.get()) == youtube.file_of(VIDEO_ID, M4A_ITAG)
+
+
+@pytest.mark.parametrize(("variant", "container"), [("opus", "webm"), ("mp3", "mp3")])
+def test_other_audio_from_youtube(fetcher, youtube, variant, container):
+    assert fetcher.fetch(key(MediaKind.AUDIO, variant)).state == JobState.DONE
+    asset = Asset.objects.get()
+    assert asset.container == container
+    assert probe_media(fetcher.path(asset)).audio_codec == variant
+
+
+def test_best_video_and_audio_from_youtube_are_joined(fetcher, youtube):
+    assert fetcher.fetch(key(MediaKind.VIDEO, "360p")).state == JobState.DONE
+    facts = probe_media(fetcher.path(Asset.objects.get()))
+    assert (facts.height, facts.video_codec, facts.audio_codec) == (360, "h264", "aac")
+
+
+def test_a_refused_media_address_is_extracted_again(fetcher, youtube):
+    youtube.faults.add(f"media:{VIDEO_ID}", status=403)
+    assert fetcher.fetch(key(MediaKind.AUDIO, "m4a")).state == JobState.DONE
+
+
+def test_a_private_video_ends_the_job_with_its_code(fetcher, savetube, youtube):
+    job = fetcher.fetch(AssetKey("private0001", MediaKind.AUDIO, "m4a"))
+    assert (job.state, job.error_code) == (JobState.FAILED, "video_private")
