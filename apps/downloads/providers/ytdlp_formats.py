@@ -41,7 +41,7 @@ def usable_formats(info: dict[str, Any]) -> list[dict[str, Any]]:
 def _is_usable(entry: Any) -> bool:
     return (
         isinstance(entry, dict)
-        and entry.get("protocol") in {"http", "https"}
+        and str(entry.get("protocol")) in {"http", "https"}
         and isinstance(entry.get("url"), str)
         and not entry.get("has_drm")
         and (_codec(entry, "vcodec") or _codec(entry, "acodec")) is not None
@@ -50,7 +50,11 @@ def _is_usable(entry: Any) -> bool:
 
 def is_drm_protected(info: dict[str, Any]) -> bool:
     formats = info.get("formats")
-    return bool(formats) and isinstance(formats, list) and all(entry.get("has_drm") for entry in formats)
+    return (
+        bool(formats)
+        and isinstance(formats, list)
+        and all(isinstance(entry, dict) and entry.get("has_drm") for entry in formats)
+    )
 
 
 def seconds_until_available(info: dict[str, Any], *, now: float) -> float:
@@ -150,7 +154,7 @@ def _choose_audio(formats: list[dict[str, Any]], variant: str) -> tuple[list[dic
 
 def _best_audio(formats: list[dict[str, Any]], container: str) -> dict[str, Any] | None:
     extensions = {"m4a": {"m4a", "mp4"}, "webm": {"webm"}}[container]
-    fitting = [entry for entry in formats if _kind(entry) == "audio" and entry.get("ext") in extensions]
+    fitting = [entry for entry in formats if _kind(entry) == "audio" and str(entry.get("ext")) in extensions]
     if container == "webm":
         fitting = [entry for entry in fitting if (_codec(entry, "acodec") or "").startswith("opus")]
     return max(fitting, key=_audio_rank, default=None)

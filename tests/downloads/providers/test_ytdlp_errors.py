@@ -1,0 +1,74 @@
+"""Every failure text of yt-dlp that the facts list, in our words."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from apps.core.errors import ApiError
+from apps.downloads.providers import ytdlp_errors
+from apps.downloads.providers.ytdlp_errors import map_failure, spoils_session
+
+PREFIX = "ERROR: [youtube] dQw4w9WgXcQ: "
+TEXTS = [
+    ("Private video. Sign in if you've been granted access to this video", "video_private"),
+    ("Sign in to confirm your age. This video may be inappropriate for some users.", "age_restricted"),
+    ("Sign in to confirm you\u2019re not a bot. Use --cookies-from-browser or --cookies", "bot_check"),
+    ("Sign in to confirm you're not a bot.", "bot_check"),
+    ("Video unavailable", "video_unavailable"),
+    ("Video unavailable. This video has been removed by the uploader", "video_unavailable"),
+    ("Video unavailable. This video is no longer available because the YouTube account associated with this video has "
+     "been terminated.", "video_unavailable"),
+    ("Video unavailable. The uploader has not made this video available in your country", "geo_blocked"),
+    ("The uploader has not made this video available in your country", "geo_blocked"),
+    ("Join this channel to get access to members-only content like this video, and other exclusive perks.",
+     "video_private"),
+    ("This content isn't available, try again later. The current session has been rate-limited by YouTube for up to "
+     "an hour.", "upstream_error"),
+    ("Premieres in 3 hours", "live_not_supported"),
+    ("This live event will begin in 2 days.", "live_not_supported"),
+    ("This video is DRM protected", "drm_protected"),
+    ("Failed to extract any player response", "upstream_error"),
+    ("unable to download video data: HTTP Error 403: Forbidden", "upstream_error"),
+    ("Unable to download API page: HTTP Error 429: Too Many Requests", "upstream_error"),
+    ("Got error: The read operation timed out. Giving up after 3 retries", "upstream_timeout"),
+    ("Unable to download webpage: [Errno 111] Connection refused", "upstream_unreachable"),
+    ("Unable to download webpage: Failed to resolve 'www.youtube.com'", "upstream_unreachable"),
+    ("Something that nobody has seen", "upstream_error"),
+]  # fmt: skip
+
+
+class TestMapFailure:
+    @pytest.mark.parametrize(("text", "code"), TEXTS)
+    def test_every_text(self, text: str, code: str) -> None:
+        assert map_failure({"kind": "ExtractorError", "text": PREFIX + text, "warnings": []}).code == code
+
+    def test_a_country_error_is_known_by_its_class(self) -> None:
+        assert map_failure({"kind": "GeoRestrictedError", "text": "anything"}).code == "geo_blocked"
+
+    def test_a_429_in_the_warnings_says_when_to_try_again(self) -> None:
+        failure = {"kind": "ExtractorError", "text": PREFIX + "Failed to extract any player response",
+                   "warnings": ["HTTP Error 429: Too Many Requests"]}  # fmt: skip
+        error = map_failure(failure)
+        assert (error.code, error.retry_after_s) == ("upstream_error", 60)
+        assert spoils_session({"failure": failure})
+
+    def test_a_bot_check_spoils_the_session_and_a_private_video_does_not(self) -> None:
+        assert spoils_session({"failure": {"text": "Sign in to confirm you\u2019re not a bot"}})
+        assert not spoils_session({"failure": {"text": "Private video"}})
+        assert not spoils_session({"info": {}})
+
+    def test_an_unknown_text_is_logged_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ytdlp_errors, "_unknown_seen", set())
+        with capture_logs() as logs:
+            for number in range(5):
+                map_failure({"kind": "X", "text": f"Never seen before {number}"})
+        assert [entry["event"] for entry in logs] == ["ytdlp_unknown_failure"]
+
+    @given(
+        st.none() | st.text() | st.dictionaries(st.sampled_from(["kind", "text", "warnings"]), st.text() | st.none())
+    )
+    def test_anything_maps_to_an_error(self, failure: object) -> None:
+        assert isinstance(map_failure(failure), ApiError)
