@@ -1,0 +1,76 @@
+"""What many slow clients and large files cost the web process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import psutil
+import pytest
+
+from apps.streaming.hotstore import BLOCK_BYTES, HotStore
+from tests.streaming.media import ASSET, PROJECT
+from tests.streaming.serving import VIDEO_ID, connect_and_pause
+
+PATH = f"/stream/video/{VIDEO_ID}"
+BLOCKS = 64
+CLIENTS = 200
+
+
+@dataclass
+class Served:
+    port: int
+    memory: psutil.Process
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}{PATH}"
+
+
+@pytest.fixture
+def served(store: HotStore) -> Iterator[Served]:
+    with store.create(ASSET, 1, resume=False) as writer:
+        for block in range(BLOCKS):
+            writer.append(bytes([block]) * BLOCK_BYTES)
+        writer.finish()
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.streaming.serve_process", str(store.root)],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout
+            yield Served(int(process.stdout.readline()), psutil.Process(process.pid))
+        finally:
+            process.kill()
+
+
+class TestMemory:
+    def test_a_paused_client_costs_little(self, served: Served) -> None:
+        with connect_and_pause(served.port, PATH), connect_and_pause(served.port, PATH):
+            before = served.memory.memory_info().rss
+            clients = [connect_and_pause(served.port, PATH) for _ in range(CLIENTS)]
+            grown = served.memory.memory_info().rss - before
+            for client in clients:
+                client.close()
+        assert grown / CLIENTS < 50_000
+
+    def test_a_large_file_leaves_no_trace(self, served: Served) -> None:
+        with httpx.Client() as client:
+            client.get(served.url, headers={"Range": "bytes=0-9"})
+            before = served.memory.memory_info().rss
+            received, started_at = 0, time.monotonic()
+            highest = before
+            with client.stream("GET", served.url) as answer:
+                for piece in answer.iter_raw(BLOCK_BYTES):
+                    received += len(piece)
+                    highest = max(highest, served.memory.memory_info().rss)
+        assert received == BLOCKS * BLOCK_BYTES
+        assert time.monotonic() - started_at < 15, "a small send buffer must not make loopback crawl"
+        assert highest - before < 30 * 1024 * 1024
