@@ -182,6 +182,10 @@ class BotState(StrEnum):
     DISABLED = "disabled"
 
 
+DISABLED_BY_OPERATOR = "disabled by the operator"
+"""The reason that no check overrules; any other reason is Telegram's, and may pass."""
+
+
 class TelegramBot(Document):
     """A bot that stores and reads parts. The token is encrypted; the numeric id names the bot for good."""
 

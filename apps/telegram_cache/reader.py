@@ -136,6 +136,7 @@ class TelegramFiller:
         stale = time.monotonic() - read_at > RECORD_LIFE_S
         if task is None or stale or (task.done() and (task.cancelled() or task.exception())):
             task = asyncio.create_task(self._read_record(target))
+            task.add_done_callback(_notice)
             self._records[name] = (time.monotonic(), task)
             if len(self._records) > MAX_RECORDS:
                 self._records.pop(next(iter(self._records)))
@@ -256,6 +257,12 @@ class TelegramFiller:
             except HotStoreFull:
                 raise Overloaded("The server's disk is full. Try again later.") from None
         flight.progressed()
+
+
+def _notice(task: asyncio.Task[list[Stretch]]) -> None:
+    """Its error goes to whoever waits; when they have all left, it is nobody's."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _is_final(error: Exception | None) -> bool:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from apps.telegram_cache.documents import (
+    DISABLED_BY_OPERATOR,
     FINISHED_STATES,
     Asset,
     AssetState,
@@ -156,6 +157,12 @@ def stored_message_ids(channel_id: str, *, after: int, up_to: int) -> set[int]:
 
 def assets_with_orphans(limit: int = MAX_PAGE) -> list[Asset]:
     return list(Asset.objects(orphans__0__exists=True).only("id", "orphans").limit(limit))
+
+
+def telegram_is_on() -> bool:
+    """Whether the operator wants media kept in Telegram, even if no bot can be used at the moment."""
+    wanted = TelegramBot.objects(reason__ne=DISABLED_BY_OPERATOR).first() is not None
+    return wanted and TelegramChannel.objects(reason__ne=DISABLED_BY_OPERATOR).first() is not None
 
 
 def all_bots() -> list[TelegramBot]:

@@ -9,8 +9,11 @@ import pytest
 from django.conf import settings as django_settings
 
 from apps.streaming.hotstore import HotStore, blockmap
+from apps.telegram_cache.clients.errors import TokenRefused
 from apps.telegram_cache.documents import Asset, AssetState
-from apps.telegram_cache.services import evict_hot, eviction
+from apps.telegram_cache.roster import roster
+from apps.telegram_cache.services import evict_hot, eviction, pool
+from apps.telegram_cache.services.bots import disable_bot
 from tests.telegram_cache.conftest import MIB
 
 LATER_S = 600.0
@@ -62,6 +65,14 @@ def test_with_telegram_off_the_bound_alone_decides(mongo, telegram, make_asset, 
     make_asset(MIB)
     assert evict_hot(max_bytes=1, now=time.time() + LATER_S).removed
     assert ids(hot_store) == set()
+
+
+def test_a_bot_that_telegram_refuses_for_now_does_not_make_media_disposable(store, make_asset, hot_store):
+    make_asset(MIB)
+    pool.note_error(TokenRefused("Unauthorized"), roster().bots[0])
+    assert evict_hot(max_bytes=1, now=time.time() + LATER_S).removed == ()
+    disable_bot("111111")
+    assert evict_hot(max_bytes=1, now=time.time() + LATER_S).removed
 
 
 def test_what_is_being_written_stays(store, hot_store):

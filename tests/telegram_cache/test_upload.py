@@ -235,6 +235,15 @@ class TestUnknownOutcome:
         assert [(orphan.index, orphan.message_id) for orphan in asset.orphans] == [(0, None)]
         assert_whole(store, made)
 
+    def test_429_while_looking_is_obeyed_by_every_process(self, store, make_asset):
+        made = make_asset()
+        store.telegram.faults.add("sendDocument", name="store_then_cut")
+        store.telegram.rate_limit("forwardMessage", 30)
+        assert upload_asset(made.asset_id) is UploadResult.LATER
+        asset = reload(made.asset_id)
+        assert (asset.upload_attempts, asset.parts[0].state) == (0, PartState.UNKNOWN)
+        assert roster().bot("111111").cooling_s() > 25
+
     def test_nothing_is_sent_while_it_cannot_be_found_out(self, store, make_asset):
         made = make_asset()
         store.telegram.faults.add("sendDocument", name="store_then_cut")

@@ -70,7 +70,7 @@ class StoredMessage:
     """A message with a file in it, as the bot that asked sees it: ``file_id`` is good for that bot only."""
 
     message_id: int
-    chat_id: str
+    chat_id: str  # the channel's number, also when it was sent to its @name; empty when the answer does not say
     file_id: str
     file_unique_id: str
     file_size: int | None
@@ -180,10 +180,10 @@ def read_stored_message(result: Any) -> StoredMessage:
     """Looks at every media key: a document can come back as video, animation or audio."""
     try:
         media = next(_media_of(result))
-        size = media.get("file_size")
+        size, chat = media.get("file_size"), result.get("chat")
         return StoredMessage(
             message_id=int(result["message_id"]),
-            chat_id=str(int(result["chat"]["id"])),
+            chat_id=str(int(chat["id"])) if isinstance(chat, dict) and "id" in chat else "",
             file_id=str(media["file_id"]),
             file_unique_id=str(media["file_unique_id"]),
             file_size=int(size) if size is not None else None,

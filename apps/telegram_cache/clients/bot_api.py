@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 from django.conf import settings
@@ -75,7 +76,7 @@ class BotApi:
         return read_chat(self._call("getChat", chat_id=chat_id))
 
     def get_chat_member(self, chat_id: str, user_id: str) -> Rights:
-        return read_rights(self._call("getChatMember", chat_id=chat_id, user_id=int(user_id)))
+        return read_rights(self._call("getChatMember", chat_id=chat_id, user_id=user_id))
 
     def get_file_path(self, file_id: str) -> str:
         """Where the file can be read for at least an hour. Bot API: files up to 20 MiB."""
@@ -88,14 +89,14 @@ class BotApi:
                 "forwardMessage",
                 chat_id=to_chat_id,
                 from_chat_id=from_chat_id,
-                message_id=message_id,
-                disable_notification=True,
+                message_id=str(message_id),
+                disable_notification="true",
             )
         )
 
     def delete_message(self, *, chat_id: str, message_id: int) -> None:
         """Bot API: bots can delete messages for 48 hours only, so this may be refused."""
-        self._call("deleteMessage", chat_id=chat_id, message_id=message_id)
+        self._call("deleteMessage", chat_id=chat_id, message_id=str(message_id))
 
     def send_document(
         self, *, chat_id: str, file_name: str, caption: str, size_bytes: int, pieces: Iterable[bytes]
@@ -133,10 +134,10 @@ class BotApi:
             self._exchange("sendDocument", body, headers, timeout=_SEND_LIMITS, deadline=deadline + ANSWER_LIMIT_S)
         )
 
-    def _call(self, method: str, **fields: Any) -> Any:
-        content = httpx.Request("POST", "http://json", json=fields).read()
+    def _call(self, method: str, **fields: str) -> Any:
+        content = urlencode(fields).encode()
         deadline = time.monotonic() + CALL_LIMIT_S
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(content))}
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(len(content))}
         return self._exchange(method, _Body([content], deadline), headers, timeout=_LIMITS, deadline=deadline)
 
     def _exchange(

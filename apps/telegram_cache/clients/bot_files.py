@@ -65,17 +65,17 @@ class BotFiles:
         self, token: str, *, to_chat_id: str, from_chat_id: str, message_id: int
     ) -> ForwardedCopy:
         """The copy, with this bot's own file_id."""
-        fields = {"chat_id": to_chat_id, "from_chat_id": from_chat_id, "message_id": message_id}
-        return read_forwarded_copy(await self._call(token, "forwardMessage", **fields, disable_notification=True))
+        fields = {"chat_id": to_chat_id, "from_chat_id": from_chat_id, "message_id": str(message_id)}
+        return read_forwarded_copy(await self._call(token, "forwardMessage", **fields, disable_notification="true"))
 
     async def delete_message(self, token: str, *, chat_id: str, message_id: int) -> None:
-        await self._call(token, "deleteMessage", chat_id=chat_id, message_id=message_id)
+        await self._call(token, "deleteMessage", chat_id=chat_id, message_id=str(message_id))
 
-    async def _call(self, token: str, method: str, **fields: Any) -> Any:
+    async def _call(self, token: str, method: str, **fields: str) -> Any:
         url = f"{self._api_url}/bot{token}/{method}"
         try:
             async with self._open_session().post(
-                url, json=fields, timeout=_CALL_LIMITS, allow_redirects=False
+                url, data=fields, timeout=_CALL_LIMITS, allow_redirects=False
             ) as response:
                 body = await _read_bounded(response.content)
                 return read_answer(status=response.status, headers=response.headers, body=body, token=token)

@@ -12,12 +12,12 @@ from apps.core.errors import InvalidParameter, UpstreamUnreachable
 from apps.core.secrets import SecretUnreadable, decrypt_secret, encrypt_secret
 from apps.telegram_cache.clients.bot_api import BotApi
 from apps.telegram_cache.clients.errors import TelegramError, TelegramRefused, TokenRefused
-from apps.telegram_cache.documents import BotState, TelegramBot
+from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState, TelegramBot
 from apps.telegram_cache.roster import forget_roster
 from apps.telegram_cache.selectors import all_bots, all_channels
 from apps.telegram_cache.services.bot_records import known_bot, set_bot, set_channel
 from apps.telegram_cache.services.channels import rename_channel
-from apps.telegram_cache.services.checks import BY_OPERATOR, Finding, failed_finding, look_up, note_rights
+from apps.telegram_cache.services.checks import Finding, failed_finding, look_up, note_rights
 
 log = structlog.get_logger(__name__)
 TOKEN_PATTERN = re.compile(r"\d{1,20}:[A-Za-z0-9_-]{3,128}", re.ASCII)
@@ -51,7 +51,7 @@ def add_bot(token: str) -> TelegramBot:
     return known_bot(identity.bot_id)
 
 
-def disable_bot(bot_id: str, *, reason: str = BY_OPERATOR) -> None:
+def disable_bot(bot_id: str, *, reason: str = DISABLED_BY_OPERATOR) -> None:
     """Stop using a bot. What it stored stays readable through the others. Raises NotFound."""
     known_bot(bot_id)
     set_bot(bot_id, set_={"state": BotState.DISABLED.value, "reason": reason})
@@ -65,7 +65,7 @@ def check_all() -> list[Finding]:
     """
     findings: list[Finding] = []
     for bot in all_bots():
-        if bot.state == BotState.DISABLED and bot.reason == BY_OPERATOR:
+        if bot.state == BotState.DISABLED and bot.reason == DISABLED_BY_OPERATOR:
             continue
         finding = _check_bot(bot)
         findings.append(finding)

@@ -10,11 +10,11 @@ from pymongo.errors import DuplicateKeyError
 
 from apps.core.errors import InvalidParameter
 from apps.telegram_cache.clients.answers import Chat
-from apps.telegram_cache.documents import BotState, TelegramChannel
+from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState, TelegramChannel
 from apps.telegram_cache.roster import forget_roster
 from apps.telegram_cache.selectors import all_bots
 from apps.telegram_cache.services.bot_records import known_channel, set_channel
-from apps.telegram_cache.services.checks import BY_OPERATOR, Finding, look_up, note_rights
+from apps.telegram_cache.services.checks import Finding, look_up, note_rights
 
 log = structlog.get_logger(__name__)
 CHANNEL_PATTERN = re.compile(r"-?\d{1,20}|@[A-Za-z][A-Za-z0-9_]{3,}", re.ASCII)
@@ -40,7 +40,7 @@ def add_channel(channel: str, *, make_default: bool = True) -> tuple[TelegramCha
     return known_channel(chat.chat_id), findings
 
 
-def disable_channel(channel_id: str, *, reason: str = BY_OPERATOR) -> None:
+def disable_channel(channel_id: str, *, reason: str = DISABLED_BY_OPERATOR) -> None:
     """Send no new parts there. What it holds stays readable. Raises NotFound."""
     known_channel(channel_id)
     set_channel(channel_id, {"state": BotState.DISABLED.value, "reason": reason})

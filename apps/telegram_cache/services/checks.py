@@ -18,8 +18,6 @@ from apps.telegram_cache.documents import TelegramBot
 from apps.telegram_cache.roster import UNREADABLE
 from apps.telegram_cache.services.bot_records import set_bot
 
-BY_OPERATOR = "disabled by the operator"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:

@@ -13,8 +13,7 @@ from django.conf import settings
 
 from apps.streaming.hotstore import FileState, HotEntry, HotStore
 from apps.telegram_cache.documents import AssetState
-from apps.telegram_cache.roster import roster
-from apps.telegram_cache.selectors import assets_in_state
+from apps.telegram_cache.selectors import assets_in_state, telegram_is_on
 
 log = structlog.get_logger(__name__)
 LEAST_FREE_SHARE = 0.05  # of the disk
@@ -87,7 +86,7 @@ def _candidates(entries: list[HotEntry], now: float) -> Iterator[HotEntry]:
 def _may_go(entries: list[HotEntry]) -> set[tuple[str, int]]:
     """Those that are in Telegram in full, or, with Telegram off, those that are finished."""
     safe = {AssetState.CACHED.value}
-    if not roster().bots:
+    if not telegram_is_on():
         safe |= {AssetState.READY.value, AssetState.UPLOADING.value}
     allowed = set()
     for at in range(0, len(entries), _BATCH):

@@ -7,11 +7,10 @@ from celery import current_app
 from kombu.exceptions import OperationalError
 
 from apps.core.redis import redis_client
-from apps.telegram_cache.documents import BotState
+from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState
 from apps.telegram_cache.roster import roster
 from apps.telegram_cache.selectors import all_bots, all_channels, assets_with_orphans
 from apps.telegram_cache.services.bots import check_all
-from apps.telegram_cache.services.checks import BY_OPERATOR
 from apps.telegram_cache.services.orphans import remove_orphans
 from apps.telegram_cache.services.upload_records import mark_queued, queue_next_upload
 
@@ -69,7 +68,7 @@ def _is_time(name: str, every_s: int) -> bool:
 
 def _something_to_check() -> bool:
     """Bots or channels that were never checked, or that Telegram refused, may be well by now."""
-    bots = [bot for bot in all_bots() if bot.reason != BY_OPERATOR]
+    bots = [bot for bot in all_bots() if bot.reason != DISABLED_BY_OPERATOR]
     channels = all_channels()
     return bool(channels) and any(
         bot.checked_at is None or bot.barred or bot.state == BotState.DISABLED for bot in bots

@@ -17,7 +17,7 @@ from apps.telegram_cache.clients.errors import MessageNotFound, TelegramError
 from apps.telegram_cache.documents import Asset, Part
 from apps.telegram_cache.roster import Bot, roster
 from apps.telegram_cache.selectors import find_channel, stored_message_ids
-from apps.telegram_cache.services.pool import Slot
+from apps.telegram_cache.services.pool import Slot, note_error
 from apps.telegram_cache.services.upload_records import add_orphan, note_message_id
 
 log = structlog.get_logger(__name__)
@@ -80,7 +80,11 @@ def _look_at(
             raise CannotTell("the channel is no longer in use")
         api = BotApi(slot.bot.token)
         target = scratch_chat_of(channel_id)
-        copy = api.forward_message(to_chat_id=target, from_chat_id=channel_id, message_id=message_id)
+        try:
+            copy = api.forward_message(to_chat_id=target, from_chat_id=channel_id, message_id=message_id)
+        except TelegramError as error:
+            note_error(error, slot.bot, channel_id=channel_id)
+            raise
         if target == channel_id:
             note_message_id(channel_id, copy.message_id)
         remove_message(api, asset.id, part, chat_id=target, message_id=copy.message_id, reason="copy")

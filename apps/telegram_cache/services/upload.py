@@ -250,10 +250,10 @@ class Uploader:
 
     def _drop(self, slot: Slot, part: Part, attempt_id: str, message: StoredMessage, *, reason: str) -> None:
         part.attempt_id = attempt_id
-        part.channel_id = message.chat_id
+        part.channel_id = message.chat_id or slot.channel.channel_id
         remove_message(
             BotApi(slot.bot.token), self.asset.id, part,
-            chat_id=message.chat_id, message_id=message.message_id, reason=reason,
+            chat_id=part.channel_id, message_id=message.message_id, reason=reason,
         )  # fmt: skip
 
     def _slot(self) -> Slot:

@@ -148,7 +148,7 @@ def commit_part(
     """Record a stored part. False: another attempt is on record (then this message is an orphan)."""
     fields = {
         "state": PartState.STORED.value,
-        "channel_id": message.chat_id,
+        "channel_id": message.chat_id or channel_id,
         "message_id": message.message_id,
         "file_unique_id": message.file_unique_id,
         "file_ids": {bot_id: message.file_id},
