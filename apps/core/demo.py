@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from typing import Any, Protocol
 import httpx
 
 from apps.core.embedded import free_port
+from apps.core.supervisor import end_with_us
 from ytserver.env import BASE_DIR, without_settings
 
 STOP_TIMEOUT_S = 60.0
@@ -83,10 +85,10 @@ class Instance:
 
     def start(self) -> dict[str, Any]:
         """Start it and return the line of ``up --json``."""
-        log = (self.var_dir / "up.log").open("w")
-        with log:
+        command = [sys.executable, str(BASE_DIR / "manage.py"), "up", "--json"]
+        with (self.var_dir / "up.log").open("w") as log, _interrupts_held_back():
             self._process = subprocess.Popen(
-                [sys.executable, str(BASE_DIR / "manage.py"), "up", "--json"],
+                end_with_us(command),
                 env=self._environ, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
             )  # fmt: skip
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
@@ -118,6 +120,23 @@ class Instance:
             self._process.kill()
             self._process.communicate()
         self._process = None
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C comes after this block, so that a process which was just started is never forgotten."""
+    noted: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: noted.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if noted:
+        raise KeyboardInterrupt
 
 
 class Demo:

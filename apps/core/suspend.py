@@ -37,8 +37,8 @@ def waited_s(request: HttpRequest) -> float:
 
 
 def suspended(topic: str) -> HttpResponse:
-    """The answer that stands for "not yet"; it never reaches a client."""
-    return HttpResponse(status=503, headers={SUSPEND_HEADER: topic})
+    """The answer that stands for "not yet"; it never reaches a client. Not an error status: Django would log it."""
+    return HttpResponse(status=202, headers={SUSPEND_HEADER: topic})
 
 
 class SuspendMiddleware:
