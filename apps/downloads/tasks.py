@@ -34,6 +34,12 @@ def stop_fetches(**_: Any) -> None:
 
 
 @worker_ready.connect
+def warm_sources(**_: Any) -> None:
+    """Start yt-dlp's process before the first question needs it."""
+    provider_chain().warm()
+
+
+@worker_ready.connect
 def look_for_lost_jobs(**_: Any) -> None:
     """Pick up what a killed worker left, without waiting for the next sweep."""
     sweep_jobs.delay()

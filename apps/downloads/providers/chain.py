@@ -185,6 +185,13 @@ class ProviderChain:
         if member.breaker.is_open and not was_open:
             log.warning("provider_paused", provider=member.provider.name, pause_s=member.breaker.pause_left_s)
 
+    def warm(self) -> None:
+        """Have the sources start what takes a while to start; returns at once. For a worker that has just begun."""
+        for member in self._members:
+            warm = getattr(member.provider, "warm", None)
+            if warm is not None:
+                warm()
+
     def close(self) -> None:
         """Let go of connections and child processes."""
         for member in self._members:

@@ -104,6 +104,10 @@ class YtDlpProvider:
         self._lock = threading.Lock()
         self._remembered: OrderedDict[str, tuple[float, dict[str, Any]]] = OrderedDict()
 
+    def warm(self) -> None:
+        """Start a process ahead of the first question; returns at once."""
+        self._pool.warm()
+
     def close(self) -> None:
         self._pool.close()
 

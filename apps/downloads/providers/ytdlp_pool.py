@@ -40,6 +40,7 @@ class _Child:
     def __init__(self, config: dict[str, Any], home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.questions = 0
+        self._is_ready = False
         self._received = bytearray()
         process = subprocess.Popen(
             [sys.executable, "-m", MODULE, str(os.getpid())],
@@ -59,6 +60,16 @@ class _Child:
         except _ChildGoneError:
             self.kill()
             raise
+
+    def wait_until_ready(self, *, deadline: float) -> None:
+        """Raises UpstreamError when yt-dlp does not take its options."""
+        if self._is_ready:
+            return
+        greeting = self.hear(deadline=deadline)
+        if "ready" not in greeting:
+            log.error("ytdlp_options_refused", reason=str(greeting.get("broken")))
+            raise UpstreamError
+        self._is_ready = True
 
     def ask(self, question: dict[str, Any], *, deadline: float) -> dict[str, Any]:
         """Raises UpstreamTimeout at the deadline, _ChildGoneError when it cannot answer any more."""
@@ -109,6 +120,7 @@ class ChildPool:
     def __init__(self, *, options: dict[str, Any], allow: list[str], home: Path, size: int) -> None:
         self._config = {"options": options, "allow": allow, "memory_bytes": MEMORY_BYTES}
         self._home = home
+        self._size = size
         self._slots = threading.BoundedSemaphore(size)
         self._lock = threading.Lock()
         self._idle: list[_Child] = []
@@ -142,7 +154,8 @@ class ChildPool:
         child: _Child | None = None
         keep = False
         try:
-            child = self._take(deadline=deadline)
+            child = self._take()
+            child.wait_until_ready(deadline=deadline)
             answer = child.ask(question, deadline=deadline)
             keep = child.questions < QUESTIONS_PER_CHILD and not spoils(answer)
             return answer
@@ -153,27 +166,21 @@ class ChildPool:
             if child is not None:
                 self._put_back(child, keep=keep)
 
-    def _take(self, *, deadline: float) -> _Child:
+    def warm(self) -> None:
+        """Start one process now, in the background, so that the first question need not wait for it."""
+        self._starter.submit(lambda: self._put_back(_Child(self._config, self._home), keep=True))
+
+    def _take(self) -> _Child:
         with self._lock:
             if self._closed:
                 raise UpstreamError
             if self._idle:
                 return self._idle.pop()
-        child = self._starter.submit(_Child, self._config, self._home).result()
-        try:
-            greeting = child.hear(deadline=deadline)
-        except BaseException:
-            child.kill()
-            raise
-        if "ready" not in greeting:
-            child.kill()
-            log.error("ytdlp_options_refused", reason=str(greeting.get("broken")))
-            raise UpstreamError
-        return child
+        return self._starter.submit(_Child, self._config, self._home).result()
 
     def _put_back(self, child: _Child, *, keep: bool) -> None:
         with self._lock:
-            if keep and not self._closed:
+            if keep and not self._closed and len(self._idle) < self._size:
                 self._idle.append(child)
                 return
         child.kill()

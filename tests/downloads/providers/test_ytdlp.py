@@ -277,6 +277,11 @@ class TestProcesses:
     def test_one_process_answers_many_questions(self, pool: ChildPool) -> None:
         assert self.pid(pool) == self.pid(pool)
 
+    def test_one_that_was_started_ahead_answers_the_first_question(self, pool: ChildPool) -> None:
+        pool.warm()
+        assert wait_until(lambda: bool(pool._idle))
+        assert pool._idle[0].pid == self.pid(pool)
+
     def test_one_that_hangs_is_killed_with_all_it_started(self, pool: ChildPool, tmp_path: Path) -> None:
         pid = self.pid(pool)
         with pytest.raises(UpstreamTimeout):
