@@ -9,10 +9,10 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from apps.core.redis import redis_client
 from apps.keys.limits import FAILURES_PER_MINUTE
 from apps.keys.services import create_key
 from tests.core.serving import serving
+from tests.core.subscriptions import subscriptions
 from ytserver.asgi import application
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
@@ -84,7 +84,7 @@ class TestEntrance:
     def test_stops_and_leaves_no_connection_behind(self):
         with serving(application) as url:
             httpx.get(f"{url}/healthz")
-        assert redis_client().client_list(_type="pubsub") == []
+        assert subscriptions() == []
 
 
 class TestStartUp:

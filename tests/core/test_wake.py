@@ -9,6 +9,7 @@ import pytest
 from apps.core import wake
 from apps.core.redis import redis_client
 from apps.core.wake import TOPIC_PREFIX, WakeHub, publish, wake_hub
+from tests.core.subscriptions import subscriptions
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("redis_server")
@@ -65,10 +66,10 @@ class TestWakeHub:
         assert hub._waiters == {}
 
     async def test_any_number_of_waiters_is_one_connection(self, hub):
-        before = len(redis_client().client_list(_type="pubsub"))
+        before = len(subscriptions())
         waiting = [asyncio.create_task(hub.wait(f"info:{number}", timeout_s=5)) for number in range(50)]
         await asyncio.sleep(0)
-        assert len(redis_client().client_list(_type="pubsub")) == before
+        assert len(subscriptions()) == before
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
@@ -92,7 +93,8 @@ class TestWakeHub:
     async def test_a_cut_connection_wakes_everybody_and_listens_again(self, hub):
         waiting = asyncio.create_task(hub.wait("info:a", timeout_s=10))
         await asyncio.sleep(0)
-        await asyncio.to_thread(redis_client().client_kill_filter, _type="pubsub")
+        for client_id in await asyncio.to_thread(subscriptions):
+            redis_client().client_kill_filter(_id=client_id)
         assert await waiting is True  # it may have missed something
         waiting = asyncio.create_task(hub.wait("info:a", timeout_s=10))
         async with asyncio.timeout(10):
