@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from pathlib import Path
 
 BLOCK_BYTES = 1024 * 1024
@@ -62,8 +63,9 @@ class HotPath:
     map: Path
     lock_offset: int  # of its two lock bytes in the store's lock file
 
-    @classmethod
-    def of(cls, root: Path, asset_id: str, generation: int) -> HotPath:
+    @staticmethod
+    @lru_cache(maxsize=8192)
+    def of(root: Path, asset_id: str, generation: int) -> HotPath:
         """Raises ValueError for an id that is not a plain name: ids become paths."""
         if not _ASSET_ID.fullmatch(asset_id) or not 0 <= generation < 10**9:
             raise ValueError(f"not an asset id and generation: {asset_id!r} {generation!r}")
@@ -71,7 +73,7 @@ class HotPath:
         folder = root / asset_id[-2:]
         digest = hashlib.sha256(name.encode()).digest()
         lock_offset = (int.from_bytes(digest[:8], "big") >> 2) & ~1
-        return cls(folder / name, folder / f"{name}{MAP_SUFFIX}", lock_offset)
+        return HotPath(folder / name, folder / f"{name}{MAP_SUFFIX}", lock_offset)
 
 
 def parse_name(name: str) -> tuple[str, int] | None:
