@@ -20,6 +20,7 @@ from apps.downloads.selectors import active_job, count_active_jobs, find_job, la
 from apps.downloads.services.claims import ensure_asset
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, utcnow
+from apps.telegram_cache.services import note_old_parts
 
 log = structlog.get_logger(__name__)
 
@@ -99,6 +100,7 @@ def _start_over(asset: Asset) -> None:
         unset__message_link=1,
     )
     if changed:
+        note_old_parts(asset)
         log.warning("asset is fetched again", asset_id=asset.id, generation=asset.generation + 1)
         publish(f"asset:{asset.id}")
 

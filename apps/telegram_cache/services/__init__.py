@@ -5,5 +5,14 @@ from apps.telegram_cache.services.eviction import evict_hot
 from apps.telegram_cache.services.queueing import request_upload, sweep_uploads
 from apps.telegram_cache.services.seeding import seed_from_settings
 from apps.telegram_cache.services.upload import upload_asset
+from apps.telegram_cache.services.upload_records import note_old_parts
 
-__all__ = ["evict_hot", "request_upload", "seed_from_settings", "sweep_uploads", "touch_asset", "upload_asset"]
+__all__ = [
+    "evict_hot",
+    "note_old_parts",
+    "request_upload",
+    "seed_from_settings",
+    "sweep_uploads",
+    "touch_asset",
+    "upload_asset",
+]

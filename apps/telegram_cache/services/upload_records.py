@@ -186,6 +186,19 @@ def add_orphan(asset_id: str, part: Part, *, message_id: int | None, reason: str
     _collection().update_one({"_id": asset_id}, {"$push": {"orphans": {"$each": [orphan], "$slice": -MAX_ORPHANS}}})
 
 
+def note_old_parts(asset: Asset) -> None:
+    """The asset starts over as a new generation: what ``asset`` (read before that) has in Telegram is not needed."""
+    leftovers = [
+        _orphan(part, message_id=part.message_id, reason="of an older generation")
+        for part in asset.parts
+        if part.message_id is not None
+    ]
+    if leftovers:
+        _collection().update_one(
+            {"_id": asset.id}, {"$push": {"orphans": {"$each": leftovers, "$slice": -MAX_ORPHANS}}}
+        )
+
+
 def _orphan(part: Part, *, message_id: int | None, reason: str) -> dict[str, Any]:
     return {
         "index": part.index,
