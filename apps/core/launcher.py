@@ -26,7 +26,7 @@ from apps.core.redis import redis_client
 from apps.core.supervisor import ProgramEnded, Supervisor
 from ytserver.env import Env, find_service_urls
 
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 120.0
 POLL_S = 0.05
 
 Prepared = TypeVar("Prepared")
