@@ -108,6 +108,16 @@ def test_files_of_no_asset_and_of_older_generations_go_after_an_hour(store, make
     assert ids(hot_store) == {kept.asset_id}
 
 
+def test_bytes_of_a_fetch_that_was_given_up_go_after_an_hour(store, make_asset, hot_store):
+    made = make_asset(MIB, state=AssetState.CACHED)
+    Asset._get_collection().update_one({"_id": made.asset_id}, {"$set": {"state": AssetState.FAILED.value}})
+    with hot_store.create(made.asset_id, 1, resume=False) as writer:
+        writer.append(b"some bytes")
+        writer.fail()
+    assert evict_hot().stale_removed == 0
+    assert evict_hot(now=time.time() + 2 * 3600).stale_removed == 1
+
+
 def test_abandoned_work_folders_go_after_an_hour(store, hot_store):
     folder = hot_store.scratch_dir("b" * 24, 1)
     (folder / "half.mp4").write_bytes(b"x")

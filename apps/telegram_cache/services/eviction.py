@@ -20,6 +20,7 @@ LEAST_FREE_SHARE = 0.05  # of the disk
 LEAST_FREE_BYTES = 512 * 1024 * 1024
 READ_LATELY_S = 120.0
 STALE_S = 3600.0
+GIVEN_UP = (AssetState.ABSENT.value, AssetState.FAILED.value)
 _BATCH = 500
 
 
@@ -104,13 +105,15 @@ def _name(entry: HotEntry) -> tuple[str, int]:
 
 
 def _stale(entries: list[HotEntry], now: float) -> Iterator[HotEntry]:
-    """Files of no asset, or of an older generation, that nobody has touched for an hour."""
+    """Files of no asset, of an older generation, or of a fetch that was given up, not touched for an hour."""
     old = [entry for entry in entries if now - entry.last_read_at > STALE_S]
     for at in range(0, len(old), _BATCH):
         batch = old[at : at + _BATCH]
         known = assets_in_state(entry.asset_id for entry in batch)
         for entry in batch:
-            if entry.asset_id not in known or entry.generation < known[entry.asset_id][1]:
+            state, generation = known.get(entry.asset_id, ("", 0))
+            given_up = state in GIVEN_UP and entry.state in (FileState.GROWING, FileState.FAILED)
+            if not state or entry.generation < generation or given_up:
                 yield entry
 
 

@@ -1,5 +1,4 @@
 import hashlib
-import threading
 from dataclasses import replace
 from datetime import timedelta
 
@@ -7,13 +6,9 @@ import pytest
 
 from apps.core.errors import BotCheck, QualityUnavailable, VideoPrivate
 from apps.core.ffmpeg import probe_media
-from apps.core.owners import make_owner
 from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.fetch import engine
 from apps.downloads.selectors import find_job
-from apps.downloads.services.claims import claim_asset
-from apps.downloads.services.jobs import cancel_job
-from apps.downloads.services.sweep import sweep_jobs
 from apps.streaming.hotstore import FileState
 from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind, utcnow
 from tests.downloads.fetch.conftest import wait_until
@@ -218,114 +213,3 @@ class TestProviders:
         job = fetcher.fetch(audio_key())
         assert (job.state, job.error_code) == (JobState.FAILED, "internal_error")
         assert "zero" not in job.error_message
-
-
-class TestStopping:
-    def test_a_cancelled_job_stops_its_transfer_within_a_second_or_two(self, fetcher, origin, long_audio):
-        serve(fetcher, origin.put("a", long_audio), duration_s=100)
-        origin.faults.add("a", bytes_per_s=200_000)
-        job = fetcher.job(audio_key())
-        thread = fetcher.begin(job)
-        wait_until(lambda: find_job(job.id).bytes_done)
-        cancel_job(job.id)
-        thread.join(3)
-        assert not thread.is_alive()
-        assert (asset().state, asset().lease_owner) == (AssetState.ABSENT, None)
-        assert fetcher.store.open(job.asset_id, 1).state == FileState.FAILED
-
-    def test_a_new_job_after_a_cancelled_one_goes_on_from_its_bytes(self, fetcher, origin, long_audio):
-        serve(fetcher, origin.put("a", long_audio), duration_s=100)
-        origin.faults.add("a", stall_after_bytes=3 * MIB)
-        fetcher.limits = replace(fetcher.limits, stall_s=10)
-        job = fetcher.job(audio_key())
-        thread = fetcher.begin(job)
-        wait_until(lambda: find_job(job.id).bytes_done == 3 * MIB)
-        cancel_job(job.id)
-        thread.join(5)
-        assert fetcher.fetch(audio_key()).state == JobState.DONE
-        assert fetcher.read(asset()) == long_audio
-        assert origin.sent <= len(long_audio) + 64 * 1024
-
-    def test_a_job_cancelled_while_a_source_plans_gives_its_asset_back_at_once(self, fetcher, origin, media):
-        provider = serve(fetcher, origin.put("a", media.read("audio.m4a")))
-        planning, go_on = threading.Event(), threading.Event()
-        provider.before_plan = lambda: (planning.set(), go_on.wait(20))
-        job = fetcher.job(audio_key())
-        thread = fetcher.begin(job)
-        assert planning.wait(10)
-        cancel_job(job.id)
-        wait_until(lambda: asset().lease_owner is None, timeout_s=5)
-        assert asset().state == AssetState.ABSENT
-        go_on.set()
-        thread.join(5)
-        assert origin.counts["a"] == 0
-
-    def test_a_new_job_waits_for_the_old_fetch_to_end(self, fetcher, redis_server):
-        job = fetcher.job(audio_key())
-        claim_asset(key=audio_key(), owner="a fetch that is just ending", lease_s=30)
-        sent = []
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(engine, "send_fetch", lambda *arguments, **options: sent.append((arguments, options)))
-            fetcher.run(job)
-        assert sent == [((job.id,), {"delay_s": engine.BUSY_RETRY_S})]
-
-    def test_a_stopping_worker_leaves_a_job_that_can_go_on(self, fetcher, origin, long_audio):
-        serve(fetcher, origin.put("a", long_audio), duration_s=100)
-        origin.faults.add("a", stall_after_bytes=2 * MIB)
-        fetcher.limits = replace(fetcher.limits, stall_s=10)
-        job = fetcher.job(audio_key())
-        thread = fetcher.begin(job)
-        wait_until(lambda: find_job(job.id).bytes_done == 2 * MIB)
-        engine.stopping.set()
-        thread.join(5)
-        engine.stopping.clear()
-        assert not thread.is_alive()
-        assert (asset().state, find_job(job.id).active) == (AssetState.QUEUED, True)
-        assert sweep_jobs() == 1
-        assert fetcher.run(job).state == JobState.DONE
-        assert origin.sent <= len(long_audio) + 64 * 1024
-
-    def test_an_owner_that_lost_its_lease_stops_and_commits_nothing(self, fetcher, origin, media, monkeypatch):
-        provider = serve(fetcher, origin.put("a", media.read("audio.m4a")))
-
-        def lose_the_lease():
-            Asset.objects.update_one(set__lease_until=utcnow() - timedelta(seconds=1))
-            assert claim_asset(key=audio_key(), owner="somebody else", lease_s=30).won
-
-        provider.before_plan = lose_the_lease
-        job = fetcher.fetch(audio_key())
-        assert (asset().state, asset().lease_owner) == (AssetState.FETCHING, "somebody else")
-        assert job.active
-        assert origin.counts["a"] == 0
-
-    def test_the_heartbeat_ends_a_fetch_whose_asset_was_taken_over(self, fetcher, origin, long_audio, monkeypatch):
-        monkeypatch.setattr(engine, "RENEW_EVERY_S", 0)
-        serve(fetcher, origin.put("a", long_audio), duration_s=100)
-        origin.faults.add("a", stall_after_bytes=MIB)
-        fetcher.limits = replace(fetcher.limits, stall_s=10)
-        job = fetcher.job(audio_key())
-        thread = fetcher.begin(job)
-        wait_until(lambda: find_job(job.id).bytes_done == MIB)
-        Asset.objects.update_one(set__lease_owner="somebody else", inc__attempt=1)
-        thread.join(5)
-        assert not thread.is_alive()
-        assert asset().lease_owner == "somebody else"
-
-    def test_a_job_that_keeps_dying_is_given_up(self, fetcher):
-        job = fetcher.job(audio_key())
-        MediaJob.objects.update_one(set__attempts=engine.MAX_ATTEMPTS)
-        job = fetcher.run(job)
-        assert (job.state, job.error_code) == (JobState.FAILED, "upstream_error")
-
-    def test_nothing_happens_while_another_process_fetches(self, fetcher, origin):
-        job = fetcher.job(audio_key())
-        claim_asset(key=audio_key(), owner=make_owner(), lease_s=30)
-        MediaJob.objects.update_one(set__attempts=1, set__state=JobState.RUNNING.value)
-        assert fetcher.run(job).state == JobState.RUNNING
-
-    def test_a_failed_asset_ends_a_job_that_was_left_open(self, fetcher):
-        fetcher.providers.append(SampleProvider(make_plan=VideoPrivate()))
-        job = fetcher.fetch(audio_key())
-        MediaJob.objects.update_one(set__active=True, set__state=JobState.RUNNING.value, unset__error_code=1)
-        again = fetcher.run(job)
-        assert (again.active, again.error_code) == (False, "video_private")
