@@ -27,6 +27,7 @@ TITLES = (
     "A very long title that goes on and on: live at the old harbour, part two (official video)",
     "",
 )
+STATUSES = (*[200] * 80, *[206] * 10, *[404] * 4, *[429] * 4, 502, 502)
 
 
 def make_asset(number: int = 1, *, state: AssetState = AssetState.CACHED, title: str = "", **fields: object) -> Asset:
@@ -46,11 +47,11 @@ def make_job(number: int = 1, *, state: JobState = JobState.RUNNING, **fields: o
     ).save(force_insert=True)  # fmt: skip
 
 
-def make_event(number: int, *, at: datetime, status: int = 200, key_prefix: str = "abcdefgh") -> UsageEvent:
+def event(number: int, *, at: datetime, status: int = 200, key_prefix: str = "abcdefgh") -> UsageEvent:
     return UsageEvent(
         id=f"{number}-0", at=at, key_prefix=key_prefix, route="/api/v1/video", method="GET", status=status,
         duration_s=0.01, bytes_sent=1000,
-    ).save(force_insert=True)  # fmt: skip
+    )  # fmt: skip
 
 
 def make_bot(bot_id: str = "123456", **fields: object) -> TelegramBot:
@@ -90,9 +91,12 @@ def fill_server() -> ApiKey:
             number, state=state, bytes_done=3 * 10**6, bytes_total=9 * 10**6, speed_bytes_per_s=1.5e6,
             stage="downloading", provider="ytdlp", key_prefix="abcdefgh", error_message=message,
         )  # fmt: skip
-    for number in range(900):
-        status = random.choices([200, 206, 404, 429, 502], [80, 10, 4, 4, 2])[0]
-        make_event(number, at=now - timedelta(seconds=random.triangular(0, 3599, 900)), status=status)
+    UsageEvent.objects.insert(
+        [
+            event(number, at=now - timedelta(seconds=random.triangular(0, 3599, 900)), status=random.choice(STATUSES))
+            for number in range(900)
+        ]
+    )
     make_bot()
     make_bot("234567", username="second_bot", state=BotState.COOLING.value, until=now + timedelta(minutes=4))
     make_bot("345678", username="", state=BotState.DISABLED.value, reason="Telegram refuses the token.")

@@ -1,6 +1,8 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import redis
+from django.contrib.auth.hashers import Argon2PasswordHasher
 from django.test import Client
 
 from apps.core.documents import AuditEntry
@@ -39,13 +41,12 @@ class TestLogin:
     def test_an_unknown_name_costs_as_much_work_as_a_known_one(self, make_user, monkeypatch):
         make_user(Role.VIEWER)
         hashed = []
-        hasher = "django.contrib.auth.hashers.Argon2PasswordHasher"
-        from django.contrib.auth.hashers import Argon2PasswordHasher
-
         for name in ("encode", "verify"):
             original = getattr(Argon2PasswordHasher, name)
             monkeypatch.setattr(
-                f"{hasher}.{name}", lambda *args, _original=original, **kw: hashed.append(1) or _original(*args, **kw)
+                Argon2PasswordHasher,
+                name,
+                lambda *args, _original=original, **kw: hashed.append(1) or _original(*args, **kw),
             )
         for username in ("the-viewer", "nobody"):
             hashed.clear()
@@ -108,8 +109,6 @@ class TestLogin:
         assert "wrong-password-text" not in str([entry.to_mongo() for entry in entries])
 
     def test_says_so_when_redis_is_away(self, make_user, monkeypatch):
-        import redis
-
         def away():
             raise redis.ConnectionError("away")
 

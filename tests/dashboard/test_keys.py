@@ -1,0 +1,130 @@
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from apps.core.documents import AuditEntry
+from apps.core.errors import KeyDisabled
+from apps.core.redis import redis_client
+from apps.dashboard.forms import KeyForm
+from apps.keys.authentication import authenticate
+from apps.keys.documents import ApiKey
+from apps.keys.services import create_key, revoke_key
+
+FORM = {"name": "Music bot", "scopes": ["info", "media"], "limit_per_hour": "50", "form_token": "a" * 32}
+KEY = re.compile(r"yt_[A-Za-z0-9]{8}_[A-Za-z0-9_-]{43}")
+
+
+def create(client, **changes):
+    return client.post("/admin/keys/new", {**FORM, **changes})
+
+
+class TestCreate:
+    def test_the_key_is_shown_once_and_works(self, operator):
+        answer = create(operator, owner="sam")
+        key = answer.context["key"]
+        assert KEY.fullmatch(key)
+        assert f'curl -H "X-API-Key: {key}"' in answer.context["curl"]
+        grant = authenticate(key)
+        assert (grant.name, grant.owner, grant.limit_per_hour, grant.scopes) == (
+            "Music bot",
+            "sam",
+            50,
+            {"info", "media"},
+        )
+        for path in ("/admin/keys", f"/admin/keys/{grant.prefix}", "/admin/audit", "/admin/"):
+            assert key not in operator.get(path).content.decode()
+        assert not any(key.encode() in (redis_client().get(name) or b"") for name in redis_client().keys("*session*"))
+
+    def test_the_python_example_is_valid_python(self, operator):
+        compile(create(operator).context["python"], "example", "exec")
+
+    def test_loading_the_answer_again_makes_no_second_key(self, operator):
+        create(operator)
+        assert create(operator)["Location"] == "/admin/keys"
+        assert ApiKey.objects.count() == 1
+
+    @pytest.mark.parametrize(
+        ("field", "value", "words"),
+        [
+            ("name", "", "This field is required."),
+            ("name", "x" * 101, "at most 100 characters"),
+            ("scopes", [], "This field is required."),
+            ("scopes", ["everything"], "not one of the available choices"),
+            ("limit_per_hour", "0", "greater than or equal to 1"),
+            ("limit_per_hour", "many", "Enter a whole number."),
+            ("expires_on", "2020-01-01", "This day is over."),
+        ],
+    )
+    def test_a_mistake_is_said_beside_its_field_and_nothing_is_made(self, operator, field, value, words):
+        answer = create(operator, **{field: value})
+        assert answer.status_code == 422
+        assert words in str(answer.context["form"].errors[field])
+        assert words in answer.content.decode()
+        assert (ApiKey.objects.count(), AuditEntry.objects(action="key.create").count()) == (0, 0)
+
+    def test_a_key_works_to_the_end_of_its_last_day(self, operator):
+        today = datetime.now(UTC).date()
+        create(operator, expires_on=today.isoformat())
+        assert ApiKey.objects.get().expires_at == datetime.combine(today, datetime.max.time(), UTC).replace(
+            microsecond=0
+        )
+
+    def test_only_an_owner_may_give_the_admin_scope(self, operator, owner):
+        assert create(operator, scopes=["admin"]).status_code == 422
+        assert create(owner, scopes=["admin"]).status_code == 200
+
+    def test_a_new_form_starts_with_the_usual_choices(self, operator):
+        form = operator.get("/admin/keys/new").context["form"]
+        assert isinstance(form, KeyForm)
+        assert form["scopes"].value() == ["info", "media", "search"]
+        assert form["limit_per_hour"].value() == 1000
+
+
+class TestSwitch:
+    def test_a_deactivated_key_is_refused_and_can_come_back(self, operator):
+        made = create_key(name="bot")
+        address = f"/admin/keys/{made.document.prefix}"
+        assert b"Switch this key off?" in operator.get(f"{address}/deactivate").content
+        assert authenticate(made.key)
+        operator.post(f"{address}/deactivate")
+        with pytest.raises(KeyDisabled):
+            authenticate(made.key)
+        operator.post(f"{address}/activate")
+        assert authenticate(made.key).name == "bot"
+
+    def test_each_switch_is_in_the_audit_log_once(self, operator):
+        prefix = create_key(name="bot").document.prefix
+        for _ in range(2):
+            operator.post(f"/admin/keys/{prefix}/deactivate")
+        (entry,) = AuditEntry.objects(action="key.deactivate")
+        assert (entry.actor, entry.target_id, entry.address) == ("the-operator", prefix, "127.0.0.1")
+        assert (entry.before, entry.after) == ({"active": True}, {"active": False})
+        assert b"key.deactivate" in operator.get(f"/admin/keys/{prefix}").content
+
+    def test_a_revoked_key_stays_off(self, operator):
+        prefix = create_key(name="bot").document.prefix
+        revoke_key(prefix)
+        answer = operator.post(f"/admin/keys/{prefix}/activate", follow=True)
+        assert b"revoked for good" in answer.content
+        assert not ApiKey.objects.get(prefix=prefix).active
+        assert b"Switch on" not in operator.get("/admin/keys").content
+
+
+class TestList:
+    def test_finds_by_name_owner_and_prefix_and_by_state(self, operator):
+        keys = [create_key(name=name, owner=owner).document for name, owner in (("Bot", "sam"), ("Site", "alex"))]
+        ApiKey.objects(prefix=keys[1].prefix).update_one(expires_at=datetime.now(UTC) - timedelta(days=1))
+
+        def found(query: str) -> list[str]:
+            rows = operator.get(f"/admin/keys?{query}").context["page"].rows
+            return sorted(row.cells[0].cell.value for row in rows)
+
+        assert found("q=BOT") == found("q=sam") == found(f"q={keys[0].prefix}") == ["Bot"]
+        assert found("state=on") == ["Bot"]
+        assert found("state=expired") == ["Site"]
+        assert found("state=nonsense&sort=secret_sha256&cursor=zzz") == ["Bot", "Site"]
+        assert found("q=.*") == []
+
+    def test_an_empty_list_says_what_to_do_first(self, operator):
+        assert b"No API keys yet" in operator.get("/admin/keys").content

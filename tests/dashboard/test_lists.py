@@ -1,0 +1,81 @@
+import base64
+from urllib.parse import parse_qsl
+
+import pytest
+from bson import json_util
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.dashboard.asset_list import ASSET_LIST
+from apps.dashboard.lists import read_page
+from apps.dashboard.lists.cursor import Cursor, read_cursor
+from tests.dashboard.samples import make_asset
+
+
+def walk(params: dict[str, str], *, direction: str = "next_href") -> tuple[list[str], str]:
+    """The asset links of all pages one after another, and the address of the last page."""
+    seen, href = [], "?"
+    for _ in range(20):
+        page = read_page(ASSET_LIST, params, can_change=False)
+        links = [row.cells[0].cell.href for row in page.rows]
+        seen = seen + links if direction == "next_href" else links + seen
+        if not getattr(page, direction):
+            return seen, href
+        href = getattr(page, direction)
+        params = dict(parse_qsl(href.removeprefix("?")))
+    raise AssertionError("the pages do not end")
+
+
+@pytest.fixture
+def small_pages(monkeypatch, mongo):
+    object.__setattr__(ASSET_LIST, "page_size", 3)
+    yield
+    object.__setattr__(ASSET_LIST, "page_size", 50)
+
+
+@pytest.mark.parametrize("sort", ["title", "-title", "size_bytes", "-size_bytes", "last_accessed_at", "access_count"])
+def test_every_document_is_on_exactly_one_page_whatever_is_missing_or_equal(small_pages, sort):
+    for number in range(11):
+        size = {"size_bytes": number % 3} if number % 4 else {}
+        make_asset(number, title="same" if number % 2 else f"t{number}", **size)
+    forward, last = walk({"sort": sort})
+    assert len(forward) == len(set(forward)) == 11
+    page = read_page(ASSET_LIST, dict(parse_qsl(last.removeprefix("?"))), can_change=False)
+    assert page.previous_href
+    backward, _ = walk(dict(parse_qsl(page.previous_href.removeprefix("?"))), direction="previous_href")
+    assert backward == forward[: len(backward)]
+    assert len(backward) == 9
+
+
+def test_a_search_and_a_filter_stay_on_over_the_pages(small_pages):
+    for number in range(10):
+        make_asset(number, title=f"raga {number}")
+    make_asset(90, title="other")
+    seen, last = walk({"q": "raga", "kind": "audio"})
+    assert len(seen) == 5
+    assert "q=raga" in last
+    assert "kind=audio" in last
+
+
+def test_counts_what_fits_and_says_when_a_search_is_on(mongo):
+    make_asset(1, title="raga")
+    assert read_page(ASSET_LIST, {}, can_change=False).is_narrowed is False
+    page = read_page(ASSET_LIST, {"q": "nothing"}, can_change=False)
+    assert (page.total, page.is_narrowed, page.rows) == (0, True, [])
+
+
+class TestCursor:
+    @given(st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: base64.urlsafe_b64encode(raw).decode()))
+    def test_nonsense_is_no_cursor_and_no_error(self, text):
+        cursor = read_cursor(text)
+        assert cursor is None or isinstance(cursor, Cursor)
+
+    @pytest.mark.parametrize("value", [{"$ne": 1}, [1], {"$regularExpression": {"pattern": "a", "options": ""}}])
+    def test_an_operator_in_the_place_of_a_value_is_refused(self, value):
+        text = base64.urlsafe_b64encode(json_util.dumps([value, "id", 0]).encode()).decode()
+        assert read_cursor(text) is None
+
+    @given(st.none() | st.integers(-(2**40), 2**40) | st.text(max_size=20) | st.booleans())
+    def test_what_was_written_is_read(self, value):
+        cursor = Cursor(value=value, id="some-id", backward=True)
+        assert read_cursor(cursor.encode()) == cursor

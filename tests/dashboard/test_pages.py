@@ -1,0 +1,146 @@
+"""Jobs, cache, audit log and overview: what they show and what they change."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from apps.core import audit
+from apps.core.documents import AuditEntry
+from apps.dashboard import selectors
+from apps.dashboard.templatetags.ui import human_bytes, relative
+from apps.downloads.documents import JobState, MediaJob
+from apps.telegram_cache.documents import AssetState
+from tests.dashboard.samples import event, fill_server, make_asset, make_job
+
+NOW = datetime(2026, 5, 1, 12, 0, 30, tzinfo=UTC)
+
+
+class TestJobs:
+    def test_a_running_job_is_cancelled_after_a_question(self, operator):
+        job = make_job()
+        address = f"/admin/jobs/{job.id}/cancel"
+        assert b"Cancel this job?" in operator.get(address).content
+        assert MediaJob.objects.get(id=job.id).active
+        assert b"was cancelled" in operator.post(address, follow=True).content
+        assert MediaJob.objects.get(id=job.id).state == JobState.CANCELLED
+        (entry,) = AuditEntry.objects(action="job.cancel")
+        assert (entry.before["state"], entry.after["state"]) == ("running", "cancelled")
+
+    def test_a_job_that_has_ended_stays_as_it_is(self, operator):
+        job = make_job(state=JobState.DONE)
+        answer = operator.post(f"/admin/jobs/{job.id}/cancel", follow=True)
+        assert b"had ended already: done" in answer.content
+        assert MediaJob.objects.get(id=job.id).state == JobState.DONE
+        assert AuditEntry.objects(action="job.cancel").count() == 0
+
+    def test_a_failed_job_says_why(self, viewer):
+        make_job(state=JobState.FAILED, error_message="This video is private.")
+        assert b"This video is private." in viewer.get("/admin/jobs").content
+
+
+class TestCache:
+    def test_is_searched_by_title_and_by_video_id(self, viewer):
+        make_asset(1, title="Evening <b>raga</b>")
+        make_asset(2, title="Other")
+        for query in ("raga", "video000001"):
+            page = viewer.get(f"/admin/cache?q={query}")
+            assert page.context["page"].total == 1
+            assert b"Evening &lt;b&gt;raga&lt;/b&gt;" in page.content
+
+    def test_one_asset_shows_what_went_wrong(self, viewer):
+        asset = make_asset(1, state=AssetState.FAILED, title="x", error_message="The outside source took too long.")
+        page = viewer.get(f"/admin/cache/{asset.id}")
+        assert b"The outside source took too long." in page.content
+        assert b"No part of it is in Telegram." in page.content
+
+
+class TestAudit:
+    def test_keeps_no_secret_whatever_it_is_given(self, server):
+        key = f"yt_abcdefgh_{'s' * 43}"
+        audit.record(
+            actor="sam", action="bot.add", target_kind="bot", target_id="1",
+            before={"token": "1:abc", "name": "old"}, after={"password_hash": "argon2", "name": key, "scopes": ["a"]},
+        )  # fmt: skip
+        entry = AuditEntry.objects.get()
+        assert entry.before == {"token": audit.REDACTED, "name": "old"}
+        assert entry.after["password_hash"] == audit.REDACTED
+        assert "sss" not in str(entry.to_mongo())
+        assert entry.after["scopes"] == ["a"]
+
+    def test_shows_who_changed_what(self, viewer):
+        audit.record(
+            actor="sam", action="key.deactivate", target_kind="key", target_id="abcdefgh",
+            before={"active": True}, after={"active": False}, address="10.0.0.9",
+        )  # fmt: skip
+        page = viewer.get("/admin/audit?about=key&q=sam").content.decode()
+        for text in ("sam", "10.0.0.9", "key.deactivate", "key abcdefgh", "<s>yes</s>"):
+            assert text in page
+
+
+class TestOverview:
+    def test_a_new_server_says_what_to_do_first(self, operator):
+        page = operator.get("/admin/").content
+        for words in (b"First steps", b"Create an API key", b"Set up Telegram", b"Nobody works on"):
+            assert words in page
+
+    def test_a_server_in_use_shows_its_figures(self, viewer):
+        fill_server()
+        answer = viewer.get("/admin/overview/live")
+        figures = answer.context["figures"]
+        assert (figures.active_jobs, len(figures.jobs), figures.cached_count) == (3, 3, 63)
+        assert sum(row.video + row.audio for row in figures.states) == 67
+        assert not figures.is_new
+        assert b"<html" not in answer.content
+
+    def test_the_chart_gets_each_minute_of_the_last_hour(self, server):
+        for number, (seconds, status) in enumerate([(5, 200), (10, 206), (70, 404), (70, 499), (80, 502), (4000, 200)]):
+            event(number, at=NOW - timedelta(seconds=seconds), status=status).save()
+        minutes = selectors.last_hour(now=NOW)
+        assert len(minutes.starts) == len(minutes.answered) == 60
+        assert minutes.starts[-1] == NOW.replace(second=0)
+        assert (minutes.answered[-2:], minutes.refused[-2:], minutes.failed[-2:]) == ([0, 2], [2, 0], [1, 0])
+        assert (minutes.total, minutes.failed_percent) == (5, 20.0)
+
+    def test_the_endpoint_of_the_chart_gives_the_same(self, viewer):
+        event(1, at=datetime.now(UTC)).save()
+        body = viewer.get("/admin/overview/requests").json()
+        assert {len(values) for values in body.values()} == {60}
+        assert sum(body["answered"]) == 1
+
+    def test_a_key_shows_what_it_did_in_a_day(self, server):
+        for number, (hours, status) in enumerate([(1, 200), (2, 500), (30, 200)]):
+            event(number, at=datetime.now(UTC) - timedelta(hours=hours), status=status).save()
+        usage = selectors.key_usage("abcdefgh")
+        assert (usage.requests, usage.errors, usage.bytes_sent) == (2, 1, 2000)
+        assert selectors.key_usage("unknown1").requests == 0
+
+
+class TestTheme:
+    def test_is_kept_in_a_cookie_and_only_a_known_one(self, viewer):
+        viewer.post("/admin/theme", {"theme": "light", "next": "/admin/keys"})
+        assert b'data-bs-theme="light"' in viewer.get("/admin/keys").content
+        viewer.post("/admin/theme", {"theme": '"><script>'})
+        assert b'data-bs-theme="light"' in viewer.get("/admin/keys").content
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1 KB"), (1536, "1.5 KB"), (20 * 1024**3, "20 GB"), (123456789, "118 MB")],
+)
+def test_sizes_read_well(size, text):
+    assert human_bytes(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (2, "now"),
+        (59, "59 s ago"),
+        (61, "1 min ago"),
+        (-130, "in 2 min"),
+        (7200, "2 h ago"),
+        (90 * 86400, "31 Jan 2026"),
+    ],
+)
+def test_times_read_well(seconds, text):
+    assert relative(NOW - timedelta(seconds=seconds), NOW) == text
