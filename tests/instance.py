@@ -16,6 +16,7 @@ from apps.core.supervisor import end_with_us
 from tests.waiting import wait_until
 from ytserver.env import BASE_DIR
 
+PREPARE = "from ytserver.startup import prepare_database; prepare_database()"
 QUEUES = "resolve,fetch,upload,care"
 START_TIMEOUT_S = 30
 
@@ -31,6 +32,7 @@ class Instance:
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self) -> Self:
+        self._run([sys.executable, "-c", "import django; django.setup(); " + PREPARE])
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", 0))
@@ -57,6 +59,9 @@ class Instance:
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def _run(self, command: list[str]) -> None:
+        subprocess.run(command, cwd=BASE_DIR, env={**os.environ, **self.settings}, check=True, timeout=60)
 
     def _start(self, name: str, command: list[str], **options: Any) -> None:
         with (self.folder / f"{name}.log").open("wb") as log:
