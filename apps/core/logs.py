@@ -84,6 +84,8 @@ def configure_logging(options: dict[str, Any]) -> None:
                 "httpx": {"level": "WARNING"},  # logs whole addresses, bot tokens included
                 "uvicorn.access": {"level": "WARNING"},  # logs query strings; ytserver.access says the rest
                 "httpcore": {"level": "WARNING"},
+                "django.request": {"level": "CRITICAL"},  # ytserver.access and the error handlers say it already
+                "django.security.DisallowedHost": {"level": "CRITICAL"},  # the same
             },
         }
     )
