@@ -348,3 +348,11 @@ class TestSweep:
         assert sweep_uploads() == 0
         make_due(made.asset_id)
         assert sweep_uploads() == 1
+
+    def test_what_a_worker_that_died_left_is_queued_as_soon_as_its_lease_has_run_out(self, store, make_asset):
+        made = make_asset()
+        request_upload(made.asset_id)
+        assert upload_records.claim_upload(made.asset_id, owner="dies") is not None
+        assert sweep_uploads() == 0
+        make_due(made.asset_id)
+        assert sweep_uploads() == 1

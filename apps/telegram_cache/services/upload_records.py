@@ -45,7 +45,8 @@ def claim_upload(asset_id: str, *, owner: str) -> Asset | None:
                     "state": AssetState.UPLOADING.value,
                     "updated_at": "$$NOW",
                 }
-            }
+            },
+            {"$unset": "upload_queued_at"},  # should this worker die, the sweep need not wait for it
         ],
     )
     return find_asset(asset_id) if done.modified_count else None
