@@ -45,3 +45,49 @@ def error_responses(*codes: str) -> dict[int, OpenApiResponse]:
         status: OpenApiResponse(ErrorSerializer, description=", ".join(f"`{code}`" for code in codes_of_status))
         for status, codes_of_status in sorted(by_status.items())
     }
+
+
+STREAM_ERRORS = (
+    "invalid_parameter", "link_invalid", "link_expired", "range_not_satisfiable", "not_found", "quality_unavailable",
+    "conflict", *KEY_ERRORS, *CONTENT_ERRORS,
+)  # fmt: skip
+
+
+def add_stream_routes(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Describe the streams, which are answered beside Django, in the OpenAPI document (a postprocessing hook)."""
+    schemes = result["components"]["securitySchemes"]
+    file = {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    answers: dict[str, Any] = {
+        "200": {"description": "The whole file.", **file},
+        "206": {"description": "The bytes that Range asks for.", **file},
+        "304": {"description": "The file is what If-None-Match names."},
+        **{
+            str(status): {"description": answer.description, "content": error}
+            for status, answer in error_responses(*STREAM_ERRORS).items()
+        },
+    }
+    for kind, wish in (("audio", "format"), ("video", "quality")):
+        result["paths"][f"/stream/{kind}/{{video_id}}"] = {
+            "get": {
+                "operationId": f"stream_{kind}",
+                "tags": ["streams"],
+                "summary": f"The bytes of {'an audio' if kind == 'audio' else 'a video'} file",
+                "description": "Open it with the signed link of an answer, which needs no key and counts as no "
+                "request, or with a key. What is not stored yet is fetched; audio is sent while it arrives.",
+                "parameters": [
+                    _parameter("video_id", "path", "The 11-character video id.", required=True),
+                    _parameter(wish, "query", f"With a key: the {wish}, as in `/api/v1/{kind}`."),
+                    _parameter("download", "query", "1: save the file rather than play it."),
+                    _parameter("Range", "header", "One range, such as `bytes=0-1023`."),
+                ],
+                "security": [{name: []} for name in schemes] + [{}],
+                "responses": answers,
+            }
+        }
+    return result
+
+
+def _parameter(name: str, place: str, description: str, *, required: bool = False) -> dict[str, Any]:
+    schema = {"type": "string"}
+    return {"name": name, "in": place, "description": description, "required": required, "schema": schema}

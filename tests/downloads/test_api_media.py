@@ -50,6 +50,7 @@ class TestAnAssetInTheHotStore:
         assert response.status_code == 200
         answer = response.json()
         assert list(answer) == FIELDS
+        assert response.headers["Cache-Control"] == "no-store"
         assert answer["status"] is True
         assert (answer["video_id"], answer["title"], answer["file_type"]) == (VIDEO_ID, TITLE, "audio")
         assert (answer["quality"], answer["container"], answer["file_size"]) == ("m4a", "m4a", len(CONTENT))

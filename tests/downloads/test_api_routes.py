@@ -168,6 +168,7 @@ class TestSchemaAndPages:
         schema = client.get("/api/schema").json()
         validate_schema(schema)
         assert {f"/api/v1/{route}" for route in ROUTES} <= schema["paths"].keys()
+        assert {"/stream/audio/{video_id}", "/stream/video/{video_id}"} <= schema["paths"].keys()
         assert len(schema["components"]["securitySchemes"]) == 3
         for path, operations in schema["paths"].items():
             for operation in operations.values():

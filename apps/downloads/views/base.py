@@ -7,6 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 from rest_framework.viewsets import GenericViewSet
 
@@ -31,6 +32,12 @@ class ApiViewSet(GenericViewSet):
         """The heading of the browsable page: "CacheStatsViewSet" is "Cache Stats"."""
         words = re.findall("[A-Z][a-z]+", type(self).__name__.removesuffix("ViewSet"))
         return " ".join(words)
+
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        """Answers belong to one key and hold links that end: nobody in between may keep them."""
+        answer: Response = super().finalize_response(request, response, *args, **kwargs)
+        answer.headers.setdefault("Cache-Control", "no-store")
+        return answer
 
     def fields(self) -> dict[str, Any]:
         """The checked fields of this request. Raises InvalidParameter."""
