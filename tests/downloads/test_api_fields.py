@@ -3,6 +3,8 @@ import json
 import pytest
 
 from apps.downloads.documents import MediaJob
+from apps.keys.services import create_key
+from tests.downloads.conftest import Api
 from tests.downloads.library import VIDEO_ID, known_info
 
 JSON = "application/json"
@@ -132,9 +134,6 @@ class TestKeys:
         assert response.headers["WWW-Authenticate"]
 
     def test_the_limit_is_told_with_every_answer_and_holds(self, api):
-        from apps.keys.services import create_key
-        from tests.downloads.conftest import Api
-
         small = Api(create_key(name="small", limit_per_hour=2).key)
         answers = [small.get("audio") for _ in range(3)]
         assert [answer.status_code for answer in answers] == [400, 400, 429]

@@ -4,18 +4,21 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from django.test import override_settings
+from redis import Redis
 
 from apps.core.errors import UpstreamError, VideoPrivate
 from apps.core.redis import redis_client
+from apps.core.wake import publish
 from apps.downloads.documents import JobState, MediaJob
-from apps.downloads.services import media
+from apps.downloads.services import cache_stats, media
 from apps.downloads.services.answers import duration_label
 from apps.downloads.services.claims import claim_asset, commit_failed
-from apps.downloads.services.info import RESOLVE_QUEUE, record_info_error
+from apps.downloads.services.info import RESOLVE_QUEUE, record_info, record_info_error
 from apps.downloads.services.jobs import cancel_job, finish_job, update_job
+from apps.keys.services import create_key
 from apps.streaming.links import check_link
 from apps.telegram_cache.documents import Asset
+from tests.downloads.conftest import Api
 from tests.downloads.library import (
     AUDIO,
     CONTENT,
@@ -101,15 +104,20 @@ class TestAnAssetInTheHotStore:
             api.get("audio", url=VIDEO_ID, format="m4a")
         wait_until(lambda: Asset.objects.get(id=AUDIO.asset_id).access_count == 3)
 
-    def test_without_public_url_links_name_the_address_of_the_request(self, api, monkeypatch):
-        from django.conf import settings
-
+    def test_is_answered_also_when_it_cannot_be_counted(self, api, monkeypatch):
         put_hot(AUDIO)
-        env = settings.ENV.model_copy(update={"public_url": ""})
-        with override_settings(ENV=env, ALLOWED_HOSTS=["media.example"]):
-            response = api.client.get(
-                "/api/v1/audio", {"url": VIDEO_ID, "format": "m4a"}, headers={"Host": "media.example:8443"}, secure=True
-            )
+        away = Redis(port=1)
+        monkeypatch.setattr(cache_stats, "redis_client", lambda: away)
+        assert api.get("audio", url=VIDEO_ID, format="m4a").json()["source"] == "hot"
+        away.close()
+
+    def test_without_public_url_links_name_the_address_of_the_request(self, api, settings):
+        put_hot(AUDIO)
+        settings.ENV = settings.ENV.model_copy(update={"public_url": ""})
+        settings.ALLOWED_HOSTS = ["media.example"]
+        response = api.client.get(
+            "/api/v1/audio", {"url": VIDEO_ID, "format": "m4a"}, headers={"Host": "media.example:8443"}, secure=True
+        )
         assert response.json()["stream_url"].startswith("https://media.example:8443/stream/audio/")
 
 
@@ -150,9 +158,6 @@ class TestAnUnknownAsset:
         assert (answer["cached"], answer["source"], answer["job"]["state"]) == (False, "external", "queued")
 
     def test_audio_without_m4a_becomes_mp3(self, api):
-        media.get_info(VIDEO_ID)
-        from apps.downloads.services.info import record_info
-
         record_info(known_info().model_copy(update={"audio_formats": ()}))
         assert api.get("audio", url=VIDEO_ID).json()["quality"] == "mp3"
 
@@ -171,7 +176,7 @@ class TestWaiting:
         asking.start()
         wait_until(lambda: redis_client().llen(RESOLVE_QUEUE) == 1)
         known_info()
-        media_topic_published(f"info:{VIDEO_ID}")
+        publish(f"info:{VIDEO_ID}")
         asking.join(10)
         assert answers[0].json()["job"]["state"] == "queued"
         assert answers[0].headers["RateLimit-Remaining"] == "999"
@@ -245,9 +250,6 @@ class TestErrors:
         assert api.get("audio", url=VIDEO_ID).json()["job"]["state"] == "queued"
 
     def test_a_key_without_the_scope_is_refused(self, api):
-        from apps.keys.services import create_key
-        from tests.downloads.conftest import Api
-
         info_only = Api(create_key(name="info only", scopes=("info",)).key)
         known_info()
         assert info_only.get("info", url=VIDEO_ID).status_code == 200
@@ -261,9 +263,3 @@ class TestDurationLabel:
     )
     def test_looks_as_people_know_it(self, seconds, label):
         assert duration_label(seconds) == label
-
-
-def media_topic_published(topic):
-    from apps.core.wake import publish
-
-    publish(topic)

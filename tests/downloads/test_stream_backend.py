@@ -4,6 +4,7 @@ import time
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from pymongo.errors import ServerSelectionTimeoutError
 
 from apps.core.errors import (
     Conflict,
@@ -314,8 +315,6 @@ class TestARunningStream:
             await backend.refresh_target(target)
 
     async def test_goes_on_while_mongodb_is_away(self, api, backend, monkeypatch):
-        from pymongo.errors import ServerSelectionTimeoutError
-
         put_hot(AUDIO)
         target = await backend.open_target(by_link(api))
 
