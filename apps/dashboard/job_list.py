@@ -62,7 +62,7 @@ JOB_LIST = ListSpec(
         Column(
             label="Video", cell=lambda job: Cell(value=job.video_id, href=asset_href(job.asset_id), note=job.provider)
         ),
-        Column(label="Kind", cell=lambda job: Cell(value=f"{job.kind} {job.variant}")),
+        Column(label="Kind", cell=lambda job: Cell(value=job.kind, note=job.variant)),
         Column(label="State", cell=job_state),
         Column(label="Progress", cell=job_progress),
         Column(label="Key", cell=_key),

@@ -55,6 +55,7 @@ def _channel_actions(channel: TelegramChannel) -> list[Action]:
 BOT_LIST = ListSpec(
     document=TelegramBot,
     sort="_id",
+    page_size=500,  # both lists share one page: no paging
     columns=(
         Column(label="Bot", cell=lambda bot: Cell(value=f"@{bot.username}" if bot.username else "name not known yet")),
         Column(label="Id", cell=lambda bot: Cell(kind="code", value=bot.bot_id)),
@@ -76,6 +77,7 @@ BOT_LIST = ListSpec(
 CHANNEL_LIST = ListSpec(
     document=TelegramChannel,
     sort="_id",
+    page_size=500,  # both lists share one page: no paging
     columns=(
         Column(
             label="Channel",

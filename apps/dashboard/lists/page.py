@@ -59,6 +59,7 @@ class Page:
     total: int
     total_is_capped: bool
     is_narrowed: bool  # a search or a filter is on
+    has_tools: bool  # there is something to search or filter by
     has_actions: bool
     next_href: str
     previous_href: str
@@ -89,6 +90,7 @@ def read_page(spec: ListSpec, params: Mapping[str, str], *, can_change: bool) ->
         total=min(total, MAX_COUNT),
         total_is_capped=total > MAX_COUNT,
         is_narrowed=bool(query or any(item.chosen for item in filters)),
+        has_tools=bool(spec.search_fields or spec.exact_fields or spec.filters),
         has_actions=has_actions,
         next_href=_href({**kept, "cursor": after.encode()}) if after else "",
         previous_href=_href({**kept, "cursor": before.encode()}) if before else "",
