@@ -14,6 +14,7 @@ import imageio_ffmpeg
 import pymongo
 import pymongo.errors
 import redis
+from django.core.checks import run_checks
 from packaging.requirements import InvalidRequirement, Requirement
 
 from apps.core.embedded import EmbeddedServerError, binary_path
@@ -194,6 +195,13 @@ def check_files() -> Result:
     return Result(name="open files", ok=True, text="enough" if warning is None else "few", fix=warning or "")
 
 
+def check_frontend() -> Result:
+    """What the apps' own system checks say of the admin's front-end files: advice, for the API works without them."""
+    for message in run_checks(tags=["frontend"]):
+        return Result(name="front-end files", ok=True, text=message.msg, fix=message.hint or "")
+    return Result(name="front-end files", ok=True, text="all there")
+
+
 def check_settings(env: Env) -> Result:
     """Settings that are each right, but not together. (A wrong one stops every command before it starts.)"""
     if env.debug and env.public_url:
@@ -215,6 +223,7 @@ def all_checks(env: Env, services: ServiceUrls) -> list[Callable[[], Result]]:
         lambda: check_settings(env),
         lambda: check_disk(env),
         check_files,
+        check_frontend,
         lambda: check_mongodb(env, services),
         lambda: check_redis(env, services),
         check_workers,
