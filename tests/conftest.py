@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from pathlib import Path
 
 import mongoengine
 import pytest
@@ -18,26 +19,22 @@ def _indexes() -> None:
 
 
 @pytest.fixture
-def mongo(_indexes: None) -> Iterator[None]:
+def mongo(_indexes: None) -> None:
     """The real MongoDB, with every index and no documents."""
     database = mongoengine.get_db()
     for name in database.list_collection_names():
         database[name].delete_many({})
-    yield
 
 
 @pytest.fixture
-def redis_server() -> Iterator[None]:
+def redis_server() -> None:
     """The real Redis, empty."""
     redis_client().flushdb()
-    yield
 
 
 @pytest.fixture
-def hot_root():
+def hot_root() -> Path:
     """The folder of the hot store, empty."""
-    import shutil
-
     shutil.rmtree(settings.ENV.hot_root, ignore_errors=True)
     settings.ENV.hot_root.mkdir(parents=True)
     return settings.ENV.hot_root

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import redis.asyncio
 
 from apps.analytics.events import append_event
+from apps.core.asgi import AsgiApp, Message, Receive, Scope, Send
 from apps.core.redis import make_async_redis
 from apps.core.trace import noted
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 RECORDED_PATHS = ("/api/v1/", "/stream/")
 CLIENT_LEFT = 499

@@ -53,6 +53,14 @@ def _add_request_id(_logger: Any, _name: str, event: structlog.types.EventDict) 
     return event
 
 
+class LoggedElsewhere(Exception):
+    """Raised for its effect on the web server (it closes the connection); what happened is in the log already."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], LoggedElsewhere))
+
+
 def configure_logging(options: dict[str, Any]) -> None:
     """Django's LOGGING_CONFIG: everything, also what libraries log, goes through one redacting JSON formatter."""
     shared: list[Any] = [
@@ -78,7 +86,8 @@ def configure_logging(options: dict[str, Any]) -> None:
                     ],
                 }
             },
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+            "filters": {"news": {"()": lambda: _is_news}},
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["news"]}},
             "root": {"handlers": ["stderr"], "level": options["level"]},
             "loggers": {
                 "httpx": {"level": "WARNING"},  # logs whole addresses, bot tokens included

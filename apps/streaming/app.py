@@ -7,12 +7,11 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
-from typing import Any
 from urllib.parse import parse_qsl
 
 from apps.core.api_errors import error_headers, log_unknown, to_api_error
+from apps.core.asgi import Receive, Scope, Send
 from apps.core.errors import (
     ApiError,
     InvalidParameter,
@@ -22,8 +21,9 @@ from apps.core.errors import (
     UpstreamTimeout,
     error_body,
 )
-from apps.core.logs import request_id_var
+from apps.core.logs import LoggedElsewhere, request_id_var
 from apps.core.middleware import request_id_from
+from apps.core.trace import note
 from apps.streaming.following import Followers
 from apps.streaming.headers import RawHeaders, stream_headers
 from apps.streaming.hotstore import HotStore
@@ -32,11 +32,6 @@ from apps.streaming.ranges import ByteRange, Unsatisfiable, is_unchanged, parse_
 from apps.streaming.running import Interruption, RunningStream, RunningStreams
 from apps.streaming.source import Source
 from apps.streaming.timing import StreamTiming
-
-Message = MutableMapping[str, Any]
-Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 SLICE_BYTES = 256 * 1024
 CHUNKED_SLICE_BYTES = 32 * 1024  # the server copies these, to put each chunk's frame around it
@@ -48,7 +43,7 @@ _PATH = re.compile(r"/stream/(?P<kind>video|audio)/(?P<video_id>[A-Za-z0-9_-]{11
 access_log = logging.getLogger("ytserver.access")
 
 
-class StreamAborted(Exception):
+class StreamAborted(LoggedElsewhere):
     """A stream that cannot go on. The server closes the connection, so that its client sees a failure, not an end."""
 
 
@@ -86,6 +81,7 @@ class StreamApp:
             request = read_request(answer.scope)
             target = await self._backend.open_target(request)
             answer.target = target
+            note(answer.scope, key_prefix=target.key_prefix, video_id=request.video_id, asset_id=target.asset_id)
             if is_unchanged(request.headers.get("if-none-match"), target.etag):
                 await answer.begin(304, answer.common_headers())
                 await answer.end()
@@ -106,6 +102,7 @@ class StreamApp:
         self.running.add(stream)
         try:
             await source.open()
+            note(answer.scope, tier=source.tier)
             part = _asked_for(request, target, source.size_bytes)
             start = part.start if part else 0
             if request.method == "GET":
@@ -175,6 +172,7 @@ class _Answer:
     async def fail(self, error: ApiError) -> None:
         """The error JSON, or when the answer has begun: StreamAborted."""
         self.error = error
+        note(self.scope, error=error.code)
         if self.status is not None:
             raise StreamAborted(error.code) from None
         body = json.dumps(error_body(error, request_id=self.request_id)).encode()

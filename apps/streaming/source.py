@@ -12,6 +12,7 @@ from apps.streaming.timing import StreamTiming
 
 REOPEN_ATTEMPTS = 3
 UNFINISHED = frozenset({FileState.GROWING, FileState.FAILED})
+TIERS = {FileState.FINAL: "hot", FileState.SPARSE: "telegram"}
 
 
 class Source:
@@ -46,6 +47,11 @@ class Source:
     @property
     def is_final(self) -> bool:
         return self._hot_file.state not in UNFINISHED
+
+    @property
+    def tier(self) -> str:
+        """Where the bytes come from, as the API's ``source`` says it: hot, telegram or external."""
+        return TIERS.get(self._hot_file.state, "external")
 
     def close(self) -> None:
         if self._hot_file_or_none is not None:

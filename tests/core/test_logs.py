@@ -12,7 +12,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.core.logs import REDACTED, redact, request_id_var
+from apps.core.logs import REDACTED, LoggedElsewhere, redact, request_id_var
 
 KEY_SECRET = "s3cr3tS3cr3tS3cr3tS3cr3tS3cr3tS3cr3tS3cr3t-"
 KEY = f"yt_abcdefgh_{KEY_SECRET}"
@@ -135,6 +135,11 @@ class TestLogging:
     def test_noisy_libraries_do_not_log_addresses(self):
         for name in ("httpx", "httpcore", "uvicorn.access"):
             assert not logging.getLogger(name).isEnabledFor(logging.INFO)
+
+    def test_an_exception_that_only_closes_a_connection_is_not_logged_again(self, log_lines):
+        for error in (LoggedElsewhere("closing"), ValueError("a fault")):
+            logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
+        assert ["ValueError" in line["exception"] for line in log_lines()] == [True]
 
 
 class TestCelery:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from apps.core.asgi import Message, Scope
 from apps.core.errors import UpstreamUnreachable
+from apps.core.trace import noted
+from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import BLOCK_BYTES, HotStore
 from tests.streaming.media import ASSET, block_hashes, block_of, make_bytes, wait_until
 from tests.streaming.serving import VIDEO_ID, Running, TableBackend, connect_and_pause, serve
@@ -261,6 +265,52 @@ class TestBlocksFromElsewhere:
             assert (answer.status_code, answer.content == DATA[first:stop]) == (206, True)
             wanted = set(range(first // BLOCK_BYTES, (stop - 1) // BLOCK_BYTES + 1))
             assert server.backend.filler.filled == sorted(wanted - present)
+
+
+class TestWhatTheEventRecordLearns:
+    @pytest.mark.parametrize(
+        ("present", "tier"), [("all of it", "hot"), ("nothing", "telegram"), ("its beginning", "external")]
+    )
+    async def test_whose_stream_it_is_and_where_its_bytes_come_from(
+        self, store: HotStore, present: str, tier: str
+    ) -> None:
+        data = DATA
+        backend = TableBackend()
+        target = backend.add(data, finished=present != "its beginning", size=len(data))
+        if present != "nothing":
+            with store.create(ASSET, 1, resume=False) as writer:
+                writer.set_size(len(data))
+                writer.append(data)
+                if present == "all of it":
+                    writer.finish()
+                scope = await self.ask(store, backend)
+        else:
+            scope = await self.ask(store, backend)
+        assert noted(scope) == {
+            "key_prefix": target.key_prefix,
+            "video_id": VIDEO_ID,
+            "asset_id": ASSET,
+            "tier": tier,
+        }
+
+    async def test_why_it_failed(self, store: HotStore) -> None:
+        assert noted(await self.ask(store, TableBackend())) == {"error": "not_found"}
+
+    @staticmethod
+    async def ask(store: HotStore, backend: TableBackend) -> Scope:
+        scope = {
+            "type": "http", "method": "HEAD", "path": f"/stream/video/{VIDEO_ID}", "query_string": b"", "headers": [],
+        }  # fmt: skip
+
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: Message) -> None:
+            pass
+
+        await StreamApp(backend, store)(scope, receive, send)
+        return scope
 
 
 class TestKeys:
