@@ -38,7 +38,7 @@ from apps.core.request_state import BRIDGE, REPLAYED, REQUEST_ID, STARTED_AT
 from apps.core.suspend import MAX_WAIT_S, RECHECK_S, SUSPEND_HEADER
 from apps.core.wake import WakeHub
 
-PIECE_BYTES = 512 * 1024
+PIECE_BYTES = 64 * 1024  # of a long answer; so much is kept for each client that reads slowly
 RECHECKS_PER_S = 200  # with very many waiting requests each one looks again less often
 WAKES_PER_S = 500
 OVERLOADED_RETRY_S = 1.0
@@ -178,7 +178,7 @@ class DjangoBridge:
         try:
             raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
             await send({"type": "http.response.start", "status": answer.status, "headers": raw})
-            piece, ended = answer.body, False
+            piece, ended, answer.body = answer.body, False, b""
             while True:
                 await send({"type": "http.response.body", "body": piece, "more_body": not ended})
                 if ended or client_left.done():

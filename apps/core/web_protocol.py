@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with the two limits that it lacks: how large a request's head is, and how slowly it comes."""
+"""uvicorn's HTTP protocol with the limits that it lacks: how large a request's head is, and how slowly it comes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ HEAD_TOO_LARGE = (
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Closes connections that send a head larger than HEAD_MAX_BYTES, or take longer than HEAD_TIMEOUT_S over it."""
+    """Closes connections that send a head larger than HEAD_MAX_BYTES, or take longer than HEAD_TIMEOUT_S over it.
+
+    Bytes that begin no request (blank lines, the rest of a body that was answered before its end) count as a head:
+    they switch uvicorn's keep-alive timer off, and a connection could be held for ever with them.
+    """
 
     _head_bytes = 0
     _in_head = True
@@ -34,9 +38,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
+        if self._head_timer is None and not self._in_head and self._is_answered:
+            self._start_timer()
         if self._in_head and self._head_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
             self.transport.write(HEAD_TOO_LARGE)
             self.transport.close()
+
+    @property
+    def _is_answered(self) -> bool:
+        return bool(self.cycle.response_complete) and self.timeout_keep_alive_task is None
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

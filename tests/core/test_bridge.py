@@ -29,6 +29,7 @@ class Program:
         self.environs: list[dict[str, Any]] = []
         self.hold = threading.Event()
         self.closed = threading.Event()
+        self.long_bytes = 0
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         self.runs += 1
@@ -51,6 +52,7 @@ class Program:
     def long(self) -> Iterator[bytes]:
         try:
             for _ in range(400):
+                self.long_bytes += 64 * 1024
                 yield b"x" * 64 * 1024
         finally:
             self.closed.set()
@@ -164,6 +166,36 @@ class TestLongAnswers:
     def test_arrive_whole(self, url, program):
         assert len(httpx.get(f"{url}/long").content) == 400 * 64 * 1024
         assert program.closed.is_set()
+
+    async def test_keeps_little_of_a_long_answer_for_a_slow_reader(self, program):
+        answering = asyncio.Event()
+
+        async def receive():
+            if not answering.is_set():
+                return {"type": "http.request"}
+            return await asyncio.Future()
+
+        async def send(message):
+            answering.set()
+            if message["type"] == "http.response.body":
+                await asyncio.Future()  # takes nothing
+
+        bridge = DjangoBridge(program, wake_hub)
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/long",
+            "query_string": b"",
+            "headers": [],
+            "http_version": "1.1",
+        }
+        task = asyncio.create_task(bridge(scope, receive, send))
+        async with asyncio.timeout(10):
+            await answering.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        bridge.close()
+        assert program.long_bytes <= 128 * 1024
 
     def test_slow_readers_hold_no_thread(self, url, program):
         address = ("127.0.0.1", int(url.rsplit(":", 1)[1]))

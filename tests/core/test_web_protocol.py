@@ -13,6 +13,10 @@ from apps.core.web_protocol import HEAD_MAX_BYTES, BoundedHttpProtocol
 
 async def echo(scope, receive, send):
     body = b""
+    if scope["path"] == "/at-once":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+        return
     while (message := await receive())["type"] == "http.request":
         body += message.get("body", b"")
         if not message.get("more_body"):
@@ -91,4 +95,21 @@ class TestBoundedHttpProtocol:
             client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert b"200 OK" in client.recv(65536)
             client.sendall(b"GET / HTTP/1.1\r\nHo")
+            assert read_all(client) == b""
+
+    @pytest.mark.parametrize(
+        ("request_head", "rest"),
+        [
+            (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n"),
+            (b"POST /at-once HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\na", b"b"),
+        ],
+        ids=["blank lines", "the rest of a body that nobody reads"],
+    )
+    def test_bytes_that_begin_no_request_do_not_hold_a_connection(self, port, monkeypatch, request_head, rest):
+        monkeypatch.setattr(web_protocol, "HEAD_TIMEOUT_S", 0.3)
+        with connect(port) as client:
+            client.sendall(request_head)
+            assert b"200 OK" in client.recv(65536)
+            client.sendall(rest)
+            client.settimeout(5)  # keep-alive alone: 5 s in this server, and that timer is off
             assert read_all(client) == b""
