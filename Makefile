@@ -10,7 +10,7 @@ LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --strip-ex
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help frontend setup setup-dev run demo test check lock
+.PHONY: help frontend setup setup-dev run demo test check bench lock
 
 help:
 	@echo "make setup   install everything into $(VENV)"
@@ -18,6 +18,7 @@ help:
 	@echo "make demo    show the whole job with stand-ins for YouTube and Telegram, no internet needed"
 	@echo "make test    run the tests"
 	@echo "make check   format, lint, types, import contracts, tests"
+	@echo "make bench   measure this machine (docs/benchmarks.md)"
 	@echo "make lock    write requirements.txt and requirements-dev.txt anew from the .in files"
 
 $(BIN)/python:
@@ -61,6 +62,9 @@ check: setup-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -n 2
+
+bench: setup-dev
+	@$(BIN)/python -m bench.telegram_read
 
 lock: setup-dev
 	$(LOCK) --output-file requirements.txt requirements.in

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 import structlog
 
 from apps.core.errors import ApiError, NotReady, Overloaded, UpstreamError, UpstreamUnreachable
-from apps.streaming.hotstore import FileState, HotFile, HotStoreFull, WrongBlock
+from apps.streaming.hotstore import FileState, HotFile, WrongBlock
 from apps.streaming.ports import StreamTarget
+from apps.telegram_cache.block_writer import BlockWriter
 from apps.telegram_cache.clients.bot_files import BotFiles
 from apps.telegram_cache.clients.errors import (
     FileIdInvalid,
@@ -219,44 +220,23 @@ class TelegramFiller:
         return UpstreamUnreachable("Telegram cannot be reached. Try again later.")
 
     async def _download_from(self, bot: Bot, flight: Flight) -> None:
-        """Every missing block of the stretch, each verified as it completes. Writing one overlaps reading the next."""
+        """Every missing block of the stretch, each verified as it completes. Writing some overlaps reading the next."""
         stretch = flight.stretch
-        block = stretch.first_block
-        buffer = bytearray()
-        writing: asyncio.Task[None] | None = None
         source = self._source.stream(
             bot, asset_id=flight.target.asset_id, part=stretch.part, offset=stretch.offset_in_part
         )
+        writer = BlockWriter(flight)
         try:
             async with aclosing(source) as pieces:
                 async for piece in pieces:
-                    buffer += piece
-                    while block < stretch.stop_block and len(buffer) >= (size := _block_size(flight.target, block)):
-                        if writing is not None:
-                            await writing
-                        writing = asyncio.create_task(self._put(flight, block, bytes(memoryview(buffer)[:size])))
-                        del buffer[:size]
-                        block += 1
-                    if block >= stretch.stop_block:
+                    if await writer.take(piece):
                         break
-            if writing is not None:
-                await writing
-            if flight.missing():
-                raise TelegramUncertain("the file ended too early")
-        finally:
-            if writing is not None:
-                with suppress(WrongBlock, ApiError):  # an error that counts has come out above
-                    await writing
-
-    async def _put(self, flight: Flight, block: int, data: bytes) -> None:
-        if not flight.hot_file.has_block(block):
-            try:
-                await asyncio.to_thread(
-                    flight.hot_file.put_block, block, data, sha256=flight.target.block_hashes[block]
-                )
-            except HotStoreFull:
-                raise Overloaded("The server's disk is full. Try again later.") from None
-        flight.progressed()
+        except BaseException:
+            await writer.settle()
+            raise
+        await writer.finish()
+        if flight.missing():
+            raise TelegramUncertain("the file ended too early")
 
 
 def _notice(task: asyncio.Task[list[Stretch]]) -> None:
@@ -268,10 +248,6 @@ def _notice(task: asyncio.Task[list[Stretch]]) -> None:
 def _is_final(error: Exception | None) -> bool:
     """Whether asking that bot again cannot help."""
     return isinstance(error, (WrongBlock, MessageNotFound, FileIdInvalid, FileTooBig))
-
-
-def _block_size(target: StreamTarget, block: int) -> int:
-    return min(BLOCK_BYTES, (target.size_bytes or 0) - block * BLOCK_BYTES)
 
 
 def _cut(asset: Asset, window_blocks: int | None) -> list[Stretch]:

@@ -7,6 +7,7 @@ import multiprocessing
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from dataclasses import dataclass
 
 import pytest
 from django.conf import settings as django_settings
@@ -73,6 +74,24 @@ async def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
         await asyncio.sleep(0.01)
 
 
+@dataclass
+class Counted:
+    calls: int = 0
+
+
+def count_calls(monkeypatch, owner: type, name: str) -> Counted:
+    """Counts calls of a method, which does its work as before."""
+    counted, real = Counted(), getattr(owner, name)
+
+    def wrapped(*arguments, **named):
+        result = real(*arguments, **named)
+        counted.calls += 1
+        return result
+
+    monkeypatch.setattr(owner, name, wrapped)
+    return counted
+
+
 class TestReading:
     async def test_the_whole_asset_comes_back_bit_identical_each_part_once(self, cached, store, filler):
         target = target_of(cached.asset_id)
@@ -123,13 +142,14 @@ class TestReading:
 
 
 class TestTwoProcesses:
-    async def test_a_part_is_downloaded_once(self, cached, store, filler):
+    async def test_a_part_is_downloaded_once(self, cached, store, filler, monkeypatch):
         target = target_of(cached.asset_id)
         store.telegram.faults.add("file", delay_s=0.5)
         with closing(open_sparse(target)) as hot_file:
             lock = await asyncio.to_thread(hold_blocks, cached.asset_id)
+            tried = count_calls(monkeypatch, HotFile, "lock_blocks")
             waiting = asyncio.create_task(filler.fill(target, hot_file, 1))
-            await asyncio.sleep(0.1)
+            await until(lambda: tried.calls > 1)
             assert store.telegram.counts["getFile"] == 0  # another process has it
             hot_file.put_block(1, cached.data[MIB : 2 * MIB], sha256=target.block_hashes[1])
             await asyncio.wait_for(waiting, 5)
@@ -272,9 +292,11 @@ class TestLeaving:
         with closing(open_sparse(target)) as hot_file:
             readers = [asyncio.create_task(filler.fill(target, hot_file, 0)) for _ in range(3)]
             await until(lambda: store.telegram.counts["file"] == 1)
+            looked = count_calls(monkeypatch, flights.Flight, "_end_if_unwanted")
+            next(iter(filler._flights.values()))._look_again(0.05)
             for task in readers[:2]:
                 task.cancel()
-            await asyncio.sleep(0.2)
+            await until(lambda: looked.calls > 0)
             assert filler._flights
             readers[2].cancel()
             await until(lambda: not filler._flights)

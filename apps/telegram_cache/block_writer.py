@@ -1,0 +1,83 @@
+"""Cuts a download into blocks and has them verified and written in threads, while the next ones arrive."""
+
+from __future__ import annotations
+
+import asyncio
+
+from apps.core.errors import Overloaded
+from apps.streaming.hotstore import HotStoreFull
+from apps.telegram_cache.documents import BLOCK_BYTES
+from apps.telegram_cache.flights import Flight
+
+BUFFERS = 3  # one fills up while one is hashed and one is written
+
+
+class BlockWriter:
+    """The blocks of one download, in order. At most BUFFERS of them are in memory."""
+
+    def __init__(self, flight: Flight) -> None:
+        self._flight = flight
+        self._block = flight.stretch.first_block
+        self._filled = 0
+        self._buffer = memoryview(bytearray(BLOCK_BYTES))
+        self._free: list[memoryview] = []
+        self._made = 1
+        self._writing: list[asyncio.Task[memoryview]] = []
+
+    async def take(self, piece: bytes) -> bool:
+        """Add what has arrived; True when the stretch is complete. Raises WrongBlock or Overloaded (a full disk)."""
+        rest = memoryview(piece)
+        while rest and self._block < self._flight.stretch.stop_block:
+            count = min(len(rest), self._size() - self._filled)
+            self._buffer[self._filled : self._filled + count] = rest[:count]
+            self._filled += count
+            rest = rest[count:]
+            if self._filled == self._size():
+                await self._hand_over()
+        return self._block >= self._flight.stretch.stop_block
+
+    def _size(self) -> int:
+        return min(BLOCK_BYTES, (self._flight.target.size_bytes or 0) - self._block * BLOCK_BYTES)
+
+    async def _hand_over(self) -> None:
+        full, size, block = self._buffer, self._filled, self._block
+        self._writing.append(asyncio.create_task(self._put(block, full, size)))
+        self._block += 1
+        self._filled = 0
+        if self._block < self._flight.stretch.stop_block:
+            self._buffer = await self._next_buffer()
+
+    async def _next_buffer(self) -> memoryview:
+        if self._made < BUFFERS:
+            self._made += 1
+            return memoryview(bytearray(BLOCK_BYTES))
+        return await self._writing.pop(0)
+
+    async def finish(self) -> None:
+        """Wait until all that was handed over is written. Raises what went wrong."""
+        try:
+            while self._writing:
+                await self._writing.pop(0)
+        finally:
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until no thread works on it any more, whatever came of it: the locks may be given up then."""
+        if self._writing:
+            await asyncio.wait(self._writing)
+        for task in self._writing:
+            if not task.cancelled():
+                task.exception()  # another error has come out
+        self._writing.clear()
+
+    async def _put(self, block: int, buffer: memoryview, size: int) -> memoryview:
+        flight = self._flight
+        if not flight.hot_file.has_block(block):
+            try:
+                await asyncio.to_thread(
+                    flight.hot_file.put_block, block, buffer[:size], sha256=flight.target.block_hashes[block]
+                )
+            except HotStoreFull:
+                raise Overloaded("The server's disk is full. Try again later.") from None
+        flight.progressed()
+        return buffer

@@ -1,0 +1,152 @@
+"""How fast a cold asset comes back from Telegram, beside a plain HTTP client reading the same parts in turn.
+
+``python -m bench.telegram_read [--size-mib 190] [--rounds 5] [--json]``. The stand-in runs in a process of its own; the
+plain client (aiohttp: getFile, then the link, part by part, bytes thrown away) and ours take turns in the same run, so
+that only the ratios count: once with a server that sends as fast as it can (then the processors of this machine
+decide), once with one that is as slow as a network (LINK_BYTES_PER_S a link). Also: uploads, and what verifying costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+
+import aiohttp
+
+from bench.instance import Telegram, bench_instance
+
+MIB = 1024 * 1024
+BOTS = 4
+MAX_SIZE_MIB = 2000
+MAX_ROUNDS = 20
+LINK_BYTES_PER_S = 50_000_000
+GET_FILE_S = 0.05
+
+
+def main() -> None:
+    options = _read_options()
+    with bench_instance(bots=BOTS) as telegram:
+        results = asyncio.run(_run(telegram, size_bytes=options.size_mib * MIB + 4321, rounds=options.rounds))
+    sys.stdout.write(f"{json.dumps(results) if options.json else _as_text(results)}\n")
+
+
+def _read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.telegram_read", description=__doc__)
+    parser.add_argument("--size-mib", type=int, default=190, help="size of the asset (default: 190, ten parts)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    if not (1 <= options.size_mib <= MAX_SIZE_MIB and 1 <= options.rounds <= MAX_ROUNDS):
+        parser.error(f"sizes from 1 to {MAX_SIZE_MIB} MiB, 1 to {MAX_ROUNDS} rounds")
+    return options
+
+
+async def _run(telegram: Telegram, *, size_bytes: int, rounds: int) -> dict[str, object]:
+    from apps.telegram_cache.services import upload_asset
+    from apps.telegram_cache.services.bots import add_bot, disable_bot
+    from apps.telegram_cache.services.channels import add_channel
+    from bench.media import make_asset, open_sparse, remove_hot, target_of
+
+    for token in telegram.tokens:
+        add_bot(token)
+    add_channel(telegram.channel)
+    results: dict[str, object] = {"size_mib": round(size_bytes / MIB, 1)}
+    asset_id = make_asset(size_bytes)
+    uploading_s = await _timed(lambda: asyncio.to_thread(upload_asset, asset_id))
+    results["upload_mib_per_s"] = round(size_bytes / MIB / uploading_s, 1)
+    results["hash_mib_per_s"] = _hashing_speed()
+    target = target_of(asset_id)
+
+    async def ours() -> None:
+        from apps.telegram_cache.reader import TelegramFiller
+
+        await asyncio.to_thread(remove_hot, asset_id)
+        filler = TelegramFiller()
+        try:
+            with closing(open_sparse(target)) as hot_file:
+                for block in range(len(target.block_hashes)):
+                    if not hot_file.has_block(block):
+                        await filler.fill(target, hot_file, block)
+        finally:
+            await filler.aclose()
+
+    async def plain() -> None:
+        await _read_plainly(telegram, asset_id)
+
+    for name, bots in (("4_bots", BOTS), ("1_bot", 1)):
+        for number in range(bots, BOTS):
+            disable_bot(str(1001 + number))
+        telegram.slow_down(bytes_per_s=LINK_BYTES_PER_S, delay_s=GET_FILE_S)
+        results[f"{name}_network"] = await _compare(ours, plain, size_bytes=size_bytes, rounds=rounds)
+        telegram.slow_down(bytes_per_s=0, delay_s=0)
+        results[f"{name}_loopback"] = await _compare(ours, plain, size_bytes=size_bytes, rounds=rounds)
+    return results
+
+
+async def _read_plainly(telegram: Telegram, asset_id: str) -> None:
+    from apps.telegram_cache.selectors import find_asset
+
+    asset = find_asset(asset_id)
+    if asset is None:
+        raise RuntimeError("the asset is not on record")
+    async with aiohttp.ClientSession(read_bufsize=256 * 1024) as session:
+        for part in asset.parts:
+            bot_id, file_id = next(iter(part.file_ids.items()))
+            token = next(token for token in telegram.tokens if token.startswith(f"{bot_id}:"))
+            async with session.post(f"{telegram.url}/bot{token}/getFile", data={"file_id": file_id}) as answer:
+                path = (await answer.json())["result"]["file_path"]
+            size = 0
+            async with session.get(f"{telegram.url}/file/bot{token}/{path}") as answer:
+                async for piece in answer.content.iter_any():
+                    size += len(piece)
+            if size != part.size:
+                raise RuntimeError("the plain client got another size")
+
+
+async def _compare(
+    ours: Callable[[], Awaitable[None]], plain: Callable[[], Awaitable[None]], *, size_bytes: int, rounds: int
+) -> dict[str, object]:
+    """Alternating, after one round of each that does not count."""
+    await ours()
+    await plain()
+    ratios, ours_s, plain_s = [], [], []
+    for _ in range(rounds):
+        plain_s.append(await _timed(plain))
+        ours_s.append(await _timed(ours))
+        ratios.append(plain_s[-1] / ours_s[-1])
+    return {
+        "ratio_min": round(min(ratios), 2),
+        "ratio_median": round(statistics.median(ratios), 2),
+        "ratio_max": round(max(ratios), 2),
+        "ours_mib_per_s": round(size_bytes / MIB / statistics.median(ours_s), 1),
+        "plain_mib_per_s": round(size_bytes / MIB / statistics.median(plain_s), 1),
+    }
+
+
+async def _timed(work: Callable[[], Awaitable[object]]) -> float:
+    started_at = time.perf_counter()
+    await work()
+    return time.perf_counter() - started_at
+
+
+def _hashing_speed() -> float:
+    block = bytes(MIB)
+    started_at = time.perf_counter()
+    for _ in range(100):
+        hashlib.sha256(block).digest()
+    return round(100 / (time.perf_counter() - started_at), 1)
+
+
+def _as_text(results: dict[str, object]) -> str:
+    return "\n".join(f"{name:<18} {value}" for name, value in results.items())
+
+
+if __name__ == "__main__":
+    main()
