@@ -58,6 +58,10 @@ class TestDecrypt:
             encrypt(b"[" * 200_000), base64.b64encode(bytes(16)).decode(), base64.b64encode(bytes(40)).decode(),
             "A" * (MAX_DATA_CHARS + 4),
         ],
+        ids=[
+            "nothing", "a number", "an empty text", "no base64", "no ascii", "too short", "cut off", "another key",
+            "no json", "a list", "null", "no utf-8", "too deep", "only an iv", "half a block", "too long",
+        ],
     )  # fmt: skip
     def test_refuses(self, data: object) -> None:
         with pytest.raises(UpstreamError):
