@@ -18,6 +18,13 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class JobPriority(StrEnum):
+    """Interactive: somebody waits for it now. Batch: lists and warm-ups, which give way."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
 def utcnow() -> datetime:
     return datetime.now(UTC)
 
@@ -49,6 +56,10 @@ class MediaJob(Document):
     provider_errors = ListField(DictField())  # [{provider, code, message}] of those that failed before
     key_prefix = StringField()  # who asked first
     joined_by = ListField(StringField())  # other keys that wait for it too, and so may see it
+    left_by = ListField(StringField())  # of all these, the keys that cancelled: they still see it, but do not wait
+    priority = StringField(choices=[priority.value for priority in JobPriority], default=JobPriority.INTERACTIVE.value)
+    turn = IntField(default=0)  # place among the waiting jobs of its priority: lowest first (services/queue.py)
+    not_before = DateTimeField()  # is not picked before then
     resume = DictField()  # what a later attempt needs to go on from the bytes it has
     retry_at = DateTimeField()
     created_at = DateTimeField(default=utcnow)
@@ -64,9 +75,26 @@ class MediaJob(Document):
             {"fields": ["asset_id", "-created_at"]},
             {"fields": ["active", "updated_at"]},
             {"fields": ["key_prefix", "-created_at"]},
+            {"fields": ["active", "state", "priority", "turn", "created_at"]},
+            {"fields": ["active", "key_prefix", "priority", "-turn"]},
             {"fields": ["finished_at"], "expireAfterSeconds": 30 * 86400},
         ],
     }
+
+    @property
+    def seen_by(self) -> set[str]:
+        """The keys that may see it: all that asked for it."""
+        return {self.key_prefix or "", *self.joined_by} - {""}
+
+
+class JobTurns(Document):
+    """How far the queue of one priority has come: the highest turn that was picked, and how many picks there were."""
+
+    priority = StringField(primary_key=True)
+    reached = IntField(default=0)
+    picks = IntField(default=0)
+
+    meta = {"collection": "job_turns", "auto_create_index": False, "indexes": []}
 
 
 class VideoInfoRecord(Document):

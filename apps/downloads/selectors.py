@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import cast
 
-from apps.downloads.documents import MediaJob, VideoInfoRecord
+from apps.downloads.documents import JobState, MediaJob, VideoInfoRecord
 
 
 def find_job(job_id: str) -> MediaJob | None:
@@ -28,14 +29,22 @@ def list_jobs(*, key_prefix: str, skip: int, limit: int) -> tuple[list[MediaJob]
     return list(own.order_by("-created_at").skip(skip).limit(limit)), int(own.count())
 
 
-def count_active_jobs(*, limit: int) -> int:
-    """How many jobs run or wait; stops counting at ``limit``."""
-    return int(MediaJob.objects(active=True).limit(limit).count(with_limit_and_skip=True))
+def count_active_jobs(*, limit: int, key_prefix: str | None = None, state: JobState | None = None) -> int:
+    """How many jobs run or wait (of one key, in one state); stops counting at ``limit``."""
+    chosen = {"key_prefix": key_prefix, "state": None if state is None else state.value}
+    jobs = MediaJob.objects(active=True, **{name: value for name, value in chosen.items() if value is not None})
+    return int(jobs.limit(limit).count(with_limit_and_skip=True))
 
 
-def active_jobs(*, limit: int) -> list[MediaJob]:
-    """Jobs that run or wait, those not touched for longest first."""
-    return list(MediaJob.objects(active=True).order_by("updated_at").limit(limit))
+def running_jobs(*, limit: int) -> list[MediaJob]:
+    """Jobs that some worker has begun, those not touched for longest first."""
+    return list(MediaJob.objects(active=True, state=JobState.RUNNING.value).order_by("updated_at").limit(limit))
+
+
+def waiting_jobs(*, untouched_since: datetime, limit: int) -> list[MediaJob]:
+    """Jobs that no worker has begun, and that nobody touched since then."""
+    waiting = MediaJob.objects(active=True, state=JobState.QUEUED.value, updated_at__lte=untouched_since)
+    return list(waiting.order_by("updated_at").limit(limit))
 
 
 def find_info_record(video_id: str) -> VideoInfoRecord | None:

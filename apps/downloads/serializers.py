@@ -5,7 +5,7 @@ from __future__ import annotations
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from apps.downloads.documents import JobState
+from apps.downloads.documents import JobPriority, JobState
 from apps.downloads.quality import AUDIO_FORMATS
 from apps.telegram_cache.documents import MediaKind
 
@@ -204,6 +204,13 @@ class JobErrorSerializer(serializers.Serializer):
     retryable = serializers.BooleanField()
 
 
+class ProviderErrorSerializer(serializers.Serializer):
+    provider = serializers.CharField()
+    code = serializers.CharField()
+    message = serializers.CharField()
+    took_s = serializers.FloatField(required=False, help_text="How long it took to fail; absent when it was skipped.")
+
+
 class JobSerializer(serializers.Serializer):
     """One fetch of one file."""
 
@@ -219,6 +226,11 @@ class JobSerializer(serializers.Serializer):
     speed_bytes_per_s = serializers.FloatField(allow_null=True)
     eta_s = serializers.FloatField(allow_null=True)
     attempts = serializers.IntegerField()
+    priority = serializers.ChoiceField(
+        [priority.value for priority in JobPriority], help_text="Interactive jobs go before those of a batch."
+    )
+    provider = serializers.CharField(allow_null=True, help_text="The source that serves it, or served it.")
+    provider_errors = ProviderErrorSerializer(many=True, help_text="Sources that could not, and why.")
     failure = JobErrorSerializer(allow_null=True)
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)

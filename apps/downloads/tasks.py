@@ -9,7 +9,7 @@ from celery.signals import worker_ready, worker_shutting_down
 
 from apps.downloads.fetch import engine
 from apps.downloads.providers.chain import provider_chain
-from apps.downloads.services import info, sweep
+from apps.downloads.services import info, queue, sweep
 
 
 @shared_task(name="apps.downloads.tasks.resolve_info")
@@ -19,7 +19,11 @@ def resolve_info(video_id: str) -> None:
 
 @shared_task(name="apps.downloads.tasks.fetch_asset")
 def fetch_asset(job_id: str) -> None:
-    engine.fetch_asset(job_id, chain=provider_chain())
+    """A message is a turn, not an order: the job that is next in line is fetched, which may be another one."""
+    if engine.stopping.is_set():
+        return
+    if (next_id := queue.pick_job()) is not None:
+        engine.fetch_asset(next_id, chain=provider_chain())
 
 
 @shared_task(name="apps.downloads.tasks.sweep_jobs")

@@ -4,11 +4,12 @@ import pytest
 from drf_spectacular.validation import validate_schema
 
 from apps.core.errors import ERRORS_BY_CODE, UpstreamError
-from apps.downloads.documents import MediaJob
+from apps.downloads.documents import MediaJob, utcnow
 from apps.downloads.services.claims import claim_asset, commit_failed
 from apps.downloads.services.jobs import finish_job
 from apps.keys.documents import Scope
 from apps.keys.services import create_key
+from apps.telegram_cache.documents import Asset
 from tests.downloads.conftest import Api
 from tests.downloads.library import AUDIO, CONTENT, TITLE, VIDEO, VIDEO_ID, known_info, put_hot, put_in_telegram
 
@@ -88,11 +89,41 @@ class TestJobs:
         assert other_api.get("jobs").json()["jobs"] == []
         assert MediaJob.objects.get().active
 
-    def test_another_key_that_asked_for_the_same_sees_it_but_cannot_cancel_it(self, api, other_api):
+    def test_a_job_that_two_keys_wait_for_stops_when_both_have_cancelled(self, api, other_api):
         job_id = self.job_of(api)
         assert self.job_of(other_api) == job_id
-        assert other_api.get(f"jobs/{job_id}").status_code == 200
-        assert other_api.client.delete(f"/api/v1/jobs/{job_id}").json()["error"] == "conflict"
+        assert api.client.delete(f"/api/v1/jobs/{job_id}").json()["state"] == "queued"
+        assert other_api.get(f"jobs/{job_id}").json()["state"] == "queued"
+        assert api.get(f"jobs/{job_id}").status_code == 200
+        assert other_api.client.delete(f"/api/v1/jobs/{job_id}").json()["state"] == "cancelled"
+
+    def test_a_key_that_asks_again_waits_again(self, api, other_api):
+        job_id = self.job_of(api)
+        self.job_of(other_api)
+        api.client.delete(f"/api/v1/jobs/{job_id}")
+        assert self.job_of(api) == job_id
+        assert other_api.client.delete(f"/api/v1/jobs/{job_id}").json()["state"] == "queued"
+
+    def test_a_cancelled_job_can_be_tried_again(self, api, other_api):
+        job_id = self.job_of(api)
+        assert api.post(f"jobs/{job_id}/retry", {}).json()["id"] == job_id
+        api.client.delete(f"/api/v1/jobs/{job_id}")
+        again = api.post(f"jobs/{job_id}/retry", {}).json()
+        assert (again["state"], again["priority"]) == ("queued", "interactive")
+        assert again["id"] != job_id
+        assert api.post(f"jobs/{job_id}/retry", {}).json()["id"] == again["id"]
+        assert other_api.post(f"jobs/{job_id}/retry", {}).status_code == 404
+
+    def test_a_failed_job_is_tried_again_only_after_its_pause(self, api):
+        job_id = self.job_of(api)
+        error = UpstreamError("It broke.")
+        commit_failed(claim_asset(key=AUDIO, owner="test", lease_s=60), error)
+        finish_job(job_id, error=error)
+        answer = api.post(f"jobs/{job_id}/retry", {})
+        assert (answer.status_code, answer.json()["error"]) == (502, "upstream_error")
+        assert 0 < int(answer.headers["Retry-After"]) <= 15
+        Asset.objects.update_one(set__retry_at=utcnow())
+        assert api.post(f"jobs/{job_id}/retry", {}).json()["state"] == "queued"
 
     def test_an_admin_key_sees_and_cancels_every_job(self, api):
         admin = Api(create_key(name="admin", scopes=(Scope.ADMIN,)).key)

@@ -6,7 +6,7 @@ import pytest
 from apps.core.errors import NotFound, Overloaded, UpstreamError, VideoUnavailable
 from apps.core.owners import make_owner
 from apps.core.redis import redis_client
-from apps.downloads.documents import JobState, MediaJob
+from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.selectors import active_job, find_job
 from apps.downloads.services import claims, jobs
 from apps.downloads.services.sweep import FETCH_QUEUE, sweep_jobs
@@ -99,6 +99,20 @@ class TestEnsureJob:
             jobs.ensure_job(key=audio_key("aaaaaaaaaaa"), info=video_info("aaaaaaaaaaa"), key_prefix="testkey1")
         assert caught.value.retry_after_s
         ask()  # joining one is still possible
+
+    def test_a_key_with_too_many_waiting_jobs_leaves_room_for_others(self, monkeypatch):
+        monkeypatch.setattr(jobs, "MAX_ACTIVE_JOBS_PER_KEY", 1)
+        ask()
+        other = {"key": audio_key("aaaaaaaaaaa"), "info": video_info("aaaaaaaaaaa")}
+        with pytest.raises(Overloaded):
+            jobs.ensure_job(**other, key_prefix="testkey1")
+        assert jobs.ensure_job(**other, key_prefix="testkey2").active
+
+    def test_who_waits_now_moves_a_batch_job_up(self):
+        job = jobs.ensure_job(key=audio_key(), info=video_info(), key_prefix="testkey1", priority=JobPriority.BATCH)
+        assert job.priority == JobPriority.BATCH
+        ask()
+        assert find_job(job.id).priority == JobPriority.INTERACTIVE
 
 
 class TestRefetchAsset:

@@ -36,7 +36,7 @@ from apps.downloads.services.claims import (
     release_claim,
     renew_claim,
 )
-from apps.downloads.services.jobs import finish_job, send_fetch, start_job, update_job
+from apps.downloads.services.jobs import finish_job, requeue_job, start_job, update_job
 from apps.streaming.hotstore import HotFileRemoved, HotStore, HotStoreFull, WriterBusy
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, MediaKind
 from apps.telegram_cache.services import request_upload
@@ -93,7 +93,7 @@ def _settle(job: MediaJob, claim: Claim) -> None:
             job.id, error=error_from_code(asset.error_code or "", asset.error_message or ""), retry_at=asset.retry_at
         )
     elif job.attempts == 0:  # held by the fetch of an earlier, cancelled job that is just ending
-        send_fetch(job.id, delay_s=BUSY_RETRY_S)
+        requeue_job(job.id, delay_s=BUSY_RETRY_S)
 
 
 def _fail(job: MediaJob, claim: Claim, error: ApiError) -> None:

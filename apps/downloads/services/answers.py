@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 
 from apps.core.errors import error_from_code
-from apps.downloads.documents import JobState, MediaJob
+from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
 from apps.downloads.services.media import MediaState, Tier
 from apps.streaming.links import sign_link
@@ -98,6 +98,9 @@ def job_answer(job: MediaJob) -> dict[str, Any]:
         "speed_bytes_per_s": job.speed_bytes_per_s,
         "eta_s": job.eta_s,
         "attempts": job.attempts,
+        "priority": job.priority or JobPriority.INTERACTIVE.value,
+        "provider": job.provider,
+        "provider_errors": [dict(error) for error in job.provider_errors],
         "failure": _failure(job),
         "created_at": iso_utc(job.created_at),
         "started_at": iso_utc(job.started_at),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -14,33 +14,56 @@ from pymongo import ReturnDocument
 
 from apps.core.errors import ApiError, Conflict, NotFound, Overloaded, error_from_code
 from apps.core.wake import publish
-from apps.downloads.documents import JobState, MediaJob
+from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
 from apps.downloads.selectors import active_job, count_active_jobs, find_job, latest_job
 from apps.downloads.services.claims import ensure_asset
+from apps.downloads.services.queue import next_turn
 from apps.streaming.hotstore import HotStore
-from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, utcnow
+from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, MediaKind, utcnow
 from apps.telegram_cache.services import note_old_parts
 
 log = structlog.get_logger(__name__)
 
 FETCH_TASK = "apps.downloads.tasks.fetch_asset"
-MAX_ACTIVE_JOBS = 1000
+MAX_ACTIVE_JOBS = 5000
+MAX_ACTIVE_JOBS_PER_KEY = 1000
 OVERLOAD_RETRY_S = 15.0
 JOIN_TRIES = 5
 MAX_JOINED = 1000
 SEND_ONCE = {"max_retries": 1, "interval_start": 0.1}
+_WAITERS = {"$concatArrays": [["$key_prefix"], {"$ifNull": ["$joined_by", []]}]}
 NOT_STARTED = (AssetState.ABSENT.value, AssetState.FAILED.value)
 
 
-def ensure_job(*, key: AssetKey, info: VideoInfo, key_prefix: str) -> MediaJob:
+def ensure_job(
+    *, key: AssetKey, info: VideoInfo, key_prefix: str, priority: JobPriority = JobPriority.INTERACTIVE
+) -> MediaJob:
     """The job that fetches this asset: the active one, or a new one whose task has been sent.
 
     Of any number of simultaneous callers one makes the job (unique index), all get the same. An asset that is
     finished already gives its last job (or an unsaved finished one). Raises the stored error of an asset that failed
-    and may not be tried again yet, and Overloaded when too many jobs wait.
+    and may not be tried again yet, and Overloaded when too many jobs wait, of all keys or of this one.
     """
     ensure_asset(key, title=info.title, uploader=info.uploader, duration_s=info.duration_s, thumbnail=info.thumbnail)
+    return _job_for(key, key_prefix=key_prefix, priority=priority)
+
+
+def retry_job(job: MediaJob, *, key_prefix: str) -> MediaJob:
+    """Fetch again what a failed or cancelled job could not: a new job, or the one that another caller began meanwhile.
+
+    Any other job is returned as it is. Raises as ``ensure_job`` does: a failed asset waits longer after each failure.
+    """
+    if job.state not in (JobState.FAILED, JobState.CANCELLED):
+        return job
+    key = AssetKey(job.video_id, MediaKind(job.kind), job.variant)
+    ensure_asset(key)
+    again = _job_for(key, key_prefix=key_prefix, priority=JobPriority(job.priority or JobPriority.INTERACTIVE))
+    note_joined(again, key_prefix=key_prefix)
+    return again
+
+
+def _job_for(key: AssetKey, *, key_prefix: str, priority: JobPriority) -> MediaJob:
     asset = Asset.objects.get(id=key.asset_id)
     if asset.is_finished:
         if not is_lost(asset):
@@ -51,13 +74,14 @@ def ensure_job(*, key: AssetKey, info: VideoInfo, key_prefix: str) -> MediaJob:
     elif asset.state == AssetState.FAILED:
         _raise_if_too_early(asset)
     if (job := active_job(asset.id)) is not None:
+        if priority is JobPriority.INTERACTIVE:
+            move_up(job)
         return job
-    if count_active_jobs(limit=MAX_ACTIVE_JOBS) >= MAX_ACTIVE_JOBS:
-        raise Overloaded(retry_after_s=OVERLOAD_RETRY_S)
+    _raise_if_full(key_prefix)
     Asset.objects(id=asset.id, state__in=NOT_STARTED).update_one(
         set__state=AssetState.QUEUED.value, unset__retry_at=1, unset__error_code=1, unset__error_message=1
     )
-    return _join_or_make(key, key_prefix)
+    return _join_or_make(key, key_prefix, priority)
 
 
 def refetch_asset(asset_id: str) -> MediaJob:
@@ -70,7 +94,7 @@ def refetch_asset(asset_id: str) -> MediaJob:
         raise NotFound
     if asset.is_finished:
         _start_over(asset)
-    return active_job(asset_id) or _join_or_make(asset.key, key_prefix="")
+    return active_job(asset_id) or _join_or_make(asset.key, "", JobPriority.BATCH)
 
 
 def is_lost(asset: Asset) -> bool:
@@ -113,9 +137,31 @@ def _raise_if_too_early(asset: Asset) -> None:
         raise error
 
 
-def _join_or_make(key: AssetKey, key_prefix: str) -> MediaJob:
+def _raise_if_full(key_prefix: str) -> None:
+    if count_active_jobs(limit=MAX_ACTIVE_JOBS) >= MAX_ACTIVE_JOBS:
+        raise Overloaded(retry_after_s=OVERLOAD_RETRY_S)
+    if count_active_jobs(limit=MAX_ACTIVE_JOBS_PER_KEY, key_prefix=key_prefix) >= MAX_ACTIVE_JOBS_PER_KEY:
+        raise Overloaded("This key has as many fetches waiting as a key may have.", retry_after_s=OVERLOAD_RETRY_S)
+
+
+def move_up(job: MediaJob) -> None:
+    """Somebody waits now for what was only asked for in a batch: the job goes before those of batches. Idempotent."""
+    if job.priority != JobPriority.BATCH or job.state != JobState.QUEUED:
+        return
+    waiting = {"_id": job.id, "active": True, "state": JobState.QUEUED.value, "priority": JobPriority.BATCH.value}
+    first = JobPriority.INTERACTIVE
+    _jobs().update_one(waiting, {"$set": {"priority": first.value, "turn": next_turn(job.key_prefix, first)}})
+
+
+def _join_or_make(key: AssetKey, key_prefix: str, priority: JobPriority) -> MediaJob:
     before = latest_job(key.asset_id)
-    job = MediaJob(**_about(key), key_prefix=key_prefix, resume=before.resume if before else {})
+    job = MediaJob(
+        **_about(key),
+        key_prefix=key_prefix,
+        priority=priority.value,
+        turn=next_turn(key_prefix, priority),
+        resume=before.resume if before else {},
+    )
     for _ in range(JOIN_TRIES):
         try:
             job.save(force_insert=True)
@@ -137,8 +183,18 @@ def send_fetch(job_id: str, *, delay_s: float = 0) -> None:
         log.warning("task not sent", job_id=job_id, reason=type(error).__name__)
 
 
+def requeue_job(job_id: str, *, delay_s: float) -> None:
+    """Put a job that was picked, but could not begin, back in line."""
+    picked = {"_id": job_id, "active": True, "attempts": 0}
+    not_before = utcnow() + timedelta(seconds=delay_s)
+    _jobs().update_one(picked, {"$set": {"state": JobState.QUEUED.value, "stage": "queued", "not_before": not_before}})
+    send_fetch(job_id, delay_s=delay_s)
+
+
 def note_joined(job: MediaJob, *, key_prefix: str) -> None:
     """Remember that another key waits for this job too, and so may see it. Idempotent; at most MAX_JOINED keys."""
+    if key_prefix in job.left_by:
+        _jobs().update_one({"_id": job.id, "active": True}, {"$pull": {"left_by": key_prefix}})
     if key_prefix not in (job.key_prefix, *job.joined_by):
         room = {"_id": job.id, "active": True, f"joined_by.{MAX_JOINED - 1}": {"$exists": False}}
         _jobs().update_one(room, {"$addToSet": {"joined_by": key_prefix}})
@@ -179,13 +235,18 @@ def finish_job(job_id: str, *, error: ApiError | None = None, retry_at: datetime
 def cancel_job(job_id: str, *, key_prefix: str | None = None) -> MediaJob:
     """Stop a job; its fetch sees it within about a second. Idempotent: a job that has ended is returned as it is.
 
-    Raises NotFound for an unknown job, or one that another key than ``key_prefix`` started.
+    With ``key_prefix`` that key no longer waits for it, and the job stops only when no other key does. Raises
+    NotFound for an unknown job, or one that this key never asked for.
     """
     job = find_job(job_id)
-    if job is None or (key_prefix is not None and job.key_prefix != key_prefix):
+    if job is None or (key_prefix is not None and key_prefix not in job.seen_by):
         raise NotFound
+    stoppable: dict[str, Any] = {"_id": job_id, "active": True}
+    if key_prefix is not None:
+        _jobs().update_one(stoppable, {"$addToSet": {"left_by": key_prefix}})
+        stoppable["$expr"] = {"$setIsSubset": [_WAITERS, {"$ifNull": ["$left_by", []]}]}
     change = {"state": JobState.CANCELLED.value, "active": False, "finished_at": utcnow(), "updated_at": utcnow()}
-    document = _jobs().find_one_and_update({"_id": job_id, "active": True}, {"$set": change})
+    document = _jobs().find_one_and_update(stoppable, {"$set": change})
     if document:
         Asset.objects(id=job.asset_id, state=AssetState.QUEUED.value).update_one(set__state=AssetState.ABSENT.value)
         publish(f"asset:{job.asset_id}")

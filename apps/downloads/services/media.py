@@ -11,12 +11,12 @@ from django.conf import settings
 
 from apps.core.errors import Conflict, UpstreamTimeout
 from apps.core.suspend import Suspend
-from apps.downloads.documents import JobState, MediaJob, utcnow
+from apps.downloads.documents import JobPriority, JobState, MediaJob, utcnow
 from apps.downloads.providers.base import VideoInfo
 from apps.downloads.quality import AUDIO_FORMATS, resolve_audio_variant, resolve_video_variant
 from apps.downloads.selectors import active_job, latest_job
 from apps.downloads.services.info import get_info, request_info
-from apps.downloads.services.jobs import ensure_job, note_joined
+from apps.downloads.services.jobs import ensure_job, move_up, note_joined
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
 from apps.telegram_cache.selectors import find_asset
@@ -101,7 +101,9 @@ def _exact_key(ask: MediaAsk) -> AssetKey | None:
     return AssetKey(ask.video_id, ask.kind, f"{height}p") if height.isascii() and height.isdigit() else None
 
 
-def start_or_join(key: AssetKey, *, key_prefix: str, waited_s: float) -> MediaState:
+def start_or_join(
+    key: AssetKey, *, key_prefix: str, waited_s: float, priority: JobPriority = JobPriority.INTERACTIVE
+) -> MediaState:
     """The asset as it stands; when its bytes are nowhere, its fetch is started or joined.
 
     Raises the stored error of a fetch that failed and may not be tried again yet (a fetch that fails while this
@@ -116,13 +118,15 @@ def start_or_join(key: AssetKey, *, key_prefix: str, waited_s: float) -> MediaSt
     if job is None:
         _raise_if_cancelled(key, within_s=waited_s)
         info = wait_for_info(key.video_id, waited_s=waited_s)
-        job = ensure_job(key=key, info=info, key_prefix=key_prefix)
+        job = ensure_job(key=key, info=info, key_prefix=key_prefix, priority=priority)
         asset = find_asset(key.asset_id)
         tier = tier_of(asset)
     if asset is None:
         raise Conflict("This file is being removed from the cache. Try again.")
     if tier is not Tier.EXTERNAL:
         return MediaState(asset=asset, tier=tier, job=None)
+    if priority is JobPriority.INTERACTIVE:
+        move_up(job)
     note_joined(job, key_prefix=key_prefix)
     return MediaState(asset=asset, tier=tier, job=job)
 

@@ -10,7 +10,7 @@ from redis import RedisError
 from apps.core.owners import is_owner_dead
 from apps.core.redis import redis_client
 from apps.downloads.documents import JobState, MediaJob
-from apps.downloads.selectors import active_jobs
+from apps.downloads.selectors import count_active_jobs, running_jobs, waiting_jobs
 from apps.downloads.services.claims import free_dead_lease
 from apps.downloads.services.jobs import MAX_ACTIVE_JOBS, send_fetch
 from apps.telegram_cache.documents import Asset, AssetState, utcnow
@@ -27,16 +27,16 @@ def sweep_jobs() -> int:
     A running job counts as abandoned when its lease has ended or its process is dead (seen at once on the same
     machine). A job that still waits is sent again only while the queue holds fewer messages than jobs wait.
     """
-    jobs = active_jobs(limit=2 * MAX_ACTIVE_JOBS)
+    running = running_jobs(limit=MAX_ACTIVE_JOBS)
     assets = {
         asset.id: asset
-        for asset in Asset.objects(id__in=[job.asset_id for job in jobs]).exclude("block_sha256", "parts")
+        for asset in Asset.objects(id__in=[job.asset_id for job in running]).exclude("block_sha256", "parts")
     }
-    waiting = [job for job in jobs if job.state == JobState.QUEUED]
-    missing = max(0, len(waiting) - _messages()) if waiting else 0
+    abandoned = [job for job in running if _is_abandoned(assets.get(job.asset_id))]
+    waiting = count_active_jobs(limit=2 * MAX_ACTIVE_JOBS, state=JobState.QUEUED)
+    missing = max(0, waiting - _messages()) if waiting else 0
     lost_before = utcnow() - timedelta(seconds=LOST_AFTER_S)
-    lost = [job for job in waiting if job.updated_at <= lost_before][:missing]
-    abandoned = [job for job in jobs if job.state == JobState.RUNNING and _is_abandoned(assets.get(job.asset_id))]
+    lost = waiting_jobs(untouched_since=lost_before, limit=missing) if missing else []
     return sum(_send_again(job) for job in (*abandoned, *lost))
 
 

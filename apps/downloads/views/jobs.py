@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.core.errors import Conflict, NotFound
+from apps.core.errors import NotFound
 from apps.downloads.documents import MediaJob
-from apps.downloads.openapi import KEY_ERRORS, error_responses
+from apps.downloads.openapi import CONTENT_ERRORS, KEY_ERRORS, error_responses
 from apps.downloads.selectors import find_job, list_jobs
 from apps.downloads.serializers import (
     JobAnswerSerializer,
@@ -17,7 +18,7 @@ from apps.downloads.serializers import (
     PageRequestSerializer,
 )
 from apps.downloads.services.answers import job_answer
-from apps.downloads.services.jobs import cancel_job
+from apps.downloads.services.jobs import cancel_job, retry_job
 from apps.downloads.views.base import ApiViewSet
 from apps.keys.documents import Scope
 
@@ -41,13 +42,25 @@ JOB_ANSWERS = {200: JobAnswerSerializer, **error_responses("not_found", *KEY_ERR
         operation_id="job_cancel",
         summary="Cancel a job",
         parameters=[JOB_ID],
-        responses={200: JobAnswerSerializer, **error_responses("not_found", "conflict", *KEY_ERRORS)},
+        responses=JOB_ANSWERS,
+    ),
+    retry=extend_schema(
+        operation_id="job_retry",
+        summary="Try a failed or cancelled job again",
+        parameters=[JOB_ID],
+        request=None,
+        responses={
+            200: JobAnswerSerializer,
+            **error_responses("not_found", *KEY_ERRORS, *CONTENT_ERRORS, "quality_unavailable"),
+        },
     ),
 )
 class JobsViewSet(ApiViewSet):
     """Fetches that your key has asked for. Those of other keys cannot be seen.
 
-    Cancelling a job that has ended changes nothing. A fetch that several keys asked for can be cancelled by the first.
+    Cancelling a job that has ended changes nothing. A fetch that other keys wait for as well goes on for them: your
+    key just waits no longer, and `state` stays as it is. Trying again gives a new job (with its own id), or the error
+    with `Retry-After` while it is too early: after each failure in a row the wait is longer.
     """
 
     lookup_value_regex = "[A-Za-z0-9_-]{1,64}"
@@ -76,13 +89,19 @@ class JobsViewSet(ApiViewSet):
     def destroy(self, request: Request, pk: str) -> Response:
         self.fields()
         job = self._own_job(request, pk)
-        if job.key_prefix != request.user.prefix and Scope.ADMIN not in request.user.scopes:
-            raise Conflict("Another key asked for this fetch first. Only that key can cancel it.")
-        return Response({"status": True, **job_answer(cancel_job(job.id))})
+        waits_itself = request.user.prefix in job.seen_by
+        ended = cancel_job(job.id, key_prefix=request.user.prefix if waits_itself else None)
+        return Response({"status": True, **job_answer(ended)})
+
+    @action(detail=True, methods=["post"])
+    def retry(self, request: Request, pk: str) -> Response:
+        self.fields()
+        job = self._own_job(request, pk)
+        return Response({"status": True, **job_answer(retry_job(job, key_prefix=request.user.prefix))})
 
     def _own_job(self, request: Request, job_id: str) -> MediaJob:
         job = find_job(job_id)
         grant = request.user
-        if job is None or not ({job.key_prefix, *job.joined_by} & {grant.prefix} or Scope.ADMIN in grant.scopes):
+        if job is None or not (grant.prefix in job.seen_by or Scope.ADMIN in grant.scopes):
             raise NotFound("There is no such job.")
         return job

@@ -15,6 +15,7 @@ from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.fetch import engine
 from apps.downloads.selectors import find_job
 from apps.downloads.services.claims import claim_asset
+from apps.downloads.services import jobs
 from apps.downloads.services.jobs import cancel_job
 from apps.downloads.services.sweep import sweep_jobs
 from apps.streaming.hotstore import FileState
@@ -101,7 +102,7 @@ class TestStopping:
         claim_asset(key=audio_key(), owner="a fetch that is just ending", lease_s=30)
         sent = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(engine, "send_fetch", lambda *arguments, **options: sent.append((arguments, options)))
+            patch.setattr(jobs, "send_fetch", lambda *arguments, **options: sent.append((arguments, options)))
             fetcher.run(job)
         assert sent == [((job.id,), {"delay_s": engine.BUSY_RETRY_S})]
 

@@ -1,0 +1,67 @@
+"""Who is next: waiting jobs in fair order, so that one key's thousand jobs do not keep another key's one waiting.
+
+Each job gets a turn when it is made: one more than its key's last waiting job, and more than the queue has reached.
+The lowest turn is picked first, so keys take turns (start-time fair queueing). Interactive jobs go before batch jobs,
+except that each eighth pick looks at the batch first: it must not starve either.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymongo import ReturnDocument
+
+from apps.downloads.documents import JobPriority, JobState, JobTurns, MediaJob, utcnow
+
+BATCH_EVERY = 8
+_PICKS = "picks"
+
+
+def next_turn(key_prefix: str | None, priority: JobPriority) -> int:
+    """The turn of a job that this key makes now. Two made at the same moment may share one: that is harmless."""
+    own = MediaJob.objects(active=True, key_prefix=key_prefix, priority=priority.value).order_by("-turn").only("turn")
+    last = own.first()
+    reached = JobTurns.objects(priority=priority.value).first()
+    return max(int(last.turn or 0) if last else 0, int(reached.reached) if reached else 0) + 1
+
+
+def pick_job() -> str | None:
+    """Take the job that is next in line: its id, or None when none waits.
+
+    One atomic update a job: of any number of workers one gets it. A worker that dies right then has its job found by
+    the sweep.
+    """
+    count = _turns().find_one_and_update(
+        {"_id": _PICKS}, {"$inc": {"picks": 1}}, upsert=True, return_document=ReturnDocument.AFTER
+    )["picks"]
+    order = [JobPriority.INTERACTIVE, JobPriority.BATCH]
+    if count % BATCH_EVERY == 0:
+        order.reverse()
+    for priority in order:
+        if (job_id := _pick(priority)) is not None:
+            return job_id
+    return None
+
+
+def _pick(priority: JobPriority) -> str | None:
+    waiting = {
+        "active": True,
+        "state": JobState.QUEUED.value,
+        "priority": priority.value if priority is JobPriority.BATCH else {"$in": [priority.value, None]},
+        "$or": [{"not_before": None}, {"not_before": {"$lte": utcnow()}}],
+    }
+    change = {"$set": {"state": JobState.RUNNING.value, "stage": "connecting", "updated_at": utcnow()}}
+    line = [("turn", 1), ("created_at", 1)]
+    picked = _jobs().find_one_and_update(waiting, change, {"turn": 1}, sort=line)
+    if picked is None:
+        return None
+    _turns().update_one({"_id": priority.value}, {"$max": {"reached": picked.get("turn") or 0}}, upsert=True)
+    return str(picked["_id"])
+
+
+def _jobs() -> Any:
+    return MediaJob._get_collection()
+
+
+def _turns() -> Any:
+    return JobTurns._get_collection()
