@@ -60,3 +60,8 @@ class StandInWorld:
 
     def telegram_reads(self) -> int:
         return self._telegram.counts["file"]
+
+    def delay_telegram(self, delay_s: float) -> None:
+        """From now on Telegram thinks so long about each getFile and each file."""
+        for route in ("getFile", "file"):
+            self._telegram.faults.add(route, delay_s=delay_s, times=10_000)
