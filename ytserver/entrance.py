@@ -81,17 +81,25 @@ class Entrance:
 
 @cache
 def websockets() -> AsgiApp:
-    """The ``websocket_urlpatterns`` of every app's ``routing`` module; other addresses are refused."""
+    """The websockets of every app's ``routing`` module; other addresses are refused.
+
+    ``websocket_urlpatterns`` may only be opened by pages of our own (Origin), ``keyed_websocket_urlpatterns`` by any
+    client: those do not go by cookies.
+    """
     from channels.routing import URLRouter
     from channels.security.websocket import AllowedHostsOriginValidator
     from django.urls import re_path
 
     patterns: list[Any] = []
+    keyed: list[Any] = []
     for config in apps.get_app_configs():
         if config.name.startswith("apps.") and module_has_submodule(config.module, "routing"):
-            patterns += import_module(f"{config.name}.routing").websocket_urlpatterns
+            routing = import_module(f"{config.name}.routing")
+            patterns += routing.websocket_urlpatterns
+            keyed += getattr(routing, "keyed_websocket_urlpatterns", [])
     nowhere: Any = refuse_websocket
-    app: AsgiApp = AllowedHostsOriginValidator(URLRouter([*patterns, re_path("", nowhere)]))
+    own_pages = AllowedHostsOriginValidator(URLRouter([*patterns, re_path("", nowhere)]))
+    app: AsgiApp = URLRouter([*keyed, re_path("", own_pages)])
     return app
 
 

@@ -61,6 +61,7 @@ class JobsViewSet(ApiViewSet):
     Cancelling a job that has ended changes nothing. A fetch that other keys wait for as well goes on for them: your
     key just waits no longer, and `state` stays as it is. Trying again gives a new job (with its own id), or the error
     with `Retry-After` while it is too early: after each failure in a row the wait is longer.
+    The websocket `/ws/jobs/{id}` sends the same JSON at each change, and closes when the job has ended.
     """
 
     lookup_value_regex = "[A-Za-z0-9_-]{1,64}"

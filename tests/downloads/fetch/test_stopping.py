@@ -14,8 +14,8 @@ from apps.core.owners import make_owner
 from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.fetch import engine
 from apps.downloads.selectors import find_job
-from apps.downloads.services.claims import claim_asset
 from apps.downloads.services import jobs
+from apps.downloads.services.claims import claim_asset
 from apps.downloads.services.jobs import cancel_job
 from apps.downloads.services.sweep import sweep_jobs
 from apps.streaming.hotstore import FileState

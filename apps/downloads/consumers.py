@@ -1,0 +1,123 @@
+"""A job's progress over a websocket, until the job ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, ClassVar
+from urllib.parse import parse_qsl
+
+import structlog
+from channels.generic.websocket import AsyncWebsocketConsumer
+from pymongo.errors import PyMongoError
+
+from apps.core.errors import ApiError, NotFound
+from apps.core.wake import wake_hub
+from apps.downloads.documents import MediaJob
+from apps.downloads.selectors import find_job
+from apps.downloads.services.answers import job_answer
+from apps.keys.authentication import authenticate, extract_key
+from apps.keys.documents import Scope
+
+RECHECK_S = 1.0
+QUIET_S = 15.0  # a message at least so often: proxies cut silent connections
+LONGEST_S = 6 * 3600.0
+MAX_OPEN = 2000  # in this process
+THREADS = 4
+NORMAL, AWAY, REFUSED, NOT_FOUND, BUSY = 1000, 1001, 4401, 4404, 4429
+MAX_QUERY_BYTES = 4096
+
+log = structlog.get_logger(__name__)
+
+
+class JobConsumer(AsyncWebsocketConsumer):
+    """``/ws/jobs/<id>``: sends the job as ``GET /api/v1/jobs/<id>`` gives it at each change, and closes when it ended.
+
+    The id alone opens it (it cannot be guessed); a key that is sent along must be good, and must have asked for the
+    job. Close codes: 1000 the job has ended, 1001 ask again, 4401 bad key, 4404 no such job, 4429 too many open.
+    """
+
+    open_now: ClassVar[int] = 0
+
+    async def connect(self) -> None:
+        self._watch: asyncio.Task[None] | None = None
+        self._counted = False
+        await self.accept()  # else the client would only see HTTP 403, whatever the reason
+        if JobConsumer.open_now >= MAX_OPEN:
+            await self.close(BUSY)
+            return
+        JobConsumer.open_now += 1
+        self._counted = True
+        self._watch = asyncio.create_task(self._run())
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """What a client says is not listened to."""
+
+    async def disconnect(self, code: int) -> None:
+        if self._counted:
+            self._counted = False
+            JobConsumer.open_now -= 1
+        if self._watch is not None and self._watch is not asyncio.current_task():
+            self._watch.cancel()
+
+    async def _run(self) -> None:
+        try:
+            code = await self._follow()
+        except NotFound:
+            code = NOT_FOUND
+        except ApiError:
+            code = REFUSED
+        except PyMongoError as error:
+            log.warning("job websocket ends: database away", reason=type(error).__name__)
+            code = AWAY
+        await self.close(code)
+
+    async def _follow(self) -> int:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self.scope["headers"]}
+        query = dict(parse_qsl(self.scope["query_string"][:MAX_QUERY_BYTES].decode("latin-1")))
+        job_id = self.scope["url_route"]["kwargs"]["job_id"]
+        job = await _in_thread(lambda: _admitted(job_id, headers, query))
+        deadline = time.monotonic() + LONGEST_S
+        sent, sent_at = "", 0.0
+        while True:
+            text = json.dumps({"status": True, **job_answer(job)})
+            if text != sent or time.monotonic() - sent_at > QUIET_S:
+                await self.send(text_data=text)
+                sent, sent_at = text, time.monotonic()
+            if not job.active:
+                return NORMAL
+            if time.monotonic() > deadline:
+                return AWAY
+            looked_at = time.monotonic()
+            await wake_hub().wait(f"asset:{job.asset_id}", timeout_s=RECHECK_S, since=looked_at)
+            job = await _in_thread(lambda: _found(job_id))
+
+
+def _admitted(job_id: str, headers: Mapping[str, str], query: Mapping[str, str]) -> MediaJob:
+    """The job. Raises NotFound, or what a wrong key raises."""
+    raw = extract_key(headers, query)
+    grant = authenticate(raw) if raw else None
+    job = _found(job_id)
+    if grant is not None and grant.prefix not in job.seen_by and Scope.ADMIN not in grant.scopes:
+        raise NotFound
+    return job
+
+
+def _found(job_id: str) -> MediaJob:
+    job = find_job(job_id)
+    if job is None:
+        raise NotFound
+    return job
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="job-websockets")
+
+
+async def _in_thread(work: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(_threads(), work)
