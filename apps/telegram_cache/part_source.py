@@ -30,6 +30,7 @@ class PartSource:
         self.files = files
         self._paths: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
         self._file_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._distrusted: set[tuple[str, str]] = set()
 
     def knows_link(self, bot: Bot, part: Part) -> bool:
         """Whether the bytes can be asked for without calling a method."""
@@ -38,6 +39,11 @@ class PartSource:
 
     def has_file_id(self, bot: Bot, part: Part) -> bool:
         return bot.bot_id in part.file_ids or (bot.bot_id, part.file_unique_id) in self._file_ids
+
+    def distrust(self, bot: Bot, part: Part) -> None:
+        """Next time this bot reads the part, it does so by a new file_id, from a forwarded copy."""
+        self._paths.pop((bot.bot_id, part.file_unique_id), None)
+        self._distrusted.add((bot.bot_id, part.file_unique_id))
 
     async def stream(self, bot: Bot, *, asset_id: str, part: Part, offset: int) -> AsyncGenerator[bytes, None]:
         """The part's bytes as they come, from ``offset`` within the part on. A link that has expired is renewed once.
@@ -60,7 +66,10 @@ class PartSource:
         name = (bot.bot_id, part.file_unique_id)
         if self.knows_link(bot, part):
             return self._paths[name][0]
-        file_id = self._file_ids.get(name) or part.file_ids.get(bot.bot_id) or await self._rekey(bot, asset_id, part)
+        file_id = self._file_ids.get(name) or part.file_ids.get(bot.bot_id)
+        if file_id is None or name in self._distrusted:
+            self._distrusted.discard(name)
+            file_id = await self._rekey(bot, asset_id, part)
         try:
             path = await self.files.get_file_path(bot.token, file_id)
         except FileIdInvalid:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from contextlib import aclosing
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -16,6 +18,7 @@ from apps.telegram_cache.clients.bot_files import BotFiles
 from apps.telegram_cache.clients.errors import (
     FileIdInvalid,
     FileTooBig,
+    FileUnavailable,
     MessageNotFound,
     TelegramError,
     TelegramUncertain,
@@ -31,6 +34,7 @@ from apps.telegram_cache.services.upload_records import mark_part_bad
 
 log = structlog.get_logger(__name__)
 ROUNDS = 3
+WRONG_TWICE = 2
 ROUND_PAUSE_S = 0.5
 LONGEST_COOL_WAIT_S = 5.0
 LOCKED_POLL_S = 0.02
@@ -39,6 +43,24 @@ MAX_RECORDS = 1000
 LOCAL_WINDOW_BLOCKS = 16
 READ_AHEAD_MAX = 3
 DAMAGED = "The stored copy of this media is damaged. It will be stored again; try again later."
+
+
+@dataclass
+class _Failures:
+    """What the bots said while one part was asked for; ``said`` holds each one's last word."""
+
+    said: dict[str, Exception] = field(default_factory=dict)
+    _wrong: Counter[str] = field(default_factory=Counter)
+
+    def add(self, bot_id: str, error: Exception) -> None:
+        self.said[bot_id] = error
+        self._wrong[bot_id] += isinstance(error, WrongBlock)
+
+    def is_final(self, bot_id: str) -> bool:
+        """Whether asking that bot again cannot help. Wrong bytes may have been spoilt on the way: once is no proof."""
+        if self._wrong[bot_id] >= WRONG_TWICE:
+            return True
+        return isinstance(self.said.get(bot_id), (MessageNotFound, FileIdInvalid, FileTooBig))
 
 
 class TelegramFiller:
@@ -164,33 +186,35 @@ class TelegramFiller:
             return
 
     async def _download(self, flight: Flight) -> None:
-        failures: dict[str, Exception] = {}  # by bot; what it said last
+        failures = _Failures()
         for number in range(ROUNDS):
             bots = await asyncio.to_thread(readers_in_turn)
             self._bot_count = len(bots)
             part = flight.stretch.part
             bots.sort(key=lambda bot: not self._source.has_file_id(bot, part))
             for bot in bots:
-                if isinstance(failures.get(bot.bot_id), WrongBlock):
+                if failures.is_final(bot.bot_id):
                     continue
                 if bot.cooling_s() and not self._source.knows_link(bot, part):
                     continue
+                if number == ROUNDS - 1 and isinstance(failures.said.get(bot.bot_id), FileUnavailable):
+                    self._source.distrust(bot, part)  # that answer can also mean a file_id that is no good any more
                 try:
                     await self._download_from(bot, flight)
                 except (TelegramError, WrongBlock) as error:
-                    failures[bot.bot_id] = error
+                    failures.add(bot.bot_id, error)
                     await self._note(error, bot, flight)
                 else:
                     return
-            if number == ROUNDS - 1 or all(_is_final(failures.get(bot.bot_id)) for bot in bots):
+            if number == ROUNDS - 1 or all(failures.is_final(bot.bot_id) for bot in bots):
                 break
             await asyncio.sleep(await self._pause_s(number, failures))
         raise await self._verdict(flight, failures)
 
-    async def _pause_s(self, number: int, failures: dict[str, Exception]) -> float:
+    async def _pause_s(self, number: int, failures: _Failures) -> float:
         """How long to wait before the next round. Raises Overloaded when Telegram wants us to wait for long."""
         bots = await asyncio.to_thread(readers_in_turn)
-        wait_s = min((bot.cooling_s() for bot in bots if not _is_final(failures.get(bot.bot_id))), default=0.0)
+        wait_s = min((bot.cooling_s() for bot in bots if not failures.is_final(bot.bot_id)), default=0.0)
         if wait_s > LONGEST_COOL_WAIT_S:
             raise Overloaded("Telegram asked us to wait. Try again soon.", retry_after_s=wait_s)
         return max(wait_s, ROUND_PAUSE_S * float(2**number))
@@ -203,10 +227,10 @@ class TelegramFiller:
         if isinstance(error, TelegramError):
             await asyncio.to_thread(note_error, error, bot, channel_id=flight.stretch.part.channel_id or "")
 
-    async def _verdict(self, flight: Flight, failures: dict[str, Exception]) -> ApiError:
+    async def _verdict(self, flight: Flight, failures: _Failures) -> ApiError:
         usable = {bot.bot_id for bot in await asyncio.to_thread(readers_in_turn)}  # without those parked meanwhile
-        said = [failures.get(bot_id) for bot_id in usable]
-        if said and all(_is_final(error) for error in said):
+        said = [failures.said.get(bot_id) for bot_id in usable]
+        if usable and all(failures.is_final(bot_id) for bot_id in usable):
             part = flight.stretch.part
             await asyncio.to_thread(
                 mark_part_bad, flight.target.asset_id, generation=flight.target.generation, index=part.index,
@@ -243,11 +267,6 @@ def _notice(task: asyncio.Task[list[Stretch]]) -> None:
     """Its error goes to whoever waits; when they have all left, it is nobody's."""
     if not task.cancelled():
         task.exception()
-
-
-def _is_final(error: Exception | None) -> bool:
-    """Whether asking that bot again cannot help."""
-    return isinstance(error, (WrongBlock, MessageNotFound, FileIdInvalid, FileTooBig))
 
 
 def _cut(asset: Asset, window_blocks: int | None) -> list[Stretch]:

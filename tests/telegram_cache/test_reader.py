@@ -184,6 +184,21 @@ class TestWhenItGoesWrong:
         store.add_bot(222222)
         assert await read_all(filler, target_of(cached.asset_id)) == cached.data
 
+    async def test_bytes_spoilt_once_on_the_way_are_asked_for_again(self, cached, store, filler):
+        store.telegram.faults.add("file", wrong_bytes=True)
+        assert await read_all(filler, target_of(cached.asset_id)) == cached.data
+        assert Asset.objects(id=cached.asset_id).get().state == AssetState.CACHED
+
+    async def test_a_file_id_that_stays_unavailable_is_replaced_by_forwarding(self, cached, store, filler, monkeypatch):
+        monkeypatch.setattr(reader, "ROUND_PAUSE_S", 0.01)
+        unavailable = "Bad Request: wrong file_id or the file is temporarily unavailable"
+        body = {"ok": False, "error_code": 400, "description": unavailable}
+        store.telegram.faults.add("getFile", status=400, body=body, times=2)
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file:
+            await filler.fill(target, hot_file, 0)
+        assert store.telegram.counts["forwardMessage"] == 1
+
     async def test_wrong_bytes_everywhere_end_clearly_and_the_part_is_sent_again(self, cached, store, filler):
         store.telegram.spoiled.add(111111)
         target = target_of(cached.asset_id)
