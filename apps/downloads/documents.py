@@ -114,3 +114,22 @@ class VideoInfoRecord(Document):
         "auto_create_index": False,
         "indexes": [{"fields": ["expires_at"], "expireAfterSeconds": 0}],
     }
+
+
+class LookupRecord(Document):
+    """An answer from outside that is no media (a page of a list, subtitles), or the error it was."""
+
+    id = StringField(primary_key=True)
+    kind = StringField(required=True)
+    answer = DictField()
+    error_code = StringField()
+    error_message = StringField()
+    fresh_until = DateTimeField(required=True)
+    expires_at = DateTimeField(required=True)
+    created_at = DateTimeField(default=utcnow)
+
+    meta = {
+        "collection": "lookups",
+        "auto_create_index": False,
+        "indexes": [{"fields": ["expires_at"], "expireAfterSeconds": 0}],
+    }

@@ -34,6 +34,7 @@ CONTENT_ERRORS = (
     "video_unavailable", "video_private", "age_restricted", "geo_blocked", "live_not_supported", "drm_protected",
     "upstream_error", "bot_check", "upstream_unreachable", "upstream_timeout",
 )  # fmt: skip
+LIST_ERRORS = ("upstream_error", "bot_check", "upstream_unreachable", "upstream_timeout")
 
 
 def error_responses(*codes: str) -> dict[int, OpenApiResponse]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import cast
 
-from apps.downloads.documents import JobState, MediaJob, VideoInfoRecord
+from apps.downloads.documents import JobState, LookupRecord, MediaJob, VideoInfoRecord
 
 
 def find_job(job_id: str) -> MediaJob | None:
@@ -50,3 +50,8 @@ def waiting_jobs(*, untouched_since: datetime, limit: int) -> list[MediaJob]:
 def find_info_record(video_id: str) -> VideoInfoRecord | None:
     """What is on record about a video, fresh or not."""
     return cast("VideoInfoRecord | None", VideoInfoRecord.objects(video_id=video_id).first())
+
+
+def find_lookup(record_id: str) -> LookupRecord | None:
+    """What is on record about a question, fresh or not."""
+    return cast("LookupRecord | None", LookupRecord.objects(id=record_id).first())

@@ -9,12 +9,17 @@ from celery.signals import worker_ready, worker_shutting_down
 
 from apps.downloads.fetch import engine
 from apps.downloads.providers.chain import provider_chain
-from apps.downloads.services import info, queue, sweep
+from apps.downloads.services import asking, info, queue, sweep
 
 
 @shared_task(name="apps.downloads.tasks.resolve_info")
 def resolve_info(video_id: str) -> None:
     info.resolve_info(video_id)
+
+
+@shared_task(name="apps.downloads.tasks.look_up")
+def look_up(kind: str, subject: str, detail: str) -> None:
+    asking.look_up(kind, subject, detail)
 
 
 @shared_task(name="apps.downloads.tasks.fetch_asset")

@@ -9,6 +9,7 @@ from rest_framework.response import Response
 from rest_framework.routers import APIRootView, DefaultRouter
 
 from apps.downloads.views.jobs import JobsViewSet
+from apps.downloads.views.lists import ChannelViewSet, PlaylistViewSet, SearchViewSet
 from apps.downloads.views.media import AudioViewSet, InfoViewSet, VideoViewSet
 from apps.downloads.views.status import CacheStatsViewSet, StatusViewSet
 
@@ -35,6 +36,9 @@ router = ApiRouter(trailing_slash=False)
 router.register("info", InfoViewSet, basename="info")
 router.register("video", VideoViewSet, basename="video")
 router.register("audio", AudioViewSet, basename="audio")
+router.register("search", SearchViewSet, basename="search")
+router.register("playlist", PlaylistViewSet, basename="playlist")
+router.register("channel", ChannelViewSet, basename="channel")
 router.register("status", StatusViewSet, basename="status")
 router.register("cache/stats", CacheStatsViewSet, basename="cache-stats")
 router.register("jobs", JobsViewSet, basename="jobs")

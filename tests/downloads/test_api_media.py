@@ -13,7 +13,8 @@ from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.services import cache_stats, media
 from apps.downloads.services.answers import duration_label
 from apps.downloads.services.claims import claim_asset, commit_failed
-from apps.downloads.services.info import RESOLVE_QUEUE, record_info, record_info_error
+from apps.downloads.services.flights import RESOLVE_QUEUE
+from apps.downloads.services.info import record_info, record_info_error
 from apps.downloads.services.jobs import cancel_job, finish_job, update_job
 from apps.keys.services import create_key
 from apps.streaming.links import check_link

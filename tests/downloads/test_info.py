@@ -6,7 +6,7 @@ from apps.core.errors import Overloaded, UpstreamError, VideoPrivate
 from apps.core.owners import make_owner
 from apps.core.redis import redis_client
 from apps.downloads.documents import VideoInfoRecord, utcnow
-from apps.downloads.services import info
+from apps.downloads.services import flights, info
 from tests.downloads.samples import VIDEO_ID, video_info
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
@@ -36,7 +36,7 @@ def chain(monkeypatch):
 
 
 def messages() -> int:
-    return redis_client().llen(info.RESOLVE_QUEUE)
+    return redis_client().llen(flights.RESOLVE_QUEUE)
 
 
 def age(**change: timedelta) -> None:
@@ -137,13 +137,13 @@ class TestRequestInfo:
 
     def test_a_lost_task_is_sent_again_after_a_while(self):
         info.request_info(VIDEO_ID)
-        assert 0 < redis_client().ttl(f"yt:info:sent:{VIDEO_ID}") <= info.RESEND_S
+        assert 0 < redis_client().ttl(f"yt:info:sent:{VIDEO_ID}") <= flights.RESEND_S
         redis_client().flushdb()  # the mark runs out, the message is gone
         info.request_info(VIDEO_ID)
         assert messages() == 1
 
     def test_the_queue_is_bounded(self, monkeypatch):
-        monkeypatch.setattr(info, "MAX_WAITING", 1)
+        monkeypatch.setattr(flights, "MAX_WAITING", 1)
         info.request_info(VIDEO_ID)
         with pytest.raises(Overloaded):
             info.request_info("aaaaaaaaaaa")

@@ -1,8 +1,9 @@
 """A YouTube behind a forward proxy that answers CONNECT by terminating TLS itself (shared facts: ytdlp.md).
 
 yt-dlp's unmodified extractor runs against it: the watch page and ``/youtubei/v1/player`` with plain media addresses,
-``*.googlevideo.com/videoplayback`` with Range (header or parameter), ``i.ytimg.com`` thumbnails. Fault routes: watch,
-embed, player, media, media:<id>, media:<id>:<itag>.
+``*.googlevideo.com/videoplayback`` with Range (header or parameter), ``i.ytimg.com`` thumbnails, and the lists of
+``youtube_lists``. Fault routes: watch, embed, player, search, browse, playlist, channel, media, media:<id>,
+media:<id>:<itag>.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from aiohttp import web
 from tests.standins.faults import Fault, answer_instead, send_bytes
 from tests.standins.media import Media, make_media
 from tests.standins.server import StandIn
+from tests.standins.youtube_lists import GONE, browse_response, channel_data, playlist_data, search_response
 from tests.standins.youtube_videos import VIDEOS, YouTubeVideo, file_of_itag, initial_data, player_response
 
 HOSTS = ("youtube.com", "*.youtube.com", "*.googlevideo.com", "i.ytimg.com", "youtubei.googleapis.com")
@@ -129,6 +131,11 @@ class YouTubeStandIn(StandIn):
         app.router.add_get("/embed/{video_id}", self._embed)
         app.router.add_post("/youtubei/v1/player", self._player)
         app.router.add_post("/youtubei/v1/next", self._next)
+        app.router.add_get("/", self._home)
+        app.router.add_post("/youtubei/v1/search", self._search)
+        app.router.add_post("/youtubei/v1/browse", self._browse)
+        app.router.add_get("/playlist", self._playlist)
+        app.router.add_get("/{path:(?:channel/|c/|user/|@)[^/]+}/videos", self._channel)
         app.router.add_get("/videoplayback", self._media)
         app.router.add_get("/hls/{name}", self._live_playlist)
         app.router.add_get("/vi/{video_id}/{name}", self._thumbnail)
@@ -165,6 +172,39 @@ class YouTubeStandIn(StandIn):
 
     async def _next(self, _request: web.Request) -> web.StreamResponse:
         return web.json_response(initial_data(""))
+
+    async def _home(self, _request: web.Request) -> web.StreamResponse:
+        return _page(_config_script("WEB", "2.20260114.08.00"))
+
+    async def _search(self, request: web.Request) -> web.StreamResponse:
+        self.counts["search"] += 1
+        if (instead := await answer_instead(self.faults.take("search"))) is not None:
+            return instead
+        question = await request.json()
+        if "continuation" not in question:
+            self.counts[f"search:{question.get('query')}"] += 1
+        return web.json_response(search_response(question))
+
+    async def _browse(self, request: web.Request) -> web.StreamResponse:
+        self.counts["browse"] += 1
+        if (instead := await answer_instead(self.faults.take("browse"))) is not None:
+            return instead
+        return web.json_response(browse_response(await request.json()))
+
+    async def _playlist(self, request: web.Request) -> web.StreamResponse:
+        self.counts["playlist"] += 1
+        if (instead := await answer_instead(self.faults.take("playlist"))) is not None:
+            return instead
+        return _data_page(playlist_data(request.query.get("list", "")))
+
+    async def _channel(self, request: web.Request) -> web.StreamResponse:
+        self.counts["channel"] += 1
+        if (instead := await answer_instead(self.faults.take("channel"))) is not None:
+            return instead
+        path = request.match_info["path"]
+        if GONE in path:
+            raise web.HTTPNotFound
+        return _data_page(channel_data(path))
 
     def _describe(self, video_id: str) -> dict[str, Any]:
         video = self.find_video(video_id) or YouTubeVideo(title="", state="removed")
@@ -214,6 +254,10 @@ class YouTubeStandIn(StandIn):
 def _page(scripts: str) -> web.Response:
     text = f"<!DOCTYPE html><html><head><title>YouTube</title></head><body>{scripts}</body></html>"
     return web.Response(text=text, content_type="text/html")
+
+
+def _data_page(data: dict[str, Any]) -> web.Response:
+    return _page(f"{_config_script('WEB', '2.20260114.08.00')}<script>var ytInitialData = {json.dumps(data)};</script>")
 
 
 def _config_script(client: str, version: str) -> str:

@@ -214,7 +214,7 @@ def most_telling(failures: Sequence[ProviderFailure]) -> ApiError:
 def make_providers() -> list[MediaProvider]:
     """The sources that PROVIDERS names and that are configured, in order."""
     from apps.downloads.providers.savetube import SaveTubeProvider
-    from apps.downloads.providers.ytdlp import YtDlpProvider
+    from apps.downloads.providers.ytdlp import ytdlp_provider
 
     env = settings.ENV
     made: list[MediaProvider] = []
@@ -228,7 +228,7 @@ def make_providers() -> list[MediaProvider]:
                 )
             )
         elif name == "ytdlp":
-            made.append(YtDlpProvider(options=env.ytdlp_options))
+            made.append(ytdlp_provider())
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from functools import cache
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from django.conf import settings
 
 from apps.core.errors import DrmProtected, LiveNotSupported, UpstreamError
 from apps.downloads.providers.base import FetchPlan, VideoInfo
+from apps.downloads.providers.listing import Listing, ListQuestion
 from apps.downloads.providers.ytdlp_errors import map_failure, spoils_session
 from apps.downloads.providers.ytdlp_formats import (
     Transport,
@@ -23,6 +25,7 @@ from apps.downloads.providers.ytdlp_formats import (
     seconds_until_available,
     usable_formats,
 )
+from apps.downloads.providers.ytdlp_lists import list_question, make_listing
 from apps.downloads.providers.ytdlp_pool import ChildPool
 from apps.telegram_cache.documents import AssetKey
 
@@ -125,6 +128,11 @@ class YtDlpProvider:
             time.sleep(max(0.0, min(wait_s, deadline - time.monotonic())))
         return plan
 
+    def list_videos(self, question: ListQuestion, *, timeout_s: float) -> Listing:
+        """A page of a search, a playlist or a channel. Raises NotFound, or the upstream failure."""
+        answer = self._pool.ask(list_question(question), timeout_s=timeout_s, spoils=spoils_session)
+        return make_listing(answer, question)
+
     def _extract(self, video_id: str, *, timeout_s: float) -> dict[str, Any]:
         """Ask yt-dlp. Raises the content error, or the upstream failure, that its answer means."""
         answer = self._pool.ask({"video_id": video_id}, timeout_s=timeout_s, spoils=spoils_session)
@@ -148,3 +156,9 @@ class YtDlpProvider:
         with self._lock:
             made_at, info = self._remembered.get(video_id, (0.0, None))
         return info if info is not None and time.monotonic() - made_at < REMEMBERED_S else None
+
+
+@cache
+def ytdlp_provider() -> YtDlpProvider:
+    """This process's yt-dlp, as a source of media and of lists; one pool of processes for both."""
+    return YtDlpProvider(options=settings.ENV.ytdlp_options)

@@ -1,7 +1,7 @@
 """The process in which yt-dlp runs: one JSON line in, one out. A hostile page can hang or crash only this.
 
 Started by ``ytdlp_pool`` as ``python -m``; imports nothing of Django. The first line in holds the options, each
-further one asks for a video. Whatever yt-dlp prints goes nowhere.
+further one asks for a video or a list. Whatever yt-dlp prints goes nowhere.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ FORMAT_FIELDS = (
     "filesize", "filesize_approx", "has_drm", "format_note", "language_preference", "dynamic_range", "http_headers",
     "available_at",
 )  # fmt: skip
+LIST_FIELDS = ("id", "title", "channel", "channel_id", "uploader", "playlist_count")
+ENTRY_FIELDS = ("id", "title", "channel", "channel_id", "uploader", "duration", "view_count", "live_status")
 
 
 class _Quiet:
@@ -120,8 +122,25 @@ def reduce_info(info: dict[str, Any]) -> dict[str, Any]:
     return reduced
 
 
+def reduce_list(found: dict[str, Any]) -> dict[str, Any]:
+    """The part of a flat list that is read, bounded."""
+    entries = [entry for entry in (found.get("entries") or [])[:MAX_LISTED] if entry]
+    return {
+        **_shortened(found, LIST_FIELDS),
+        "entries": [_shortened(entry, ENTRY_FIELDS) for entry in entries],
+    }
+
+
+def _shortened(source: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    values = {name: source.get(name) for name in names}
+    return {name: value[:500] if isinstance(value, str) else value for name, value in values.items()}
+
+
 class _Extractor:
-    """yt-dlp, and beside it one that skips the optional pages: a fault of the extractor's own is often due to them."""
+    """yt-dlp, and beside it one that skips the optional pages: a fault of the extractor's own is often due to them.
+
+    A third one gives lists, without looking at each video.
+    """
 
     def __init__(self, make: Callable[[dict[str, Any]], Any], options: dict[str, Any]) -> None:
         self._logger = _Quiet()
@@ -129,9 +148,27 @@ class _Extractor:
         self._options = {**options, "logger": self._logger}
         self._usual = make(self._options)
         self._sparing: Any = None
+        self._lists: Any = None
 
-    def answer(self, video_id: str) -> dict[str, Any]:
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        """To ``{"video_id"}`` or ``{"list", "key", "items"}`` (an address, its extractor, which entries)."""
         self._logger.warnings.clear()
+        if "list" in question:
+            return self._answer_list(question)
+        return self._answer_video(question["video_id"])
+
+    def _answer_list(self, question: dict[str, Any]) -> dict[str, Any]:
+        flat = {"extract_flat": "in_playlist", "noplaylist": False}
+        self._lists = self._lists or self._make({**self._options, **flat})
+        self._lists.params["playlist_items"] = question["items"]
+
+        def extract() -> dict[str, Any]:
+            found = self._lists.extract_info(question["list"], download=False, ie_key=question["key"])
+            return {"list": reduce_list(self._lists.sanitize_info(found))}
+
+        return self._guarded(extract)
+
+    def _answer_video(self, video_id: str) -> dict[str, Any]:
         answer = self._ask(self._usual, video_id)
         if EXTRACTOR_FAULT in answer.get("failure", {}).get("text", ""):
             self._sparing = self._sparing or self._make(self._sparing_options())
@@ -144,9 +181,15 @@ class _Extractor:
         return {**self._options, "extractor_args": {**arguments, "youtube": youtube}}
 
     def _ask(self, ydl: Any, video_id: str) -> dict[str, Any]:
-        try:
+        def extract() -> dict[str, Any]:
             info = ydl.extract_info(f"https://www.youtube.com/watch?v={video_id}", download=False, ie_key="Youtube")
             return {"info": reduce_info(ydl.sanitize_info(info))}
+
+        return self._guarded(extract)
+
+    def _guarded(self, extract: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return extract()
         except Exception as error:  # noqa: BLE001 - yt-dlp raises anything; the parent maps it by its text
             cause = getattr(error, "exc_info", None)
             kind = type(cause[1] if cause and cause[1] else error).__name__
@@ -177,7 +220,7 @@ def main() -> None:
         return
     answer({"ready": True})
     while True:
-        answer(extractor.answer(json.loads(lines.get())["video_id"]))
+        answer(extractor.answer(json.loads(lines.get())))
 
 
 if __name__ == "__main__":

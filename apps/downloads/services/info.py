@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import secrets
 from datetime import timedelta
 from typing import Any
 
 import structlog
-from celery import current_app
-from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
-from apps.core.errors import ApiError, InternalError, Overloaded, error_from_code
-from apps.core.owners import is_owner_dead, make_owner
-from apps.core.redis import redis_client
-from apps.core.wake import publish
+from apps.core.errors import ApiError, InternalError, error_from_code
 from apps.downloads.documents import VideoInfoRecord, utcnow
 from apps.downloads.errors import CONTENT_ERRORS
 from apps.downloads.providers.base import VideoInfo
 from apps.downloads.providers.chain import provider_chain
 from apps.downloads.selectors import find_info_record
+from apps.downloads.services.flights import Flight
 
 log = structlog.get_logger(__name__)
 
 RESOLVE_TASK = "apps.downloads.tasks.resolve_info"
-RESOLVE_QUEUE = "yt:celery:resolve"  # celery_config: global_keyprefix and the queue's name
-MAX_WAITING = 2000
-OVERLOAD_RETRY_S = 10.0
 RESOLVE_TIMEOUT_S = 25.0
-LOCK_S = 30  # longer than a resolve can take
-RESEND_S = 5  # a sent task that has not begun by then may be lost: the next caller sends another
 
 FRESH = timedelta(hours=6)
 KEPT = timedelta(days=7)
 CONTENT_ERROR_KEPT = timedelta(minutes=10)
 UPSTREAM_ERROR_KEPT = timedelta(seconds=15)
-
-_RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
 
 
 def get_info(video_id: str) -> VideoInfo | None:
@@ -55,38 +43,18 @@ def get_info(video_id: str) -> VideoInfo | None:
 def request_info(video_id: str) -> None:
     """See to it that somebody asks for this video's metadata. Cheap to call again and again while waiting.
 
-    Any number of callers on any number of machines send one task; one that gets lost is sent again by a later call.
-    The outcome is announced under ``info:<video id>``. Raises Overloaded when too many videos wait already.
+    The outcome is announced under ``info:<video id>``. Raises Overloaded when too many questions wait already.
     """
-    redis = redis_client()
-    if _is_held(redis.get(_lock_name(video_id))):
-        return
-    if not redis.set(f"yt:info:sent:{video_id}", 1, nx=True, ex=RESEND_S):
-        return
-    if int(redis.llen(RESOLVE_QUEUE)) >= MAX_WAITING:
-        redis.delete(f"yt:info:sent:{video_id}")
-        raise Overloaded(retry_after_s=OVERLOAD_RETRY_S)
-    try:
-        current_app.send_task(RESOLVE_TASK, [video_id], retry_policy={"max_retries": 1, "interval_start": 0.1})
-    except OperationalError as error:
-        log.warning("task not sent", video_id=video_id, reason=type(error).__name__)
+    _flight(video_id).request()
 
 
 def resolve_info(video_id: str) -> None:
     """Ask the providers and record what they say, unless it is known by now or another process is asking."""
     if _is_known(video_id):
         return
-    lock = _take_lock(video_id)
-    if lock is None:
-        return
-    try:
-        if not _is_known(video_id):
+    with _flight(video_id).lead() as leads:
+        if leads and not _is_known(video_id):
             _ask(video_id)
-    finally:
-        redis = redis_client()
-        redis.eval(_RELEASE, 1, _lock_name(video_id), lock)
-        redis.delete(f"yt:info:sent:{video_id}")
-    publish(f"info:{video_id}")
 
 
 def record_info(info: VideoInfo) -> None:
@@ -147,26 +115,8 @@ def _is_known(video_id: str) -> bool:
     )
 
 
-def _lock_name(video_id: str) -> str:
-    return f"yt:info:lock:{video_id}"
-
-
-def _is_held(holder: bytes | str | None) -> bool:
-    return holder is not None and not is_owner_dead(holder.decode() if isinstance(holder, bytes) else holder)
-
-
-def _take_lock(video_id: str) -> str | None:
-    """Become the one that asks, or None. The lock of a dead process on this machine is taken over at once."""
-    redis = redis_client()
-    name, lock = _lock_name(video_id), f"{make_owner()}:{secrets.token_hex(8)}"
-    if redis.set(name, lock, nx=True, ex=LOCK_S):
-        return lock
-    holder = redis.get(name)
-    if _is_held(holder):
-        return None
-    if holder is not None:
-        redis.eval(_RELEASE, 1, name, holder)
-    return lock if redis.set(name, lock, nx=True, ex=LOCK_S) else None
+def _flight(video_id: str) -> Flight:
+    return Flight(kind="info", name=video_id, task=RESOLVE_TASK, arguments=(video_id,))
 
 
 def _save(video_id: str, fields: dict[str, Any]) -> None:

@@ -1,0 +1,102 @@
+"""Questions to the outside that any number of callers ask and one process answers: one task, one lock, one record."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+from celery import current_app
+from kombu.exceptions import OperationalError
+
+from apps.core.errors import Overloaded
+from apps.core.owners import is_owner_dead, make_owner
+from apps.core.redis import redis_client
+from apps.core.wake import publish
+
+log = structlog.get_logger(__name__)
+
+RESOLVE_QUEUE = "yt:celery:resolve"  # celery_config: global_keyprefix and the queue's name
+MAX_WAITING = 2000
+OVERLOAD_RETRY_S = 10.0
+LOCK_S = 30  # longer than an answer can take
+RESEND_S = 5  # a sent task that has not begun by then may be lost: the next caller sends another
+
+_RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flight:
+    """One question. ``kind`` and ``name`` identify it; ``task`` with ``arguments`` is what answers it."""
+
+    kind: str
+    name: str
+    task: str
+    arguments: tuple[str, ...]
+
+    @property
+    def topic(self) -> str:
+        """What is published once there is an answer."""
+        return f"{self.kind}:{self.name}"
+
+    def request(self) -> None:
+        """See to it that somebody answers. Cheap to call again and again while waiting.
+
+        Any number of callers on any number of machines send one task; one that gets lost is sent again by a later
+        call. Raises Overloaded when too many questions wait already.
+        """
+        redis = redis_client()
+        if _is_held(redis.get(self._lock_name)):
+            return
+        if not redis.set(self._sent_name, 1, nx=True, ex=RESEND_S):
+            return
+        if int(redis.llen(RESOLVE_QUEUE)) >= MAX_WAITING:
+            redis.delete(self._sent_name)
+            raise Overloaded(retry_after_s=OVERLOAD_RETRY_S)
+        try:
+            current_app.send_task(
+                self.task, list(self.arguments), retry_policy={"max_retries": 1, "interval_start": 0.1}
+            )
+        except OperationalError as error:
+            log.warning("task not sent", kind=self.kind, reason=type(error).__name__)
+
+    @contextmanager
+    def lead(self) -> Iterator[bool]:
+        """Whether the caller is the one that asks now. Whoever was announces the end to all who wait."""
+        lock = self._take_lock()
+        try:
+            yield lock is not None
+        finally:
+            if lock is not None:
+                redis = redis_client()
+                redis.eval(_RELEASE, 1, self._lock_name, lock)
+                redis.delete(self._sent_name)
+        if lock is not None:
+            publish(self.topic)
+
+    @property
+    def _lock_name(self) -> str:
+        return f"yt:{self.kind}:lock:{self.name}"
+
+    @property
+    def _sent_name(self) -> str:
+        return f"yt:{self.kind}:sent:{self.name}"
+
+    def _take_lock(self) -> str | None:
+        """Become the one that asks, or None. The lock of a dead process on this machine is taken over at once."""
+        redis = redis_client()
+        lock = f"{make_owner()}:{secrets.token_hex(8)}"
+        if redis.set(self._lock_name, lock, nx=True, ex=LOCK_S):
+            return lock
+        holder = redis.get(self._lock_name)
+        if _is_held(holder):
+            return None
+        if holder is not None:
+            redis.eval(_RELEASE, 1, self._lock_name, holder)
+        return lock if redis.set(self._lock_name, lock, nx=True, ex=LOCK_S) else None
+
+
+def _is_held(holder: bytes | str | None) -> bool:
+    return holder is not None and not is_owner_dead(holder.decode() if isinstance(holder, bytes) else holder)

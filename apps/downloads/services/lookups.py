@@ -1,0 +1,138 @@
+"""Answers from outside that are no media: lists, subtitles, pictures. Kept in MongoDB, asked for by one process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+import structlog
+
+from apps.core.errors import ApiError, InternalError, NotFound, UpstreamTimeout, error_from_code
+from apps.core.suspend import Suspend
+from apps.downloads.documents import LookupRecord, utcnow
+from apps.downloads.errors import CONTENT_ERRORS
+from apps.downloads.selectors import find_lookup
+from apps.downloads.services.flights import Flight
+
+log = structlog.get_logger(__name__)
+
+LOOKUP_TASK = "apps.downloads.tasks.look_up"
+LOOKUP_TIMEOUT_S = 25.0
+WAIT_S = 25.0
+SHAPE = "1"  # of the recorded answers: with another one, those of other versions are not read
+ERROR_KEPT = timedelta(minutes=10)
+UPSTREAM_ERROR_KEPT = timedelta(seconds=15)
+
+
+class LookupKind(StrEnum):
+    SEARCH = "search"
+    PLAYLIST = "playlist"
+    CHANNEL = "channel"
+
+
+FRESH = {
+    LookupKind.SEARCH: timedelta(hours=1),
+    LookupKind.PLAYLIST: timedelta(minutes=30),
+    LookupKind.CHANNEL: timedelta(minutes=30),
+}
+KEPT = {
+    LookupKind.SEARCH: timedelta(days=1),
+    LookupKind.PLAYLIST: timedelta(days=1),
+    LookupKind.CHANNEL: timedelta(days=1),
+}
+"""After FRESH an answer is still given, while a new one is fetched; after KEPT it is forgotten."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lookup:
+    """One question. ``subject``: words, a list's or a video's id. ``detail``: what else tells questions apart."""
+
+    kind: LookupKind
+    subject: str
+    detail: str = ""
+
+    @property
+    def record_id(self) -> str:
+        text = "\0".join((SHAPE, self.kind.value, self.detail, self.subject))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    @property
+    def flight(self) -> Flight:
+        arguments = (self.kind.value, self.subject, self.detail)
+        return Flight(kind="lookup", name=self.record_id, task=LOOKUP_TASK, arguments=arguments)
+
+
+def wait_for_lookup(lookup: Lookup, *, waited_s: float) -> dict[str, Any]:
+    """The recorded answer. Raises the recorded error, Suspend while nobody knows, UpstreamTimeout after WAIT_S.
+
+    An answer that has aged is given at once, and renewed in the background.
+    """
+    record = find_lookup(lookup.record_id)
+    now = utcnow()
+    if record is None or record.expires_at <= now:
+        if waited_s >= WAIT_S:
+            raise UpstreamTimeout
+        lookup.flight.request()
+        raise Suspend(lookup.flight.topic)
+    if record.error_code:
+        error = error_from_code(record.error_code, record.error_message or "")
+        if error.retryable:
+            error.retry_after_s = max(1.0, (record.expires_at - now).total_seconds())
+        raise error
+    if record.fresh_until <= now:
+        lookup.flight.request()
+    return dict(record.answer)
+
+
+def answer_lookup(lookup: Lookup, ask: Callable[[Lookup, float], dict[str, Any]]) -> None:
+    """Ask (``ask(lookup, timeout_s)``) and record the outcome, unless it is known or another process is asking."""
+    if _is_fresh(lookup):
+        return
+    with lookup.flight.lead() as leads:
+        if leads and not _is_fresh(lookup):
+            _record(lookup, ask)
+
+
+def _record(lookup: Lookup, ask: Callable[[Lookup, float], dict[str, Any]]) -> None:
+    now = utcnow()
+    try:
+        answer = ask(lookup, LOOKUP_TIMEOUT_S)
+    except ApiError as error:
+        log.info("lookup failed", kind=lookup.kind.value, error=error.code)
+        _record_error(lookup, error)
+    except Exception:  # a fault of ours: whoever waits gets an answer, the log gets the cause
+        log.exception("lookup failed", kind=lookup.kind.value)
+        _record_error(lookup, InternalError())
+    else:
+        times = {"fresh_until": now + FRESH[lookup.kind], "expires_at": now + KEPT[lookup.kind]}
+        _save(lookup, {"answer": answer, "error_code": None, "error_message": None, **times})
+
+
+def _record_error(lookup: Lookup, error: ApiError) -> None:
+    """What is certain replaces an earlier answer. A failing source does not: the old answer stays a while longer."""
+    is_certain = isinstance(error, (*CONTENT_ERRORS, NotFound))
+    until = utcnow() + (ERROR_KEPT if is_certain else UPSTREAM_ERROR_KEPT)
+    if not is_certain:
+        good = {"_id": lookup.record_id, "error_code": None, "expires_at": {"$gt": until}}
+        if _collection().update_one(good, {"$set": {"fresh_until": until}}).matched_count:
+            return
+    failed = {"answer": {}, "error_code": error.code, "error_message": error.message}
+    _save(lookup, {**failed, "fresh_until": until, "expires_at": until})
+
+
+def _is_fresh(lookup: Lookup) -> bool:
+    record = find_lookup(lookup.record_id)
+    return record is not None and record.fresh_until > utcnow()
+
+
+def _save(lookup: Lookup, fields: dict[str, Any]) -> None:
+    about = {"kind": lookup.kind.value, "created_at": utcnow()}
+    _collection().update_one({"_id": lookup.record_id}, {"$set": fields, "$setOnInsert": about}, upsert=True)
+
+
+def _collection() -> Any:
+    return LookupRecord._get_collection()

@@ -1,0 +1,129 @@
+from datetime import timedelta
+
+import pytest
+
+from apps.core.errors import NotFound, UpstreamError, UpstreamTimeout
+from apps.core.redis import redis_client
+from apps.core.suspend import Suspend
+from apps.downloads.documents import LookupRecord, utcnow
+from apps.downloads.services import flights
+from apps.downloads.services.lookups import Lookup, LookupKind, answer_lookup, wait_for_lookup
+
+pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
+SEARCH = Lookup(kind=LookupKind.SEARCH, subject="a song", detail="1:20")
+
+
+class Source:
+    """Answers lookups: with ``answer``, or by raising it."""
+
+    def __init__(self):
+        self.answer = {"n": 1}
+        self.calls = 0
+        self.meanwhile = lambda: None
+
+    def __call__(self, lookup, timeout_s):
+        self.calls += 1
+        self.meanwhile()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def source():
+    return Source()
+
+
+def messages() -> int:
+    return redis_client().llen(flights.RESOLVE_QUEUE)
+
+
+def age(by: timedelta) -> None:
+    record = LookupRecord.objects.get()
+    LookupRecord.objects.update(set__fresh_until=record.fresh_until - by, set__expires_at=record.expires_at - by)
+
+
+def test_whoever_asks_first_suspends_and_sends_one_task():
+    for _ in range(5):
+        with pytest.raises(Suspend):
+            wait_for_lookup(SEARCH, waited_s=0)
+    assert messages() == 1
+
+
+def test_an_answer_is_given_to_everybody_and_asked_for_once(source):
+    answer_lookup(SEARCH, source)
+    answer_lookup(SEARCH, source)
+    assert wait_for_lookup(SEARCH, waited_s=0) == {"n": 1}
+    assert (source.calls, messages()) == (1, 0)
+
+
+def test_other_words_or_pages_are_other_questions(source):
+    answer_lookup(SEARCH, source)
+    for other in (
+        Lookup(kind=LookupKind.SEARCH, subject="a song", detail="2:20"),
+        Lookup(kind=LookupKind.SEARCH, subject="another", detail="1:20"),
+        Lookup(kind=LookupKind.PLAYLIST, subject="a song", detail="1:20"),
+    ):
+        with pytest.raises(Suspend):
+            wait_for_lookup(other, waited_s=0)
+
+
+def test_one_asks_while_another_does(source):
+    source.meanwhile = lambda: answer_lookup(SEARCH, source)
+    answer_lookup(SEARCH, source)
+    assert source.calls == 1
+
+
+def test_an_aged_answer_is_given_at_once_and_renewed(source):
+    answer_lookup(SEARCH, source)
+    age(timedelta(hours=1))
+    assert wait_for_lookup(SEARCH, waited_s=0) == {"n": 1}
+    assert messages() == 1
+    source.answer = {"n": 2}
+    answer_lookup(SEARCH, source)
+    assert wait_for_lookup(SEARCH, waited_s=0) == {"n": 2}
+
+
+def test_a_very_old_answer_is_forgotten(source):
+    answer_lookup(SEARCH, source)
+    age(timedelta(days=1))
+    with pytest.raises(Suspend):
+        wait_for_lookup(SEARCH, waited_s=0)
+
+
+def test_an_aged_answer_outlives_a_failing_source(source):
+    answer_lookup(SEARCH, source)
+    age(timedelta(hours=1))
+    source.answer = UpstreamError()
+    answer_lookup(SEARCH, source)
+    assert wait_for_lookup(SEARCH, waited_s=0) == {"n": 1}
+    assert messages() == 0
+
+
+def test_what_is_not_there_is_remembered_for_ten_minutes(source):
+    source.answer = NotFound("Gone.")
+    answer_lookup(SEARCH, source)
+    with pytest.raises(NotFound, match="Gone"):
+        wait_for_lookup(SEARCH, waited_s=0)
+    assert abs(LookupRecord.objects.get().expires_at - utcnow() - timedelta(minutes=10)) < timedelta(seconds=9)
+
+
+def test_a_failing_source_is_left_alone_for_a_moment(source):
+    source.answer = UpstreamError("It burns.")
+    answer_lookup(SEARCH, source)
+    with pytest.raises(UpstreamError, match="It burns") as caught:
+        wait_for_lookup(SEARCH, waited_s=0)
+    assert 1 <= caught.value.retry_after_s <= 15
+
+
+def test_a_fault_of_ours_is_recorded_so_that_nobody_waits_for_ever(source):
+    source.answer = ZeroDivisionError("secret detail")
+    answer_lookup(SEARCH, source)
+    record = LookupRecord.objects.get()
+    assert record.error_code == "internal_error"
+    assert "secret" not in record.error_message
+
+
+def test_waiting_ends():
+    with pytest.raises(UpstreamTimeout):
+        wait_for_lookup(SEARCH, waited_s=25)
