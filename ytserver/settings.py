@@ -80,7 +80,11 @@ CACHES = {
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [SERVICES.redis_url or "redis://127.0.0.1:0/0"], "prefix": "yt:channels"},
+        "CONFIG": {
+            # the layer waits 5 s at a time for messages: the Redis library's own limit of 5 s would end the websocket
+            "hosts": [{"address": SERVICES.redis_url or "redis://127.0.0.1:0/0", "socket_timeout": 15}],
+            "prefix": "yt:channels",
+        },
     }
 }
 

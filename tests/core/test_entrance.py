@@ -6,6 +6,7 @@ import sys
 
 import httpx
 import pytest
+from channels.layers import get_channel_layer
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -46,6 +47,11 @@ class TestEntrance:
         with pytest.raises(InvalidStatus) as refused, connect(url.replace("http", "ws") + "/ws/nothing"):
             pass
         assert refused.value.response.status_code == 403
+
+    async def test_waiting_for_channel_messages_is_not_cut_off_by_the_connection(self):
+        layer = get_channel_layer()
+        connection = layer.connection(0).connection_pool.make_connection()
+        assert connection.socket_timeout > layer.brpop_timeout
 
     @pytest.mark.parametrize(
         "request_line",
