@@ -3,7 +3,7 @@ import threading
 import pytest
 import redis
 
-from apps.analytics import events
+from apps.analytics import events, recorder
 from apps.analytics.documents import UsageEvent
 from apps.analytics.recorder import EventRecorder
 from apps.core.redis import make_async_redis, redis_client
@@ -31,11 +31,11 @@ async def call(app, path="/api/v1/info", send=None):
     async def receive():
         return {"type": "http.request"}
 
-    recorder = EventRecorder(app)
+    recording = EventRecorder(app)
     try:
-        await recorder({"type": "http", "path": path, "method": "GET"}, receive, send or keep)
+        await recording({"type": "http", "path": path, "method": "GET"}, receive, send or keep)
     finally:
-        await recorder.close()
+        await recording.close()
     return sent
 
 
@@ -58,6 +58,45 @@ class TestEventRecorder:
             await call(breaks)
         events.drain_events()
         assert UsageEvent.objects.get().status == 499
+
+    @pytest.mark.parametrize(
+        ("path", "route"),
+        [
+            ("/api/v1/jobs/some-id", "/api/v1/jobs"),
+            ("/api/v1/" + "made-up" * 4000, "/api/v1/*"),
+            ("/api/v1/info/x", "/api/v1/*"),
+            ("/stream/audio/abcdefghijk", "/stream/audio"),
+            ("/stream/made-up/abcdefghijk", "/stream/*"),
+            ("/stream/", "/stream/*"),
+        ],
+    )
+    async def test_made_up_addresses_add_up_under_one_name(self, path, route):
+        await call(answering(), path=path)
+        events.drain_events()
+        assert UsageEvent.objects.get().route == route
+
+    async def test_a_flood_without_a_key_leaves_few_events_and_hides_none_with_a_key(self, monkeypatch):
+        monkeypatch.setattr(recorder, "KEYLESS_BURST", 3)
+        monkeypatch.setattr(recorder, "KEYLESS_PER_S", 0.0)
+
+        async def app(scope, receive, send):
+            if scope["has_key"]:
+                note(scope, key_prefix="abcd1234")
+            await send({"type": "http.response.start", "status": 401, "headers": []})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        async def send(message):
+            pass
+
+        recording = EventRecorder(app)
+        for has_key in (False, True):
+            for _ in range(10):
+                scope = {"type": "http", "path": "/api/v1/info", "method": "GET", "has_key": has_key}
+                await recording(scope, None, send)
+        await recording.close()
+        events.drain_events()
+        assert UsageEvent.objects(key_prefix=None).count() == 3
+        assert UsageEvent.objects(key_prefix="abcd1234").count() == 10
 
     async def test_pages_of_the_admin_are_not_recorded(self):
         await call(answering(), path="/admin/")
