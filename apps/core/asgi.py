@@ -9,6 +9,7 @@ from typing import Any
 
 from apps.core.api_errors import raw_error
 from apps.core.errors import ApiError, RequestTimeout, TooLarge
+from apps.core.logs import shown_path
 from apps.core.request_state import REQUEST_ID
 from apps.core.trace import note
 
@@ -75,7 +76,12 @@ async def send_error(scope: Scope, send: Send, error: ApiError) -> None:
 
 def _raw_error(scope: Scope, error: ApiError) -> tuple[int, dict[str, str], bytes]:
     note(scope, error=error.code)
-    details = {"method": scope["method"], "path": scope["path"], "status": error.status, "error": error.code}
+    details = {
+        "method": scope["method"],
+        "path": shown_path(scope["path"]),
+        "status": error.status,
+        "error": error.code,
+    }
     logger.info("refused", extra={**details, "request_id": scope[REQUEST_ID]})
     return raw_error(error, request_id=scope[REQUEST_ID])
 

@@ -18,6 +18,7 @@ from ytserver.private_files import kept_secret
 
 RUN_MARK = "YTSERVER_RUN"
 """In the environment of every process of an instance: by it an earlier run's processes are found, and no others."""
+FOLDERS = ("run", "secrets", "log", "mongo", "redis")
 MIN_FREE_BYTES = 300 * 1024 * 1024
 LOG_MAX_BYTES = 10 * 1024 * 1024
 WANTED_FILES = 20_000
@@ -63,10 +64,10 @@ class Instance:
 
 
 def _make_folders(var_dir: Path) -> None:
-    for name in ("run", "secrets", "log", "mongo", "redis"):
+    for name in FOLDERS:
         (var_dir / name).mkdir(parents=True, exist_ok=True)
-    for name in ("run", "secrets"):
-        (var_dir / name).chmod(0o700)
+    for name in FOLDERS:
+        (var_dir / name).chmod(0o700)  # Redis writes its file, with everybody's sessions, for all to read
 
 
 def _take(lock: TextIO, var_dir: Path) -> None:
@@ -128,10 +129,14 @@ def _marked_processes(mark: str) -> list[psutil.Process]:
 
 
 def bound_logs(folder: Path) -> None:
-    """Put logs that have grown large aside, one old one each. Called before anything writes to them."""
+    """Put what is in logs that have grown large aside, one old file each. Also while programs write to them.
+
+    They append, so they go on at the start of the emptied file; a line written in that moment can be lost.
+    """
     for log in folder.glob("*.log"):
         if log.stat().st_size > LOG_MAX_BYTES:
-            log.replace(log.with_name(f"{log.name}.1"))
+            shutil.copy(log, log.with_name(f"{log.name}.1"))
+            os.truncate(log, 0)
 
 
 def raise_file_limit() -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import httpx
@@ -120,8 +121,12 @@ class Launcher:
             time.sleep(POLL_S)
 
     def run(self) -> None:
-        """Keep everything running until a signal to stop arrives."""
-        self.supervisor.run()
+        """Keep everything running, and the logs short, until a signal to stop arrives."""
+        self.supervisor.run(care=self._bound_logs)
+
+    def _bound_logs(self) -> None:
+        with suppress(OSError):  # no room for the copy: the programs go on all the same
+            bound_logs(self._env.var_dir.absolute() / "log")
 
     def stop(self, listener: socket.socket) -> None:
         listener.close()  # nobody new gets in while open requests finish

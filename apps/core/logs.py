@@ -16,6 +16,7 @@ request_id_var: ContextVar[str] = ContextVar("request_id", default="")
 
 REDACTED = "[redacted]"
 MAX_DEPTH = 5  # deeper values are written as one text
+SHOWN_PATH_CHARS = 200
 _SECRETS = re.compile(
     r"(?P<key>yt_[A-Za-z0-9]{8}_)[A-Za-z0-9_-]{20,}"  # API keys: the prefix stays
     r"|(?P<bot>\bbot\d+:)[A-Za-z0-9_-]{3,}"  # Bot API addresses hold the token
@@ -31,6 +32,11 @@ _SECRETS = re.compile(
 def redact(text: str) -> str:
     """``text`` without keys, bot tokens, signatures and passwords."""
     return _SECRETS.sub(lambda match: f"{match[match.lastgroup or 0]}{REDACTED}", text)
+
+
+def shown_path(path: str) -> str:
+    """A request's path for the log: callers can make it tens of kilobytes long, and logs lie on a disk."""
+    return path if len(path) <= SHOWN_PATH_CHARS else f"{path[:SHOWN_PATH_CHARS]}..."
 
 
 def _redact_values(_logger: Any, _name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:

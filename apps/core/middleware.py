@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from apps.core.api_errors import error_response, log_unknown, to_api_error
-from apps.core.logs import request_id_var
+from apps.core.logs import request_id_var, shown_path
 from apps.core.request_state import KEY_PREFIX, REQUEST_ID, STARTED_AT
 from apps.core.suspend import SUSPEND_HEADER
 
@@ -74,7 +74,7 @@ class RequestIdMiddleware:
             "request",
             extra={
                 "method": request.method,
-                "path": request.path,
+                "path": shown_path(request.path),
                 "route": match.route if match else None,
                 "status": response.status_code,
                 "duration_ms": round((time.monotonic() - started_at) * 1000, 1),

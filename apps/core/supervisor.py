@@ -20,6 +20,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 30.0
 STEADY_AFTER_S = 30.0  # a program that ran this long starts again without a long wait
+CARE_EVERY_S = 10.0
 KILL_WAIT_S = 5.0
 HURRIED_GRACE_S = 1.0
 
@@ -155,15 +156,19 @@ class Supervisor:
             if (returncode := child.ended()) is not None:
                 raise ProgramEnded(child.program, returncode)
 
-    def run(self) -> None:
-        """Keep everything running until a signal to stop arrives."""
+    def run(self, *, care: Callable[[], None] = lambda: None) -> None:
+        """Keep everything running until a signal to stop arrives. ``care`` is called every CARE_EVERY_S seconds."""
+        care_at = time.monotonic() + CARE_EVERY_S
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_read, selectors.EVENT_READ)
             while not self._stops_asked:
                 next_start_at = self._look_after_children()
-                timeout_s = None if next_start_at is None else max(0.0, next_start_at - time.monotonic())
-                if selector.select(timeout_s):
+                wake_at = care_at if next_start_at is None else min(care_at, next_start_at)
+                if selector.select(max(0.0, wake_at - time.monotonic())):
                     self._drain_wakeups()
+                if time.monotonic() >= care_at:
+                    care()
+                    care_at = time.monotonic() + CARE_EVERY_S
 
     def _look_after_children(self) -> float | None:
         """Plan and do restarts. Returns when the next one is due."""

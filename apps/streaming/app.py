@@ -21,7 +21,7 @@ from apps.core.errors import (
     UpstreamTimeout,
     error_body,
 )
-from apps.core.logs import LoggedElsewhere, request_id_var
+from apps.core.logs import LoggedElsewhere, request_id_var, shown_path
 from apps.core.middleware import request_id_from
 from apps.core.trace import note
 from apps.streaming.following import Followers
@@ -189,7 +189,7 @@ class _Answer:
             "stream",
             extra={
                 "method": self.scope["method"],
-                "path": self.scope["path"],
+                "path": shown_path(self.scope["path"]),
                 "status": self.status,
                 "outcome": "client_left" if left else "whole" if self.is_whole else "aborted",
                 "error": self.error.code if self.error else None,

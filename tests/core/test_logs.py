@@ -12,7 +12,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.core.logs import REDACTED, LoggedElsewhere, redact, request_id_var
+from apps.core.logs import REDACTED, LoggedElsewhere, redact, request_id_var, shown_path
 
 KEY_SECRET = "s3cr3tS3cr3tS3cr3tS3cr3tS3cr3tS3cr3tS3cr3t-"
 KEY = f"yt_abcdefgh_{KEY_SECRET}"
@@ -156,3 +156,9 @@ class TestCelery:
         lines = [json.loads(line) for line in done.stderr.splitlines()]
         assert [line["event"].split()[0] for line in lines] == ["task", "worker"]
         assert KEY_SECRET not in done.stderr
+
+
+class TestShownPath:
+    def test_a_path_that_a_stranger_made_huge_is_cut(self):
+        assert shown_path("/api/v1/info") == "/api/v1/info"
+        assert len(shown_path("/" + "x" * 30_000)) < 250

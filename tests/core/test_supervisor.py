@@ -161,3 +161,18 @@ def test_a_child_whose_parent_is_gone_already_does_not_start():
 @pytest.mark.parametrize(("code", "text"), [(0, "exit code 0"), (3, "exit code 3"), (-9, "killed by SIGKILL")])
 def test_an_end_is_told_in_words(code, text):
     assert describe_exit(code) == text
+
+
+class TestCare:
+    def test_is_taken_again_and_again_while_everything_runs(self, supervised, program, monkeypatch):
+        monkeypatch.setattr(supervisor_module, "CARE_EVERY_S", 0.05)
+        cared = []
+
+        def care():
+            cared.append(1)
+            if len(cared) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        supervised.start(program(SLEEPER))
+        supervised.run(care=care)
+        assert len(cared) == 3
