@@ -18,7 +18,7 @@ class Residency:
 
     def __init__(self, budget_bytes: int = BUDGET_BYTES) -> None:
         self._budget_bytes = budget_bytes
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # garbage collection may call ``forget`` in the middle of ``note``
         self._handed_out = 0
         self._touched: set[mmap.mmap] = set()
 
