@@ -25,6 +25,7 @@ task_routes = {
 }
 beat_schedule = {
     "sweep-jobs": {"task": "apps.downloads.tasks.sweep_jobs", "schedule": 5.0, "options": {"expires": 5}},
+    "deliver-webhooks": {"task": "apps.downloads.tasks.deliver_webhooks", "schedule": 5.0, "options": {"expires": 5}},
     "sweep-uploads": {"task": "apps.telegram_cache.tasks.sweep_uploads", "schedule": 10.0, "options": {"expires": 10}},
     "evict-hot": {"task": "apps.telegram_cache.tasks.evict_hot", "schedule": 30.0, "options": {"expires": 30}},
     "drain-events": {"task": "apps.analytics.tasks.drain_events", "schedule": 2.0, "options": {"expires": 2}},

@@ -87,6 +87,35 @@ class MediaJob(Document):
         return {self.key_prefix or "", *self.joined_by} - {""}
 
 
+class WebhookState(StrEnum):
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    GIVEN_UP = "given_up"
+
+
+class WebhookDelivery(Document):
+    """One key that is to be told that one job ended. ``_id`` is "<job id>:<key prefix>": it is told once."""
+
+    id = StringField(primary_key=True)
+    job_id = StringField(required=True)
+    key_prefix = StringField(required=True)
+    state = StringField(choices=[state.value for state in WebhookState], default=WebhookState.PENDING.value)
+    attempts = IntField(default=0)
+    next_at = DateTimeField(default=utcnow)
+    last_error = StringField(default="")
+    created_at = DateTimeField(default=utcnow)
+
+    meta = {
+        "collection": "webhook_deliveries",
+        "auto_create_index": False,
+        "indexes": [
+            {"fields": ["state", "next_at"]},
+            {"fields": ["key_prefix", "state"]},
+            {"fields": ["created_at"], "expireAfterSeconds": 7 * 86400},
+        ],
+    }
+
+
 class JobTurns(Document):
     """How far the queue of one priority has come: the highest turn that was picked, and how many picks there were."""
 

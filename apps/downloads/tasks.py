@@ -9,7 +9,7 @@ from celery.signals import worker_ready, worker_shutting_down
 
 from apps.downloads.fetch import engine
 from apps.downloads.providers.chain import provider_chain
-from apps.downloads.services import asking, info, queue, sweep
+from apps.downloads.services import asking, info, queue, sweep, webhooks
 
 
 @shared_task(name="apps.downloads.tasks.resolve_info")
@@ -34,6 +34,11 @@ def fetch_asset(job_id: str) -> None:
 @shared_task(name="apps.downloads.tasks.sweep_jobs")
 def sweep_jobs() -> None:
     sweep.sweep_jobs()
+
+
+@shared_task(name="apps.downloads.tasks.deliver_webhooks")
+def deliver_webhooks() -> None:
+    webhooks.deliver_due()
 
 
 @worker_shutting_down.connect

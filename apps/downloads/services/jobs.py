@@ -19,6 +19,7 @@ from apps.downloads.providers.base import VideoInfo
 from apps.downloads.selectors import active_job, count_active_jobs, find_job, latest_job
 from apps.downloads.services.claims import ensure_asset
 from apps.downloads.services.queue import next_turn
+from apps.downloads.services.webhook_records import announce_end
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, MediaKind, utcnow
 from apps.telegram_cache.services import note_old_parts
@@ -227,9 +228,10 @@ def finish_job(job_id: str, *, error: ApiError | None = None, retry_at: datetime
     else:
         change |= {"state": JobState.FAILED.value, "error_code": error.code, "error_message": error.message}
         change |= {"retry_at": retry_at}
-    document = _jobs().find_one_and_update({"_id": job_id, "active": True}, {"$set": change}, {"asset_id": 1})
+    document = _jobs().find_one_and_update({"_id": job_id, "active": True}, {"$set": change})
     if document:
         publish(f"asset:{document['asset_id']}")
+        announce_end(MediaJob._from_son(document))
 
 
 def cancel_job(job_id: str, *, key_prefix: str | None = None) -> MediaJob:
@@ -250,6 +252,7 @@ def cancel_job(job_id: str, *, key_prefix: str | None = None) -> MediaJob:
     if document:
         Asset.objects(id=job.asset_id, state=AssetState.QUEUED.value).update_one(set__state=AssetState.ABSENT.value)
         publish(f"asset:{job.asset_id}")
+        announce_end(MediaJob._from_son(document))
     return find_job(job_id) or job
 
 

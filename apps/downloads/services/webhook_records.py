@@ -1,0 +1,30 @@
+"""Notes which keys are to be told that a job ended; ``webhooks`` then tells them."""
+
+from __future__ import annotations
+
+import structlog
+from celery import current_app
+from kombu.exceptions import OperationalError
+
+from apps.downloads.documents import MediaJob, WebhookDelivery
+from apps.keys.documents import ApiKey
+
+DELIVER_TASK = "apps.downloads.tasks.deliver_webhooks"
+
+log = structlog.get_logger(__name__)
+
+
+def announce_end(job: MediaJob) -> None:
+    """Have every key told that waited for this job and has a webhook. Idempotent."""
+    waiting = job.seen_by - set(job.left_by)
+    if not waiting:
+        return
+    told = [key.prefix for key in ApiKey.objects(prefix__in=waiting, active=True, webhook_url__gt="").only("prefix")]
+    for prefix in told:
+        noted = WebhookDelivery(id=f"{job.id}:{prefix}", job_id=job.id, key_prefix=prefix).to_mongo().to_dict()
+        WebhookDelivery._get_collection().update_one({"_id": noted.pop("_id")}, {"$setOnInsert": noted}, upsert=True)
+    if told:
+        try:
+            current_app.send_task(DELIVER_TASK, retry_policy={"max_retries": 1, "interval_start": 0.1})
+        except OperationalError as error:
+            log.warning("webhooks wait for the next round", reason=type(error).__name__)

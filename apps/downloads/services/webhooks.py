@@ -1,0 +1,133 @@
+"""Tells keys that their jobs ended: signed POSTs to addresses that the operator set, retried for some hours."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+from collections import defaultdict
+from datetime import timedelta
+from typing import Any
+
+import aiohttp
+import structlog
+from pymongo import ReturnDocument
+
+from apps.core.errors import ApiError
+from apps.core.outbound import guarded_aiohttp_session
+from apps.core.secrets import SecretUnreadable, decrypt_secret
+from apps.downloads.documents import WebhookDelivery, WebhookState, utcnow
+from apps.downloads.selectors import find_job
+from apps.downloads.services.answers import job_answer
+from apps.keys.documents import ApiKey
+
+TOTAL_S = 5.0
+RETRY_AFTER_S = (10, 60, 300, 1800, 7200)  # then it is given up
+LEASE_S = 30  # a delivery whose process died is tried again after this
+PAUSE_S = 10  # for a key's other deliveries, after one failed
+MAX_DUE = 200
+ROUND_S = 20.0
+SIGNATURE_HEADER = "X-Webhook-Signature"
+
+log = structlog.get_logger(__name__)
+
+
+def deliver_due() -> None:
+    """One round over what is due: keys side by side, each key's deliveries one after another, until one fails."""
+    pending = {"state": WebhookState.PENDING.value, "next_at__lte": utcnow()}
+    due: dict[str, list[str]] = defaultdict(list)
+    for delivery in WebhookDelivery.objects(**pending).order_by("next_at").limit(MAX_DUE):
+        due[delivery.key_prefix].append(delivery.id)
+    if due:
+        asyncio.run(_deliver(due))
+
+
+async def _deliver(due: dict[str, list[str]]) -> None:
+    timeout = aiohttp.ClientTimeout(total=TOTAL_S)
+    async with guarded_aiohttp_session(limit=MAX_DUE, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        deadline = time.monotonic() + ROUND_S
+        await asyncio.gather(*(_deliver_key(session, prefix, ids, deadline) for prefix, ids in due.items()))
+
+
+async def _deliver_key(session: aiohttp.ClientSession, prefix: str, ids: list[str], deadline: float) -> None:
+    for delivery_id in ids:
+        if time.monotonic() > deadline:
+            return
+        delivery = await asyncio.to_thread(_claim, delivery_id)
+        if delivery is None:
+            continue
+        failure = await _tell(session, delivery)
+        await asyncio.to_thread(_note, delivery, failure)
+        if failure:
+            log.info("webhook failed", key_prefix=prefix, attempt=delivery.attempts, reason=failure)
+            return
+
+
+def _claim(delivery_id: str) -> WebhookDelivery | None:
+    now = utcnow()
+    due = {"_id": delivery_id, "state": WebhookState.PENDING.value, "next_at": {"$lte": now}}
+    change = {"$set": {"next_at": now + timedelta(seconds=LEASE_S)}, "$inc": {"attempts": 1}}
+    document = _collection().find_one_and_update(due, change, return_document=ReturnDocument.AFTER)
+    return WebhookDelivery._from_son(document) if document else None
+
+
+async def _tell(session: aiohttp.ClientSession, delivery: WebhookDelivery) -> str:
+    """Send it. Returns what went wrong, in words for the operator; empty when it was taken (2xx)."""
+    try:
+        url, body, headers = await asyncio.to_thread(_message, delivery)
+        async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            return "" if 200 <= response.status < 300 else f"answered with HTTP {response.status}"
+    except TimeoutError:
+        return f"no answer within {TOTAL_S:.0f} s"
+    except (aiohttp.ClientError, OSError) as error:
+        return type(error).__name__
+    except ApiError as error:  # the outbound guard
+        return error.message
+    except (_NothingToTellError, SecretUnreadable) as error:
+        return str(error)
+
+
+class _NothingToTellError(Exception):
+    """The key has no webhook any more, or the job is forgotten."""
+
+
+def _message(delivery: WebhookDelivery) -> tuple[str, bytes, dict[str, str]]:
+    key = ApiKey.objects(prefix=delivery.key_prefix, active=True).first()
+    job = find_job(delivery.job_id)
+    if key is None or not key.webhook_url or job is None:
+        raise _NothingToTellError("the key has no webhook any more, or the job is forgotten")
+    content = {"event": f"job.{job.state}", "delivery": delivery.id, "job": job_answer(job)}
+    body = json.dumps(content).encode()
+    secret = decrypt_secret(key.webhook_secret_encrypted)
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": "ytserver-webhook",
+        SIGNATURE_HEADER: sign_body(body, secret=secret, at=int(time.time())),
+    }
+    return key.webhook_url, body, headers
+
+
+def sign_body(body: bytes, *, secret: str, at: int) -> str:
+    """``t=<seconds>,v1=<hex>``: HMAC-SHA256 with the secret over ``<seconds>.<body>``."""
+    digest = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={at},v1={digest}"
+
+
+def _note(delivery: WebhookDelivery, failure: str) -> None:
+    if not failure:
+        change: dict[str, Any] = {"state": WebhookState.DELIVERED.value, "last_error": ""}
+    elif delivery.attempts > len(RETRY_AFTER_S):
+        change = {"state": WebhookState.GIVEN_UP.value, "last_error": failure}
+    else:
+        wait_s = RETRY_AFTER_S[delivery.attempts - 1]
+        change = {"next_at": utcnow() + timedelta(seconds=wait_s), "last_error": failure}
+    _collection().update_one({"_id": delivery.id}, {"$set": change})
+    if failure:
+        others = {"key_prefix": delivery.key_prefix, "state": WebhookState.PENDING.value, "next_at": {"$lte": utcnow()}}
+        _collection().update_many(others, {"$set": {"next_at": utcnow() + timedelta(seconds=PAUSE_S)}})
+
+
+def _collection() -> Any:
+    return WebhookDelivery._get_collection()

@@ -1,0 +1,155 @@
+import hashlib
+import hmac
+import json
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from aiohttp import web
+from django.conf import settings
+from django.core.management import CommandError, call_command
+
+from apps.core.documents import AuditEntry
+from apps.core.errors import UpstreamError
+from apps.downloads.documents import WebhookDelivery, WebhookState, utcnow
+from apps.downloads.services import webhooks
+from apps.downloads.services.jobs import cancel_job, finish_job
+from apps.keys.documents import ApiKey
+from apps.keys.webhooks import set_webhook
+from tests.downloads.library import VIDEO_ID, known_info
+from tests.standins.server import StandIn
+
+
+class Receiver(StandIn):
+    """Somebody's webhook receiver. ``status`` is what it answers with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = 200
+        self.got: list[tuple[dict[str, str], bytes]] = []
+
+    def make_app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._take)
+        return app
+
+    async def _take(self, request: web.Request) -> web.Response:
+        self.counts[f"{request.method} {request.path}"] += 1
+        self.got.append((dict(request.headers), await request.read()))
+        return web.Response(status=self.status, headers={"Location": f"{self.url}/elsewhere"})
+
+
+@pytest.fixture
+def receiver():
+    with Receiver() as server:
+        yield server
+
+
+@pytest.fixture
+def secret(api, receiver) -> str:
+    return set_webhook(api.prefix, f"{receiver.url}/hook", actor="test")
+
+
+@pytest.fixture
+def job_id(api, secret) -> str:
+    known_info()
+    return api.get("audio", url=VIDEO_ID).json()["job"]["id"]
+
+
+def due_again() -> None:
+    WebhookDelivery.objects.update(set__next_at=utcnow() - timedelta(seconds=1))
+
+
+def test_the_end_of_a_job_is_told_once_and_signed(receiver, secret, job_id):
+    finish_job(job_id)
+    webhooks.deliver_due()
+    webhooks.deliver_due()
+    [(headers, body)] = receiver.got
+    content = json.loads(body)
+    assert (content["event"], content["job"]["id"], content["job"]["state"]) == ("job.done", job_id, "done")
+    at, signature = (part.split("=")[1] for part in headers["X-Webhook-Signature"].split(","))
+    assert signature == hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+    assert WebhookDelivery.objects.get().state == WebhookState.DELIVERED
+
+
+def test_failures_and_cancelling_by_others_are_told_too(receiver, job_id):
+    finish_job(job_id, error=UpstreamError("It broke."))
+    webhooks.deliver_due()
+    assert json.loads(receiver.got[0][1])["job"]["failure"]["code"] == "upstream_error"
+
+
+def test_who_cancels_is_not_told(api, receiver, job_id):
+    cancel_job(job_id, key_prefix=api.prefix)
+    assert WebhookDelivery.objects.count() == 0
+
+
+def test_every_key_that_waits_is_told_and_only_those_with_a_webhook(api, other_api, receiver, job_id):
+    other_api.get("audio", url=VIDEO_ID)
+    cancel_job(job_id)
+    assert [delivery.key_prefix for delivery in WebhookDelivery.objects] == [api.prefix]
+    webhooks.deliver_due()
+    assert json.loads(receiver.got[0][1])["event"] == "job.cancelled"
+
+
+def test_a_failing_receiver_is_tried_again_later_and_given_up_in_the_end(receiver, job_id):
+    receiver.status = 500
+    finish_job(job_id)
+    for attempt in range(1, len(webhooks.RETRY_AFTER_S) + 1):
+        webhooks.deliver_due()
+        delivery = WebhookDelivery.objects.get()
+        wait_s = (delivery.next_at - utcnow()).total_seconds()
+        assert (delivery.attempts, delivery.last_error) == (attempt, "answered with HTTP 500")
+        assert wait_s == pytest.approx(webhooks.RETRY_AFTER_S[attempt - 1], abs=5)
+        due_again()
+    webhooks.deliver_due()
+    assert WebhookDelivery.objects.get().state == WebhookState.GIVEN_UP
+    due_again()
+    webhooks.deliver_due()
+    assert len(receiver.got) == len(webhooks.RETRY_AFTER_S) + 1
+
+
+def test_redirects_are_not_followed(receiver, job_id):
+    receiver.status = 307
+    finish_job(job_id)
+    webhooks.deliver_due()
+    assert receiver.counts == {"POST /hook": 1}
+    assert WebhookDelivery.objects.get().last_error == "answered with HTTP 307"
+
+
+def test_nobody_there_is_a_failure(receiver, job_id):
+    receiver.stop()
+    finish_job(job_id)
+    webhooks.deliver_due()
+    assert "Connector" in WebhookDelivery.objects.get().last_error
+
+
+def test_an_address_that_leads_into_a_private_network_is_not_asked(receiver, job_id, monkeypatch):
+    finish_job(job_id)
+    monkeypatch.setattr(settings, "ENV", settings.ENV.model_copy(update={"outbound_allow": ()}))
+    webhooks.deliver_due()
+    assert receiver.got == []
+    assert WebhookDelivery.objects.get().last_error
+
+
+class TestSetWebhook:
+    def test_prints_the_secret_once_stores_it_encrypted_and_is_on_the_audit_log(self, api):
+        printed = StringIO()
+        call_command("set_webhook", api.prefix, "--url", "https://bot.example/hook", "--json", stdout=printed)
+        shown = json.loads(printed.getvalue())["secret"]
+        key = ApiKey.objects.get(prefix=api.prefix)
+        assert shown.startswith("whsec_")
+        assert shown not in str(key.to_mongo())
+        assert AuditEntry.objects.get().after == {"webhook_url": "https://bot.example/hook"}
+        call_command("set_webhook", api.prefix, "--remove", stdout=printed)
+        assert not ApiKey.objects.get(prefix=api.prefix).webhook_url
+
+    @pytest.mark.parametrize(
+        "url", ["http://bot.example/", "ftp://bot.example/", "https://10.0.0.1/", "https://[::1", "nonsense", ""]
+    )
+    def test_other_than_public_https_is_refused(self, api, url):
+        with pytest.raises(CommandError):
+            call_command("set_webhook", api.prefix, "--url", url)
+
+    def test_an_unknown_key_is_said_so(self, api):
+        with pytest.raises(CommandError, match="no key"):
+            call_command("set_webhook", "nobody00", "--url", "https://bot.example/")
