@@ -8,6 +8,7 @@ BRIDGE = "ytserver.bridge"  # present when the request came through the ASGI bri
 CHARGED = "ytserver.charged"  # apps.keys.limits.LimitState once the request has been counted
 KEY_PREFIX = "ytserver.key_prefix"
 REFUSED = "ytserver.refused"  # present once the request has been counted as one without a good key
+WAITED_FOR_FETCH = "ytserver.waited_for_fetch"  # present once the request has waited for a fetch from outside
 ASGI_SCOPE = "asgi.scope"  # of the whole request; only behind the bridge
-REPLAYED = (STARTED_AT, REQUEST_ID, CHARGED, KEY_PREFIX)
+REPLAYED = (STARTED_AT, REQUEST_ID, CHARGED, KEY_PREFIX, WAITED_FOR_FETCH)
 """What a suspended request keeps when it runs again."""

@@ -18,10 +18,12 @@ TIER_COUNTS = "yt:tiers"
 MOST_USED = 10
 
 
-def count_answer(state: MediaState) -> None:
-    """Count one media answer: by where its bytes come from, and as a use of the asset (eviction goes by that)."""
+def count_answer(state: MediaState, tier: Tier) -> None:
+    """Count one media answer: by ``tier``, where its bytes come from (EXTERNAL also when it has waited for the fetch),
+    and as a use of the asset (eviction goes by that).
+    """
     try:
-        redis_client().hincrby(TIER_COUNTS, state.tier.value, 1)
+        redis_client().hincrby(TIER_COUNTS, tier.value, 1)
     except RedisError as error:  # an answer is worth more than its count
         logger.warning("an answer was not counted: %s", type(error).__name__)
     touch_asset(state.asset.id)

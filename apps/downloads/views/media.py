@@ -8,7 +8,8 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.core.suspend import waited_s
+from apps.core.request_state import WAITED_FOR_FETCH
+from apps.core.suspend import Suspend, waited_s
 from apps.downloads.links import parse_video_id
 from apps.downloads.openapi import CONTENT_ERRORS, FIELD_ERRORS, KEY_ERRORS, error_responses
 from apps.downloads.serializers import (
@@ -20,7 +21,7 @@ from apps.downloads.serializers import (
 )
 from apps.downloads.services.answers import info_answer, media_answer
 from apps.downloads.services.cache_stats import count_answer
-from apps.downloads.services.media import MediaAsk, request_media, wait_for_info
+from apps.downloads.services.media import MediaAsk, MediaState, Tier, request_media, wait_for_info
 from apps.downloads.views.base import ApiViewSet, base_url
 from apps.keys.documents import Scope
 from apps.telegram_cache.documents import MediaKind
@@ -79,9 +80,10 @@ class MediaViewSet(ApiViewSet):
         fields = self.fields()
         ask = MediaAsk(kind=self.kind, video_id=parse_video_id(fields["url"]), wish=fields.get(self.wish_field))
         self.note(video_id=ask.video_id)
-        state = request_media(ask, key_prefix=request.user.prefix, wait_s=fields["wait"], waited_s=waited_s(request))
-        self.note(asset_id=state.asset.id, tier=state.tier.value)
-        count_answer(state)
+        state = self._state_of(request, ask, wait_s=fields["wait"])
+        tier = Tier.EXTERNAL if WAITED_FOR_FETCH in request._request.META else state.tier
+        self.note(asset_id=state.asset.id, tier=tier.value)
+        count_answer(state, tier)
         answer = media_answer(
             state,
             base_url=base_url(request),
@@ -89,6 +91,16 @@ class MediaViewSet(ApiViewSet):
             response_time_s=waited_s(request),
         )
         return Response(answer)
+
+    @staticmethod
+    def _state_of(request: Request, ask: MediaAsk, *, wait_s: float) -> MediaState:
+        """As request_media; a request that has to wait for a fetch is known by that from then on."""
+        try:
+            return request_media(ask, key_prefix=request.user.prefix, wait_s=wait_s, waited_s=waited_s(request))
+        except Suspend as pending:
+            if pending.topic.startswith("asset:"):
+                request._request.META[WAITED_FOR_FETCH] = True
+            raise
 
 
 @extend_schema(tags=["media"], summary="A video file", responses=MEDIA_ANSWERS)
