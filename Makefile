@@ -64,6 +64,7 @@ check: setup-dev
 	$(BIN)/python -m pytest -q -n 2
 
 bench: setup-dev
+	@$(BIN)/python -m bench.first_byte
 	@$(BIN)/python -m bench.telegram_read
 
 lock: setup-dev
