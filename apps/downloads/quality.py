@@ -6,6 +6,7 @@ import re
 
 from apps.core.errors import InvalidParameter, QualityUnavailable
 from apps.downloads.providers.base import VideoInfo
+from apps.telegram_cache.documents import MediaKind
 
 AUDIO_FORMATS = ("m4a", "opus", "mp3")
 _HEIGHT = re.compile(r"(?P<height>[1-9][0-9]{0,4})p?", re.ASCII)
@@ -38,6 +39,13 @@ def resolve_audio_variant(info: VideoInfo, format: str | None) -> str:
     if asked not in AUDIO_FORMATS:
         raise InvalidParameter(f"format must be one of {', '.join(AUDIO_FORMATS)}.", parameter="format")
     return asked
+
+
+def best_variant(info: VideoInfo, kind: MediaKind) -> str | None:
+    """What "best" means for this video: its highest picture, or its audio as it is; None when it has no picture."""
+    if kind is MediaKind.AUDIO:
+        return resolve_audio_variant(info, None)
+    return resolve_video_variant(info, "best") if info.video_heights else None
 
 
 def variant_height(variant: str) -> int | None:

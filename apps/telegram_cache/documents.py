@@ -109,6 +109,7 @@ class Asset(Document):
     video_id = StringField(required=True, min_length=11, max_length=11)
     kind = StringField(required=True, choices=[kind.value for kind in MediaKind])
     variant = StringField(required=True, max_length=64)
+    is_best = BooleanField()  # the best that its source had when the fetch was asked for
     title = StringField(default="")
     uploader = StringField(default="")
     duration_s = FloatField()

@@ -68,6 +68,11 @@ def find_asset(asset_id: str) -> Asset | None:
     return Asset.objects(id=asset_id).first()  # type: ignore[no-any-return]
 
 
+def find_best_asset(video_id: str, kind: str) -> Asset | None:
+    """The video's (or its audio's) finished asset that was the best its source had when it was fetched, or None."""
+    return Asset.objects(video_id=video_id, kind=kind, is_best=True, state__in=_FINISHED).first()  # type: ignore[no-any-return]
+
+
 def find_assets(asset_ids: Iterable[str]) -> dict[str, Asset]:
     """Several assets in one query, by id; those not on record are missing."""
     return {asset.id: asset for asset in Asset.objects(id__in=list(asset_ids))}

@@ -6,19 +6,20 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from redis import Redis
 
-from apps.core.errors import UpstreamError, VideoPrivate
+from apps.core.errors import UpstreamError, VideoPrivate, error_from_code
 from apps.core.redis import redis_client
+from apps.core.suspend import Suspend
 from apps.core.wake import publish
-from apps.downloads.documents import JobState, MediaJob
+from apps.downloads.documents import JobState, MediaJob, VideoInfoRecord
 from apps.downloads.services import cache_stats, media
 from apps.downloads.services.answers import duration_label
 from apps.downloads.services.claims import claim_asset, commit_failed
 from apps.downloads.services.flights import RESOLVE_QUEUE
 from apps.downloads.services.info import record_info, record_info_error
-from apps.downloads.services.jobs import cancel_job, finish_job, update_job
+from apps.downloads.services.jobs import cancel_job, ensure_job, finish_job, update_job
 from apps.keys.services import create_key
 from apps.streaming.links import check_link
-from apps.telegram_cache.documents import Asset
+from apps.telegram_cache.documents import Asset, MediaKind
 from tests.downloads.conftest import Api
 from tests.downloads.library import (
     AUDIO,
@@ -80,6 +81,25 @@ class TestAnAssetInTheHotStore:
         put_hot(VIDEO)
         assert api.get("video", url=VIDEO_ID, quality="1080").json()["source"] == "hot"
         assert redis_client().llen(RESOLVE_QUEUE) == 0
+
+    @pytest.mark.parametrize("known", ["nothing", "video_private", "upstream_error"])
+    def test_the_best_is_given_also_when_its_metadata_cannot_be_had(self, api, known):
+        ensure_job(key=VIDEO, info=known_info(), key_prefix="")
+        put_hot(VIDEO)
+        VideoInfoRecord.objects.delete()
+        if known != "nothing":
+            record_info_error(VIDEO_ID, error_from_code(known))
+        answer = api.get("video", url=VIDEO_ID).json()
+        assert (answer["quality"], answer["source"]) == ("1080p", "hot")
+        asked_again = redis_client().llen(RESOLVE_QUEUE)
+        assert asked_again == (1 if known == "nothing" else 0)
+
+    def test_what_was_not_the_best_is_not_given_for_it(self, api):
+        ensure_job(key=VIDEO._replace(variant="720p"), info=known_info(), key_prefix="")
+        put_hot(VIDEO._replace(variant="720p"))
+        VideoInfoRecord.objects.delete()
+        with pytest.raises(Suspend):
+            media.resolve_key(media.MediaAsk(kind=MediaKind.VIDEO, video_id=VIDEO_ID), waited_s=0)
 
     @pytest.mark.parametrize("wish", ["best", "BEST", "1080", "1080p", "2160", "1081P"])
     def test_a_wish_is_resolved_to_the_same_asset(self, api, wish):

@@ -16,6 +16,7 @@ from apps.core.errors import ApiError, Conflict, NotFound, Overloaded, error_fro
 from apps.core.wake import publish
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
+from apps.downloads.quality import best_variant
 from apps.downloads.selectors import active_job, count_active_jobs, find_job, latest_job
 from apps.downloads.services.claims import ensure_asset
 from apps.downloads.services.queue import next_turn
@@ -46,7 +47,14 @@ def ensure_job(
     finished already gives its last job (or an unsaved finished one). Raises the stored error of an asset that failed
     and may not be tried again yet, and Overloaded when too many jobs wait, of all keys or of this one.
     """
-    ensure_asset(key, title=info.title, uploader=info.uploader, duration_s=info.duration_s, thumbnail=info.thumbnail)
+    ensure_asset(
+        key,
+        title=info.title,
+        uploader=info.uploader,
+        duration_s=info.duration_s,
+        thumbnail=info.thumbnail,
+        is_best=key.variant == best_variant(info, key.kind),
+    )
     return _job_for(key, key_prefix=key_prefix, priority=priority)
 
 

@@ -9,7 +9,7 @@ from functools import cache
 
 from django.conf import settings
 
-from apps.core.errors import Conflict, UpstreamTimeout
+from apps.core.errors import ApiError, Conflict, UpstreamTimeout
 from apps.core.suspend import Suspend
 from apps.downloads.documents import JobPriority, JobState, MediaJob, utcnow
 from apps.downloads.providers.base import VideoInfo
@@ -19,7 +19,7 @@ from apps.downloads.services.info import get_info, request_info
 from apps.downloads.services.jobs import ensure_job, move_up, note_joined
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
-from apps.telegram_cache.selectors import find_asset
+from apps.telegram_cache.selectors import find_asset, find_best_asset
 
 INFO_WAIT_S = 25.0
 
@@ -82,15 +82,34 @@ def wait_for_info(video_id: str, *, waited_s: float) -> VideoInfo:
 def resolve_key(ask: MediaAsk, *, waited_s: float) -> AssetKey:
     """Which asset is meant. A wish that names a stored variant exactly needs no metadata.
 
-    Raises what wait_for_info raises, and QualityUnavailable.
+    Nor does "best", when the metadata is forgotten or cannot be had: what was the best when it was fetched is given,
+    and the metadata is asked for again in the background. Raises what wait_for_info raises, and QualityUnavailable.
     """
     exact = _exact_key(ask)
     if exact is not None and tier_of(find_asset(exact.asset_id)) is not Tier.EXTERNAL:
         return exact
+    if (ask.wish or "best").lower() == "best" and (kept := _kept_best(ask)) is not None:
+        return kept
     info = wait_for_info(ask.video_id, waited_s=waited_s)
     if ask.kind is MediaKind.VIDEO:
         return AssetKey(ask.video_id, ask.kind, resolve_video_variant(info, ask.wish or "best"))
     return AssetKey(ask.video_id, ask.kind, resolve_audio_variant(info, ask.wish))
+
+
+def _kept_best(ask: MediaAsk) -> AssetKey | None:
+    """The stored asset that was the best of its video, when nothing newer is known of that video."""
+    is_refused = False
+    try:
+        if get_info(ask.video_id) is not None:
+            return None
+    except ApiError:  # removed or private by now, or the sources are down: what is stored can still be given
+        is_refused = True
+    best = find_best_asset(ask.video_id, ask.kind)
+    if best is None or tier_of(best) is Tier.EXTERNAL:
+        return None
+    if not is_refused:
+        request_info(ask.video_id)
+    return best.key
 
 
 def _exact_key(ask: MediaAsk) -> AssetKey | None:
