@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from celery.schedules import crontab
 from django.conf import settings
 
 broker_url = settings.SERVICES.redis_url or "redis://127.0.0.1:1/0"
@@ -27,6 +28,12 @@ beat_schedule = {
     "sweep-jobs": {"task": "apps.downloads.tasks.sweep_jobs", "schedule": 5.0, "options": {"expires": 5}},
     "deliver-webhooks": {"task": "apps.downloads.tasks.deliver_webhooks", "schedule": 5.0, "options": {"expires": 5}},
     "sweep-uploads": {"task": "apps.telegram_cache.tasks.sweep_uploads", "schedule": 10.0, "options": {"expires": 10}},
+    "refetch-lost": {"task": "apps.downloads.tasks.refetch_lost", "schedule": 30.0, "options": {"expires": 30}},
+    "verify-sample": {
+        "task": "apps.telegram_cache.tasks.verify_sample",
+        "schedule": crontab(hour=4, minute=30),  # UTC
+        "options": {"expires": 3600},
+    },
     "evict-hot": {"task": "apps.telegram_cache.tasks.evict_hot", "schedule": 30.0, "options": {"expires": 30}},
     "drain-events": {"task": "apps.analytics.tasks.drain_events", "schedule": 2.0, "options": {"expires": 2}},
 }

@@ -9,7 +9,7 @@ from celery.signals import worker_ready, worker_shutting_down
 
 from apps.downloads.fetch import engine
 from apps.downloads.providers.chain import provider_chain
-from apps.downloads.services import asking, info, queue, sweep, webhooks
+from apps.downloads.services import asking, info, queue, refetching, sweep, webhooks
 
 
 @shared_task(name="apps.downloads.tasks.resolve_info")
@@ -39,6 +39,11 @@ def sweep_jobs() -> None:
 @shared_task(name="apps.downloads.tasks.deliver_webhooks")
 def deliver_webhooks() -> None:
     webhooks.deliver_due()
+
+
+@shared_task(name="apps.downloads.tasks.refetch_lost")
+def refetch_lost() -> None:
+    refetching.refetch_lost()
 
 
 @worker_shutting_down.connect

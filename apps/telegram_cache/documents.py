@@ -135,6 +135,11 @@ class Asset(Document):
     upload_error = StringField()
     upload_attempts = IntField(default=0)
     upload_retry_at = DateTimeField()
+    upload_failing_since = DateTimeField()  # no part has been stored since then, and there were failures
+    upload_gave_up_at = DateTimeField()  # nobody tries any more until `cache repair`
+    alert = StringField()  # what an operator has to know, in plain words
+    refetch_reason = StringField()  # bytes that nobody has any more: to be fetched anew
+    verified_at = DateTimeField()  # every part was read back and found right
     upload_queued_at = DateTimeField()  # a task for it was sent then, so that the sweep does not send it again
     parts_generation = IntField(default=1)  # the generation that ``parts`` belong to
     orphans = EmbeddedDocumentListField(Orphan)
@@ -153,6 +158,9 @@ class Asset(Document):
             {"fields": ["state", "lease_until"]},
             {"fields": ["-last_accessed_at"]},
             {"fields": ["-access_count"]},
+            {"fields": ["state", "verified_at"]},
+            {"fields": ["refetch_reason"], "sparse": True},
+            {"fields": ["upload_gave_up_at"], "sparse": True},
         ],
     }
 
@@ -215,6 +223,8 @@ class TelegramChannel(Document):
     is_default = BooleanField(default=False)
     last_message_id = IntField(default=0)  # the newest message id seen there
     messages_per_min = IntField(default=60, min_value=1)  # Telegram publishes no exact limit; about 1/s per chat
+    playable = BooleanField(default=False)  # media up to 50 MB is also posted as a song or a video that people can play
+    alert = StringField(default="")  # why no bot can post there, while that is so
     scratch_chat_id = StringField(default="")  # where copies for re-keying go; empty: the channel itself
     checked_at = DateTimeField()
     created_at = DateTimeField(default=utcnow)

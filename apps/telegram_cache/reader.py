@@ -29,8 +29,8 @@ from apps.telegram_cache.flights import Flight, Stretch
 from apps.telegram_cache.part_source import PartSource
 from apps.telegram_cache.roster import Bot
 from apps.telegram_cache.selectors import find_asset
+from apps.telegram_cache.services.care_records import mark_part_bad
 from apps.telegram_cache.services.pool import note_error, readers_in_turn
-from apps.telegram_cache.services.upload_records import mark_part_bad
 
 log = structlog.get_logger(__name__)
 ROUNDS = 3

@@ -98,6 +98,11 @@ def iterate_assets(**filters: Any) -> Iterator[Asset]:
         last_id = page[-1].id
 
 
+def count_assets(*states: AssetState) -> int:
+    """How many assets are in one of these states."""
+    return int(Asset.objects(state__in=[state.value for state in states]).count())
+
+
 def cache_totals(*, most_used: int = 10) -> CacheTotals:
     """Totals by kind and state, and the ``most_used`` assets. Not a transaction: a moment's picture."""
     collection = Asset._get_collection()
@@ -158,6 +163,23 @@ def stored_message_ids(channel_id: str, *, after: int, up_to: int) -> set[int]:
         for part in row["parts"]
         if part.get("channel_id") == channel_id and part.get("state") == PartState.STORED and part.get("message_id")
     }
+
+
+def least_recently_verified(limit: int) -> list[Asset]:
+    """Assets in Telegram, those first that were never verified."""
+    found = Asset.objects(state=AssetState.CACHED.value).order_by("verified_at", "id")
+    return list(found.limit(min(limit, MAX_PAGE)))
+
+
+def assets_to_refetch(limit: int) -> list[str]:
+    """Ids of assets whose bytes nobody has any more."""
+    rows = Asset._get_collection().find({"refetch_reason": {"$exists": True}}, {"_id": 1}).limit(limit)
+    return [row["_id"] for row in rows]
+
+
+def uploads_given_up(limit: int = MAX_PAGE) -> list[Asset]:
+    """Assets that nobody tries to store any more, without their parts."""
+    return list(Asset.objects(upload_gave_up_at__exists=True).exclude("block_sha256", "parts").limit(limit))
 
 
 def assets_with_orphans(limit: int = MAX_PAGE) -> list[Asset]:

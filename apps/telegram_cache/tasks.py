@@ -17,6 +17,11 @@ def sweep_uploads() -> None:
     services.sweep_uploads()
 
 
+@shared_task(name="apps.telegram_cache.tasks.verify_sample")
+def verify_sample() -> None:
+    services.verify_sample()
+
+
 @shared_task(name="apps.telegram_cache.tasks.evict_hot")
 def evict_hot() -> None:
     services.evict_hot()

@@ -131,6 +131,13 @@ def _start_over(asset: Asset) -> None:
         unset__upload_owner=1,
         unset__upload_lease_until=1,
         unset__message_link=1,
+        unset__upload_failing_since=1,
+        unset__upload_gave_up_at=1,
+        unset__upload_retry_at=1,
+        unset__alert=1,
+        unset__refetch_reason=1,
+        unset__verified_at=1,
+        set__upload_attempts=0,
     )
     if changed:
         note_old_parts(asset)

@@ -63,6 +63,7 @@ class Rights:
     status: str  # creator, administrator, member, left, kicked...
     can_post: bool
     can_delete: bool
+    can_post_in_groups: bool = False  # every member of a group may, unless it is restricted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +167,7 @@ def read_rights(result: Any) -> Rights:
         status=result["status"],
         can_post=owner or result.get("can_post_messages") is True,
         can_delete=owner or result.get("can_delete_messages") is True,
+        can_post_in_groups=result["status"] in {"creator", "administrator", "member"},
     )
 
 

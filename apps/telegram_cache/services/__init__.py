@@ -1,18 +1,21 @@
 """What the rest of the program may ask of the Telegram cache."""
 
 from apps.telegram_cache.services.access import touch_asset
+from apps.telegram_cache.services.care_records import forget_refetch, note_old_parts
 from apps.telegram_cache.services.eviction import evict_hot
 from apps.telegram_cache.services.queueing import request_upload, sweep_uploads
 from apps.telegram_cache.services.seeding import seed_from_settings
 from apps.telegram_cache.services.upload import upload_asset
-from apps.telegram_cache.services.upload_records import note_old_parts
+from apps.telegram_cache.services.verifying import verify_sample
 
 __all__ = [
     "evict_hot",
+    "forget_refetch",
     "note_old_parts",
     "request_upload",
     "seed_from_settings",
     "sweep_uploads",
     "touch_asset",
     "upload_asset",
+    "verify_sample",
 ]

@@ -13,7 +13,7 @@ from apps.core.secrets import SecretUnreadable, decrypt_secret, encrypt_secret
 from apps.telegram_cache.clients.bot_api import BotApi
 from apps.telegram_cache.clients.errors import TelegramError, TelegramRefused, TokenRefused
 from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState, TelegramBot
-from apps.telegram_cache.roster import forget_roster
+from apps.telegram_cache.roster import UNREADABLE, forget_roster
 from apps.telegram_cache.selectors import all_bots, all_channels
 from apps.telegram_cache.services.bot_records import known_bot, set_bot, set_channel
 from apps.telegram_cache.services.channels import rename_channel
@@ -21,6 +21,23 @@ from apps.telegram_cache.services.checks import Finding, failed_finding, look_up
 
 log = structlog.get_logger(__name__)
 TOKEN_PATTERN = re.compile(r"\d{1,20}:[A-Za-z0-9_-]{3,128}", re.ASCII)
+
+
+def replace_token(bot_id: str, token: str) -> TelegramBot:
+    """Give a known bot its new token. Everything it stored stays readable. Raises NotFound, and what add_bot raises."""
+    known_bot(bot_id)
+    if token.strip().partition(":")[0] != bot_id:
+        raise InvalidParameter("This is the token of another bot: its number before the colon differs.")
+    return add_bot(token)
+
+
+def enable_bot(bot_id: str) -> TelegramBot:
+    """Use a bot again, if Telegram takes its token. Raises NotFound, and what add_bot raises."""
+    try:
+        token = decrypt_secret(known_bot(bot_id).token_encrypted)
+    except SecretUnreadable:
+        raise InvalidParameter(UNREADABLE) from None
+    return add_bot(token)
 
 
 def add_bot(token: str) -> TelegramBot:

@@ -47,6 +47,39 @@ def disable_channel(channel_id: str, *, reason: str = DISABLED_BY_OPERATOR) -> N
     log.error("telegram_channel_disabled", channel_id=channel_id, reason=reason)
 
 
+def enable_channel(channel_id: str) -> tuple[TelegramChannel, list[Finding]]:
+    """Use a channel again, without making it the default. Raises NotFound, and what add_channel raises."""
+    known_channel(channel_id)
+    return add_channel(channel_id, make_default=False)
+
+
+def set_playable(channel_id: str, playable: bool) -> TelegramChannel:
+    """Whether new media up to 50 MB is also posted playable there. Raises NotFound."""
+    known_channel(channel_id)
+    set_channel(channel_id, {"playable": playable})
+    return known_channel(channel_id)
+
+
+def set_scratch_chat(channel_id: str, chat: str) -> TelegramChannel:
+    """Where copies that are only made to look at a message go; empty: into the channel itself, and away again.
+
+    Raises NotFound, and InvalidParameter when a bot cannot post in that chat.
+    """
+    known_channel(channel_id)
+    scratch_chat_id = ""
+    if chat:
+        if not CHANNEL_PATTERN.fullmatch(chat):
+            raise InvalidParameter("This is not a chat. Give its id, such as -1001234567890, or its @name.")
+        bots = [bot for bot in all_bots() if bot.state != BotState.DISABLED]
+        found, findings = look_up(chat, bots)
+        if found is None or not all(finding.ok for finding in findings):
+            problems = dict.fromkeys(f"{finding.text} {finding.fix}" for finding in findings if not finding.ok)
+            raise InvalidParameter(" ".join(problems) or "There is no bot that could post there.")
+        scratch_chat_id = found.chat_id
+    set_channel(channel_id, {"scratch_chat_id": scratch_chat_id})
+    return known_channel(channel_id)
+
+
 def store_channel(chat: Chat, *, make_default: bool) -> None:
     """Make or refresh a channel's record; a disabled one becomes active."""
     now = datetime.now(UTC)
@@ -67,8 +100,9 @@ def store_channel(chat: Chat, *, make_default: bool) -> None:
 
 
 def make_channel_default(channel_id: str) -> None:
-    """Send new parts to this channel from now on. The others stay readable. Raises NotFound."""
-    known_channel(channel_id)
+    """Send new parts to this channel from now on. The others stay readable. Raises NotFound, InvalidParameter."""
+    if known_channel(channel_id).state == BotState.DISABLED:
+        raise InvalidParameter("This channel is disabled. Enable it first.")
     collection = TelegramChannel._get_collection()
     while True:  # ends: each round is lost only to somebody else who made another channel the default
         collection.update_many({"is_default": True, "_id": {"$ne": channel_id}}, {"$set": {"is_default": False}})

@@ -16,7 +16,9 @@ from apps.telegram_cache.clients.errors import (
 )
 from apps.telegram_cache.documents import TelegramBot
 from apps.telegram_cache.roster import UNREADABLE
-from apps.telegram_cache.services.bot_records import set_bot
+from apps.telegram_cache.services.bot_records import set_bot, set_channel
+
+GROUPS = ("group", "supergroup")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ def look_up(channel: str, bots: list[TelegramBot]) -> tuple[Chat | None, list[Fi
 def _rights_finding(bot: TelegramBot, chat: Chat, rights: Rights) -> Finding:
     name = f"@{bot.username or bot.bot_id}"
     where = chat.title or chat.chat_id
-    if not rights.can_post:
+    if not (rights.can_post or (chat.type in GROUPS and rights.can_post_in_groups)):
         return Finding(
             bot_id=bot.bot_id, channel_id=chat.chat_id, ok=False, text=f"{name} may not post in {where}.",
             fix=f"In Telegram, open the channel's administrators, add {name} and allow it to post messages.",
@@ -87,5 +89,6 @@ def note_rights(finding: Finding, channel_id: str) -> None:
     """Store whether a bot may post in a channel. Only what Telegram said counts: a failed connection bars nobody."""
     if finding.ok:
         set_bot(finding.bot_id, unset=(f"barred.{channel_id}",))
+        set_channel(channel_id, {"alert": ""})
     elif finding.asked:
         set_bot(finding.bot_id, set_={f"barred.{channel_id}": finding.text})

@@ -38,6 +38,10 @@ class HotBytes:
             digest.update(block)
         return digest.hexdigest()
 
+    def discard(self) -> None:
+        """Remove the file: it was found wrong. Its right blocks are still in Telegram, or it is fetched anew."""
+        self._store.remove(self._asset_id, self._generation)
+
     def pieces(self, offset: int, size: int) -> Iterator[bytes]:
         """The stretch in small pieces; no piece of a block comes out before the whole block has been checked.
 

@@ -19,7 +19,7 @@ from apps.telegram_cache.clients.errors import (
 )
 from apps.telegram_cache.documents import BotState, TelegramBot
 from apps.telegram_cache.roster import Bot, Channel, forget_roster, roster
-from apps.telegram_cache.services.bot_records import set_bot
+from apps.telegram_cache.services.bot_records import set_bot, set_channel
 
 log = structlog.get_logger(__name__)
 MAX_UPLOADS_PER_BOT = 4  # Bot API: simultaneous uploads of one bot are spaced; a backlog over 5 s is refused with 429
@@ -139,6 +139,9 @@ def note_error(error: TelegramError, bot: Bot, *, channel_id: str = "") -> None:
     elif isinstance(error, (BotForbidden, ChatNotFound)) and channel_id:
         set_bot(bot.bot_id, set_={f"barred.{channel_id}": str(error)})
         log.error("telegram_bot_barred", bot_id=bot.bot_id, channel_id=channel_id, reason=str(error))
+        if all(channel_id in other.barred for other in roster().bots):
+            set_channel(channel_id, {"alert": str(error)})
+            log.error("telegram_channel_parked", channel_id=channel_id, reason=str(error))
 
 
 def cool_down(bot_id: str, seconds: float) -> None:

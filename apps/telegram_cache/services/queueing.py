@@ -11,8 +11,8 @@ from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState
 from apps.telegram_cache.roster import roster
 from apps.telegram_cache.selectors import all_bots, all_channels, assets_with_orphans
 from apps.telegram_cache.services.bots import check_all
+from apps.telegram_cache.services.care_records import mark_queued, queue_next_upload
 from apps.telegram_cache.services.orphans import remove_orphans
-from apps.telegram_cache.services.upload_records import mark_queued, queue_next_upload
 
 log = structlog.get_logger(__name__)
 UPLOAD_TASK = "apps.telegram_cache.tasks.upload_asset"

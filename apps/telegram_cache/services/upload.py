@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 import redis
@@ -31,6 +32,7 @@ from apps.telegram_cache.clients.errors import (
 from apps.telegram_cache.documents import Asset, Part, PartState
 from apps.telegram_cache.roster import roster
 from apps.telegram_cache.selectors import find_asset
+from apps.telegram_cache.services import care_records as care
 from apps.telegram_cache.services import upload_records as records
 from apps.telegram_cache.services.hot_bytes import HotBytes, HotBytesMissing, HotBytesWrong
 from apps.telegram_cache.services.lease import LeaseKeeper, LeaseLost
@@ -45,7 +47,8 @@ SETTLE_S = 1.0  # Telegram may still be storing what it did not answer
 MAX_TRIES_PER_PART = 4  # in one run
 FIRST_RETRY_S = 5.0
 LONGEST_RETRY_S = 3600.0
-ALERT_AFTER_TRIES = 12  # hours of trying
+GIVE_UP_AFTER = timedelta(hours=24)  # without one part stored
+GIVE_UP_AFTER_TRIES = 12
 
 
 class UploadResult(StrEnum):
@@ -98,8 +101,12 @@ def _put_off(asset_id: str, owner: str, reason: str, *, retry_s: float | None, c
     if retry_s is None:
         retry_s = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(tries, 12))
     records.release_upload(asset_id, owner=owner, error=reason, retry_s=retry_s, counts=counts)
-    tell = log.error if tries >= ALERT_AFTER_TRIES else log.warning
-    tell("upload_put_off", asset_id=asset_id, reason=reason, retry_s=retry_s, tries=tries)
+    log.warning("upload_put_off", asset_id=asset_id, reason=reason, retry_s=retry_s, tries=tries)
+    alert = f"the upload was given up: {reason}"
+    if care.give_up_upload(
+        asset_id, failing_before=datetime.now(UTC) - GIVE_UP_AFTER, min_attempts=GIVE_UP_AFTER_TRIES, alert=alert
+    ):
+        log.error("upload_given_up", asset_id=asset_id, reason=reason)
 
 
 class Uploader:
@@ -148,8 +155,6 @@ class Uploader:
             part = self._part(index)
             if part.state in (PartState.SENDING, PartState.UNKNOWN) and self._resolve(part):
                 return
-            if part.state == PartState.BAD:
-                records.add_orphan(self.asset.id, part, message_id=part.message_id, reason="bad")
             if self._send(part):
                 return
         raise TryLater(f"part {index} could not be stored")
@@ -210,7 +215,14 @@ class Uploader:
         try:
             return part.sha256 or self.hot.sha256_of(part.offset, part.size)
         except (HotBytesMissing, HotBytesWrong) as error:
+            self._want_refetch(error)
             raise TryLater(str(error)) from None
+
+    def _want_refetch(self, error: HotBytesMissing | HotBytesWrong) -> None:
+        """Bytes that are nowhere are fetched anew. A file that is not what the record says serves nobody."""
+        if isinstance(error, HotBytesWrong):
+            self.hot.discard()
+        care.want_refetch(self.asset, owner=self.keeper.owner, reason=str(error))
 
     def _request(self, slot: Slot, part: Part, attempt_id: str, sha256: str) -> StoredMessage:
         def pieces() -> Iterator[bytes]:
@@ -234,6 +246,8 @@ class Uploader:
             return
         if isinstance(error, LeaseLost):
             raise error
+        if isinstance(error, (HotBytesMissing, HotBytesWrong)):
+            self._want_refetch(error)
         if isinstance(error, FileTooBig):
             raise TryLater(
                 f"Telegram takes no file of {part.size} bytes: set TELEGRAM_PART_BYTES lower", retry_s=LONGEST_RETRY_S

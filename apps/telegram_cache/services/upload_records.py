@@ -18,24 +18,26 @@ from apps.telegram_cache.services.planning import Stretch
 UPLOAD_LEASE_S = 60.0
 MAX_ORPHANS = 200
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-_UPLOADABLE = [AssetState.READY.value, AssetState.UPLOADING.value]
+NO_LONGER_FAILING = {"upload_failing_since": "", "upload_gave_up_at": "", "alert": "", "refetch_reason": ""}
+UPLOADABLE = [AssetState.READY.value, AssetState.UPLOADING.value]
 
 
-def _collection() -> Any:
+def assets() -> Any:
     return Asset._get_collection()
 
 
-def _due(field: str) -> dict[str, Any]:
+def due(field: str) -> dict[str, Any]:
     return {"$lte": [{"$ifNull": [f"${field}", _LONG_AGO]}, "$$NOW"]}
 
 
 def claim_upload(asset_id: str, *, owner: str) -> Asset | None:
     """Become the one uploader of an asset that is due. None: not due, somebody else's, or nothing to upload."""
-    done = _collection().update_one(
+    done = assets().update_one(
         {
             "_id": asset_id,
-            "state": {"$in": _UPLOADABLE},
-            "$expr": {"$and": [_due("upload_lease_until"), _due("upload_retry_at")]},
+            "state": {"$in": UPLOADABLE},
+            "upload_gave_up_at": None,
+            "$expr": {"$and": [due("upload_lease_until"), due("upload_retry_at")]},
         },
         [
             {
@@ -54,7 +56,7 @@ def claim_upload(asset_id: str, *, owner: str) -> Asset | None:
 
 def renew_upload(asset_id: str, *, owner: str) -> bool:
     """Whether the lease is still ours; then it runs for another 60 s."""
-    done = _collection().update_one(
+    done = assets().update_one(
         {"_id": asset_id, "upload_owner": owner},
         [{"$set": {"upload_lease_until": {"$add": ["$$NOW", int(UPLOAD_LEASE_S * 1000)]}}}],
     )
@@ -63,14 +65,17 @@ def renew_upload(asset_id: str, *, owner: str) -> bool:
 
 def release_upload(asset_id: str, *, owner: str, error: str, retry_s: float, counts: bool) -> None:
     """Give the lease back; the sweep starts it again in ``retry_s``. ``counts``: a failed try, so the delay grows."""
-    retry_at = datetime.now(UTC) + timedelta(seconds=retry_s)
-    _collection().update_one(
+    now = datetime.now(UTC)
+    assets().update_one(
         {"_id": asset_id, "upload_owner": owner},
         {
-            "$set": {"upload_error": error, "upload_retry_at": retry_at, "updated_at": datetime.now(UTC)},
+            "$set": {"upload_error": error, "upload_retry_at": now + timedelta(seconds=retry_s), "updated_at": now},
             "$inc": {"upload_attempts": int(counts)},
             "$unset": {"upload_owner": "", "upload_lease_until": "", "upload_queued_at": ""},
         },
+    )
+    assets().update_one(
+        {"_id": asset_id, "upload_failing_since": None, "upload_error": error}, {"$set": {"upload_failing_since": now}}
     )
 
 
@@ -78,7 +83,7 @@ def finish_upload(asset_id: str, *, owner: str, generation: int) -> bool:
     """``cached``, if every part is stored and they cover the asset."""
     stored = {"$eq": ["$$part.state", PartState.STORED.value]}
     covered = {"$sum": {"$map": {"input": "$parts", "as": "part", "in": {"$cond": [stored, "$$part.size", 0]}}}}
-    done = _collection().update_one(
+    done = assets().update_one(
         {
             "_id": asset_id,
             "upload_owner": owner,
@@ -95,6 +100,7 @@ def finish_upload(asset_id: str, *, owner: str, generation: int) -> bool:
                 "upload_queued_at": "",
                 "upload_error": "",
                 "upload_retry_at": "",
+                **NO_LONGER_FAILING,
             },
         },
     )
@@ -108,19 +114,24 @@ def save_plan(asset: Asset, *, owner: str, stretches: Sequence[Stretch]) -> Asse
         for index, stretch in enumerate(stretches)
     ]
     leftovers = [
-        _orphan(part, message_id=part.message_id, reason="of an older plan") for part in asset.parts if part.attempt_id
+        orphan_of(part, message_id=part.message_id, reason="of an older plan")
+        for part in asset.parts
+        if part.attempt_id
     ]
     update: dict[str, Any] = {"$set": {"parts": parts, "parts_generation": asset.generation}}
     if leftovers:
         update["$push"] = {"orphans": {"$each": leftovers, "$slice": -MAX_ORPHANS}}
-    done = _collection().update_one({"_id": asset.id, "upload_owner": owner, "generation": asset.generation}, update)
+    done = assets().update_one({"_id": asset.id, "upload_owner": owner, "generation": asset.generation}, update)
     return find_asset(asset.id) if done.matched_count else None
 
 
 def begin_attempt(
     asset: Asset, part: Part, *, owner: str, attempt_id: str, bot_id: str, channel_id: str, sha256: str
 ) -> bool:
-    """Write down what is about to be sent, if the part is still as it was seen. False: the lease is lost."""
+    """Write down what is about to be sent, if the part is still as it was seen. False: the lease is lost.
+
+    The message of a bad part becomes an orphan with that.
+    """
     channel = TelegramChannel._get_collection().find_one({"_id": channel_id}, {"last_message_id": 1}) or {}
     fields = {
         "state": PartState.SENDING.value,
@@ -130,15 +141,20 @@ def begin_attempt(
         "sha256": sha256,
         "after_message_id": channel.get("last_message_id", 0),
     }
+    update: dict[str, Any] = {"$set": {f"parts.$.{name}": value for name, value in fields.items()}}
+    if part.state == PartState.BAD:
+        bad = orphan_of(part, message_id=part.message_id, reason="bad")
+        update["$push"] = {"orphans": {"$each": [bad], "$slice": -MAX_ORPHANS}}
+        update["$unset"] = {"parts.$.message_id": "", "parts.$.file_unique_id": "", "parts.$.file_ids": ""}
     seen = {"index": part.index, "state": part.state, "attempt_id": part.attempt_id}
-    done = _collection().update_one(
+    done = assets().update_one(
         {
             "_id": asset.id,
             "upload_owner": owner,
             "parts_generation": asset.parts_generation,
             "parts": {"$elemMatch": seen},
         },
-        {"$set": {f"parts.$.{name}": value for name, value in fields.items()}},
+        update,
     )
     return bool(done.modified_count)
 
@@ -154,11 +170,16 @@ def commit_part(
         "file_unique_id": message.file_unique_id,
         "file_ids": {bot_id: message.file_id},
     }
-    done = _collection().update_one(
+    done = assets().update_one(
         _attempt(asset, index, attempt_id, [PartState.SENDING.value, PartState.UNKNOWN.value]),
         {
             "$set": {**{f"parts.$.{name}": value for name, value in fields.items()}, "upload_attempts": 0},
-            "$unset": {"parts.$.bot_id": "", "parts.$.after_message_id": "", "parts.$.bad_reason": ""},
+            "$unset": {
+                "parts.$.bot_id": "",
+                "parts.$.after_message_id": "",
+                "parts.$.bad_reason": "",
+                **NO_LONGER_FAILING,
+            },
         },
     )
     note_message_id(channel_id, message.message_id)
@@ -167,7 +188,7 @@ def commit_part(
 
 def set_attempt_state(asset: Asset, *, index: int, attempt_id: str, state: PartState) -> None:
     """After a failed send: PLANNED (certainly not stored) or UNKNOWN."""
-    _collection().update_one(
+    assets().update_one(
         _attempt(asset, index, attempt_id, [PartState.SENDING.value, PartState.UNKNOWN.value]),
         {"$set": {"parts.$.state": state.value}},
     )
@@ -183,24 +204,11 @@ def _attempt(asset: Asset, index: int, attempt_id: str, states: list[str]) -> di
 
 def add_orphan(asset_id: str, part: Part, *, message_id: int | None, reason: str) -> None:
     """Note a message that no part needs. ``message_id`` None: it may exist, nobody can tell."""
-    orphan = _orphan(part, message_id=message_id, reason=reason)
-    _collection().update_one({"_id": asset_id}, {"$push": {"orphans": {"$each": [orphan], "$slice": -MAX_ORPHANS}}})
+    orphan = orphan_of(part, message_id=message_id, reason=reason)
+    assets().update_one({"_id": asset_id}, {"$push": {"orphans": {"$each": [orphan], "$slice": -MAX_ORPHANS}}})
 
 
-def note_old_parts(asset: Asset) -> None:
-    """The asset starts over as a new generation: what ``asset`` (read before that) has in Telegram is not needed."""
-    leftovers = [
-        _orphan(part, message_id=part.message_id, reason="of an older generation")
-        for part in asset.parts
-        if part.message_id is not None
-    ]
-    if leftovers:
-        _collection().update_one(
-            {"_id": asset.id}, {"$push": {"orphans": {"$each": leftovers, "$slice": -MAX_ORPHANS}}}
-        )
-
-
-def _orphan(part: Part, *, message_id: int | None, reason: str) -> dict[str, Any]:
+def orphan_of(part: Part, *, message_id: int | None, reason: str) -> dict[str, Any]:
     return {
         "index": part.index,
         "attempt_id": part.attempt_id or "",
@@ -216,62 +224,9 @@ def note_message_id(channel_id: str, message_id: int) -> None:
     TelegramChannel._get_collection().update_one({"_id": channel_id}, {"$max": {"last_message_id": message_id}})
 
 
-def queue_next_upload(*, again_after_s: float) -> str | None:
-    """Mark one asset that is due as queued, so that no other caller gets it, and give its id; None: none is due."""
-    queued_before = datetime.now(UTC) - timedelta(seconds=again_after_s)
-    found = _collection().find_one_and_update(
-        {
-            "state": {"$in": _UPLOADABLE},
-            "$or": [{"upload_queued_at": None}, {"upload_queued_at": {"$lt": queued_before}}],
-            "$expr": {"$and": [_due("upload_lease_until"), _due("upload_retry_at")]},
-        },
-        {"$set": {"upload_queued_at": datetime.now(UTC)}},
-        sort=[("upload_retry_at", 1)],
-        projection={"_id": 1},
-    )
-    return str(found["_id"]) if found else None
-
-
-def mark_queued(asset_id: str) -> None:
-    _collection().update_one({"_id": asset_id}, {"$set": {"upload_queued_at": datetime.now(UTC)}})
-
-
-def mark_part_bad(asset_id: str, *, generation: int, index: int, reason: str) -> bool:
-    """A stored part cannot be read back. The asset is to be uploaded again (if the bytes are still somewhere)."""
-    done = _collection().update_one(
-        {
-            "_id": asset_id,
-            "parts_generation": generation,
-            "state": {"$in": [AssetState.CACHED.value, *_UPLOADABLE]},
-            "parts": {"$elemMatch": {"index": index, "state": PartState.STORED.value}},
-        },
-        {
-            "$set": {
-                "parts.$.state": PartState.BAD.value,
-                "parts.$.bad_reason": reason,
-                "state": AssetState.READY.value,
-                "updated_at": datetime.now(UTC),
-            }
-        },
-    )
-    return bool(done.modified_count)
-
-
 def set_file_id(asset_id: str, *, index: int, file_unique_id: str, bot_id: str, file_id: str) -> None:
     """A bot's own file_id of a part, if the part is still that file."""
-    _collection().update_one(
+    assets().update_one(
         {"_id": asset_id, "parts": {"$elemMatch": {"index": index, "file_unique_id": file_unique_id}}},
         {"$set": {f"parts.$.file_ids.{bot_id}": file_id}},
     )
-
-
-def make_due(asset_id: str) -> bool:
-    """Forget the delay and the failed tries of an unfinished upload. False: there is none."""
-    done = _collection().update_one(
-        {"_id": asset_id, "state": {"$in": _UPLOADABLE}},
-        {
-            "$set": {"upload_attempts": 0},
-            "$unset": {"upload_retry_at": "", "upload_queued_at": ""},
-        },
-    )
-    return bool(done.matched_count)

@@ -7,6 +7,8 @@ import hashlib
 from contextlib import aclosing
 from dataclasses import dataclass
 
+import structlog
+
 from apps.telegram_cache.clients.bot_files import BotFiles
 from apps.telegram_cache.clients.errors import (
     FileIdInvalid,
@@ -17,8 +19,13 @@ from apps.telegram_cache.clients.errors import (
 from apps.telegram_cache.documents import Asset, Part, PartState
 from apps.telegram_cache.part_source import PartSource
 from apps.telegram_cache.roster import Bot
+from apps.telegram_cache.selectors import least_recently_verified
+from apps.telegram_cache.services.care_records import mark_part_bad, note_verified
 from apps.telegram_cache.services.pool import note_error, readers_in_turn
-from apps.telegram_cache.services.upload_records import mark_part_bad
+
+log = structlog.get_logger(__name__)
+SAMPLE_ASSETS = 100  # a day
+SAMPLE_BYTES = 4 * 1024**3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,21 @@ def verify_asset(asset: Asset) -> Verification:
     return asyncio.run(_verify(asset))
 
 
+def verify_sample(*, max_assets: int = SAMPLE_ASSETS, max_bytes: int = SAMPLE_BYTES) -> list[Verification]:
+    """Verify those that were not verified for longest, within both bounds. Bad parts are stored again by the sweep."""
+    done: list[Verification] = []
+    left_bytes = max_bytes
+    for asset in least_recently_verified(max_assets):
+        left_bytes -= asset.size_bytes or 0
+        if left_bytes < 0 and done:
+            break
+        result = verify_asset(asset)
+        done.append(result)
+        if result.bad:
+            log.error("telegram_parts_bad", asset_id=asset.id, parts=list(result.bad))
+    return done
+
+
 async def _verify(asset: Asset) -> Verification:
     files = BotFiles()
     try:
@@ -54,6 +76,8 @@ async def _verify(asset: Asset) -> Verification:
             mark_part_bad(
                 asset.id, generation=asset.parts_generation, index=part.index, reason="found wrong when verified"
             )
+    if verdicts and all(verdict for _, verdict in verdicts):
+        note_verified(asset.id, generation=asset.parts_generation)
     return Verification(
         asset_id=asset.id,
         good=sum(verdict is True for _, verdict in verdicts),

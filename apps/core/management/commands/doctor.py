@@ -14,6 +14,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from apps.core.doctor import Result, all_checks
+from apps.telegram_cache.alerts import alerts
 from apps.telegram_cache.services.bots import check_all
 
 
@@ -53,3 +54,5 @@ def _results() -> Iterator[Result]:
         )  # fmt: skip
     for finding in findings:
         yield Result(name="Telegram", ok=finding.ok, text=finding.text, fix=finding.fix)
+    for alert in alerts():
+        yield Result(name="Telegram", ok=False, text=alert.text, fix=alert.fix)

@@ -6,45 +6,79 @@ import getpass
 import json
 import sys
 from argparse import ArgumentParser
+from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from apps.core.command import clear_failures
+from apps.telegram_cache.alerts import alerts
+from apps.telegram_cache.roster import roster
 from apps.telegram_cache.selectors import all_bots, all_channels
-from apps.telegram_cache.services.bots import add_bot, check_all, disable_bot
-from apps.telegram_cache.services.channels import add_channel, disable_channel
+from apps.telegram_cache.services.bot_records import known_bot
+from apps.telegram_cache.services.bots import add_bot, check_all, disable_bot, enable_bot, replace_token
+from apps.telegram_cache.services.channels import (
+    add_channel,
+    disable_channel,
+    enable_channel,
+    make_channel_default,
+    set_playable,
+    set_scratch_chat,
+)
 from apps.telegram_cache.services.checks import Finding
+from apps.telegram_cache.services.rekeying import count_missing, rekey
+
+PROGRESS_EVERY = 20
 
 
 class Command(BaseCommand):
-    help = "Add, check and list the Telegram bots and channels that keep the media."
+    help = "Add, check, change and list the Telegram bots and channels that keep the media."
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-        bot = actions.add_parser("add-bot", help="add a bot, or give a known one its new token")
-        bot.add_argument(
-            "--token-stdin", action="store_true", help="read the token from standard input instead of asking for it"
-        )
+        for name, words in (
+            ("add-bot", "add a bot, or give a known one its new token"),
+            ("replace-token", "give a bot the new token that BotFather made"),
+        ):
+            bot = actions.add_parser(name, help=words)
+            if name == "replace-token":
+                bot.add_argument("bot_id")
+            bot.add_argument(
+                "--token-stdin", action="store_true", help="read the token from standard input instead of asking for it"
+            )
         channel = actions.add_parser("add-channel", help="add a channel and check that a bot can post in it")
         channel.add_argument("channel", help="its id, such as -1001234567890, or its @name")
         channel.add_argument("--not-default", action="store_true", help="keep sending new media to the present channel")
         actions.add_parser("check", help="ask Telegram about every bot and its rights, and say what to fix")
-        listing = actions.add_parser("list", help="list bots and channels; never their tokens")
+        listing = actions.add_parser("list", help="list bots, channels and alerts; never tokens")
         listing.add_argument("--json", action="store_true", help="print one JSON object")
         actions.add_parser("disable-bot", help="stop using a bot").add_argument("bot_id")
+        actions.add_parser("enable-bot", help="use a bot again").add_argument("bot_id")
         actions.add_parser("disable-channel", help="send nothing new to a channel").add_argument("channel")
+        actions.add_parser("enable-channel", help="use a channel again").add_argument("channel")
+        actions.add_parser("set-default", help="send new media to this channel").add_argument("channel")
+        scratch = actions.add_parser("set-scratch-chat", help="where short-lived copies of a channel's messages go")
+        scratch.add_argument("channel")
+        scratch.add_argument("chat", help="a chat all bots can post in, or `none`: into the channel itself")
+        playable = actions.add_parser("set-playable", help="whether new media up to 50 MB is also posted playable")
+        playable.add_argument("channel")
+        playable.add_argument("choice", choices=["on", "off"])
+        rekeying = actions.add_parser("rekey", help="let every bot read what the others stored, at once")
+        rekeying.add_argument("bot_id", nargs="*", help="default: every bot in use")
 
     def handle(self, *args: Any, **options: Any) -> None:
         with clear_failures():
             getattr(self, f"_{options['action'].replace('-', '_')}")(options)
 
     def _add_bot(self, options: dict[str, Any]) -> None:
-        # never as an argument: arguments show in the list of processes
-        token = getpass.getpass("Bot token: ") if _asks(options["token_stdin"]) else sys.stdin.readline(1000)
-        bot = add_bot(token)
+        bot = add_bot(_read_token(options["token_stdin"]))
         self.stdout.write(f"Added bot @{bot.username} ({bot.bot_id}).")
+
+    def _replace_token(self, options: dict[str, Any]) -> None:
+        known_bot(options["bot_id"])
+        bot = replace_token(options["bot_id"], _read_token(options["token_stdin"]))
+        self.stdout.write(f"Bot @{bot.username} ({bot.bot_id}) has its new token. What it stored stays readable.")
 
     def _add_channel(self, options: dict[str, Any]) -> None:
         channel, findings = add_channel(options["channel"], make_default=not options["not_default"])
@@ -73,11 +107,14 @@ class Command(BaseCommand):
         ]  # fmt: skip
         channels = [
             {"channel_id": channel.channel_id, "title": channel.title, "username": channel.username,
-             "state": channel.state, "reason": channel.reason, "is_default": channel.is_default}
+             "state": channel.state, "reason": channel.reason or channel.alert, "is_default": channel.is_default,
+             "scratch_chat_id": channel.scratch_chat_id, "playable": channel.playable}
             for channel in all_channels()
         ]  # fmt: skip
+        warnings = alerts()
         if options["json"]:
-            self.stdout.write(json.dumps({"bots": bots, "channels": channels}))
+            found = {"bots": bots, "channels": channels, "alerts": [asdict(alert) for alert in warnings]}
+            self.stdout.write(json.dumps(found))
             return
         for bot in bots:
             self.stdout.write(
@@ -88,15 +125,54 @@ class Command(BaseCommand):
             line = f"channel  {channel['channel_id']:<16} {channel['title']:<29} {channel['state']} {mark}"
             line = f"{line} {channel['reason']}"
             self.stdout.write(line.rstrip())
+        for alert in warnings:
+            self.stdout.write(f"ALERT    {alert.text}\n         -> {alert.fix}")
 
     def _disable_bot(self, options: dict[str, Any]) -> None:
         disable_bot(options["bot_id"])
         self.stdout.write("Disabled. What it stored stays readable through the other bots.")
 
+    def _enable_bot(self, options: dict[str, Any]) -> None:
+        self.stdout.write(f"Bot @{enable_bot(options['bot_id']).username} is in use.")
+
     def _disable_channel(self, options: dict[str, Any]) -> None:
         disable_channel(options["channel"])
         self.stdout.write("Disabled. What it holds stays readable.")
 
+    def _enable_channel(self, options: dict[str, Any]) -> None:
+        _, findings = enable_channel(options["channel"])
+        self._tell(findings)
+        self.stdout.write("In use. New media goes there after: manage.py telegram set-default")
 
-def _asks(from_stdin: bool) -> bool:
-    return not from_stdin and sys.stdin.isatty()
+    def _set_default(self, options: dict[str, Any]) -> None:
+        make_channel_default(options["channel"])
+        self.stdout.write("New media goes there from now on. The other channels stay readable.")
+
+    def _set_scratch_chat(self, options: dict[str, Any]) -> None:
+        channel = set_scratch_chat(options["channel"], "" if options["chat"] == "none" else options["chat"])
+        self.stdout.write(f"Copies go to {channel.scratch_chat_id or 'the channel itself'}.")
+
+    def _set_playable(self, options: dict[str, Any]) -> None:
+        set_playable(options["channel"], options["choice"] == "on")
+        self.stdout.write(f"Playable copies of new media: {options['choice']}.")
+
+    def _rekey(self, options: dict[str, Any]) -> None:
+        bot_ids = [known_bot(bot_id).bot_id for bot_id in options["bot_id"]] or [bot.bot_id for bot in roster().bots]
+        total = count_missing(bot_ids)
+        failed = 0
+        for number, done in enumerate(rekey(bot_ids), start=1):
+            if done.problem:
+                failed += 1
+                self.stdout.write(f"part {done.index} of {done.asset_id}, bot {done.bot_id}: {done.problem}")
+            if number % PROGRESS_EVERY == 0 or number == total:
+                self.stdout.write(f"{number} of {total} ({100 * number // max(1, total)} %)")
+        if failed:
+            raise CommandError(f"{failed} of {total} could not be done. Run it again later.")
+        self.stdout.write(f"Every bot can read everything: {total} were missing.")
+
+
+def _read_token(from_stdin: bool) -> str:
+    """Never from an argument: arguments show in the list of processes."""
+    if not from_stdin and sys.stdin.isatty():
+        return getpass.getpass("Bot token: ")
+    return sys.stdin.readline(1000)

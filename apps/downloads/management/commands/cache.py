@@ -1,0 +1,186 @@
+"""``manage.py cache``: look at the stored media, check and mend it, make room, take it elsewhere, fetch ahead."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from apps.core.command import clear_failures
+from apps.downloads.services.warming import MAX_LINKS, warm
+from apps.telegram_cache.documents import Asset, AssetState, MediaKind
+from apps.telegram_cache.selectors import cache_totals, count_assets, find_asset, iterate_assets
+from apps.telegram_cache.services import evict_hot, upload_asset
+from apps.telegram_cache.services.care_records import make_due
+from apps.telegram_cache.services.transfer import ImportOutcome, export_assets, import_assets
+from apps.telegram_cache.services.upload import UploadResult
+from apps.telegram_cache.services.verifying import verify_asset
+
+PROGRESS_EVERY = 1000
+
+
+class Command(BaseCommand):
+    help = "Look at the stored media, check and mend it, make room on the disk, take the record elsewhere, fetch ahead."
+    requires_system_checks = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+        listing = actions.add_parser("list", help="list assets, one a line, and totals")
+        listing.add_argument("--kind", choices=list(MediaKind))
+        listing.add_argument("--state", choices=list(AssetState))
+        listing.add_argument("--json", action="store_true", help="print one JSON object a line")
+        verify = actions.add_parser("verify", help="read every stored part back from Telegram and check it")
+        verify.add_argument("asset_id", nargs="*", help="default: every asset that is in Telegram")
+        evict = actions.add_parser("evict", help="remove the least recently read files that are safe in Telegram")
+        evict.add_argument("--max-bytes", type=int, help="how much may stay; default: HOT_MAX_BYTES")
+        repair = actions.add_parser("repair", help="finish interrupted uploads and store bad parts again, now")
+        repair.add_argument("asset_id", nargs="*", help="default: every asset that is not in Telegram in full")
+        export = actions.add_parser("export", help="write the record of what is in Telegram as JSON lines")
+        export.add_argument("file", nargs="?", default="-", help="default: standard output")
+        taking = actions.add_parser("import", help="read such a file: everything in it is served from Telegram at once")
+        taking.add_argument("file", nargs="?", default="-", help="default: standard input")
+        warm = actions.add_parser("warm", help="fetch a list of links ahead of time; the server must be running")
+        warm.add_argument("file", nargs="?", default="-", help="one link a line; default: standard input")
+        warm.add_argument("--kind", choices=list(MediaKind), default=MediaKind.AUDIO)
+        warm.add_argument("--quality", help="for video, such as 720p; default: the best")
+        warm.add_argument("--format", help="for audio, such as mp3; default: the best without re-encoding")
+        warm.add_argument("--at-once", type=int, default=2, help="how many at a time (1 to 20; default: 2)")
+        warm.add_argument("--max", type=int, default=1000, help="how many links to read at most (default: 1000)")
+        warm.add_argument("--timeout", type=float, default=1800, help="seconds to wait for each (default: 1800)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        with clear_failures():
+            getattr(self, f"_{options['action']}")(options)
+
+    def _list(self, options: dict[str, Any]) -> None:
+        for asset in iterate_assets(kind=options["kind"], state=options["state"]):
+            row = _row(asset)
+            if options["json"]:
+                self.stdout.write(json.dumps(row))
+            else:
+                self.stdout.write(
+                    f"{row['asset_id']} {row['state']:<9} {row['kind']} {row['variant']:<7} {row['size_bytes']:>12} "
+                    f"{row['access_count']:>6}x {row['video_id']} {row['title']}"
+                )
+        if not options["json"]:
+            totals = cache_totals(most_used=0)
+            self.stdout.write(
+                f"{totals.count} finished assets, {totals.size_bytes} bytes; {totals.orphans} leftover messages"
+            )
+
+    def _verify(self, options: dict[str, Any]) -> None:
+        failed = 0
+        total = len(options["asset_id"]) or count_assets(AssetState.CACHED)
+        for number, asset in enumerate(_chosen(options["asset_id"], AssetState.CACHED), start=1):
+            result = verify_asset(asset)
+            failed += not result.is_well
+            words = "ok" if result.is_well else f"bad parts {list(result.bad)}, not readable now {list(result.unread)}"
+            self.stdout.write(f"[{number}/{total}] {result.asset_id} {result.good} parts good, {words}")
+        if failed:
+            raise CommandError(f"{failed} assets are not well. Bad parts are stored again by: manage.py cache repair")
+
+    def _evict(self, options: dict[str, Any]) -> None:
+        done = evict_hot(max_bytes=options["max_bytes"])
+        self.stdout.write(
+            f"Removed {len(done.removed)} files and {done.stale_removed} leftovers: {done.freed_bytes} bytes freed."
+        )
+        if done.still_over_bytes:
+            raise CommandError(f"{done.still_over_bytes} bytes more should go, but they are not in Telegram yet.")
+
+    def _repair(self, options: dict[str, Any]) -> None:
+        failed = 0
+        total = len(options["asset_id"]) or count_assets(AssetState.READY, AssetState.UPLOADING)
+        for number, asset in enumerate(_chosen(options["asset_id"], AssetState.READY, AssetState.UPLOADING), start=1):
+            make_due(asset.id)
+            result = upload_asset(asset.id)
+            if result is UploadResult.OFF:
+                raise CommandError("There is no usable bot or channel. See: manage.py telegram check")
+            now = find_asset(asset.id)
+            failed += result is not UploadResult.CACHED
+            words = f"{result.value} {now.upload_error or '' if now else ''}".rstrip()
+            self.stdout.write(f"[{number}/{total}] {asset.id} {words}")
+        if failed:
+            raise CommandError(f"{failed} assets could not be finished.")
+
+    def _export(self, options: dict[str, Any]) -> None:
+        with _opened(options["file"], "w") as out:
+            count = deque(export_assets(out or self.stdout), maxlen=1)
+        self.stderr.write(f"{count[0] if count else 0} assets written.")
+
+    def _import(self, options: dict[str, Any]) -> None:
+        counts: Counter[ImportOutcome] = Counter()
+        with _opened(options["file"], "rb") as source:
+            for item in import_assets(source or sys.stdin.buffer):
+                counts[item.outcome] += 1
+                if item.outcome is ImportOutcome.WRONG:
+                    self.stderr.write(f"line {item.line}: {item.text}")
+                elif counts.total() % PROGRESS_EVERY == 0:
+                    self.stdout.write(f"{counts.total()} lines ...")
+        added, known, kept = (counts[outcome] for outcome in list(ImportOutcome)[:3])
+        self.stdout.write(f"{added} assets added, {known} known already, {kept} kept as they are here.")
+        if counts[ImportOutcome.WRONG]:
+            raise CommandError(f"{counts[ImportOutcome.WRONG]} lines are wrong; nothing was changed by those.")
+
+    def _warm(self, options: dict[str, Any]) -> None:
+        if not (1 <= options["at_once"] <= 20 and 1 <= options["max"] <= MAX_LINKS and options["timeout"] > 0):
+            raise CommandError(f"--at-once goes from 1 to 20, --max from 1 to {MAX_LINKS}, --timeout is above 0.")
+        kind = MediaKind(options["kind"])
+        wish = options["quality"] if kind is MediaKind.VIDEO else options["format"]
+        failed = number = 0
+        with _opened(options["file"], "r") as source:
+            lines = (line.strip() for line in source or sys.stdin)
+            links = list(islice((line for line in lines if line and not line.startswith("#")), options["max"]))
+        done = warm(links, kind=kind, wish=wish, max_active=options["at_once"], timeout_s=options["timeout"])
+        for number, item in enumerate(done, start=1):
+            failed += bool(item.problem)
+            words = item.problem or ("was there" if item.was_there else "fetched")
+            self.stdout.write(f"[{number}/{len(links)}] {item.link} {words}")
+        if failed:
+            raise CommandError(f"{failed} of {number} could not be fetched.")
+
+
+@contextmanager
+def _opened(name: str, mode: str) -> Iterator[Any]:
+    """The file, or None for `-`: standard input or output."""
+    if name == "-":
+        yield None
+        return
+    try:
+        file = open(name, mode)  # noqa: SIM115, PTH123 - closed below; the name is the operator's
+    except OSError as error:
+        raise CommandError(f"{name}: {error.strerror}") from None
+    with file:
+        yield file
+
+
+def _chosen(asset_ids: list[str], *states: AssetState) -> Iterator[Asset]:
+    if not asset_ids:
+        for state in states:
+            yield from iterate_assets(state=state.value)
+    for asset_id in asset_ids:
+        asset = find_asset(asset_id)
+        if asset is None:
+            raise CommandError(f"There is no asset {asset_id}.")
+        yield asset
+
+
+def _row(asset: Asset) -> dict[str, Any]:
+    return {
+        "asset_id": asset.id,
+        "video_id": asset.video_id,
+        "kind": asset.kind,
+        "variant": asset.variant,
+        "state": asset.state,
+        "title": asset.title,
+        "size_bytes": asset.size_bytes or 0,
+        "parts": len(asset.parts),
+        "access_count": asset.access_count,
+        "upload_error": asset.upload_error or "",
+    }

@@ -1,0 +1,85 @@
+"""Fetches a list of links ahead of time, a few at a time."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from apps.core.errors import ApiError, InvalidUrl, UpstreamTimeout
+from apps.core.suspend import Suspend
+from apps.core.wake import wait
+from apps.downloads.links import parse_video_id
+from apps.downloads.services.media import MediaAsk, Tier, request_media
+from apps.telegram_cache.documents import MediaKind
+
+RECHECK_S = 1.0
+MAX_LINKS = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warmed:
+    """What came of one link. ``problem`` is empty when the file is there now."""
+
+    link: str
+    was_there: bool = False
+    problem: str = ""
+
+
+@dataclass(kw_only=True)
+class _Running:
+    link: str
+    ask: MediaAsk
+    started_at: float
+    asked_at: float = 0.0
+    topic: str = ""
+    first: bool = True
+
+
+def warm(
+    links: Iterable[str], *, kind: MediaKind, wish: str | None, max_active: int, timeout_s: float
+) -> Iterator[Warmed]:
+    """See to it that every link's file is here or in Telegram; yields each as it is done, in no fixed order.
+
+    At most ``max_active`` at once, each for at most ``timeout_s`` (its fetch goes on after that). Workers must run.
+    """
+    waiting = iter(links)
+    running: deque[_Running] = deque()
+    exhausted = False
+    while running or not exhausted:
+        while not exhausted and len(running) < max_active:
+            link = next(waiting, None)
+            if link is None:
+                exhausted = True
+                break
+            try:
+                ask = MediaAsk(kind=kind, video_id=parse_video_id(link), wish=wish)
+            except InvalidUrl as error:
+                yield Warmed(link=link, problem=error.message)
+                continue
+            running.append(_Running(link=link, ask=ask, started_at=time.monotonic()))
+        for _ in range(len(running)):
+            item = running.popleft()
+            done = _look(item, timeout_s)
+            if done is None:
+                running.append(item)
+            else:
+                yield done
+        if running and (exhausted or len(running) >= max_active):
+            wait(running[0].topic, timeout_s=RECHECK_S)
+
+
+def _look(item: _Running, timeout_s: float) -> Warmed | None:
+    waited_s = time.monotonic() - item.started_at
+    first, item.first = item.first, False
+    try:
+        state = request_media(item.ask, key_prefix="", wait_s=timeout_s, waited_s=waited_s)
+    except Suspend as pending:
+        item.topic = pending.topic
+        return None
+    except ApiError as error:
+        return Warmed(link=item.link, problem=error.message)
+    if state.tier is Tier.EXTERNAL:
+        return Warmed(link=item.link, problem=UpstreamTimeout.default_message)
+    return Warmed(link=item.link, was_there=first)

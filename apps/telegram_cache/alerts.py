@@ -1,0 +1,50 @@
+"""What an operator has to know now, read from the record: shown by `telegram list`, `doctor`, the API and the admin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState
+from apps.telegram_cache.selectors import all_bots, all_channels, uploads_given_up
+
+MOST_UPLOADS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert:
+    """Something that does not mend itself. ``kind``: bot, channel or asset."""
+
+    kind: str
+    id: str
+    text: str
+    fix: str
+
+
+def alerts() -> list[Alert]:
+    """Every alert, bots first. Empty when all is well."""
+    return [*_bot_alerts(), *_channel_alerts(), *_upload_alerts()]
+
+
+def _bot_alerts() -> Iterator[Alert]:
+    for bot in all_bots():
+        if bot.state == BotState.DISABLED and bot.reason != DISABLED_BY_OPERATOR:
+            name = f"@{bot.username or bot.bot_id}"
+            fix = f"Give its current token: manage.py telegram replace-token {bot.bot_id}"
+            yield Alert(kind="bot", id=bot.bot_id, text=f"{name} is not used: {bot.reason}", fix=fix)
+
+
+def _channel_alerts() -> Iterator[Alert]:
+    for channel in all_channels():
+        if channel.alert:
+            name = channel.title or channel.channel_id
+            yield Alert(
+                kind="channel", id=channel.channel_id, text=f"Nothing can be stored in {name}: {channel.alert}",
+                fix="Make a bot its administrator again, or set another channel: manage.py telegram set-default",
+            )  # fmt: skip
+
+
+def _upload_alerts() -> Iterator[Alert]:
+    for asset in uploads_given_up(MOST_UPLOADS):
+        fix = f"manage.py cache repair {asset.id}"
+        yield Alert(kind="asset", id=asset.id, text=f"{asset.title or asset.video_id}: {asset.alert}", fix=fix)

@@ -1,0 +1,113 @@
+"""What the care of stored media writes down: due uploads, bad parts, giving up, fetching anew. One update each."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from apps.telegram_cache.documents import Asset, AssetState, PartState
+from apps.telegram_cache.services.upload_records import (
+    MAX_ORPHANS,
+    NO_LONGER_FAILING,
+    UPLOADABLE,
+    assets,
+    due,
+    orphan_of,
+)
+
+
+def give_up_upload(asset_id: str, *, failing_before: datetime, min_attempts: int, alert: str) -> bool:
+    """Stop trying, if it has failed since before then and that often. True once: for whoever is to tell about it."""
+    done = assets().update_one(
+        {
+            "_id": asset_id,
+            "state": {"$in": UPLOADABLE},
+            "upload_owner": None,
+            "upload_gave_up_at": None,
+            "upload_failing_since": {"$lte": failing_before},
+            "upload_attempts": {"$gte": min_attempts},
+        },
+        {"$set": {"upload_gave_up_at": datetime.now(UTC), "alert": alert}, "$unset": {"upload_retry_at": ""}},
+    )
+    return bool(done.modified_count)
+
+
+def want_refetch(asset: Asset, *, owner: str, reason: str) -> None:
+    """The bytes of a part are neither in Telegram nor in the hot store: note that the asset is to be fetched anew."""
+    assets().update_one(
+        {"_id": asset.id, "upload_owner": owner, "generation": asset.generation},
+        {"$set": {"refetch_reason": reason[:200]}},
+    )
+
+
+def forget_refetch(asset_id: str) -> None:
+    """It was begun, or is not needed after all."""
+    assets().update_one({"_id": asset_id}, {"$unset": {"refetch_reason": ""}})
+
+
+def note_verified(asset_id: str, *, generation: int) -> None:
+    assets().update_one({"_id": asset_id, "parts_generation": generation}, {"$set": {"verified_at": datetime.now(UTC)}})
+
+
+def mark_part_bad(asset_id: str, *, generation: int, index: int, reason: str) -> bool:
+    """A stored part cannot be read back. The asset is to be uploaded again (if the bytes are still somewhere)."""
+    done = assets().update_one(
+        {
+            "_id": asset_id,
+            "parts_generation": generation,
+            "state": {"$in": [AssetState.CACHED.value, *UPLOADABLE]},
+            "parts": {"$elemMatch": {"index": index, "state": PartState.STORED.value}},
+        },
+        {
+            "$set": {
+                "parts.$.state": PartState.BAD.value,
+                "parts.$.bad_reason": reason,
+                "state": AssetState.READY.value,
+                "updated_at": datetime.now(UTC),
+            }
+        },
+    )
+    return bool(done.modified_count)
+
+
+def make_due(asset_id: str) -> bool:
+    """Forget the delay and the failed tries of an unfinished upload. False: there is none."""
+    done = assets().update_one(
+        {"_id": asset_id, "state": {"$in": UPLOADABLE}},
+        {
+            "$set": {"upload_attempts": 0},
+            "$unset": {"upload_retry_at": "", "upload_queued_at": "", **NO_LONGER_FAILING},
+        },
+    )
+    return bool(done.matched_count)
+
+
+def queue_next_upload(*, again_after_s: float) -> str | None:
+    """Mark one asset that is due as queued, so that no other caller gets it, and give its id; None: none is due."""
+    queued_before = datetime.now(UTC) - timedelta(seconds=again_after_s)
+    found = assets().find_one_and_update(
+        {
+            "state": {"$in": UPLOADABLE},
+            "upload_gave_up_at": None,
+            "$or": [{"upload_queued_at": None}, {"upload_queued_at": {"$lt": queued_before}}],
+            "$expr": {"$and": [due("upload_lease_until"), due("upload_retry_at")]},
+        },
+        {"$set": {"upload_queued_at": datetime.now(UTC)}},
+        sort=[("upload_retry_at", 1)],
+        projection={"_id": 1},
+    )
+    return str(found["_id"]) if found else None
+
+
+def mark_queued(asset_id: str) -> None:
+    assets().update_one({"_id": asset_id}, {"$set": {"upload_queued_at": datetime.now(UTC)}})
+
+
+def note_old_parts(asset: Asset) -> None:
+    """The asset starts over as a new generation: what ``asset`` (read before that) has in Telegram is not needed."""
+    leftovers = [
+        orphan_of(part, message_id=part.message_id, reason="of an older generation")
+        for part in asset.parts
+        if part.message_id is not None
+    ]
+    if leftovers:
+        assets().update_one({"_id": asset.id}, {"$push": {"orphans": {"$each": leftovers, "$slice": -MAX_ORPHANS}}})
