@@ -13,6 +13,7 @@ from django.utils.module_loading import module_has_submodule
 from apps.analytics.recorder import EventRecorder
 from apps.core.asgi import AsgiApp, Receive, Scope, Send, send_answer
 from apps.core.bridge import DjangoBridge, WsgiApp
+from apps.core.proxies import see_through_proxies
 from apps.core.wake import wake_hub
 from apps.downloads.stream_backend import make_backend
 from apps.streaming.app import StreamApp
@@ -58,7 +59,9 @@ class Entrance:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif scope["type"] == "websocket":
+            return
+        see_through_proxies(scope, settings.ENV.trusted_proxies)
+        if scope["type"] == "websocket":
             await websockets()(scope, receive, send)
         else:
             await self._running_parts().http(scope, receive, send)

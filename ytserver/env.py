@@ -136,6 +136,9 @@ class Env(BaseSettings):
     telegram_bot_tokens: CommaList = Field((), description="Bot tokens that seed an empty database.")
     telegram_channel_id: str = Field("", description="Channel that seeds an empty database.")
     outbound_allow: NetworkList = Field((), description="Non-public networks that outbound requests may reach.")
+    trusted_proxies: NetworkList = Field(
+        (), description="Networks of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."
+    )
     web_workers: int = Field(2, ge=1, le=256, description="Web server processes.")
     worker_threads: int = Field(4, ge=1, le=256, description="Threads of each background worker.")
     dialects: CommaList = Field((), description="Music-bot dialects to answer in.")

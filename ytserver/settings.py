@@ -74,7 +74,11 @@ CACHES = {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": SERVICES.redis_url or "redis://127.0.0.1:0/0",
         "KEY_PREFIX": "yt",
-        "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 2, "SOCKET_TIMEOUT": 5},
+        "OPTIONS": {
+            "SOCKET_CONNECT_TIMEOUT": 2,
+            "SOCKET_TIMEOUT": 5,
+            "SERIALIZER": "django_redis.serializers.json.JSONSerializer",  # the default, pickle, runs what it reads
+        },
     }
 }
 CHANNEL_LAYERS = {

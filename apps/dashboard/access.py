@@ -37,7 +37,7 @@ def may(user: User | None, role: Role) -> bool:
 
 
 def client_address(request: HttpRequest) -> str:
-    """The address that the connection came from."""
+    """The address that called (see ``apps.core.proxies``)."""
     return str(request.META.get("REMOTE_ADDR", ""))
 
 

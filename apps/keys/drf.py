@@ -86,5 +86,5 @@ def _charge_failure_once(request: HttpRequest) -> None:
 
 
 def client_address(request: HttpRequest) -> str:
-    """The address that connected. Forwarded headers are not believed."""
+    """The address that called (see ``apps.core.proxies``)."""
     return str(request.META.get("REMOTE_ADDR", ""))

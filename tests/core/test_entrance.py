@@ -3,10 +3,12 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from ipaddress import ip_network
 
 import httpx
 import pytest
 from channels.layers import get_channel_layer
+from django.conf import settings
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -42,6 +44,18 @@ class TestEntrance:
             assert client.get("/stream/video/dQw4w9WgXcQ", headers={"X-API-Key": "x"}).json()["error"] == "key_invalid"
             assert client.get("/nothing").json()["error"] == "not_found"
             assert client.get("/static/rest_framework/js/csrf.js").status_code == 200
+
+    def test_behind_a_proxy_callers_are_told_apart(self, url, monkeypatch):
+        env = settings.ENV.model_copy(update={"trusted_proxies": (ip_network("127.0.0.0/8"),)})
+        monkeypatch.setattr(settings, "ENV", env)
+        with httpx.Client(base_url=url) as client:
+            for path in ("/api/v1/info", "/stream/video/dQw4w9WgXcQ"):
+                guesser, other = (
+                    {"X-Forwarded-For": f"6.6.6.6, {address}"} for address in ("203.0.113.1", "203.0.113.2")
+                )
+                answers = [client.get(path, headers=guesser).status_code for _ in range(FAILURES_PER_MINUTE + 1)]
+                assert answers[-1] == 429
+                assert client.get(path, headers=other).status_code == 401
 
     def test_unknown_websockets_are_refused_cleanly(self, url):
         with pytest.raises(InvalidStatus) as refused, connect(url.replace("http", "ws") + "/ws/nothing"):
