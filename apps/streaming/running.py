@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from apps.core.errors import ApiError, KeyDisabled, UpstreamTimeout
 from apps.streaming.ports import StreamBackend, StreamTarget
 from apps.streaming.timing import StreamTiming
+
+logger = logging.getLogger(__name__)
 
 
 class Interruption:
@@ -95,4 +98,7 @@ class RunningStreams:
         except ApiError as error:
             return error.retryable
         except TimeoutError:
+            return True
+        except Exception as error:  # the look must go on, or nobody could end these streams any more
+            logger.error("a key could not be looked at", exc_info=error)
             return True

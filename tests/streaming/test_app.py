@@ -18,6 +18,7 @@ from apps.core.errors import UpstreamUnreachable
 from apps.core.trace import noted
 from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import BLOCK_BYTES, HotStore
+from apps.streaming.ports import StreamTarget
 from tests.streaming.media import ASSET, block_hashes, block_of, make_bytes, wait_until
 from tests.streaming.serving import VIDEO_ID, Running, TableBackend, connect_and_pause, serve
 
@@ -329,6 +330,27 @@ class TestKeys:
             with pytest.raises(httpx.RemoteProtocolError):
                 list(pieces)
             assert len(good.read()) == 2_000_001
+        server.wait_until_idle()
+
+    def test_a_look_that_fails_is_not_the_last_one(self, server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+        server.backend.add(DATA)
+        server.backend.filler.stuck.add(3)
+        usual, failed = server.backend.still_allowed, asyncio.Event()
+
+        async def fails_once(target: StreamTarget) -> bool:
+            if not failed.is_set():
+                failed.set()
+                raise RuntimeError("nobody foresaw this")
+            return await usual(target)
+
+        monkeypatch.setattr(server.backend, "still_allowed", fails_once)
+        with server.http.stream("GET", server.video, params={"key": "evilevil"}) as evil:
+            pieces = evil.iter_raw()
+            next(pieces)
+            wait_until(failed.is_set)
+            server.backend.revoked.add("evilevil")
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(pieces)
         server.wait_until_idle()
 
     def test_a_key_is_looked_at_once_for_all_its_streams(self, server: Running) -> None:
