@@ -12,6 +12,7 @@ from apps.core import audit
 from apps.core.redis import redis_client
 from apps.dashboard.access import may
 from apps.keys.documents import Role, User
+from apps.keys.limits import network_of
 from apps.keys.services import check_password
 
 FREE_TRIES = {"pair": 5, "account": 50, "address": 20}
@@ -79,6 +80,7 @@ def _record(username: str, action: str, address: str) -> None:
 
 
 def _buckets(username: str, address: str) -> dict[str, str]:
+    address = network_of(address)
     named = {"pair": f"{username.casefold()}\0{address}", "account": username.casefold(), "address": address}
     return {kind: f"yt:login:{kind}:{hashlib.sha256(text.encode()).hexdigest()}" for kind, text in named.items()}
 

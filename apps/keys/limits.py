@@ -204,7 +204,7 @@ def charge_failure(client_address: str) -> None:
 
     Good keys go on working from such an address: people behind one router share it, and nobody guesses 256 bits.
     """
-    network = _network_of(client_address)
+    network = network_of(client_address)
     try:
         if _health.is_away():
             raise redis.ConnectionError
@@ -220,7 +220,8 @@ def charge_failure(client_address: str) -> None:
         )
 
 
-def _network_of(client_address: str) -> str:
+def network_of(client_address: str) -> str:
+    """What counts as one caller: an IPv4 address, or the /64 that an IPv6 customer has whole."""
     try:
         address = ipaddress.ip_address(client_address.partition("%")[0])
     except ValueError:

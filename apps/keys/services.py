@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import string
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -22,6 +23,7 @@ DEFAULT_SCOPES = (Scope.INFO, Scope.MEDIA, Scope.SEARCH)
 MAX_LIMIT_PER_HOUR = 1_000_000_000
 MIN_PASSWORD_LENGTH = 12
 PREFIX_ATTEMPTS = 10
+_hashing = threading.BoundedSemaphore(2)  # Argon2 takes 100 MiB each time, and anybody may send a login form
 _PREFIX_ALPHABET = string.ascii_letters + string.digits
 
 
@@ -115,10 +117,11 @@ def create_user(*, username: str, password: str, role: Role = Role.NONE, contact
 def check_password(username: str, password: str) -> User | None:
     """The active user with this name and password, else None. An unknown name takes as long as a wrong password."""
     user = find_user(username)
-    if user is None or not user.password_hash:
-        make_password(password)
-        return None
-    return user if check_hash(password, user.password_hash) and user.active else None
+    with _hashing:
+        if user is None or not user.password_hash:
+            make_password(password)
+            return None
+        return user if check_hash(password, user.password_hash) and user.active else None
 
 
 def set_password(user: User, password: str) -> None:

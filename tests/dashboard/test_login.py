@@ -1,3 +1,5 @@
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,6 +11,7 @@ from apps.core.documents import AuditEntry
 from apps.core.redis import redis_client
 from apps.dashboard import login as login_service
 from apps.dashboard.login import FREE_TRIES, try_login
+from apps.keys import services
 from apps.keys.documents import Role, User
 from apps.keys.services import create_user, set_password
 from tests.dashboard.conftest import PASSWORD
@@ -37,6 +40,29 @@ class TestLogin:
             answer = send(Client(), username, password)
             assert answer.status_code == 401
             assert answer.context["problem"] == "The name or the password is wrong."
+
+    def test_addresses_of_one_ipv6_customer_count_together(self):
+        for number in range(FREE_TRIES["address"]):
+            try_login(username=f"name-{number}", password="wrong", address=f"2001:db8:1:2::{number + 1:x}")
+        assert try_login(username="another", password="wrong", address="2001:db8:1:2:ffff::1").wait_s > 0
+        assert try_login(username="another", password="wrong", address="2001:db8:1:3::1").wait_s == 0
+
+    def test_at_most_two_passwords_are_hashed_at_once(self, monkeypatch):
+        """Each takes 100 MiB, and anybody may send the form."""
+        lock, running, most = threading.Lock(), [], []
+
+        def slowly(*_args):
+            with lock:
+                running.append(1)
+                most.append(len(running))
+            time.sleep(0.05)
+            with lock:
+                running.pop()
+
+        monkeypatch.setattr(services, "make_password", slowly)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: services.check_password(f"nobody-{number}", "wrong"), range(8)))
+        assert (len(most), max(most)) == (8, 2)
 
     def test_an_unknown_name_costs_as_much_work_as_a_known_one(self, make_user, monkeypatch):
         make_user(Role.VIEWER)

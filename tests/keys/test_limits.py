@@ -261,11 +261,11 @@ class TestChargeFailure:
         with pytest.raises(RateLimited):
             charge_failure("2001:db8::ffff:ffff")
         charge_failure("2001:db8:0:1::1")
-        assert limits._network_of("::ffff:192.0.2.7") == "192.0.2.7"
-        assert limits._network_of("fe80::1%eth0") == "fe80::/64"
+        assert limits.network_of("::ffff:192.0.2.7") == "192.0.2.7"
+        assert limits.network_of("fe80::1%eth0") == "fe80::/64"
 
     def test_an_address_that_is_none_is_counted_as_one(self):
-        assert {limits._network_of(address) for address in ("", "unix:", "x" * 500)} == {"unknown"}
+        assert {limits.network_of(address) for address in ("", "unix:", "x" * 500)} == {"unknown"}
 
 
 class TestLimitHeaders:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from django.core.cache import cache
 from django.test import Client
 
 from apps.core.errors import Conflict, InvalidParameter
+from apps.core.redis import redis_client
 from apps.keys.documents import Role, User
 from apps.keys.services import check_password, create_user, set_password
 
@@ -19,6 +21,13 @@ def client() -> Client:
 @pytest.fixture
 def ada() -> User:
     return create_user(username="ada", password=PASSWORD, role=Role.OWNER)
+
+
+def test_nothing_that_redis_holds_is_run_when_it_is_read():
+    """Whoever can write to a shared Redis must not get into the web server with a pickle."""
+    cache.set("harmless", {"a": [1, "b"]})
+    assert cache.get("harmless") == {"a": [1, "b"]}
+    assert redis_client().get("yt:1:harmless") == b'{"a": [1, "b"]}'
 
 
 class TestUsers:
