@@ -12,6 +12,7 @@ from apps.downloads.views.jobs import JobsViewSet
 from apps.downloads.views.lists import ChannelViewSet, PlaylistViewSet, SearchViewSet
 from apps.downloads.views.media import AudioViewSet, InfoViewSet, VideoViewSet
 from apps.downloads.views.status import CacheStatsViewSet, StatusViewSet
+from apps.downloads.views.telegram import BotsViewSet, ChannelsViewSet
 
 
 class ApiRoot(APIRootView):
@@ -42,5 +43,7 @@ router.register("channel", ChannelViewSet, basename="channel")
 router.register("status", StatusViewSet, basename="status")
 router.register("cache/stats", CacheStatsViewSet, basename="cache-stats")
 router.register("jobs", JobsViewSet, basename="jobs")
+router.register("admin/bots", BotsViewSet, basename="admin-bots")
+router.register("admin/channels", ChannelsViewSet, basename="admin-channels")
 
 urlpatterns = router.urls

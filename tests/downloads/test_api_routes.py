@@ -14,6 +14,7 @@ from tests.downloads.conftest import Api
 from tests.downloads.library import AUDIO, CONTENT, TITLE, VIDEO, VIDEO_ID, known_info, put_hot, put_in_telegram
 
 ROUTES = ["info", "video", "audio", "search", "playlist", "channel", "status", "cache/stats", "jobs"]
+ADMIN_ROUTES = ["admin/bots", "admin/channels"]
 
 
 class TestInfo:
@@ -189,7 +190,7 @@ class TestRouting:
 
     def test_the_root_lists_every_route_without_a_key(self, api, client):
         answer = client.get("/api/v1/", headers={"Accept": "application/json"}).json()
-        assert list(answer) == ROUTES
+        assert list(answer) == [*ROUTES, *ADMIN_ROUTES]
         assert answer["info"] == "http://testserver/api/v1/info"
         assert client.get("/api/v1").headers["Location"] == "/api/v1/"
 

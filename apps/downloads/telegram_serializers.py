@@ -1,0 +1,94 @@
+"""What goes in and out at the admin routes for Telegram. No answer ever holds a token."""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+
+
+class TokenRequestSerializer(serializers.Serializer):
+    token = serializers.CharField(
+        max_length=200, write_only=True, style={"input_type": "password"}, help_text="From BotFather. In the body only."
+    )
+
+
+class ChannelRequestSerializer(serializers.Serializer):
+    channel = serializers.RegexField(
+        r"^(-?\d{1,20}|@[A-Za-z][A-Za-z0-9_]{3,63})$", help_text="Its id, such as -1001234567890, or its @name."
+    )
+    make_default = serializers.BooleanField(default=True, help_text="Send new media there.")
+
+
+class ChannelSettingsRequestSerializer(serializers.Serializer):
+    scratch_chat = serializers.RegexField(
+        r"^(none|-?\d{1,20}|@[A-Za-z][A-Za-z0-9_]{3,63})$",
+        required=False,
+        help_text="Where short-lived copies go; `none`: into the channel itself.",
+    )
+    playable = serializers.BooleanField(
+        required=False, allow_null=True, default=None, help_text="Also post new media up to 50 MB playable."
+    )
+
+
+class BotSerializer(serializers.Serializer):
+    bot_id = serializers.CharField()
+    username = serializers.CharField()
+    state = serializers.CharField(help_text="active, cooling or disabled.")
+    reason = serializers.CharField(help_text="Why, when it is not active.")
+    until = serializers.DateTimeField(allow_null=True, help_text="When a cooling bot goes on.")
+    barred = serializers.DictField(child=serializers.CharField(), help_text="Channels it cannot post in, and why.")
+    checked_at = serializers.DateTimeField(allow_null=True)
+
+
+class ChannelSerializer(serializers.Serializer):
+    channel_id = serializers.CharField()
+    title = serializers.CharField()
+    username = serializers.CharField()
+    state = serializers.CharField()
+    reason = serializers.CharField()
+    is_default = serializers.BooleanField()
+    playable = serializers.BooleanField()
+    scratch_chat_id = serializers.CharField()
+    checked_at = serializers.DateTimeField(allow_null=True)
+
+
+class AlertSerializer(serializers.Serializer):
+    kind = serializers.CharField()
+    id = serializers.CharField()
+    text = serializers.CharField()
+    fix = serializers.CharField()
+
+
+class FindingSerializer(serializers.Serializer):
+    bot_id = serializers.CharField()
+    channel_id = serializers.CharField()
+    ok = serializers.BooleanField()
+    text = serializers.CharField()
+    fix = serializers.CharField()
+
+
+class BotAnswerSerializer(serializers.Serializer):
+    status = serializers.BooleanField()
+    bot = BotSerializer()
+
+
+class BotListAnswerSerializer(serializers.Serializer):
+    status = serializers.BooleanField()
+    bots = BotSerializer(many=True)
+    alerts = AlertSerializer(many=True)
+
+
+class ChannelAnswerSerializer(serializers.Serializer):
+    status = serializers.BooleanField()
+    channel = ChannelSerializer()
+    findings = FindingSerializer(many=True)
+
+
+class ChannelListAnswerSerializer(serializers.Serializer):
+    status = serializers.BooleanField()
+    channels = ChannelSerializer(many=True)
+
+
+class CheckAnswerSerializer(serializers.Serializer):
+    status = serializers.BooleanField()
+    ok = serializers.BooleanField(help_text="Whether nothing has to be fixed.")
+    findings = FindingSerializer(many=True)
