@@ -8,9 +8,15 @@ from pathlib import Path
 import mongoengine
 import pytest
 from django.conf import settings
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from apps.core.indexes import ensure_indexes
 from apps.core.redis import redis_client
+
+# Timings never decide a test: neither hypothesis's limit for one example nor its complaint about slow data.
+hypothesis_settings.register_profile("ytserver", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("ytserver")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Waiting for a condition, instead of sleeping."""
+"""Waiting for a condition instead of sleeping, and a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,22 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], object], *, timeout_s: float = 10) -> None:
+class Clock:
+    """Stands in for the ``time`` module of the code under test. It moves only when told to."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+        self._monotonic_s = time.monotonic()
+        self._time_s = time.time()
+
+    def monotonic(self) -> float:
+        return self._monotonic_s + self.ahead_s
+
+    def time(self) -> float:
+        return self._time_s + self.ahead_s
+
+
+def wait_until(condition: Callable[[], object], *, timeout_s: float = 30) -> None:
     """Return once ``condition`` holds. Fails after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while not condition():

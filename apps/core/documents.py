@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from mongoengine import Document
 from mongoengine.fields import DateTimeField, DictField, StringField
 
-
-def utcnow() -> datetime:
-    return datetime.now(UTC)
+from apps.core.clock import utcnow
 
 
 class AuditEntry(Document):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime
 from enum import StrEnum
 
 from mongoengine import Document
 from mongoengine.fields import BooleanField, DateTimeField, DictField, FloatField, IntField, ListField, StringField
+
+from apps.core.clock import utcnow
 
 
 class JobState(StrEnum):
@@ -23,10 +24,6 @@ class JobPriority(StrEnum):
 
     INTERACTIVE = "interactive"
     BATCH = "batch"
-
-
-def utcnow() -> datetime:
-    return datetime.now(UTC)
 
 
 def new_job_id() -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from enum import StrEnum
 
 from mongoengine import Document
 from mongoengine.fields import BooleanField, DateTimeField, IntField, ListField, StringField
+
+from apps.core.clock import utcnow
 
 DEFAULT_LIMIT_PER_HOUR = 1000
 
@@ -23,10 +24,6 @@ class Scope(StrEnum):
     MEDIA = "media"
     SEARCH = "search"
     ADMIN = "admin"
-
-
-def utcnow() -> datetime:
-    return datetime.now(UTC)
 
 
 class User(Document):

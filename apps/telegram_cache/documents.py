@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -18,6 +17,8 @@ from mongoengine.fields import (
     MapField,
     StringField,
 )
+
+from apps.core.clock import utcnow
 
 BLOCK_BYTES = 1024 * 1024
 SHA256_BYTES = 32
@@ -92,10 +93,6 @@ class Orphan(EmbeddedDocument):
     message_id = IntField()
     reason = StringField(default="")
     noted_at = DateTimeField()
-
-
-def utcnow() -> datetime:
-    return datetime.now(UTC)
 
 
 class Asset(Document):

@@ -4,7 +4,6 @@ import asyncio
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +16,7 @@ from apps.core.bridge import DjangoBridge, make_environ
 from apps.core.request_state import BRIDGE, CHARGED, REQUEST_ID, STARTED_AT
 from apps.core.wake import WakeHub, publish, wake_hub
 from tests.core.serving import serving
-from tests.waiting import wait_until
+from tests.waiting import Clock, wait_until
 
 
 class Program:
@@ -40,7 +39,7 @@ class Program:
             environ[CHARGED] = environ.get(CHARGED, 0) + 1
             return [b""]
         if path == "/hold":
-            self.hold.wait(20)
+            self.hold.wait(100)
         if path == "/long":
             start_response("200 OK", [("Content-Type", "application/octet-stream")])
             return self.long()
@@ -163,7 +162,7 @@ class TestEnviron:
 
 
 class TestLongAnswers:
-    def test_arrive_whole(self, url, program):
+    def test_a_long_answer_arrives_whole(self, url, program):
         assert len(httpx.get(f"{url}/long").content) == 400 * 64 * 1024
         assert program.closed.is_set()
 
@@ -223,9 +222,10 @@ class TestLongAnswers:
 
 class TestQueue:
     def test_more_than_the_queue_holds_are_told_to_come_back(self, program):
-        with serving(Served(program, threads=1, max_queued=2)) as url:
+        served = Served(program, threads=1, max_queued=2)
+        with serving(served) as url:
             held = [self.start(f"{url}/hold") for _ in range(3)]
-            wait_until(lambda: httpx.get(url, timeout=20).status_code == 503 if program.runs else False)
+            wait_until(lambda: served.bridge._running == 3)
             answer = httpx.get(url)
             assert (answer.json()["error"], answer.headers["retry-after"]) == ("overloaded", "1")
             program.hold.set()
@@ -237,7 +237,7 @@ class TestQueue:
     @staticmethod
     def start(url: str) -> tuple[threading.Thread, list[int]]:
         statuses: list[int] = []
-        thread = threading.Thread(target=lambda: statuses.append(httpx.get(url, timeout=20).status_code))
+        thread = threading.Thread(target=lambda: statuses.append(httpx.get(url, timeout=110).status_code))
         thread.start()
         return thread, statuses
 
@@ -256,40 +256,36 @@ class TestSuspended:
         assert len({environ[REQUEST_ID] for environ in program.environs}) == 1
         assert len({environ[STARTED_AT] for environ in program.environs}) == 1
 
-    async def test_sees_a_change_whose_message_was_lost_within_about_a_second(self, url, program):
+    async def test_sees_a_change_whose_message_was_lost(self, url, program):
+        assert bridge.RECHECK_S <= 1
         async with httpx.AsyncClient(timeout=20) as client:
             waiting = asyncio.create_task(client.get(f"{url}/wait"))
             await asyncio.to_thread(wait_until, lambda: program.runs >= 1)
             program.ready.set()
-            started_at = time.monotonic()
             assert (await waiting).status_code == 200
-        assert time.monotonic() - started_at < 2
 
-    async def test_500_of_them_leave_the_threads_to_others_and_all_wake_up(self, url, program):
+    async def test_500_of_them_leave_the_threads_to_others_and_all_wake_up(self, url, program, monkeypatch):
+        monkeypatch.setattr(bridge, "time", Clock())  # nobody's turn to look again comes
         async with self.many_clients() as client:
             waiting = [asyncio.create_task(self.status_of(client, f"{url}/wait")) for _ in range(500)]
             await asyncio.to_thread(wait_until, lambda: program.runs >= 500)
-            took_s = []
             for _ in range(20):
-                started_at = time.monotonic()
                 assert await self.status_of(client, f"{url}/") == 200
-                took_s.append(time.monotonic() - started_at)
-            runs = program.runs
+            assert not any(task.done() for task in waiting)
             program.ready.set()
             publish("t")
             statuses = await asyncio.gather(*waiting)
-        assert sorted(took_s)[10] < 0.1
-        assert runs < 500 + 20 + 500  # they did not run around in circles
+        assert program.runs == 500 + 20 + 500
         assert set(statuses) == {200}
 
-    async def test_one_that_sees_the_change_wakes_the_others(self, url, program):
+    async def test_one_that_sees_the_change_wakes_the_others(self, url, program, monkeypatch):
+        monkeypatch.setattr(bridge, "RECHECKS_PER_S", 0.01)  # one each second, and no one's own turn ever comes
         async with self.many_clients() as client:
             waiting = [asyncio.create_task(self.status_of(client, f"{url}/wait")) for _ in range(500)]
             await asyncio.to_thread(wait_until, lambda: program.runs >= 500)
             program.ready.set()  # and no message at all
-            started_at = time.monotonic()
-            await asyncio.gather(*waiting)
-        assert time.monotonic() - started_at < 5
+            statuses = await asyncio.gather(*waiting)
+        assert set(statuses) == {200}
 
     @staticmethod
     def many_clients() -> aiohttp.ClientSession:

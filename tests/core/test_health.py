@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import mongoengine
 import pymongo
@@ -34,11 +33,9 @@ class TestReadyz:
         assert set(QUEUES) == {"resolve", "fetch", "upload", "care"}
 
     def test_names_mongodb_when_it_is_down(self, client, monkeypatch):
-        with pymongo.MongoClient(port=1, serverSelectionTimeoutMS=10_000) as nobody:
+        with pymongo.MongoClient(port=1, serverSelectionTimeoutMS=3_600_000) as nobody:
             monkeypatch.setattr(mongoengine, "get_db", lambda: nobody["x"])
-            started_at = time.monotonic()
             answer = client.get("/readyz")
-        assert time.monotonic() - started_at < 5
         assert (answer.status_code, answer.json()["error"]) == (503, "not_ready")
         assert list(answer.json()["down"]) == ["mongodb"]
 

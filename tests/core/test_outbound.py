@@ -148,7 +148,7 @@ class TestCheckUrl:
             "https://[::ffff:127.0.0.1]/", "https://169.254.169.254/latest", "https://[fe80::1%25eth0]/",
         ],
     )  # fmt: skip
-    def test_refuses(self, url: str) -> None:
+    def test_refuses_what_is_not_public_https(self, url: str) -> None:
         with pytest.raises(OutboundRefused):
             check_url(url, allow=())
 

@@ -3,8 +3,9 @@ import re
 import pytest
 from drf_spectacular.validation import validate_schema
 
+from apps.core.clock import utcnow
 from apps.core.errors import ERRORS_BY_CODE, UpstreamError
-from apps.downloads.documents import MediaJob, utcnow
+from apps.downloads.documents import MediaJob
 from apps.downloads.services.claims import claim_asset, commit_failed
 from apps.downloads.services.jobs import finish_job
 from apps.keys.documents import Scope

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from apps.core.clock import utcnow
 from apps.core.errors import UpstreamError, VideoPrivate
 from apps.core.owners import is_owner_dead, make_owner
 from apps.downloads.services import claims
 from apps.downloads.services.claims import Claim, ClaimLost, claim_asset
-from apps.telegram_cache.documents import Asset, AssetState, utcnow
+from apps.telegram_cache.documents import Asset, AssetState
 from tests.downloads.racers import claim_once, race
 from tests.downloads.samples import VIDEO_ID, audio_key, audio_plan
 

@@ -2,10 +2,11 @@ from datetime import timedelta
 
 import pytest
 
+from apps.core.clock import utcnow
 from apps.core.errors import Overloaded, UpstreamError, VideoPrivate
 from apps.core.owners import make_owner
 from apps.core.redis import redis_client
-from apps.downloads.documents import VideoInfoRecord, utcnow
+from apps.downloads.documents import VideoInfoRecord
 from apps.downloads.services import flights, info
 from tests.downloads.samples import VIDEO_ID, video_info
 

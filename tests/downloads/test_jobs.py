@@ -3,6 +3,7 @@ from datetime import timedelta
 
 import pytest
 
+from apps.core.clock import utcnow
 from apps.core.errors import NotFound, Overloaded, UpstreamError, VideoUnavailable
 from apps.core.owners import make_owner
 from apps.core.redis import redis_client
@@ -10,7 +11,7 @@ from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.selectors import active_job, find_job
 from apps.downloads.services import claims, jobs
 from apps.downloads.services.sweep import FETCH_QUEUE, sweep_jobs
-from apps.telegram_cache.documents import Asset, AssetState, Part, PartState, utcnow
+from apps.telegram_cache.documents import Asset, AssetState, Part, PartState
 from tests.downloads.racers import ask_for_job, claim_and_hold, race
 from tests.downloads.samples import VIDEO_ID, audio_key, video_info
 

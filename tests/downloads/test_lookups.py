@@ -2,10 +2,11 @@ from datetime import timedelta
 
 import pytest
 
+from apps.core.clock import utcnow
 from apps.core.errors import NotFound, UpstreamError, UpstreamTimeout
 from apps.core.redis import redis_client
 from apps.core.suspend import Suspend
-from apps.downloads.documents import LookupRecord, utcnow
+from apps.downloads.documents import LookupRecord
 from apps.downloads.services import flights
 from apps.downloads.services.lookups import Lookup, LookupKind, answer_lookup, wait_for_lookup
 

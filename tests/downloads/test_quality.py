@@ -47,7 +47,7 @@ class TestVideo:
     @pytest.mark.parametrize(
         "quality", ["", "0", "-1", "1080i", "hd", "1e3", "999999", "\uff11\uff10\uff18\uff10", "1080p60", "p", "10 80"]
     )
-    def test_refuses_nonsense(self, quality: str) -> None:
+    def test_refuses_what_names_no_height(self, quality: str) -> None:
         with pytest.raises(InvalidParameter):
             resolve_video_variant(make_info((720,)), quality)
 
@@ -63,7 +63,7 @@ class TestAudio:
         assert resolve_audio_variant(make_info(), format_) == format_.strip().lower()
 
     @pytest.mark.parametrize("format_", ["", "wav", "m4a,mp3", "../m4a"])
-    def test_refuses_nonsense(self, format_: str) -> None:
+    def test_refuses_what_names_no_format(self, format_: str) -> None:
         with pytest.raises(InvalidParameter):
             resolve_audio_variant(make_info(), format_)
 

@@ -9,9 +9,10 @@ from aiohttp import web
 from django.conf import settings
 from django.core.management import CommandError, call_command
 
+from apps.core.clock import utcnow
 from apps.core.documents import AuditEntry
 from apps.core.errors import UpstreamError
-from apps.downloads.documents import WebhookDelivery, WebhookState, utcnow
+from apps.downloads.documents import WebhookDelivery, WebhookState
 from apps.downloads.services import webhooks
 from apps.downloads.services.jobs import cancel_job, finish_job
 from apps.keys.documents import ApiKey

@@ -135,7 +135,7 @@ class TestFinishedFile:
 
 class TestRefusals:
     @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
-    def test_other_methods(self, server: Running, method: str) -> None:
+    def test_other_methods_than_get_and_head_are_refused(self, server: Running, method: str) -> None:
         answer = server.http.request(method, server.video)
         assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
         assert answer.json()["error"] == "method_not_allowed"
@@ -144,11 +144,11 @@ class TestRefusals:
         "path",
         ["/stream/video/", "/stream/text/dQw4w9WgXcQ", "/stream/video/short", "/stream/video/dQw4w9WgXcQ/x", "/"],
     )
-    def test_other_paths(self, server: Running, path: str) -> None:
+    def test_other_paths_are_not_found(self, server: Running, path: str) -> None:
         answer = server.http.get(server.url + path)
         assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
 
-    def test_a_bad_query(self, server: Running) -> None:
+    def test_a_bad_query_is_refused(self, server: Running) -> None:
         answer = server.http.get(server.video + "?" + "&".join("a=1" for _ in range(100)))
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_parameter")
 

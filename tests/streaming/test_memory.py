@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -65,12 +64,10 @@ class TestMemory:
         with httpx.Client() as client:
             client.get(served.url, headers={"Range": "bytes=0-9"})
             before = served.memory.memory_info().rss
-            received, started_at = 0, time.monotonic()
-            highest = before
+            received, highest = 0, before
             with client.stream("GET", served.url) as answer:
                 for piece in answer.iter_raw(BLOCK_BYTES):
                     received += len(piece)
                     highest = max(highest, served.memory.memory_info().rss)
         assert received == BLOCKS * BLOCK_BYTES
-        assert time.monotonic() - started_at < 15, "a small send buffer must not make loopback crawl"
         assert highest - before < 30 * 1024 * 1024

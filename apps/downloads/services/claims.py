@@ -13,11 +13,12 @@ from typing import Any
 from bson.binary import Binary
 from pymongo import ReturnDocument
 
+from apps.core.clock import utcnow
 from apps.core.errors import ApiError, InternalError
 from apps.core.wake import publish
 from apps.downloads.errors import CONTENT_ERRORS
 from apps.downloads.providers.base import FetchPlan
-from apps.telegram_cache.documents import Asset, AssetKey, AssetState, utcnow
+from apps.telegram_cache.documents import Asset, AssetKey, AssetState
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 CONTENT_RETRY_S = 600.0

@@ -8,8 +8,9 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from apps.core.clock import utcnow
 from apps.core.errors import ApiError, InternalError, error_from_code
-from apps.downloads.documents import VideoInfoRecord, utcnow
+from apps.downloads.documents import VideoInfoRecord
 from apps.downloads.errors import CONTENT_ERRORS
 from apps.downloads.providers.base import VideoInfo
 from apps.downloads.providers.chain import provider_chain

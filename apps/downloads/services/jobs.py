@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError
 from mongoengine.errors import NotUniqueError
 from pymongo import ReturnDocument
 
+from apps.core.clock import utcnow
 from apps.core.errors import ApiError, Conflict, NotFound, Overloaded, error_from_code
 from apps.core.wake import publish
 from apps.downloads.documents import JobPriority, JobState, MediaJob
@@ -22,7 +23,7 @@ from apps.downloads.services.claims import ensure_asset
 from apps.downloads.services.queue import next_turn
 from apps.downloads.services.webhook_records import announce_end
 from apps.streaming.hotstore import HotStore
-from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, MediaKind, utcnow
+from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, MediaKind
 from apps.telegram_cache.services import note_old_parts
 
 log = structlog.get_logger(__name__)

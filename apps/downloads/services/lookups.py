@@ -11,9 +11,10 @@ from typing import Any
 
 import structlog
 
+from apps.core.clock import utcnow
 from apps.core.errors import ApiError, InternalError, NotFound, UpstreamTimeout, error_from_code
 from apps.core.suspend import Suspend
-from apps.downloads.documents import LookupRecord, utcnow
+from apps.downloads.documents import LookupRecord
 from apps.downloads.errors import CONTENT_ERRORS
 from apps.downloads.selectors import find_lookup
 from apps.downloads.services.flights import Flight

@@ -9,9 +9,10 @@ from functools import cache
 
 from django.conf import settings
 
+from apps.core.clock import utcnow
 from apps.core.errors import ApiError, Conflict, UpstreamTimeout
 from apps.core.suspend import Suspend
-from apps.downloads.documents import JobPriority, JobState, MediaJob, utcnow
+from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
 from apps.downloads.quality import AUDIO_FORMATS, resolve_audio_variant, resolve_video_variant
 from apps.downloads.selectors import active_job, latest_job

@@ -11,7 +11,8 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from apps.downloads.documents import JobPriority, JobState, JobTurns, MediaJob, utcnow
+from apps.core.clock import utcnow
+from apps.downloads.documents import JobPriority, JobState, JobTurns, MediaJob
 
 BATCH_EVERY = 8
 _PICKS = "picks"

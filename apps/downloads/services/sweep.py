@@ -7,13 +7,14 @@ from datetime import timedelta
 import structlog
 from redis import RedisError
 
+from apps.core.clock import utcnow
 from apps.core.owners import is_owner_dead
 from apps.core.redis import redis_client
 from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.selectors import count_active_jobs, running_jobs, waiting_jobs
 from apps.downloads.services.claims import free_dead_lease
 from apps.downloads.services.jobs import MAX_ACTIVE_JOBS, send_fetch
-from apps.telegram_cache.documents import Asset, AssetState, utcnow
+from apps.telegram_cache.documents import Asset, AssetState
 
 log = structlog.get_logger(__name__)
 

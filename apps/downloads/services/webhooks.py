@@ -15,10 +15,11 @@ import aiohttp
 import structlog
 from pymongo import ReturnDocument
 
+from apps.core.clock import utcnow
 from apps.core.errors import ApiError
 from apps.core.outbound import guarded_aiohttp_session
 from apps.core.secrets import SecretUnreadable, decrypt_secret
-from apps.downloads.documents import WebhookDelivery, WebhookState, utcnow
+from apps.downloads.documents import WebhookDelivery, WebhookState
 from apps.downloads.selectors import find_job
 from apps.downloads.services.answers import job_answer
 from apps.keys.documents import ApiKey

@@ -4,13 +4,14 @@ from datetime import timedelta
 
 import pytest
 
+from apps.core.clock import utcnow
 from apps.core.errors import BotCheck, QualityUnavailable, VideoPrivate
 from apps.core.ffmpeg import probe_media
 from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.fetch import engine
 from apps.downloads.selectors import find_job
 from apps.streaming.hotstore import FileState
-from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind, utcnow
+from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind
 from tests.downloads.fetch.conftest import wait_until
 from tests.downloads.fetch.origin import SampleProvider, remote
 from tests.downloads.samples import VIDEO_ID, audio_key, audio_plan

@@ -52,6 +52,6 @@ class TestIsStreamableMp4:
     def test_the_index_must_come_before_the_data(self, head, streamable):
         assert is_streamable_mp4(head) is streamable
 
-    def test_real_files(self, media):
+    def test_of_real_files_only_the_faststart_one_can_be_streamed(self, media):
         found = {name: is_streamable_mp4(media.read(name)[:INDEX_BYTES]) for name in media.files if "360" in name}
         assert found == {"fast360.mp4": True, "muxed360.mp4": False, "video360.mp4": False}

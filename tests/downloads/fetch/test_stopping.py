@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from pymongo.errors import PyMongoError
 
+from apps.core.clock import utcnow
 from apps.core.errors import VideoPrivate
 from apps.core.ffmpeg import probe_media
 from apps.core.owners import make_owner
@@ -19,7 +20,7 @@ from apps.downloads.services.claims import claim_asset
 from apps.downloads.services.jobs import cancel_job
 from apps.downloads.services.sweep import sweep_jobs
 from apps.streaming.hotstore import FileState
-from apps.telegram_cache.documents import Asset, AssetState, utcnow
+from apps.telegram_cache.documents import Asset, AssetState
 from tests.downloads.fetch.conftest import wait_until
 from tests.downloads.fetch.origin import SampleProvider, remote
 from tests.downloads.fetch.test_engine import MIB, VIDEO, asset, serve

@@ -90,7 +90,9 @@ class TestResolve:
         assert read(provider.plan(MP3, timeout_s=10).files[0].url) == site.file_of(ID, "audio")
 
     @pytest.mark.parametrize(("video_id", "error"), [("private0001", VideoPrivate), ("removed0001", VideoUnavailable)])
-    def test_content_errors(self, provider: SaveTubeProvider, video_id: str, error: type[ApiError]) -> None:
+    def test_what_the_video_refuses_is_that_error(
+        self, provider: SaveTubeProvider, video_id: str, error: type[ApiError]
+    ) -> None:
         with pytest.raises(error):
             provider.resolve(video_id, timeout_s=10)
 

@@ -63,7 +63,7 @@ class TestDecrypt:
             "no json", "a list", "null", "no utf-8", "too deep", "only an iv", "half a block", "too long",
         ],
     )  # fmt: skip
-    def test_refuses(self, data: object) -> None:
+    def test_refuses_what_is_no_info(self, data: object) -> None:
         with pytest.raises(UpstreamError):
             decrypt_info(data, KEY)
 

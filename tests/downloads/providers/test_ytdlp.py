@@ -106,11 +106,9 @@ class TestResolve:
         self, ytdlp: YtDlpProvider, youtube: YouTubeStandIn
     ) -> None:
         ytdlp.resolve(ID, timeout_s=TIMEOUT_S)
-        youtube.faults.add("watch", delay_s=60, times=9)
-        started = time.monotonic()
+        youtube.faults.add("watch", delay_s=3600, times=9)
         with pytest.raises(UpstreamTimeout):
             ytdlp.resolve(ID, timeout_s=0.5)
-        assert time.monotonic() - started < 5
 
     def test_many_threads_share_a_few_processes(self, ytdlp: YtDlpProvider) -> None:
         ids = [f"thread{number:05}" for number in range(8)]
@@ -143,7 +141,9 @@ class TestPlan:
             ("mp3", 140, "mp3", "mp3", "audio/mpeg"),
         ],
     )
-    def test_audio(self, ytdlp: YtDlpProvider, variant: str, itag: int, finish: str, container: str, mime: str) -> None:
+    def test_audio_comes_from_the_file_that_needs_least_work(
+        self, ytdlp: YtDlpProvider, variant: str, itag: int, finish: str, container: str, mime: str
+    ) -> None:
         plan = ytdlp.plan(AssetKey(ID, "audio", variant), timeout_s=TIMEOUT_S)
         assert (plan.finish, plan.container, plan.mime) == (finish, container, mime)
         assert [file.source_id for file in plan.files] == [f"ytdlp:{itag}"]

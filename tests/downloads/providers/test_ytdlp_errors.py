@@ -42,7 +42,7 @@ TEXTS = [
 
 class TestMapFailure:
     @pytest.mark.parametrize(("text", "code"), TEXTS)
-    def test_every_text(self, text: str, code: str) -> None:
+    def test_every_text_of_ytdlp_is_its_error(self, text: str, code: str) -> None:
         assert map_failure({"kind": "ExtractorError", "text": PREFIX + text, "warnings": []}).code == code
 
     def test_a_country_error_is_known_by_its_class(self) -> None:
