@@ -15,6 +15,7 @@ from apps.core.asgi import AsgiApp, Receive, Scope, Send, send_answer
 from apps.core.bridge import DjangoBridge, WsgiApp
 from apps.core.proxies import see_through_proxies
 from apps.core.wake import wake_hub
+from apps.downloads.dialects.handover import hand_over
 from apps.downloads.stream_backend import make_backend
 from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import HotStore
@@ -39,6 +40,8 @@ class _Parts:
             await self._streams(scope, receive, send)
         elif path == "/healthz":  # not through the thread pool: a busy server lives
             await send_answer(send, 200, [("Content-Type", "application/json")], b'{"status": true}')
+        elif path == "/api/song":  # with download=true it answers with a stream
+            await hand_over(self._bridge, self._streams, scope, receive, send)
         else:
             await self._bridge(scope, receive, send)
 

@@ -141,7 +141,9 @@ class Env(BaseSettings):
     )
     web_workers: int = Field(2, ge=1, le=256, description="Web server processes.")
     worker_threads: int = Field(4, ge=1, le=256, description="Threads of each background worker.")
-    dialects: CommaList = Field((), description="Music-bot dialects to answer in.")
+    dialects: CommaList = Field(
+        (), description="Music-bot dialects to answer in: song, track, v2, query (see docs/dialects.md). Empty: off."
+    )
 
     @field_validator("public_url")
     @classmethod
@@ -189,6 +191,13 @@ class Env(BaseSettings):
     def _providers_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or set(value) - {"savetube", "ytdlp"} or len(set(value)) != len(value):
             raise ValueError("must list savetube, ytdlp, or both, each once")
+        return value
+
+    @field_validator("dialects")
+    @classmethod
+    def _dialects_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if set(value) - {"song", "track", "v2", "query"} or len(set(value)) != len(value):
+            raise ValueError("must list some of song, track, v2 and query, each once, or be empty")
         return value
 
     @field_validator("savetube_key")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from apps.downloads.dialects.urls import dialect_patterns
 from apps.downloads.views.docs import DocsView, SchemaView
 
 urlpatterns = [
@@ -14,6 +16,7 @@ urlpatterns = [
     path("api", RedirectView.as_view(pattern_name="api-root", query_string=True)),
     path("api/v1", RedirectView.as_view(pattern_name="api-root", query_string=True)),
     path("api/v1/", include("apps.downloads.urls")),
+    *dialect_patterns(settings.ENV.dialects),
     path("api/schema", SchemaView.as_view(), name="schema"),
     path("api/docs", DocsView.as_view(), name="docs"),
 ]

@@ -14,7 +14,8 @@ from apps.core.redis import make_async_redis
 from apps.core.trace import noted
 
 STREAM_KINDS = frozenset({"video", "audio"})
-RECORDED_PATHS = ("/api/v1/", "/stream/")
+DIALECT_PATHS = ("/song/", "/video/", "/api/track", "/api/song", "/youtube/", "/queued/youtube/")
+RECORDED_PATHS = ("/api/v1/", "/stream/", *DIALECT_PATHS)
 CLIENT_LEFT = 499
 KEYLESS_BURST = 100
 KEYLESS_PER_S = 2.0
@@ -34,7 +35,8 @@ def route_of(path: str) -> str:
         resolve(path)
     except Resolver404:
         return f"/api/v1/{NO_ROUTE}"
-    return "/".join(path.split("/")[:4])
+    depth = 2 if path.startswith(("/song/", "/video/")) else 4
+    return "/".join(path.split("/")[:depth])
 
 
 class _Allowance:

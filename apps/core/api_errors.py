@@ -35,7 +35,7 @@ from apps.core.trace import note
 logger = logging.getLogger(__name__)
 
 WWW_AUTHENTICATE = 'Bearer realm="ytserver"'
-JSON_PATHS = ("/api/", "/stream/", "/healthz", "/readyz", "/metrics")
+JSON_PATHS = ("/api/", "/stream/", "/song/", "/video/", "/youtube/", "/queued/", "/healthz", "/readyz", "/metrics")
 SERVICE_DOWN = (
     ConnectionFailure,
     ExecutionTimeout,

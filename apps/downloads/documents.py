@@ -159,3 +159,19 @@ class LookupRecord(Document):
         "auto_create_index": False,
         "indexes": [{"fields": ["expires_at"], "expireAfterSeconds": 0}],
     }
+
+
+class MediaTicket(Document):
+    """A bot's order for a file. Its id cannot be guessed, and is enough to ask how the file is coming along."""
+
+    id = StringField(primary_key=True, default=new_job_id)
+    key_prefix = StringField(required=True)
+    query = StringField(required=True)
+    kind = StringField(required=True)
+    created_at = DateTimeField(default=utcnow)
+
+    meta = {
+        "collection": "media_tickets",
+        "auto_create_index": False,
+        "indexes": [{"fields": ["created_at"], "expireAfterSeconds": 86400}],
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import cast
 
-from apps.downloads.documents import JobState, LookupRecord, MediaJob, VideoInfoRecord
+from apps.downloads.documents import JobState, LookupRecord, MediaJob, MediaTicket, VideoInfoRecord
 
 
 def find_job(job_id: str) -> MediaJob | None:
@@ -55,3 +55,8 @@ def find_info_record(video_id: str) -> VideoInfoRecord | None:
 def find_lookup(record_id: str) -> LookupRecord | None:
     """What is on record about a question, fresh or not."""
     return cast("LookupRecord | None", LookupRecord.objects(id=record_id).first())
+
+
+def find_ticket(ticket_id: str) -> MediaTicket | None:
+    """A bot's order by its id, until a day has passed."""
+    return cast("MediaTicket | None", MediaTicket.objects(id=ticket_id).first())

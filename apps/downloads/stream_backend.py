@@ -27,6 +27,7 @@ from apps.core.errors import (
 from apps.core.suspend import Suspend
 from apps.core.wake import wake_hub
 from apps.downloads.fields import check_fields
+from apps.downloads.open_links import read_wish
 from apps.downloads.serializers import AudioStreamRequestSerializer, VideoStreamRequestSerializer
 from apps.downloads.services.media import MediaAsk, Tier, hot_store, resolve_key, start_or_join
 from apps.downloads.stream_records import AssetRecord, RecordCache
@@ -190,12 +191,14 @@ def _admit_link(request: StreamRequest, kind: MediaKind) -> Admission:
     """A link is as good as the key that asked for it. Following it does not count as a request."""
     link = check_link(request.path, request.query)
     grant_for_prefix(link.key_prefix)
+    wish = read_wish(link.asset_id)
     return Admission(
         key_prefix=link.key_prefix,
         attachment=link.attachment,
         kind=kind,
         video_id=request.video_id,
-        asset_id=link.asset_id,
+        asset_id=link.asset_id if wish is None else None,
+        wish=wish or None,
         link_expires_at=link.expires_at,
     )
 

@@ -31,7 +31,7 @@ class ApiKeyAuthentication(BaseAuthentication):
     """
 
     def authenticate(self, request: Request) -> tuple[KeyGrant, str] | None:
-        raw = extract_key({name.lower(): value for name, value in request.headers.items()}, request.query_params)
+        raw = self.raw_key(request)
         if raw is None:
             return None
         django_request = request._request
@@ -50,6 +50,10 @@ class ApiKeyAuthentication(BaseAuthentication):
                 raise
             note_key_used(grant.prefix)
         return grant, grant.prefix
+
+    def raw_key(self, request: Request) -> str | None:
+        """The key as it was sent, wherever it may be sent."""
+        return extract_key({name.lower(): value for name, value in request.headers.items()}, request.query_params)
 
     def authenticate_header(self, request: Request) -> str:
         return WWW_AUTHENTICATE
