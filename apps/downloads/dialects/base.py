@@ -17,7 +17,7 @@ from apps.core.api_errors import handle_exception
 from apps.core.request_state import ASGI_SCOPE
 from apps.core.trace import note
 from apps.downloads.services.answers import media_answer
-from apps.downloads.services.cache_stats import count_answer
+from apps.downloads.services.cache_stats import count_polled_answer
 from apps.downloads.services.media import MediaState
 from apps.downloads.views.base import base_url
 from apps.keys.documents import Scope
@@ -77,7 +77,7 @@ class DialectView(APIView):
     def describe(self, state: MediaState, *, key_prefix: str) -> dict[str, Any]:
         """The file as /api/v1 describes it; counts the answer."""
         self.note(video_id=state.asset.video_id, asset_id=state.asset.id, tier=state.tier.value)
-        count_answer(state)
+        count_polled_answer(state, key_prefix=key_prefix)
         return media_answer(state, base_url=base_url(self.request), key_prefix=key_prefix, response_time_s=0.0)
 
 

@@ -16,6 +16,7 @@ from apps.core.suspend import Suspend, waited_s
 from apps.downloads.dialects.base import DialectView
 from apps.downloads.dialects.finding import find_media
 from apps.downloads.services.answers import container_of
+from apps.downloads.services.cache_stats import note_polled
 from apps.downloads.services.media import Tier
 from apps.telegram_cache.documents import MediaKind
 
@@ -47,6 +48,7 @@ class SongView(DialectView):
                 raise
             return self._answer("downloading")
         if state.tier is Tier.EXTERNAL:
+            note_polled(state, key_prefix=request.user.prefix)
             return self._answer("downloading", format=container_of(state.asset), title=state.asset.title)
         answer = self.describe(state, key_prefix=request.user.prefix)
         link = answer["download_url"]

@@ -19,6 +19,7 @@ from apps.downloads.dialects.base import DialectView, fields_of, is_yes, kind_of
 from apps.downloads.dialects.finding import find_media
 from apps.downloads.documents import JobState, MediaTicket, utcnow
 from apps.downloads.selectors import find_ticket
+from apps.downloads.services.cache_stats import note_polled
 from apps.downloads.services.media import MediaState, Tier
 from apps.downloads.services.tickets import make_ticket
 from apps.keys.authentication import grant_for_prefix
@@ -88,6 +89,7 @@ class JobStatusView(DialectView):
             self.note(error=error.code)
             return {"status": "error", "result": {}, "error": error.code, "message": error.message}
         if state.tier is Tier.EXTERNAL:
+            note_polled(state, key_prefix=grant.prefix)
             return {"status": _pending(state), "result": {}}
         return {"status": "done", "result": _result(self.describe(state, key_prefix=grant.prefix))}
 

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 TIER_COUNTS = "yt:tiers"
 MOST_USED = 10
+POLLED_KEPT_S = 600
 
 
 def count_answer(state: MediaState, tier: Tier) -> None:
@@ -27,6 +28,27 @@ def count_answer(state: MediaState, tier: Tier) -> None:
     except RedisError as error:  # an answer is worth more than its count
         logger.warning("an answer was not counted: %s", type(error).__name__)
     touch_asset(state.asset.id)
+
+
+def note_polled(state: MediaState, *, key_prefix: str) -> None:
+    """Remember that somebody was told to ask again for this file: the answer with the file is then no hit."""
+    try:
+        redis_client().set(_polled_name(state, key_prefix), 1, ex=POLLED_KEPT_S)
+    except RedisError as error:
+        logger.warning("a poll was not noted: %s", type(error).__name__)
+
+
+def count_polled_answer(state: MediaState, *, key_prefix: str) -> None:
+    """``count_answer`` where callers ask again and again: as EXTERNAL after ``note_polled``."""
+    try:
+        polled = bool(redis_client().delete(_polled_name(state, key_prefix)))
+    except RedisError:
+        polled = False
+    count_answer(state, Tier.EXTERNAL if polled else state.tier)
+
+
+def _polled_name(state: MediaState, key_prefix: str) -> str:
+    return f"yt:polled:{key_prefix}:{state.asset.id}"
 
 
 def cache_stats() -> dict[str, Any]:

@@ -129,6 +129,14 @@ class TestSong:
         assert (response.status_code, response.json()["status"]) == (200, "error")
         assert response.json()["message"] == "It broke."
 
+    def test_one_that_was_polled_for_counts_as_fetched_once(self, bot):
+        known_info()
+        bot.song()
+        put_hot(AUDIO)
+        bot.song()
+        bot.song()
+        assert redis_client().hgetall("yt:tiers") == {b"external": b"1", b"hot": b"1"}
+
     def test_words_mean_the_first_result(self, bot):
         known_info()
         put_hot(AUDIO)
