@@ -46,6 +46,8 @@ THREADS = 16
 MAX_PENDING = 4000
 MAX_WAIT_S = 120.0
 RECHECK_S = 1.0
+RECHECKS_PER_S = 100  # with very many waiting requests each one looks again less often; a link may be opened by anybody
+TURNS = 8  # of the threads: woken requests take turns, so that they never keep new ones out
 RECORD_MAX_AGE_S = 1.0
 FILE_NAME_CHARACTERS = 120
 _NOT_IN_FILE_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]+')
@@ -73,6 +75,8 @@ class MediaStreamBackend(StreamBackend):
         self._close_filler = filler.aclose
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="stream-backend")
         self.pending = 0
+        self.waiting = 0
+        self._turns = asyncio.Semaphore(TURNS)
         self._records = RecordCache()
 
     async def aclose(self) -> None:
@@ -88,14 +92,26 @@ class MediaStreamBackend(StreamBackend):
         while True:
             looked_at = time.monotonic()
             waited_s = looked_at - started_at
+            look = partial(self._find_target, admission, waited_s=waited_s, not_before=not_before)
             try:
-                return await self._run(partial(self._find_target, admission, waited_s=waited_s, not_before=not_before))
+                if not_before < started_at:
+                    return await self._run(look)
+                async with self._turns:
+                    return await self._run(look)
             except Suspend as pending:
                 topic = pending.topic
             if waited_s >= MAX_WAIT_S:
                 raise UpstreamTimeout("The file is not ready yet. Try again later.")
-            await wake_hub().wait(topic, timeout_s=RECHECK_S, since=looked_at)
+            await self._wait(topic, since=looked_at)
             not_before = time.monotonic()
+
+    async def _wait(self, topic: str, *, since: float) -> None:
+        self.waiting += 1
+        try:
+            timeout_s = max(RECHECK_S, self.waiting / RECHECKS_PER_S)
+            await wake_hub().wait(topic, timeout_s=timeout_s, since=since)
+        finally:
+            self.waiting -= 1
 
     async def refresh_target(self, target: StreamTarget) -> StreamTarget:
         """See StreamBackend. Raises Conflict when the fetch was cancelled."""

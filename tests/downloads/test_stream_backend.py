@@ -287,6 +287,34 @@ class TestWaitingForAFetch:
         with pytest.raises(UpstreamTimeout):
             await asyncio.wait_for(backend.open_target(by_key(api)), 10)
 
+    async def test_very_many_who_wait_look_seldom_and_keep_nobody_out(self, api, backend, monkeypatch):
+        """A link may be opened by anybody, any number of times, and each look asks MongoDB."""
+        monkeypatch.setattr(stream_backend, "RECHECK_S", 0.01)
+        monkeypatch.setattr(stream_backend, "RECHECKS_PER_S", 10)
+        monkeypatch.setattr(stream_backend, "MAX_PENDING", 60)
+        known_info()
+        ensure_asset(VIDEO)
+        put_hot(AUDIO)
+        looks, most = [], []
+        usual = backend._find_target
+
+        def find_target(*args, **options):
+            looks.append(1)
+            most.append(backend.pending)
+            return usual(*args, **options)
+
+        monkeypatch.setattr(backend, "_find_target", find_target)
+        opening = [asyncio.create_task(backend.open_target(by_link(api, VIDEO))) for _ in range(50)]
+        await until(lambda: backend.waiting == 50)
+        most.clear()
+        looked, started_at = len(looks), time.monotonic()
+        await until(lambda: len(looks) >= looked + 50)
+        assert time.monotonic() - started_at > 1.5, "50 looks at 10 a second, the first ones sooner"
+        assert (await backend.open_target(by_link(api))).asset_id == AUDIO.asset_id
+        assert max(most) <= stream_backend.TURNS + 1
+        await asyncio.to_thread(lambda: adopt_hot(claim_asset(key=VIDEO, owner="test", lease_s=600), CONTENT))
+        assert {target.asset_id for target in await asyncio.gather(*opening)} == {VIDEO.asset_id}
+
     async def test_a_client_that_leaves_frees_its_place(self, api, backend):
         known_info()
         opening = asyncio.create_task(backend.open_target(by_key(api)))
