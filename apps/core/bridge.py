@@ -38,7 +38,7 @@ from apps.core.request_state import BRIDGE, REPLAYED, REQUEST_ID, STARTED_AT
 from apps.core.suspend import MAX_WAIT_S, RECHECK_S, SUSPEND_HEADER
 from apps.core.wake import WakeHub
 
-PIECE_BYTES = 64 * 1024  # of a long answer; so much is kept for each client that reads slowly
+PIECE_BYTES = 64 * 1024  # of a long answer; a few of them are kept for each client that reads slowly
 RECHECKS_PER_S = 200  # with very many waiting requests each one looks again less often
 WAKES_PER_S = 500
 OVERLOADED_RETRY_S = 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -18,6 +19,7 @@ from tests.streaming.serving import VIDEO_ID, connect_and_pause
 PATH = f"/stream/video/{VIDEO_ID}"
 BLOCKS = 64
 CLIENTS = 200
+HUGE_BYTES = 2 * 1024**3
 
 
 @dataclass
@@ -36,6 +38,12 @@ def served(store: HotStore) -> Iterator[Served]:
         for block in range(BLOCKS):
             writer.append(bytes([block]) * BLOCK_BYTES)
         writer.finish()
+    with serving(store) as running:
+        yield running
+
+
+@contextmanager
+def serving(store: HotStore) -> Iterator[Served]:
     with subprocess.Popen(
         [sys.executable, "-m", "tests.streaming.serve_process", str(store.root)],
         cwd=PROJECT,
@@ -71,3 +79,18 @@ class TestMemory:
                     highest = max(highest, served.memory.memory_info().rss)
         assert received == BLOCKS * BLOCK_BYTES
         assert highest - before < 30 * 1024 * 1024
+
+    def test_readers_all_over_a_file_of_2_gib_leave_no_trace(self, store: HotStore) -> None:
+        holes = store.root / "holes"
+        holes.parent.mkdir(parents=True, exist_ok=True)
+        with holes.open("wb") as file:
+            file.truncate(HUGE_BYTES)
+        store.adopt(ASSET, 1, holes, block_hashes=[bytes(32)] * (HUGE_BYTES // BLOCK_BYTES))
+        with serving(store) as served, httpx.Client() as client:
+            client.get(served.url, headers={"Range": "bytes=0-9"})
+            highest = before = served.memory.memory_info().rss
+            for start in range(0, HUGE_BYTES, HUGE_BYTES // 8):
+                asked = {"Range": f"bytes={start}-{start + 16 * BLOCK_BYTES - 1}"}
+                assert len(client.get(served.url, headers=asked).content) == 16 * BLOCK_BYTES
+                highest = max(highest, served.memory.memory_info().rss)
+        assert highest - before < 50 * 1024 * 1024
