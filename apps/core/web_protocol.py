@@ -46,6 +46,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     @property
     def _is_answered(self) -> bool:
+        if self.transport.get_protocol() is not self:  # it is a websocket's connection now
+            return False
         return bool(self.cycle.response_complete) and self.timeout_keep_alive_task is None
 
     def on_message_begin(self) -> None:

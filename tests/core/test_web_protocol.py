@@ -6,6 +6,7 @@ from contextlib import suppress
 import httpx
 import pytest
 import uvicorn
+from websockets.sync.client import connect as open_websocket
 
 from apps.core import web_protocol
 from apps.core.web_protocol import HEAD_MAX_BYTES, BoundedHttpProtocol
@@ -13,6 +14,12 @@ from apps.core.web_protocol import HEAD_MAX_BYTES, BoundedHttpProtocol
 
 async def echo(scope, receive, send):
     body = b""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+        return
     if scope["path"] == "/at-once":
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
@@ -31,7 +38,13 @@ def port():
     listener.bind(("127.0.0.1", 0))
     listener.listen()
     config = uvicorn.Config(
-        echo, http=BoundedHttpProtocol, loop="uvloop", lifespan="off", log_config=None, access_log=False
+        echo,
+        http=BoundedHttpProtocol,
+        loop="uvloop",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        ws="websockets-sansio",
     )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None
@@ -57,6 +70,19 @@ def read_all(client):
 
 
 class TestBoundedHttpProtocol:
+    @pytest.mark.parametrize("requests_before", [0, 1])
+    def test_a_websocket_opens_and_outlives_the_time_for_a_head(self, port, monkeypatch, requests_before):
+        monkeypatch.setattr(web_protocol, "HEAD_TIMEOUT_S", 0.3)
+        client = connect(port)
+        for _ in range(requests_before):
+            client.sendall(b"GET /at-once HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        with open_websocket("ws://x/", sock=client) as websocket:
+            with pytest.raises(TimeoutError):
+                websocket.recv(timeout=0.6)
+            websocket.send("still here")
+            assert websocket.recv(timeout=10) == "still here"
+
     def test_serves_many_requests_on_a_connection_with_bodies_larger_than_a_head(self, port):
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
             for size in (0, 10, HEAD_MAX_BYTES * 3, 5):
