@@ -14,11 +14,13 @@ class TestErrorTree:
         documented = {m["code"]: (int(m["status"]), m["retry"] == "yes") for m in ROW.finditer(DOC.read_text())}
         assert documented == {code: (error.status, error.retryable) for code, error in ERRORS_BY_CODE.items()}
 
-    def test_no_two_errors_share_a_code(self):
-        def count(base: type[ApiError]) -> int:
-            return 1 + sum(count(child) for child in base.__subclasses__())
+    def test_no_two_errors_share_a_code_and_no_other_module_adds_one(self):
+        def family(base: type[ApiError]) -> list[type[ApiError]]:
+            return [base, *(member for child in base.__subclasses__() for member in family(child))]
 
-        assert count(ApiError) - 1 == len(ERRORS_BY_CODE)  # InternalError stands for the base
+        own = [error for error in family(ApiError) if error.__module__ == ApiError.__module__]
+        assert len({error.code for error in own}) == len(own) - 1  # InternalError stands for the base
+        assert {error.code for error in family(ApiError)} == set(ERRORS_BY_CODE)
 
     @pytest.mark.parametrize("code", sorted(ERRORS_BY_CODE))
     def test_a_stored_code_becomes_its_error_again(self, code):
