@@ -175,3 +175,24 @@ class MediaTicket(Document):
         "auto_create_index": False,
         "indexes": [{"fields": ["created_at"], "expireAfterSeconds": 86400}],
     }
+
+
+class Batch(Document):
+    """Many files that a key asked for at once. Each entry gets its asset and job, or its own error, in its own time."""
+
+    id = StringField(primary_key=True, default=new_job_id)
+    key_prefix = StringField(required=True)
+    kind = StringField(required=True)
+    wish = StringField()
+    entries = ListField(DictField())  # [{url, video_id, asset_id, job_id, error_code, error_message}]
+    truncated = BooleanField(default=False)
+    created_at = DateTimeField(default=utcnow)
+
+    meta = {
+        "collection": "batches",
+        "auto_create_index": False,
+        "indexes": [
+            {"fields": ["key_prefix", "-created_at"]},
+            {"fields": ["created_at"], "expireAfterSeconds": 7 * 86400},
+        ],
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import cast
 
-from apps.downloads.documents import JobState, LookupRecord, MediaJob, MediaTicket, VideoInfoRecord
+from apps.downloads.documents import Batch, JobState, LookupRecord, MediaJob, MediaTicket, VideoInfoRecord
 
 
 def find_job(job_id: str) -> MediaJob | None:
@@ -60,3 +60,18 @@ def find_lookup(record_id: str) -> LookupRecord | None:
 def find_ticket(ticket_id: str) -> MediaTicket | None:
     """A bot's order by its id, until a day has passed."""
     return cast("MediaTicket | None", MediaTicket.objects(id=ticket_id).first())
+
+
+def find_batch(batch_id: str) -> Batch | None:
+    """A batch by its id, until a week has passed."""
+    return cast("Batch | None", Batch.objects(id=batch_id).first())
+
+
+def list_batches(*, key_prefix: str, skip: int, limit: int) -> tuple[list[Batch], int]:
+    """A page of a key's batches, newest first, and how many there are in all."""
+    own = Batch.objects(key_prefix=key_prefix)
+    return list(own.order_by("-created_at").skip(skip).limit(limit)), int(own.count())
+
+
+def jobs_by_id(job_ids: list[str]) -> dict[str, MediaJob]:
+    return {job.id: job for job in MediaJob.objects(id__in=job_ids)}

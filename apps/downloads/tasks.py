@@ -9,7 +9,7 @@ from celery.signals import worker_ready, worker_shutting_down
 
 from apps.downloads.fetch import engine
 from apps.downloads.providers.chain import provider_chain
-from apps.downloads.services import asking, info, queue, refetching, sweep, webhooks
+from apps.downloads.services import asking, batches, info, queue, refetching, sweep, webhooks
 
 
 @shared_task(name="apps.downloads.tasks.resolve_info")
@@ -20,6 +20,11 @@ def resolve_info(video_id: str) -> None:
 @shared_task(name="apps.downloads.tasks.look_up")
 def look_up(kind: str, subject: str, detail: str) -> None:
     asking.look_up(kind, subject, detail)
+
+
+@shared_task(name="apps.downloads.tasks.advance_batch")
+def advance_batch(batch_id: str) -> None:
+    batches.advance_batch(batch_id)
 
 
 @shared_task(name="apps.downloads.tasks.fetch_asset")

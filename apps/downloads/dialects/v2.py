@@ -13,11 +13,12 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from apps.core.clock import utcnow
 from apps.core.errors import ApiError, NotFound, Overloaded
 from apps.core.suspend import Suspend, waited_s
 from apps.downloads.dialects.base import DialectView, fields_of, is_yes, kind_of
 from apps.downloads.dialects.finding import find_media
-from apps.downloads.documents import JobState, MediaTicket, utcnow
+from apps.downloads.documents import JobState, MediaTicket
 from apps.downloads.selectors import find_ticket
 from apps.downloads.services.cache_stats import note_polled
 from apps.downloads.services.media import MediaState, Tier

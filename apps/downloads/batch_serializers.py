@@ -1,0 +1,88 @@
+"""What goes into the route of batches and what comes out."""
+
+from __future__ import annotations
+
+from drf_spectacular.utils import extend_schema_serializer
+from rest_framework import serializers
+
+from apps.downloads.documents import JobState
+from apps.downloads.links import MAX_LINK_CHARS
+from apps.downloads.quality import AUDIO_FORMATS
+from apps.downloads.serializers import QUALITY_PATTERN, JobErrorSerializer, JobSummarySerializer
+from apps.downloads.services.batches import MAX_LINKS, MAX_PLAYLIST_VIDEOS
+from apps.telegram_cache.documents import MediaKind
+
+FILE_TYPES = [kind.value for kind in MediaKind]
+
+
+class BatchRequestSerializer(serializers.Serializer):
+    urls = serializers.ListField(
+        child=serializers.CharField(max_length=MAX_LINK_CHARS),
+        required=False,
+        min_length=1,
+        max_length=MAX_LINKS,
+        help_text=f"Up to {MAX_LINKS} video links or ids. One that is wrong does not stop the others.",
+    )
+    playlist = serializers.CharField(
+        required=False,
+        help_text=f"Instead of `urls`: a playlist's link or id. Its first {MAX_PLAYLIST_VIDEOS} videos are taken.",
+    )
+    file_type = serializers.ChoiceField(FILE_TYPES, default="audio", initial="audio")
+    quality = serializers.RegexField(QUALITY_PATTERN, required=False, help_text="Of videos, as in `/api/v1/video`.")
+    format = serializers.ChoiceField(AUDIO_FORMATS, required=False, help_text="Of audio, as in `/api/v1/audio`.")
+
+
+class BatchFileSerializer(serializers.Serializer):
+    title = serializers.CharField(allow_blank=True)
+    duration_seconds = serializers.IntegerField(allow_null=True)
+    quality = serializers.CharField()
+    container = serializers.CharField()
+    file_size = serializers.IntegerField(allow_null=True)
+    download_url = serializers.CharField(help_text="Signed link; saves the file under its title.")
+    stream_url = serializers.CharField(help_text="Signed link; plays in place.")
+
+
+class BatchEntrySerializer(serializers.Serializer):
+    url = serializers.CharField(help_text="As it was sent.")
+    video_id = serializers.CharField(allow_null=True)
+    state = serializers.ChoiceField([state.value for state in JobState])
+    failure = JobErrorSerializer(allow_null=True)
+    job = JobSummarySerializer(allow_null=True)
+    file = BatchFileSerializer(allow_null=True, help_text="There as soon as the fetch has begun.")
+
+
+class BatchSummarySerializer(serializers.Serializer):
+    id = serializers.CharField()
+    file_type = serializers.ChoiceField(FILE_TYPES)
+    total = serializers.IntegerField()
+    created_at = serializers.DateTimeField()
+
+
+class BatchCountsSerializer(serializers.Serializer):
+    queued = serializers.IntegerField()
+    running = serializers.IntegerField()
+    done = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    cancelled = serializers.IntegerField()
+
+
+@extend_schema_serializer(many=False)
+class BatchAnswerSerializer(BatchSummarySerializer):
+    """A batch and each of its files."""
+
+    status = serializers.BooleanField(help_text="Always true.")
+    state = serializers.ChoiceField(["running", "done"], help_text="done: every entry has its file or its error.")
+    counts = BatchCountsSerializer()
+    truncated = serializers.BooleanField(help_text="Whether the playlist has more videos than were taken.")
+    entries = BatchEntrySerializer(many=True)
+
+
+@extend_schema_serializer(many=False)
+class BatchListAnswerSerializer(serializers.Serializer):
+    """The batches of this key, newest first."""
+
+    status = serializers.BooleanField(help_text="Always true.")
+    page = serializers.IntegerField()
+    page_size = serializers.IntegerField()
+    total = serializers.IntegerField()
+    batches = BatchSummarySerializer(many=True)

@@ -1,0 +1,101 @@
+"""Many files at once."""
+
+from __future__ import annotations
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.core.errors import InvalidParameter, NotFound, ScopeMissing
+from apps.core.suspend import waited_s
+from apps.downloads.batch_serializers import BatchAnswerSerializer, BatchListAnswerSerializer, BatchRequestSerializer
+from apps.downloads.documents import Batch
+from apps.downloads.list_links import parse_playlist_id
+from apps.downloads.openapi import FIELD_ERRORS, KEY_ERRORS, LIST_ERRORS, error_responses
+from apps.downloads.selectors import find_batch, list_batches
+from apps.downloads.serializers import NoFieldsSerializer, PageRequestSerializer
+from apps.downloads.services.batch_answers import batch_answer, batch_summary
+from apps.downloads.services.batches import make_batch, playlist_links, revive
+from apps.downloads.views.base import ApiViewSet, base_url
+from apps.keys.documents import Scope
+from apps.telegram_cache.documents import MediaKind
+
+BATCH_ID = OpenApiParameter("id", str, OpenApiParameter.PATH, description="The batch's id.")
+_NOT_OF = {MediaKind.AUDIO: "quality", MediaKind.VIDEO: "format"}
+
+
+@extend_schema(tags=["lists"])
+@extend_schema_view(
+    list=extend_schema(
+        operation_id="batches",
+        summary="Your batches, newest first",
+        parameters=[PageRequestSerializer],
+        responses={200: BatchListAnswerSerializer, **error_responses("invalid_parameter", *KEY_ERRORS)},
+    ),
+    create=extend_schema(
+        operation_id="batch_post",
+        summary="Fetch up to 50 links, or a playlist",
+        responses={
+            200: BatchAnswerSerializer,
+            **error_responses("not_found", *FIELD_ERRORS, *KEY_ERRORS, *LIST_ERRORS),
+        },
+    ),
+    retrieve=extend_schema(
+        operation_id="batch",
+        summary="How a batch stands",
+        parameters=[BATCH_ID],
+        responses={200: BatchAnswerSerializer, **error_responses("not_found", *KEY_ERRORS)},
+    ),
+)
+class BatchViewSet(ApiViewSet):
+    """Fetches that need not be there at once: they give way to those that somebody waits for.
+
+    Each entry has its own job or its own error. A batch can be looked at for a week, by the key that made it.
+    """
+
+    lookup_value_regex = "[A-Za-z0-9_-]{1,64}"
+    required_scope = Scope.MEDIA
+
+    def get_serializer_class(self) -> type:
+        if self.action == "list":
+            return PageRequestSerializer
+        return NoFieldsSerializer if self.action == "retrieve" else BatchRequestSerializer
+
+    def list(self, request: Request) -> Response:
+        fields = self.fields()
+        page, page_size = fields["page"], fields["page_size"]
+        batches, total = list_batches(key_prefix=request.user.prefix, skip=(page - 1) * page_size, limit=page_size)
+        about = {"status": True, "page": page, "page_size": page_size, "total": total}
+        return Response({**about, "batches": [batch_summary(batch) for batch in batches]})
+
+    def create(self, request: Request) -> Response:
+        fields = self.fields()
+        kind = MediaKind(fields["file_type"])
+        if _NOT_OF[kind] in fields:
+            raise InvalidParameter(f"{_NOT_OF[kind]}: not for {kind.value} files.", parameter=_NOT_OF[kind])
+        if ("urls" in fields) == ("playlist" in fields):
+            raise InvalidParameter("Send either urls or playlist.", parameter="urls")
+        truncated = False
+        if "playlist" in fields:
+            if Scope.SEARCH not in request.user.scopes:
+                raise ScopeMissing(f"This API key does not have the scope {Scope.SEARCH.value}.")
+            playlist_id = parse_playlist_id(fields["playlist"])
+            links, truncated = playlist_links(playlist_id, waited_s=waited_s(request))
+        else:
+            links = list(dict.fromkeys(fields["urls"]))
+        wish = fields.get("quality" if kind is MediaKind.VIDEO else "format")
+        batch = make_batch(links, kind=kind, wish=wish, key_prefix=request.user.prefix, truncated=truncated)
+        return self._answer(request, batch)
+
+    def retrieve(self, request: Request, pk: str) -> Response:
+        self.fields()
+        batch = find_batch(pk)
+        if batch is None or (batch.key_prefix != request.user.prefix and Scope.ADMIN not in request.user.scopes):
+            raise NotFound("There is no such batch.")
+        revive(batch)
+        return self._answer(request, batch)
+
+    @staticmethod
+    def _answer(request: Request, batch: Batch) -> Response:
+        answer = batch_answer(batch, base_url=base_url(request), key_prefix=request.user.prefix)
+        return Response({"status": True, **answer})

@@ -1,0 +1,194 @@
+from datetime import timedelta
+
+import pytest
+
+from apps.core.errors import NotFound, UpstreamError, VideoPrivate
+from apps.core.redis import redis_client
+from apps.downloads.documents import Batch, JobPriority, MediaJob
+from apps.downloads.providers.listing import ListedVideo, Listing
+from apps.downloads.services import batches
+from apps.downloads.services.batches import advance_batch
+from apps.downloads.services.claims import claim_asset, commit_failed
+from apps.downloads.services.info import record_info_error
+from apps.downloads.services.jobs import finish_job
+from apps.downloads.services.lookups import Lookup, LookupKind, answer_lookup
+from apps.keys.documents import Scope
+from apps.keys.services import create_key
+from tests.downloads.conftest import Api
+from tests.downloads.library import AUDIO, TITLE, VIDEO, VIDEO_ID, known_info, put_hot
+
+OTHER = "aaaaaaaaaa1"
+PLAYLIST = "PLabcdefghijkl"
+CARE_QUEUE = "yt:celery:care"
+FIELDS = {"status", "id", "file_type", "total", "created_at", "state", "counts", "truncated", "entries"}
+
+
+def order(api, **fields):
+    response = api.post("batch", fields)
+    assert response.status_code == 200, response.content
+    return response.json()
+
+
+def listed(page: int, count: int, *, has_more: bool) -> None:
+    videos = tuple(
+        ListedVideo(video_id=f"{page:07}{number:04}", live=number == 0 and page == 1) for number in range(count)
+    )
+    lookup = Lookup(kind=LookupKind.PLAYLIST, subject=PLAYLIST, detail=f"{page}:50")
+    answer_lookup(lookup, lambda *_: Listing(has_more=has_more, videos=videos).model_dump(mode="json"))
+
+
+class TestLinks:
+    def test_each_entry_has_its_own_state_and_a_wrong_link_its_own_error(self, api):
+        answer = order(api, urls=[VIDEO_ID, "https://evil.example/x", f"https://youtu.be/{OTHER}"])
+        assert set(answer) == FIELDS
+        assert (answer["state"], answer["total"], answer["file_type"]) == ("running", 3, "audio")
+        assert answer["counts"] == {"queued": 2, "running": 0, "done": 0, "failed": 1, "cancelled": 0}
+        assert [entry["state"] for entry in answer["entries"]] == ["queued", "failed", "queued"]
+        assert answer["entries"][1]["failure"]["code"] == "invalid_url"
+        assert answer["entries"][2]["video_id"] == OTHER
+
+    def test_entries_are_started_as_their_metadata_is_known_behind_what_people_wait_for(self, api):
+        known_info()
+        answer = order(api, urls=[VIDEO_ID, OTHER])
+        advance_batch(answer["id"])
+        job = MediaJob.objects.get()
+        assert (job.priority, job.key_prefix) == (JobPriority.BATCH, api.prefix)
+        first, second = api.get(f"batch/{answer['id']}").json()["entries"]
+        assert first["job"] == {"id": job.id, "state": "queued", "progress": 0.0}
+        assert first["file"]["title"] == TITLE
+        assert first["file"]["download_url"].startswith(f"http://testserver/stream/audio/{VIDEO_ID}?")
+        assert (second["state"], second["job"], second["file"]) == ("queued", None, None)
+        known_info(OTHER)
+        advance_batch(answer["id"])
+        assert MediaJob.objects.count() == 2
+
+    def test_what_is_stored_already_is_done_at_once(self, api):
+        known_info()
+        put_hot(VIDEO)
+        batch_id = order(api, urls=[VIDEO_ID], file_type="video", quality="1080")["id"]
+        advance_batch(batch_id)
+        answer = api.get(f"batch/{batch_id}").json()
+        assert (answer["state"], answer["counts"]["done"]) == ("done", 1)
+        assert answer["entries"][0]["file"]["quality"] == "1080p"
+        assert MediaJob.objects.count() == 0
+
+    def test_a_video_that_cannot_be_had_does_not_stop_the_others(self, api):
+        known_info()
+        record_info_error(OTHER, VideoPrivate())
+        batch_id = order(api, urls=[OTHER, VIDEO_ID])["id"]
+        advance_batch(batch_id)
+        entries = api.get(f"batch/{batch_id}").json()["entries"]
+        assert (entries[0]["state"], entries[0]["failure"]["code"]) == ("failed", "video_private")
+        assert entries[1]["state"] == "queued"
+
+    def test_a_fetch_that_fails_is_told_as_such(self, api):
+        known_info()
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        advance_batch(batch_id)
+        error = UpstreamError("It broke.")
+        commit_failed(claim_asset(key=AUDIO, owner="test", lease_s=60), error)
+        finish_job(MediaJob.objects.get().id, error=error)
+        answer = api.get(f"batch/{batch_id}").json()
+        assert (answer["state"], answer["counts"]["failed"]) == ("done", 1)
+        assert answer["entries"][0]["failure"]["message"] == "It broke."
+
+    def test_the_same_link_twice_is_one_entry(self, api):
+        assert order(api, urls=[VIDEO_ID, VIDEO_ID])["total"] == 1
+
+    def test_advancing_twice_starts_nothing_twice(self, api):
+        known_info()
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        for _ in range(3):
+            advance_batch(batch_id)
+        assert MediaJob.objects.count() == 1
+
+    def test_what_never_gets_metadata_is_given_up(self, api):
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        Batch.objects.update(set__created_at=Batch.objects.get().created_at - timedelta(minutes=31))
+        advance_batch(batch_id)
+        assert api.get(f"batch/{batch_id}").json()["entries"][0]["failure"]["code"] == "upstream_timeout"
+
+    def test_a_lost_task_is_sent_again_when_somebody_looks(self, api):
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        assert redis_client().llen(CARE_QUEUE) == 1
+        api.get(f"batch/{batch_id}")
+        assert redis_client().llen(CARE_QUEUE) == 1
+        redis_client().delete(CARE_QUEUE, f"yt:batch:sent:{batch_id}")
+        api.get(f"batch/{batch_id}")
+        assert redis_client().llen(CARE_QUEUE) == 1
+
+
+class TestPlaylist:
+    def test_takes_its_videos_over_several_pages_without_live_ones(self, api):
+        listed(1, 50, has_more=True)
+        listed(2, 3, has_more=False)
+        answer = order(api, playlist=f"https://www.youtube.com/playlist?list={PLAYLIST}")
+        assert (answer["total"], answer["truncated"]) == (52, False)
+        assert answer["entries"][0]["video_id"] == "00000010001"
+
+    def test_a_long_one_is_cut_and_says_so(self, api):
+        for page in (1, 2, 3, 4):
+            listed(page, 50, has_more=True)
+        answer = order(api, playlist=PLAYLIST)
+        assert (answer["total"], answer["truncated"]) == (199, True)
+
+    def test_one_that_does_not_exist_is_not_found(self, api):
+        lookup = Lookup(kind=LookupKind.PLAYLIST, subject=PLAYLIST, detail="1:50")
+
+        def fail(*_):
+            raise NotFound
+
+        answer_lookup(lookup, fail)
+        assert api.post("batch", {"playlist": PLAYLIST}).status_code == 404
+
+    def test_needs_the_scope_search(self, api):
+        key = Api(create_key(name="media only", scopes=(Scope.MEDIA,)).key)
+        assert key.post("batch", {"playlist": PLAYLIST}).json()["error"] == "scope_missing"
+
+
+class TestAccess:
+    def test_another_key_does_not_see_it_but_an_admin_does(self, api, other_api):
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        admin = Api(create_key(name="admin", scopes=(Scope.ADMIN, Scope.MEDIA)).key)
+        assert other_api.get(f"batch/{batch_id}").status_code == 404
+        assert admin.get(f"batch/{batch_id}").status_code == 200
+        assert other_api.get("batch").json()["batches"] == []
+
+    def test_a_key_lists_its_own_newest_first(self, api):
+        made = [order(api, urls=[VIDEO_ID])["id"] for _ in range(3)]
+        answer = api.get("batch", page_size=2).json()
+        assert answer["total"] == 3
+        assert [batch["id"] for batch in answer["batches"]] == made[:0:-1]
+
+    def test_needs_the_scope_media(self, api):
+        key = Api(create_key(name="info only", scopes=(Scope.INFO,)).key)
+        assert key.post("batch", {"urls": [VIDEO_ID]}).json()["error"] == "scope_missing"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"urls": []},
+        {"urls": VIDEO_ID},
+        {"urls": [VIDEO_ID] * 51},
+        {"urls": [{"a": 1}]},
+        {"urls": [VIDEO_ID], "playlist": PLAYLIST},
+        {"urls": [VIDEO_ID], "file_type": "text"},
+        {"urls": [VIDEO_ID], "quality": "720"},
+        {"urls": [VIDEO_ID], "file_type": "video", "format": "m4a"},
+        {"urls": [VIDEO_ID], "wait": 5},
+    ],
+)
+def test_nonsense_is_refused_and_nothing_is_kept(api, fields):
+    response = api.post("batch", fields)
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_parameter")
+    assert Batch.objects.count() == 0
+
+
+def test_a_broker_that_is_away_loses_no_batch(api, monkeypatch):
+    def away(*_, **__):
+        raise batches.OperationalError
+
+    monkeypatch.setattr(batches.current_app, "send_task", away)
+    assert order(api, urls=[VIDEO_ID])["state"] == "running"
