@@ -18,7 +18,7 @@ from ytserver.env import BASE_DIR
 
 PREPARE = "from ytserver.startup import prepare_database; prepare_database()"
 QUEUES = "resolve,fetch,upload,care"
-START_TIMEOUT_S = 30
+START_TIMEOUT_S = 90
 
 
 @dataclass

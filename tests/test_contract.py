@@ -2,7 +2,10 @@
 
 import asyncio
 import hashlib
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +25,7 @@ from tests.instance import Instance
 from tests.standins.savetube import SaveTubeStandIn
 from tests.standins.telegram import TelegramStandIn
 from tests.waiting import wait_until
+from ytserver.env import BASE_DIR
 
 CHANNEL_ID = -1001234567890
 MIB = 1024 * 1024
@@ -196,6 +200,22 @@ class TestTheMainJob:
         with world.api as api:
             assert_error(api.get("/api/v1/audio", params={"url": "removed0001"}), 404, "video_unavailable")
             assert_error(api.get("/api/v1/info", params={"url": "private0001"}), 403, "video_private")
+
+
+class TestExamples:
+    @pytest.mark.parametrize("program", ["fetch_sync.py", "fetch_async.py"])
+    def test_an_example_saves_the_bytes_of_the_original(self, world, tmp_path, program):
+        video_id = "example0001"
+        subprocess.run(
+            [sys.executable, BASE_DIR / "examples" / program, f"https://youtu.be/{video_id}"],
+            env={**os.environ, "YTSERVER_URL": world.instance.url, "YTSERVER_KEY": world.key},
+            cwd=tmp_path,
+            check=True,
+            timeout=60,
+        )
+        (saved,) = tmp_path.iterdir()
+        assert saved.name == f"Video {video_id}.mp3"
+        assert saved.read_bytes() == world.original(video_id)
 
 
 @pytest.fixture(scope="module")
