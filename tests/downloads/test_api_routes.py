@@ -7,6 +7,7 @@ from apps.core.clock import utcnow
 from apps.core.errors import ERRORS_BY_CODE, UpstreamError
 from apps.downloads.documents import MediaJob
 from apps.downloads.services.claims import claim_asset, commit_failed
+from apps.downloads.services.info import record_info
 from apps.downloads.services.jobs import finish_job
 from apps.keys.documents import Scope
 from apps.keys.services import create_key
@@ -19,6 +20,19 @@ ADMIN_ROUTES = ["admin/bots", "admin/channels"]
 
 
 class TestInfo:
+    def test_may_be_kept_for_a_while_and_is_not_sent_again_unchanged(self, api):
+        known_info()
+        first = api.get("info", url=VIDEO_ID)
+        etag = first.headers["ETag"]
+        assert first.headers["Cache-Control"] == "private, max-age=300"
+        for asked in (etag, f'"other", {etag}', etag.removeprefix("W/"), "*"):
+            again = api.client.get("/api/v1/info", {"url": VIDEO_ID}, headers={"If-None-Match": asked})
+            assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", etag)
+        record_info(known_info().model_copy(update={"title": "New"}))
+        changed = api.client.get("/api/v1/info", {"url": VIDEO_ID}, headers={"If-None-Match": etag})
+        assert (changed.status_code, changed.json()["title"]) == (200, "New")
+        assert api.get("info", url="nonsense").headers["Cache-Control"] == "no-store"
+
     def test_gives_everything_that_is_known(self, api):
         known_info()
         answer = api.get("info", url=VIDEO_ID).json()

@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from apps.core.clock import utcnow
-from apps.core.errors import Overloaded, UpstreamError, VideoPrivate
+from apps.core.errors import LiveNotSupported, Overloaded, UpstreamError, VideoPrivate
 from apps.core.owners import make_owner
 from apps.core.redis import redis_client
 from apps.downloads.documents import VideoInfoRecord
@@ -52,8 +52,39 @@ class TestResolveInfo:
         record = VideoInfoRecord.objects.get()
         assert abs(record.fresh_until - utcnow() - timedelta(hours=6)) < timedelta(seconds=9)
         assert abs(record.expires_at - utcnow() - timedelta(days=7)) < timedelta(seconds=9)
-        age(fresh_until=timedelta(hours=6))
+        age(fresh_until=timedelta(hours=30))
         assert info.get_info(VIDEO_ID) is None
+
+    def test_an_aged_answer_is_given_at_once_and_asked_for_again_once(self, chain):
+        info.resolve_info(VIDEO_ID)
+        age(fresh_until=timedelta(hours=7))
+        for _ in range(5):
+            assert info.get_info(VIDEO_ID) == video_info()
+        assert messages() == 1
+        chain.answer = video_info().model_copy(update={"title": "New"})
+        info.resolve_info(VIDEO_ID)
+        assert info.get_info(VIDEO_ID).title == "New"
+        assert chain.calls == 2
+
+    def test_an_aged_answer_is_given_also_when_nobody_can_be_asked(self, chain, monkeypatch):
+        info.resolve_info(VIDEO_ID)
+        age(fresh_until=timedelta(hours=7))
+        monkeypatch.setattr(flights, "MAX_WAITING", 0)
+        assert info.get_info(VIDEO_ID) == video_info()
+
+    @pytest.mark.parametrize(
+        ("days_old", "fresh"), [(0, timedelta(minutes=30)), (2, timedelta(minutes=30)), (5, timedelta(hours=6))]
+    )
+    def test_a_new_video_is_looked_at_more_often(self, chain, days_old, fresh):
+        date = (utcnow() - timedelta(days=days_old)).strftime("%Y%m%d")
+        chain.answer = video_info().model_copy(update={"upload_date": date})
+        info.resolve_info(VIDEO_ID)
+        assert abs(VideoInfoRecord.objects.get().fresh_until - utcnow() - fresh) < timedelta(seconds=9)
+
+    def test_a_live_stream_is_looked_at_again_soon(self, chain):
+        chain.answer = LiveNotSupported()
+        info.resolve_info(VIDEO_ID)
+        assert abs(VideoInfoRecord.objects.get().fresh_until - utcnow() - timedelta(minutes=2)) < timedelta(seconds=9)
 
     def test_asks_nobody_when_it_is_known(self, chain):
         info.resolve_info(VIDEO_ID)

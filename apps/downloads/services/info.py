@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
 from pydantic import ValidationError
+from redis import RedisError
 
 from apps.core.clock import utcnow
-from apps.core.errors import ApiError, InternalError, error_from_code
+from apps.core.errors import ApiError, InternalError, LiveNotSupported, Overloaded, error_from_code
 from apps.downloads.documents import VideoInfoRecord
 from apps.downloads.errors import CONTENT_ERRORS
 from apps.downloads.providers.base import VideoInfo
@@ -23,22 +24,43 @@ RESOLVE_TASK = "apps.downloads.tasks.resolve_info"
 RESOLVE_TIMEOUT_S = 25.0
 
 FRESH = timedelta(hours=6)
+FRESH_WHEN_NEW = timedelta(minutes=30)
+NEW_FOR = timedelta(days=3)
+"""A video of the last days still gets more formats, and its numbers move."""
+STALE_GIVEN = timedelta(days=1)
 KEPT = timedelta(days=7)
+
 CONTENT_ERROR_KEPT = timedelta(minutes=10)
+LIVE_KEPT = timedelta(minutes=2)
 UPSTREAM_ERROR_KEPT = timedelta(seconds=15)
 
 
 def get_info(video_id: str) -> VideoInfo | None:
-    """Fresh metadata, or None: then call ``request_info``. Raises the recorded error while that is fresh."""
+    """Metadata, or None: then call ``request_info``. Raises the recorded error while that is remembered.
+
+    Metadata that has aged is given for one more day, and renewed in the background.
+    """
     record = find_info_record(video_id)
-    if record is None or record.fresh_until <= utcnow():
+    now = utcnow()
+    if record is None or record.fresh_until + STALE_GIVEN <= now:
         return None
     if record.error_code:
+        if record.fresh_until <= now:
+            return None
         error = error_from_code(record.error_code, record.error_message or "")
         if error.retryable:
-            error.retry_after_s = max(1.0, (record.fresh_until - utcnow()).total_seconds())
+            error.retry_after_s = max(1.0, (record.fresh_until - now).total_seconds())
         raise error
-    return _read(record)
+    info = _read(record)
+    if info is not None and record.fresh_until <= now:
+        _renew(video_id)
+    return info
+
+
+def fresh_for_s(video_id: str) -> float:
+    """How long what is on record will not be asked for again; 0 when it has aged."""
+    record = find_info_record(video_id)
+    return max(0.0, (record.fresh_until - utcnow()).total_seconds()) if record else 0.0
 
 
 def request_info(video_id: str) -> None:
@@ -59,7 +81,7 @@ def resolve_info(video_id: str) -> None:
 
 
 def record_info(info: VideoInfo) -> None:
-    """Keep a good answer: fresh for 6 hours, kept for 7 days in case the sources fail later."""
+    """Keep a good answer: fresh for 6 hours (a new video: 30 minutes), kept for a week in case the sources fail."""
     _save(
         info.video_id,
         {
@@ -67,26 +89,47 @@ def record_info(info: VideoInfo) -> None:
             "info": info.model_dump(mode="json"),
             "error_code": None,
             "error_message": None,
-            "fresh_until": utcnow() + FRESH,
+            "fresh_until": utcnow() + _freshness(info),
             "expires_at": utcnow() + KEPT,
         },
     )
 
 
 def record_info_error(video_id: str, error: ApiError) -> None:
-    """Remember a failure: 10 minutes for what the video itself refuses, else 15 seconds, so that a storm asks once.
+    """Remember a failure: 10 minutes for what the video itself refuses (2 for a live stream or a premiere, which end),
+    else 15 seconds, so that a storm asks once.
 
     An earlier good answer outlives a failure of the sources, and is given out meanwhile.
     """
     is_content = isinstance(error, CONTENT_ERRORS)
-    kept = CONTENT_ERROR_KEPT if is_content else UPSTREAM_ERROR_KEPT
-    until = utcnow() + kept
+    until = utcnow() + _remembered(error)
     if not is_content:
         good = {"_id": video_id, "error_code": None, "expires_at": {"$gt": until}}
         if _collection().update_one(good, {"$set": {"fresh_until": until}}).matched_count:
             return
     failed: dict[str, Any] = {"provider": None, "info": {}, "error_code": error.code, "error_message": error.message}
     _save(video_id, {**failed, "fresh_until": until, "expires_at": until})
+
+
+def _freshness(info: VideoInfo) -> timedelta:
+    try:
+        uploaded_at = datetime.strptime(info.upload_date, "%Y%m%d").replace(tzinfo=UTC)
+    except ValueError:  # not every source says it
+        return FRESH
+    return FRESH_WHEN_NEW if utcnow() - uploaded_at < NEW_FOR else FRESH
+
+
+def _remembered(error: ApiError) -> timedelta:
+    if isinstance(error, LiveNotSupported):
+        return LIVE_KEPT
+    return CONTENT_ERROR_KEPT if isinstance(error, CONTENT_ERRORS) else UPSTREAM_ERROR_KEPT
+
+
+def _renew(video_id: str) -> None:
+    try:
+        request_info(video_id)
+    except (Overloaded, RedisError) as error:  # there is an answer; a newer one can wait
+        log.warning("metadata not renewed", video_id=video_id, reason=type(error).__name__)
 
 
 def _ask(video_id: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import ClassVar
 
-from drf_spectacular.utils import extend_schema, extend_schema_view
+from django.utils.http import parse_etags
+from drf_spectacular.utils import OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -21,13 +23,16 @@ from apps.downloads.serializers import (
 )
 from apps.downloads.services.answers import info_answer, media_answer
 from apps.downloads.services.cache_stats import count_answer
+from apps.downloads.services.info import fresh_for_s
 from apps.downloads.services.media import MediaAsk, MediaState, Tier, request_media, wait_for_info
 from apps.downloads.views.base import ApiViewSet, base_url
 from apps.keys.documents import Scope
 from apps.telegram_cache.documents import MediaKind
 
+MAX_AGE_S = 300
 INFO_ANSWERS = {
     200: InfoAnswerSerializer,
+    304: OpenApiResponse(description="It has not changed: the ETag is the one in If-None-Match."),
     **error_responses(*FIELD_ERRORS, *KEY_ERRORS, *CONTENT_ERRORS),
 }
 MEDIA_ANSWERS = {
@@ -44,7 +49,9 @@ MEDIA_ANSWERS = {
 class InfoViewSet(ApiViewSet):
     """Metadata of a video: title, channel, duration, pictures, formats with sizes, subtitles, chapters.
 
-    Nothing is downloaded. The first question about a video asks outside, later ones are answered from the record.
+    Nothing is downloaded. An answer may be kept for as long as its Cache-Control says; with If-None-Match it is only
+    sent again when it has changed (304 else). The first question about a video asks outside, later ones are answered
+    from the record.
     """
 
     serializer_class = InfoRequestSerializer
@@ -60,7 +67,19 @@ class InfoViewSet(ApiViewSet):
         video_id = parse_video_id(self.fields()["url"])
         self.note(video_id=video_id)
         info = wait_for_info(video_id, waited_s=waited_s(request))
-        return Response(info_answer(info, response_time_s=waited_s(request)))
+        etag = f'W/"{hashlib.sha256(info.model_dump_json().encode()).hexdigest()[:32]}"'
+        max_age_s = int(min(fresh_for_s(video_id), MAX_AGE_S))
+        headers = {"ETag": etag, "Cache-Control": f"private, max-age={max_age_s}", "Vary": "X-API-Key, Authorization"}
+        asked = request.headers.get("If-None-Match", "")
+        if request.method in ("GET", "HEAD") and _names(etag, asked):
+            return Response(status=304, headers=headers)
+        return Response(info_answer(info, response_time_s=waited_s(request)), headers=headers)
+
+
+def _names(etag: str, if_none_match: str) -> bool:
+    """Weak comparison (RFC 9110): W/"x" and "x" are the same here."""
+    tags = {tag.removeprefix("W/") for tag in parse_etags(if_none_match)}
+    return bool(tags & {"*", etag.removeprefix("W/")})
 
 
 class MediaViewSet(ApiViewSet):
