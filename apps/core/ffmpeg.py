@@ -38,6 +38,8 @@ os.execv(sys.argv[2], sys.argv[2:])
 _DURATION = re.compile(r"^\s+Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)", re.MULTILINE)
 _TIME = re.compile(r"\btime=(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _STREAM = re.compile(r"^\s+Stream #0:\d+.*?: (Video|Audio): (\w+)(.*)$", re.MULTILINE)
+_FPS = re.compile(r"([\d.]+) fps\b")
+_BITRATE = re.compile(r"^\s+Duration: .*bitrate: (\d+) kb/s", re.MULTILINE)
 _SIZE = re.compile(r"\b(\d{2,5})x(\d{2,5})\b")
 
 
@@ -61,6 +63,9 @@ class MediaFacts:
     video_codec: str | None  # None: no picture, or only a cover
     audio_codec: str | None
     height: int | None = None
+    width: int | None = None
+    fps: float | None = None
+    bitrate_kbps: float | None = None  # of the whole file
 
 
 @cache
@@ -83,6 +88,9 @@ def probe_media(path: Path, *, stop: threading.Event | None = None) -> MediaFact
         video_codec=pictures[0][0] if pictures else None,
         audio_codec=sounds[0] if sounds else None,
         height=int(size.group(2)) if size else None,
+        width=int(size.group(1)) if size else None,
+        fps=_first_number(_FPS, pictures[0][1]) if pictures else None,
+        bitrate_kbps=_first_number(_BITRATE, log),
     )
 
 
@@ -93,12 +101,18 @@ def run_ffmpeg(
     *,
     timeout_s: float,
     stop: threading.Event | None = None,
+    before_inputs: Sequence[str] = (),
+    more_inputs: Sequence[tuple[str, Path]] = (),
 ) -> None:
     """Make ``output`` from local files. Raises FfmpegFailed, FfmpegTimeout, or FfmpegStopped once ``stop`` is set.
 
+    ``before_inputs`` are options of each of ``inputs``; ``more_inputs``, which come after those, are files of one
+    other format each, such as ("ffmetadata", path).
+
     When it raises, the process group is gone; what it wrote so far may lie in ``output``.
     """
-    _run([*_inputs(inputs), *options, "-y", f"file:{output}"], timeout_s=timeout_s, stop=stop)
+    others = [part for name, path in more_inputs for part in ("-f", name, "-i", f"file:{path}")]
+    _run([*_inputs(inputs, before_inputs), *others, *options, "-y", f"file:{output}"], timeout_s=timeout_s, stop=stop)
 
 
 def measure_duration(path: Path, *, timeout_s: float, stop: threading.Event | None = None) -> float:
@@ -109,8 +123,13 @@ def measure_duration(path: Path, *, timeout_s: float, stop: threading.Event | No
     return _seconds(*times[-1]) if times else 0.0
 
 
-def _inputs(paths: Sequence[Path]) -> list[str]:
-    return [argument for path in paths for argument in ("-format_whitelist", DEMUXERS, "-i", f"file:{path}")]
+def _inputs(paths: Sequence[Path], before: Sequence[str] = ()) -> list[str]:
+    return [part for path in paths for part in (*before, "-format_whitelist", DEMUXERS, "-i", f"file:{path}")]
+
+
+def _first_number(pattern: re.Pattern[str], text: str) -> float | None:
+    match = pattern.search(text)
+    return float(match[1]) if match else None
 
 
 def _duration_s(log: str) -> float | None:

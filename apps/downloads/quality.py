@@ -5,40 +5,72 @@ from __future__ import annotations
 import re
 
 from apps.core.errors import InvalidParameter, QualityUnavailable
-from apps.downloads.providers.base import VideoInfo
+from apps.downloads.providers.base import Format, VideoInfo
+from apps.downloads.variants import (
+    AS_IT_COMES,
+    AUDIO_FORMATS,
+    MP3_BITRATES_KBPS,
+    VIDEO_CODECS,
+    VIDEO_CONTAINERS,
+    WEBM_CODECS,
+    AudioVariant,
+    MediaOptions,
+    VideoVariant,
+    make_clip,
+    parse_video_variant,
+)
 from apps.telegram_cache.documents import MediaKind
 
-AUDIO_FORMATS = ("m4a", "opus", "mp3")
 _HEIGHT = re.compile(r"(?P<height>[1-9][0-9]{0,4})p?", re.ASCII)
+_CODEC_NAMES = {"avc1": "h264", "h264": "h264", "vp9": "vp9", "vp09": "vp9", "av01": "av1"}
 
 
-def resolve_video_variant(info: VideoInfo, quality: str) -> str:
+def resolve_video_variant(info: VideoInfo, quality: str, options: MediaOptions = AS_IT_COMES) -> str:
     """The variant ("1080p") for "best", "1080" or "1080p": that height or the next lower one that the video has.
 
-    Raises InvalidParameter for anything else, QualityUnavailable when the video has nothing that low (or no video).
+    A codec, a container and a number of frames a second narrow down what the video has; of the frames, too, that
+    number or the next lower one. Raises InvalidParameter for anything else, QualityUnavailable when the video has
+    nothing that low, nothing of that kind, or no picture.
     """
     asked = quality.strip().lower()
     match = _HEIGHT.fullmatch(asked)
     if asked != "best" and match is None:
         raise InvalidParameter("quality must be best or a height such as 1080.", parameter="quality")
-    fitting = [height for height in info.video_heights if match is None or height <= int(match["height"])]
-    if not fitting:
-        raise QualityUnavailable(available=[f"{height}p" for height in info.video_heights])
-    return f"{max(fitting)}p"
+    _check_video_options(options)
+    fitting = _heights(info, options)
+    low_enough = [height for height in fitting if match is None or height <= int(match["height"])]
+    if not low_enough:
+        raise QualityUnavailable(available=[f"{height}p" for height in fitting])
+    height = max(low_enough)
+    variant = VideoVariant(
+        height=height,
+        fps=_fps(info, options, height),
+        codec=options.codec,
+        container=options.container or "mp4",
+        clip=make_clip(options, duration_s=info.duration_s),
+    )
+    return str(variant)
 
 
-def resolve_audio_variant(info: VideoInfo, format: str | None) -> str:
+def resolve_audio_variant(info: VideoInfo, format: str | None, options: MediaOptions = AS_IT_COMES) -> str:
     """The variant for an audio format; None: m4a when the source has it, else mp3.
 
     A format that is asked for by name is taken as it is: another source of the chain may have what this one lacks.
     Raises InvalidParameter for a format that is never offered.
     """
-    if format is None:
-        return "m4a" if "m4a" in info.audio_formats else "mp3"
-    asked = format.strip().lower()
+    asked = ("m4a" if "m4a" in info.audio_formats else "mp3") if format is None else format.strip().lower()
     if asked not in AUDIO_FORMATS:
         raise InvalidParameter(f"format must be one of {', '.join(AUDIO_FORMATS)}.", parameter="format")
-    return asked
+    if options.bitrate_kbps is not None and (asked != "mp3" or options.bitrate_kbps not in MP3_BITRATES_KBPS):
+        rates = ", ".join(str(rate) for rate in MP3_BITRATES_KBPS)
+        raise InvalidParameter(f"bitrate is for mp3, and one of {rates}.", parameter="bitrate")
+    variant = AudioVariant(
+        format=asked,
+        bitrate_kbps=options.bitrate_kbps,
+        tags=options.tags and asked == "m4a",  # mp3 and flac have them anyhow
+        clip=make_clip(options, duration_s=info.duration_s),
+    )
+    return str(variant)
 
 
 def best_variant(info: VideoInfo, kind: MediaKind) -> str | None:
@@ -49,6 +81,55 @@ def best_variant(info: VideoInfo, kind: MediaKind) -> str | None:
 
 
 def variant_height(variant: str) -> int | None:
-    """1080 for "1080p"; None for what is not a video variant."""
-    match = _HEIGHT.fullmatch(variant)
-    return int(match["height"]) if match else None
+    """1080 for "1080p"; None for what is not a plain video variant."""
+    parsed = parse_video_variant(variant)
+    return parsed.height if parsed and parsed == VideoVariant(height=parsed.height) else None
+
+
+def codec_name(codec: str | None) -> str | None:
+    """h264, vp9 or av1 for a codec as sources spell it ("avc1.64001F"); None for any other."""
+    return _CODEC_NAMES.get((codec or "").partition(".")[0].lower())
+
+
+def codec_fits(codec: str | None, *, wanted: str | None, container: str) -> bool:
+    """Whether a picture of this codec can be given as it is, without encoding it anew."""
+    name = codec_name(codec)
+    return (wanted is None or name == wanted) and (container != "webm" or name in WEBM_CODECS)
+
+
+def _check_video_options(options: MediaOptions) -> None:
+    if options.container not in (None, *VIDEO_CONTAINERS):
+        raise InvalidParameter(f"container must be one of {', '.join(VIDEO_CONTAINERS)}.", parameter="container")
+    if options.codec not in (None, *VIDEO_CODECS):
+        raise InvalidParameter(f"codec must be any or one of {', '.join(VIDEO_CODECS)}.", parameter="codec")
+    if options.container == "webm" and options.codec not in (None, *WEBM_CODECS):
+        raise InvalidParameter("webm holds vp9 or av1. For h264 ask for mp4 or mkv.", parameter="codec")
+
+
+def _is_narrow(options: MediaOptions) -> bool:
+    return options.codec is not None or options.container == "webm" or options.fps is not None
+
+
+def _fitting(info: VideoInfo, options: MediaOptions) -> list[Format]:
+    return [
+        item
+        for item in info.formats
+        if item.height
+        and codec_fits(item.video_codec, wanted=options.codec, container=options.container or "mp4")
+        and (options.container != "webm" or item.kind == "video")
+        and (options.fps is None or (item.fps is not None and round(item.fps) <= options.fps))
+    ]
+
+
+def _heights(info: VideoInfo, options: MediaOptions) -> list[int]:
+    """What there is, highest first. A source that does not tell its codecs leaves the choice to the next one."""
+    if not _is_narrow(options) or not any(item.video_codec for item in info.formats):
+        return list(info.video_heights)
+    return sorted({item.height for item in _fitting(info, options) if item.height}, reverse=True)
+
+
+def _fps(info: VideoInfo, options: MediaOptions, height: int) -> int | None:
+    if options.fps is None:
+        return None
+    there = [round(item.fps) for item in _fitting(info, options) if item.height == height and item.fps]
+    return max(there, default=options.fps)

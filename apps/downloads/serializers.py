@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from apps.downloads.documents import JobPriority, JobState
-from apps.downloads.quality import AUDIO_FORMATS
+from apps.downloads.variants import (
+    AUDIO_FORMATS,
+    MP3_BITRATES_KBPS,
+    VIDEO_CODECS,
+    VIDEO_CONTAINERS,
+    MediaOptions,
+)
 from apps.telegram_cache.documents import MediaKind
 
 MAX_WAIT_S = 30
@@ -39,7 +47,7 @@ def _video_quality() -> serializers.Field:
 
 
 def _video_format() -> serializers.Field:
-    return serializers.ChoiceField(["mp4"], default="mp4", help_text="Video is always a faststart MP4.")
+    return serializers.ChoiceField(["mp4"], default="mp4", help_text="For old clients; `container` decides.")
 
 
 def _audio_quality() -> serializers.Field:
@@ -50,8 +58,69 @@ def _audio_format() -> serializers.Field:
     return serializers.ChoiceField(
         AUDIO_FORMATS,
         required=False,
-        help_text="m4a and opus are the source's own, without re-encoding. Left out: m4a, or mp3 if there is no m4a.",
+        help_text="m4a and opus are the source's own, without re-encoding; mp3 and flac are made from it. "
+        "Left out: m4a, or mp3 if there is no m4a.",
     )
+
+
+MAX_START_S = 100 * 3600
+OPTION_FIELDS = ("container", "codec", "fps", "bitrate", "tags", "start", "end")
+CLIP_HELP = "Seconds from the start of the video; only what lies between start and end is kept, at most an hour."
+
+
+class MediaOptionsMixin(serializers.Serializer):
+    """``options`` from the fields that say more than quality or format."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        left_empty = {name for name in OPTION_FIELDS if data.get(name) == ""}  # as a page's form sends them
+        fields = super().to_internal_value({name: value for name, value in data.items() if name not in left_empty})
+        codec = fields.pop("codec", None)
+        fields["options"] = MediaOptions(
+            container=fields.pop("container", None),
+            codec=None if codec == "any" else codec,
+            fps=fields.pop("fps", None),
+            bitrate_kbps=fields.pop("bitrate", None),
+            tags=fields.pop("tags", False),
+            start_s=fields.pop("start", None),
+            end_s=fields.pop("end", None),
+        )
+        return fields
+
+
+def _container() -> serializers.Field:
+    return serializers.ChoiceField(
+        VIDEO_CONTAINERS, required=False, help_text="mp4 (faststart), webm (vp9 or av1 with opus), mkv. Default: mp4."
+    )
+
+
+def _codec() -> serializers.Field:
+    return serializers.ChoiceField(
+        ["any", *VIDEO_CODECS],
+        required=False,
+        help_text="Only pictures of this codec; never encoded anew. Any: what plays everywhere (h264) first.",
+    )
+
+
+def _fps() -> serializers.Field:
+    return serializers.IntegerField(
+        required=False, min_value=1, max_value=240, help_text="That many frames a second, or the next lower number."
+    )
+
+
+def _bitrate() -> serializers.Field:
+    return serializers.ChoiceField(
+        MP3_BITRATES_KBPS, required=False, help_text="kbit/s of an mp3. Left out: variable, the best."
+    )
+
+
+def _tags() -> serializers.Field:
+    return serializers.BooleanField(
+        default=False, help_text="Title, artist and cover also in an m4a (mp3 and flac that we make have them anyhow)."
+    )
+
+
+def _seconds() -> serializers.Field:
+    return serializers.FloatField(required=False, min_value=0, max_value=MAX_START_S, help_text=CLIP_HELP)
 
 
 def _download() -> serializers.Field:
@@ -62,29 +131,47 @@ class InfoRequestSerializer(serializers.Serializer):
     url = _url()
 
 
-class VideoRequestSerializer(serializers.Serializer):
+class VideoRequestSerializer(MediaOptionsMixin):
     url = _url()
     quality = _video_quality()
     format = _video_format()
+    container = _container()
+    codec = _codec()
+    fps = _fps()
+    start = _seconds()
+    end = _seconds()
     wait = _wait()
 
 
-class AudioRequestSerializer(serializers.Serializer):
+class AudioRequestSerializer(MediaOptionsMixin):
     url = _url()
     quality = _audio_quality()
     format = _audio_format()
+    bitrate = _bitrate()
+    tags = _tags()
+    start = _seconds()
+    end = _seconds()
     wait = _wait()
 
 
-class VideoStreamRequestSerializer(serializers.Serializer):
+class VideoStreamRequestSerializer(MediaOptionsMixin):
     quality = _video_quality()
     format = _video_format()
+    container = _container()
+    codec = _codec()
+    fps = _fps()
+    start = _seconds()
+    end = _seconds()
     download = _download()
 
 
-class AudioStreamRequestSerializer(serializers.Serializer):
+class AudioStreamRequestSerializer(MediaOptionsMixin):
     quality = _audio_quality()
     format = _audio_format()
+    bitrate = _bitrate()
+    tags = _tags()
+    start = _seconds()
+    end = _seconds()
     download = _download()
 
 
@@ -121,6 +208,18 @@ class TelegramCopySerializer(serializers.Serializer):
     file_unique_id = serializers.CharField(allow_null=True, help_text="Telegram's id of the first part.")
 
 
+class MeasuredSerializer(serializers.Serializer):
+    """Measured from the finished file."""
+
+    duration_s = serializers.FloatField(allow_null=True)
+    video_codec = serializers.CharField(allow_null=True)
+    audio_codec = serializers.CharField(allow_null=True)
+    width = serializers.IntegerField(allow_null=True)
+    height = serializers.IntegerField(allow_null=True)
+    fps = serializers.FloatField(allow_null=True)
+    bitrate_kbps = serializers.FloatField(allow_null=True)
+
+
 @extend_schema_serializer(many=False)  # also where the method is called list
 class MediaAnswerSerializer(serializers.Serializer):
     """A media file and the links to it. Every field is always there."""
@@ -133,8 +232,9 @@ class MediaAnswerSerializer(serializers.Serializer):
     thumbnail = serializers.CharField(allow_blank=True)
     file_type = serializers.ChoiceField([kind.value for kind in MediaKind])
     quality = serializers.CharField(help_text='What was chosen: "1080p" for a video, "m4a" for an audio file.')
-    container = serializers.CharField(help_text="The file name extension: mp4, m4a, webm, mp3.")
+    container = serializers.CharField(help_text="The file name extension: mp4, webm, mkv, m4a, mp3, flac.")
     file_size = serializers.IntegerField(allow_null=True, help_text="Bytes; null while nobody knows.")
+    media = MeasuredSerializer(allow_null=True, help_text="What the finished file is; null before it is there.")
     cached = serializers.BooleanField(help_text="Whether the whole file is stored, so that nothing is fetched again.")
     source = serializers.ChoiceField(
         ["hot", "telegram", "external"], help_text="Where the bytes come from: local disk, Telegram, or outside."

@@ -31,6 +31,7 @@ from apps.downloads.open_links import read_wish
 from apps.downloads.serializers import AudioStreamRequestSerializer, VideoStreamRequestSerializer
 from apps.downloads.services.media import MediaAsk, Tier, hot_store, resolve_key, start_or_join
 from apps.downloads.stream_records import AssetRecord, RecordCache
+from apps.downloads.variants import AS_IT_COMES, MediaOptions
 from apps.keys.authentication import KeyGrant, authenticate, extract_key, grant_for_prefix
 from apps.keys.documents import Scope
 from apps.keys.limits import LimitState, charge, charge_failure, limit_headers
@@ -63,6 +64,7 @@ class Admission:
     video_id: str
     asset_id: str | None = None
     wish: str | None = None
+    options: MediaOptions = AS_IT_COMES
     link_expires_at: float | None = None
     headers: tuple[tuple[str, str], ...] = ()
 
@@ -154,7 +156,9 @@ class MediaStreamBackend(StreamBackend):
         self, admission: Admission, *, waited_s: float, not_before: float
     ) -> tuple[AssetKey, AssetRecord | None]:
         if admission.asset_id is None:
-            ask = MediaAsk(kind=admission.kind, video_id=admission.video_id, wish=admission.wish)
+            ask = MediaAsk(
+                kind=admission.kind, video_id=admission.video_id, wish=admission.wish, options=admission.options
+            )
             key = resolve_key(ask, waited_s=waited_s)
             return key, self._records.get(key.asset_id, not_before=not_before)
         record = self._records.get(admission.asset_id, not_before=not_before)
@@ -199,6 +203,7 @@ def _admit(request: StreamRequest) -> Admission:
         kind=kind,
         video_id=request.video_id,
         wish=fields["quality"] if kind is MediaKind.VIDEO else fields.get("format"),
+        options=fields["options"],
         headers=tuple(limit_headers(limit).items()),
     )
 

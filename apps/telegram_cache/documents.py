@@ -114,6 +114,12 @@ class Asset(Document):
     container = StringField(default="")
     mime = StringField(default="application/octet-stream")
     size_bytes = IntField(min_value=0)
+    video_codec = StringField()  # this and the next five are measured from the finished file
+    audio_codec = StringField()
+    width = IntField()
+    height = IntField()
+    fps = FloatField()
+    bitrate_kbps = FloatField()
     sha256 = StringField(max_length=64)
     block_sha256 = BinaryField()
     generation = IntField(required=True, default=1, min_value=1)

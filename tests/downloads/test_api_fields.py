@@ -51,8 +51,33 @@ class TestQueries:
         assert_refused(api.get("video", url=VIDEO_ID, quality=quality), 400, "invalid_parameter", "quality")
 
     def test_formats_are_those_we_make(self, api):
-        assert_refused(api.get("audio", url=VIDEO_ID, format="flac"), 400, "invalid_parameter", "format")
+        assert_refused(api.get("audio", url=VIDEO_ID, format="wav"), 400, "invalid_parameter", "format")
         assert_refused(api.get("video", url=VIDEO_ID, format="webm"), 400, "invalid_parameter", "format")
+
+    @pytest.mark.parametrize(
+        ("route", "name", "value"),
+        [
+            ("video", "container", "avi"), ("video", "codec", "hevc"), ("video", "fps", "0"), ("video", "fps", "x"),
+            ("video", "start", "-1"), ("video", "end", "nan"), ("video", "start", "inf"), ("audio", "bitrate", "123"),
+            ("audio", "tags", "perhaps"), ("audio", "container", "mp4"), ("video", "tags", "1"), ("audio", "end", "1e9"),
+        ],
+    )  # fmt: skip
+    def test_options_are_those_we_know(self, api, route, name, value):
+        assert_refused(api.get(route, url=VIDEO_ID, **{name: value}), 400, "invalid_parameter", name)
+
+    @pytest.mark.parametrize(
+        ("route", "wish", "variant"),
+        [
+            ("audio", {"format": "mp3", "bitrate": "192"}, "mp3-192"), ("audio", {"tags": "1"}, "m4a.tags"),
+            ("audio", {"format": "flac", "start": "10", "end": "20.5"}, "flac.clip-10000-20500"),
+            ("video", {"quality": "720", "container": "mkv", "codec": "any"}, "720p.mkv"),
+        ],
+    )  # fmt: skip
+    def test_options_make_a_file_of_their_own(self, api, route, wish, variant):
+        known_info()
+        answer = api.get(route, url=VIDEO_ID, **wish).json()
+        assert (answer["quality"], answer["job"]["state"]) == (variant, "queued")
+        assert answer["container"] in {"mp3", "m4a", "flac", "mkv"}
 
     @pytest.mark.parametrize(
         "url",

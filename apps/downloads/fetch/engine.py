@@ -153,7 +153,8 @@ class _Fetch:
                 size_bytes=hashes.size_bytes,
                 sha256=hashes.sha256,
                 block_hashes=hashes.blocks,
-                duration_s=made.duration_s,
+                duration_s=made.facts.duration_s,
+                facts=made.facts,
             )
         )
         maker.clean_up()

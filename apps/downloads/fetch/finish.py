@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from apps.core.ffmpeg import (
     probe_media,
     run_ffmpeg,
 )
+from apps.downloads.fetch.cover import demuxer_of
 from apps.downloads.fetch.outcomes import NotMedia
 from apps.downloads.providers.base import FetchPlan
 from apps.streaming.hotstore import BLOCK_BYTES
@@ -32,6 +34,22 @@ ENCODE_BASE_S = 120.0
 ENCODE_SPEED = 4.0  # seconds of sound a second: far slower than any machine that runs this
 DURATION_SLACK_S = 4.0
 DURATION_SLACK = 0.03
+CLIP_LEAD_S = 15.0  # a copied picture begins at the key frame before the clip
+COVER_PIXELS = 800
+COVER_TIMEOUT_S = 20.0
+CHAPTERS = "ffmetadata"
+NO_FOREIGN_TAGS = ["-map_metadata:g", "-1", "-map_metadata:s", "-1"]  # those of chapters are our own
+_FASTSTART = ["-movflags", "+faststart"]
+_INDEX_FIRST = ["-cues_to_front", "1"]
+MUXERS = {
+    "mp4": [*_FASTSTART, "-f", "mp4"],
+    "m4a": [*_FASTSTART, "-f", "ipod"],
+    "webm": [*_INDEX_FIRST, "-f", "webm"],
+    "mkv": [*_INDEX_FIRST, "-f", "matroska"],
+    "mp3": ["-id3v2_version", "3", "-f", "mp3"],
+    "flac": ["-f", "flac"],
+}
+_FFMETADATA_SPECIAL = re.compile(r"[=;#\\]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,19 +77,23 @@ def check_media(path: Path, plan: FetchPlan, *, size_was_declared: bool, stop: t
         raise NotMedia(f"The outside source gave something that is not {plan.key.kind.value}.")
     if plan.duration_s and duration_s is not None:
         slack_s = max(DURATION_SLACK_S, DURATION_SLACK * plan.duration_s)
-        if abs(duration_s - plan.duration_s) > slack_s:
+        before_s = CLIP_LEAD_S if plan.clip and is_video else 0.0
+        if not -slack_s <= duration_s - plan.duration_s <= slack_s + before_s:
             raise NotMedia("The outside source gave a file of another length than the video has.")
     return facts
 
 
-def finish_file(plan: FetchPlan, files: list[Path], output: Path, *, stop: threading.Event) -> None:
+def finish_file(
+    plan: FetchPlan, files: list[Path], output: Path, *, cover: Path | None = None, stop: threading.Event
+) -> None:
     """Make the finished file as the plan says. Raises NotMedia when ffmpeg cannot read the files, UpstreamTimeout."""
+    timeout_s = copy_timeout_s(*files)
+    if plan.finish in {"mp3", "flac"}:
+        timeout_s = ENCODE_BASE_S + (plan.duration_s or timeout_s) / ENCODE_SPEED
+    more = [*_cover_input(cover, stop=stop), *_chapters_input(plan, output)]
+    options = finish_options(plan, inputs=len(files), more=[name for name, _ in more])
     try:
-        if plan.finish == "mp3":
-            timeout_s = ENCODE_BASE_S + (plan.duration_s or copy_timeout_s(*files)) / ENCODE_SPEED
-            run_ffmpeg(files, _mp3_options(plan), output, timeout_s=timeout_s, stop=stop)
-        else:
-            run_ffmpeg(files, _copy_options(plan), output, timeout_s=copy_timeout_s(*files), stop=stop)
+        run_ffmpeg(files, options, output, timeout_s=timeout_s, stop=stop, before_inputs=_cut(plan), more_inputs=more)
     except FfmpegTimeout:
         raise UpstreamTimeout("Making the finished file took too long.") from None
     except FfmpegFailed as error:
@@ -98,19 +120,84 @@ def hash_file(path: Path, *, stop: threading.Event) -> FileHashes:
     return FileHashes(size_bytes=size, sha256=whole.hexdigest(), blocks=tuple(blocks))
 
 
-def _copy_options(plan: FetchPlan) -> list[str]:
+def finish_options(plan: FetchPlan, *, inputs: int, more: list[str]) -> list[str]:
+    """ffmpeg's options: which streams, how, and with which tags. ``more`` names the inputs behind the media."""
+    options = [
+        *_streams(plan),
+        *_codecs(plan),
+        *(["-copypriorss:a", "0"] if plan.clip else []),
+        *NO_FOREIGN_TAGS,
+        *_tags(plan),
+    ]
+    for number, name in enumerate(more, start=inputs):
+        if name == CHAPTERS:
+            options += ["-map_chapters", str(number)]
+        else:
+            options += ["-map", f"{number}:v:0", "-c:v", "copy", "-disposition:v:0", "attached_pic"]
+    if CHAPTERS not in more:
+        options += ["-map_chapters", "-1"]
+    return [*options, *MUXERS[plan.container]]
+
+
+def _streams(plan: FetchPlan) -> list[str]:
     if plan.finish == "mux":
-        chosen = ["-map", "0:v:0", "-map", "1:a:0"]
-    elif plan.key.kind == MediaKind.VIDEO:
-        chosen = ["-map", "0:v:0", "-map", "0:a:0?"]
-    else:
-        chosen = ["-map", "0:a:0"]
-    return [*chosen, "-c", "copy", "-map_metadata", "-1", *_tags(plan), "-movflags", "+faststart", "-f", "mp4"]
+        return ["-map", "0:v:0", "-map", "1:a:0"]
+    if plan.key.kind == MediaKind.VIDEO:
+        return ["-map", "0:v:0", "-map", "0:a:0?"]
+    return ["-map", "0:a:0"]
 
 
-def _mp3_options(plan: FetchPlan) -> list[str]:
-    encode = ["-map", "0:a:0", "-c:a", "libmp3lame", "-q:a", "0", "-map_metadata", "-1"]
-    return [*encode, *_tags(plan), "-id3v2_version", "3", "-f", "mp3"]
+def _codecs(plan: FetchPlan) -> list[str]:
+    if plan.finish == "mp3":
+        quality = ["-b:a", f"{plan.bitrate_kbps}k"] if plan.bitrate_kbps else ["-q:a", "0"]
+        return ["-c:a", "libmp3lame", *quality]
+    if plan.finish == "flac":
+        return ["-c:a", "flac", "-sample_fmt", "s16"]
+    return ["-c", "copy"]
+
+
+def _cut(plan: FetchPlan) -> list[str]:
+    """Copied pictures begin at the key frame before the clip; players skip to its start (an edit list)."""
+    return ["-ss", f"{plan.clip.start_s:.3f}", "-t", f"{plan.clip.length_s:.3f}"] if plan.clip else []
+
+
+def _cover_input(cover: Path | None, *, stop: threading.Event) -> list[tuple[str, Path]]:
+    """The cover as a JPEG of bounded size; nothing when ffmpeg cannot make one of it."""
+    if cover is None:
+        return []
+    name = demuxer_of(cover.read_bytes()[:16])
+    if name is None:
+        return []
+    picture = cover.with_suffix(".jpg")
+    scale = f"scale='min({COVER_PIXELS},iw)':-2"
+    options = ["-map", "0:v:0", "-frames:v", "1", "-vf", scale, "-c:v", "mjpeg", "-q:v", "3", "-f", "mjpeg"]
+    try:
+        run_ffmpeg([], options, picture, timeout_s=COVER_TIMEOUT_S, stop=stop, more_inputs=[(name, cover)])
+    except FfmpegFailed as error:
+        log.info("no cover", reason=str(error)[-200:])
+        return []
+    return [("jpeg_pipe", picture)]
+
+
+def _chapters_input(plan: FetchPlan, output: Path) -> list[tuple[str, Path]]:
+    """The chapters as a file that ffmpeg reads; of a clip, those that it touches."""
+    from_s, length_s = (plan.clip.start_s, plan.clip.length_s) if plan.clip else (0.0, plan.duration_s)
+    if length_s is None or not plan.chapters:
+        return []
+    lines = [";FFMETADATA1"]
+    ends = [chapter.start_s for chapter in plan.chapters[1:]] + [from_s + length_s]
+    for chapter, next_start_s in zip(plan.chapters, ends, strict=True):
+        start_s = max(chapter.start_s - from_s, 0.0)
+        end_s = min((chapter.end_s or next_start_s) - from_s, length_s)
+        if end_s > start_s:
+            title = _FFMETADATA_SPECIAL.sub(r"\\\g<0>", " ".join(chapter.title.split()))
+            times = f"START={round(start_s * 1000)}\nEND={round(end_s * 1000)}"
+            lines.append(f"[CHAPTER]\nTIMEBASE=1/1000\n{times}\ntitle={title}")
+    if len(lines) == 1:
+        return []
+    path = output.with_suffix(".chapters")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return [(CHAPTERS, path)]
 
 
 def _tags(plan: FetchPlan) -> list[str]:

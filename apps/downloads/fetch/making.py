@@ -11,7 +11,9 @@ from pathlib import Path
 import aiohttp
 import structlog
 
+from apps.core.ffmpeg import MediaFacts
 from apps.downloads.documents import MediaJob
+from apps.downloads.fetch.cover import fetch_cover
 from apps.downloads.fetch.finish import FileHashes, check_media, finish_file, hash_file
 from apps.downloads.fetch.outcomes import JobCancelled, Limits, NotMedia, SourceChanged
 from apps.downloads.fetch.progress import Progress
@@ -28,7 +30,13 @@ from apps.streaming.hotstore.layout import HotPath
 
 log = structlog.get_logger(__name__)
 
-FINISHED_COPIES = {"direct": 0, "remux": 1, "mux": 1, "mp3": 1}  # how often the bytes lie on the disk once more
+FINISHED_COPIES = {
+    "direct": 0,
+    "remux": 1,
+    "mux": 1,
+    "mp3": 1,
+    "flac": 8,
+}  # how often the bytes lie on the disk once more
 LEASE_S = 30.0
 
 
@@ -37,7 +45,7 @@ class Made:
     """A file in the hot store, complete, not yet committed."""
 
     hashes: FileHashes
-    duration_s: float | None
+    facts: MediaFacts
 
 
 class Maker:
@@ -182,7 +190,7 @@ class Maker:
         )
         blocks = await in_thread(lambda _: writer.finish())
         hashes = FileHashes(size_bytes=writer.frontier, sha256=writer.sha256_hex, blocks=blocks)
-        return Made(hashes=hashes, duration_s=facts.duration_s)
+        return Made(hashes=hashes, facts=facts)
 
     async def _make_from_scratch(self, plan: FetchPlan) -> Made:
         """All files at once, each into its scratch file; the first failure stops the others."""
@@ -201,7 +209,8 @@ class Maker:
         parts = [sink.path for _, sink in sorted(self._scratch.items())]
         output = parts[0].with_name(f"finished-{self._claim.attempt}.{plan.container}")
         self._progress.stage = "muxing"
-        await in_thread(lambda stop: finish_file(plan, parts, output, stop=stop))
+        cover = await fetch_cover(self._session, plan.cover, output.with_suffix(".cover"))
+        await in_thread(lambda stop: finish_file(plan, parts, output, cover=cover, stop=stop))
         self._progress.stage = "checking"
         facts = await in_thread(lambda stop: check_media(output, plan, size_was_declared=True, stop=stop))
         hashes = await in_thread(lambda stop: hash_file(output, stop=stop))
@@ -209,7 +218,7 @@ class Maker:
         asset_id, generation = self._claim.asset_id, self.generation
         self._generation_is_used = True
         await in_thread(lambda _: self._store.adopt(asset_id, generation, output, block_hashes=hashes.blocks))
-        return Made(hashes=hashes, duration_s=facts.duration_s)
+        return Made(hashes=hashes, facts=facts)
 
     def _transfer(self, plan: FetchPlan, number: int, sink: Sink | None) -> Transfer:
         file = plan.files[number]
@@ -237,7 +246,7 @@ class Maker:
         """Where this file goes, now that its first bytes are here; noted on the job for a later attempt."""
         check_head(head, container=plan.container if plan.finish == "direct" else None)
         goes_direct = plan.finish == "direct" or (
-            plan.finish == "remux" and plan.container == "mp4" and is_streamable_mp4(head)
+            plan.finish == "remux" and plan.container == "mp4" and plan.is_kept_as_is and is_streamable_mp4(head)
         )
         sink: Sink
         if goes_direct:

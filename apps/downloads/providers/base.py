@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from apps.downloads.variants import Clip
 from apps.telegram_cache.documents import AssetKey
 
 
@@ -80,7 +81,7 @@ class RemoteFile:
     chunk_bytes: int | None = None  # fetch by ranges of this size (googlevideo throttles one long answer)
 
 
-Finish = Literal["direct", "remux", "mux", "mp3"]
+Finish = Literal["direct", "remux", "mux", "mp3", "flac"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,20 +89,31 @@ class FetchPlan:
     """How to make one asset.
 
     direct: ``files[0]`` is the asset, byte for byte, so it can be streamed while it arrives.
-    remux: ``files[0]`` becomes a faststart MP4 (if it is one already it is taken as it is). mux: ``files[0]`` is
-    video and ``files[1]`` audio, joined without re-encoding. mp3: ``files[0]`` is encoded to MP3.
+    remux: ``files[0]`` is put into ``container`` (a faststart MP4 is taken as it is). mux: ``files[0]`` is
+    video and ``files[1]`` audio, joined without re-encoding. mp3, flac: the sound of ``files[0]`` is encoded.
+    With ``clip`` only that stretch is kept (``duration_s`` is its length). What we finish ourselves gets title,
+    artist and ``chapters``, and sound the picture of ``cover``.
     """
 
     key: AssetKey
     provider: str
     files: tuple[RemoteFile, ...]
     finish: Finish
-    container: str  # of the finished file: mp4, m4a, webm, mp3
+    container: str  # of the finished file: mp4, m4a, webm, mkv, mp3, flac
     mime: str
     title: str = ""
     uploader: str = ""
     duration_s: float | None = None
     thumbnail: str = ""
+    clip: Clip | None = None
+    bitrate_kbps: int | None = None  # of an encoded MP3; None: the best that is variable
+    chapters: tuple[Chapter, ...] = ()
+    cover: RemoteFile | None = None
+
+    @property
+    def is_kept_as_is(self) -> bool:
+        """Whether a file that has the right form already is the asset, without our touching it."""
+        return self.clip is None and self.cover is None and not self.chapters
 
 
 class MediaProvider(Protocol):

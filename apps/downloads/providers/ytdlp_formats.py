@@ -12,11 +12,21 @@ from apps.core.errors import QualityUnavailable, UpstreamError
 from apps.core.outbound import check_url
 from apps.downloads.providers.base import Chapter, FetchPlan, Finish, Format, RemoteFile, SubtitleTrack, VideoInfo
 from apps.downloads.providers.text import clean_text
-from apps.downloads.quality import variant_height
+from apps.downloads.quality import codec_fits
+from apps.downloads.variants import AudioVariant, VideoVariant, parse_audio_variant, parse_video_variant
 from apps.telegram_cache.documents import AssetKey
 
 GOOGLEVIDEO_CHUNK_BYTES = 10 * 1024 * 1024  # as yt-dlp does: one long answer is throttled
 MAX_URL_CHARS = 8192
+MIMES = {
+    ("video", "mp4"): "video/mp4",
+    ("video", "webm"): "video/webm",
+    ("video", "mkv"): "video/x-matroska",
+    ("audio", "m4a"): "audio/mp4",
+    ("audio", "webm"): "audio/webm",
+    ("audio", "mp3"): "audio/mpeg",
+    ("audio", "flac"): "audio/flac",
+}
 MAX_HEIGHT = 8640
 MAX_WAIT_S = 15.0
 _VIDEO_CODECS = ("avc1", "h264", "av01", "vp9", "vp09")  # best first: what plays everywhere
@@ -98,37 +108,60 @@ def make_video_info(info: dict[str, Any], video_id: str) -> VideoInfo:
         subtitles=_subtitles(info),
         chapters=_chapters(info),
         video_heights=tuple(sorted((height for height in heights if height), reverse=True)),
-        audio_formats=(*offered, *(("mp3",) if any(_codec(entry, "acodec") for entry in formats) else ())),
+        audio_formats=(*offered, *(("mp3", "flac") if any(_codec(entry, "acodec") for entry in formats) else ())),
     )
 
 
 def make_plan(info: dict[str, Any], key: AssetKey, transport: Transport) -> FetchPlan:
     """Which files make the variant. Raises QualityUnavailable when this answer has none that do."""
     formats = usable_formats(info)
-    if key.kind == "video":
-        chosen, finish = _choose_video(formats, variant_height(key.variant))
-        container, mime = "mp4", "video/mp4"
+    variant = parse_video_variant(key.variant) if key.kind == "video" else parse_audio_variant(key.variant)
+    if variant is None:
+        raise QualityUnavailable
+    chapters: tuple[Chapter, ...] = ()
+    if isinstance(variant, VideoVariant):
+        chosen, finish = _choose_video(formats, variant)
+        chapters = _chapters(info)
     else:
-        chosen, finish, container, mime = _choose_audio(formats, key.variant)
+        chosen, finish = _choose_audio(formats, variant)
+    has_cover = isinstance(variant, AudioVariant) and (variant.tags or finish in {"mp3", "flac"})
+    duration_s = _number(info.get("duration"))
     return FetchPlan(
         key=key,
         provider="ytdlp",
         files=tuple(_as_file(entry, transport) for entry in chosen),
         finish=finish,
-        container=container,
-        mime=mime,
+        container=variant.container,
+        mime=MIMES[key.kind, variant.container],
         title=clean_text(str(info.get("title") or "")),
         uploader=_text(info, "channel") or _text(info, "uploader"),
-        duration_s=_number(info.get("duration")),
+        duration_s=variant.clip.length_s if variant.clip else duration_s,
         thumbnail=_text(info, "thumbnail"),
+        clip=variant.clip,
+        bitrate_kbps=variant.bitrate_kbps if isinstance(variant, AudioVariant) else None,
+        chapters=chapters,
+        cover=_cover(info, transport) if has_cover else None,
     )
 
 
-def _choose_video(formats: list[dict[str, Any]], height: int | None) -> tuple[list[dict[str, Any]], Finish]:
-    at_height = [entry for entry in formats if height is not None and height_of(entry) == height]
-    video = max((e for e in at_height if _kind(e) == "video"), key=_video_rank, default=None)
-    muxed = max((e for e in at_height if _kind(e) == "muxed"), key=_video_rank, default=None)
-    audio = _best_audio(formats, "m4a") or _best_audio(formats, "webm")
+def _cover(info: dict[str, Any], transport: Transport) -> RemoteFile | None:
+    url = _text(info, "thumbnail")
+    try:
+        check_url(url)
+    except UpstreamError:
+        return None
+    return RemoteFile(url=url, source_id="ytdlp:thumbnail", proxy=transport.proxy, verify_tls=transport.verify_tls)
+
+
+def _choose_video(formats: list[dict[str, Any]], variant: VideoVariant) -> tuple[list[dict[str, Any]], Finish]:
+    fitting = [entry for entry in formats if height_of(entry) == variant.height and _fits(entry, variant)]
+    video = max((e for e in fitting if _kind(e) == "video"), key=_video_rank, default=None)
+    muxed = max((e for e in fitting if _kind(e) == "muxed"), key=_video_rank, default=None)
+    opus, m4a = _best_audio(formats, "webm"), _best_audio(formats, "m4a")
+    if variant.container == "webm":
+        audio, muxed = opus, None
+    else:
+        audio = m4a or opus
     if video is not None and audio is not None:
         return [video, audio], "mux"
     if muxed is not None:
@@ -138,17 +171,27 @@ def _choose_video(formats: list[dict[str, Any]], height: int | None) -> tuple[li
     raise QualityUnavailable
 
 
-def _choose_audio(formats: list[dict[str, Any]], variant: str) -> tuple[list[dict[str, Any]], Finish, str, str]:
+def _fits(entry: dict[str, Any], variant: VideoVariant) -> bool:
+    fps = _number(entry.get("fps"))
+    return codec_fits(_codec(entry, "vcodec"), wanted=variant.codec, container=variant.container) and (
+        variant.fps is None or (fps is not None and round(fps) == variant.fps)
+    )
+
+
+def _choose_audio(formats: list[dict[str, Any]], variant: AudioVariant) -> tuple[list[dict[str, Any]], Finish]:
     m4a, opus = _best_audio(formats, "m4a"), _best_audio(formats, "webm")
-    if variant == "m4a" and m4a is not None:
-        return [m4a], "direct", "m4a", "audio/mp4"
-    if variant == "opus" and opus is not None:
-        return [opus], "direct", "webm", "audio/webm"
-    if variant == "mp3":
-        with_sound = [entry for entry in formats if _codec(entry, "acodec")]
-        best = m4a or opus or max(with_sound, key=_audio_rank, default=None)
-        if best is not None:
-            return [best], "mp3", "mp3", "audio/mpeg"
+    with_sound = [entry for entry in formats if _codec(entry, "acodec")]
+    as_it_is: Finish = "remux" if variant.tags or variant.clip else "direct"
+    if variant.format == "m4a" and m4a is not None:
+        return [m4a], as_it_is
+    if variant.format == "opus" and opus is not None:
+        return [opus], as_it_is
+    if variant.format == "mp3" and (best := m4a or opus or max(with_sound, key=_audio_rank, default=None)):
+        return [best], "mp3"
+    if variant.format == "flac":  # the best there is, of whichever codec
+        separate = [entry for entry in (m4a, opus) if entry is not None]
+        if best := max(separate or with_sound, key=_audio_rank, default=None):
+            return [best], "flac"
     raise QualityUnavailable
 
 

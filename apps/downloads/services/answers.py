@@ -11,11 +11,9 @@ from apps.core.errors import error_from_code
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
 from apps.downloads.services.media import MediaState, Tier
+from apps.downloads.variants import container_of_variant
 from apps.streaming.links import sign_link
-from apps.telegram_cache.documents import Asset, MediaKind
-
-CONTAINERS = {"m4a": "m4a", "opus": "webm", "mp3": "mp3"}
-"""Before a fetch has said which container it makes: the one that the audio variant will have."""
+from apps.telegram_cache.documents import Asset
 
 
 def media_answer(state: MediaState, *, base_url: str, key_prefix: str, response_time_s: float) -> dict[str, Any]:
@@ -33,6 +31,7 @@ def media_answer(state: MediaState, *, base_url: str, key_prefix: str, response_
         "quality": asset.variant,
         "container": container_of(asset),
         "file_size": asset.size_bytes,
+        "media": measured(asset),
         "cached": state.tier is not Tier.EXTERNAL,
         "source": state.tier.value,
         "download_url": _link(asset, base_url, key_prefix, expires_at, attachment=True),
@@ -144,9 +143,22 @@ def iso_utc(moment: datetime | None) -> str | None:
 
 def container_of(asset: Asset) -> str:
     """The file name extension of an asset, also before its fetch has recorded it."""
-    if asset.container:
-        return str(asset.container)
-    return "mp4" if asset.kind == MediaKind.VIDEO else CONTAINERS[asset.variant]
+    return str(asset.container or container_of_variant(asset.kind, asset.variant))
+
+
+def measured(asset: Asset) -> dict[str, Any] | None:
+    """The ``media`` field of the answer: what the finished file was measured to be; None before it was."""
+    if not asset.is_finished or (asset.video_codec or asset.audio_codec) is None:
+        return None
+    return {
+        "duration_s": asset.duration_s,
+        "video_codec": asset.video_codec,
+        "audio_codec": asset.audio_codec,
+        "width": asset.width,
+        "height": asset.height,
+        "fps": asset.fps,
+        "bitrate_kbps": asset.bitrate_kbps,
+    }
 
 
 def telegram_copy(asset: Asset) -> dict[str, Any] | None:

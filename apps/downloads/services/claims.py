@@ -15,6 +15,7 @@ from pymongo import ReturnDocument
 
 from apps.core.clock import utcnow
 from apps.core.errors import ApiError, InternalError
+from apps.core.ffmpeg import MediaFacts
 from apps.core.wake import publish
 from apps.downloads.errors import CONTENT_ERRORS
 from apps.downloads.providers.base import FetchPlan
@@ -137,9 +138,18 @@ def record_plan(claim: Claim, plan: FetchPlan, *, generation: int) -> None:
 
 
 def commit_ready(
-    claim: Claim, *, size_bytes: int, sha256: str, block_hashes: Iterable[bytes], duration_s: float | None
+    claim: Claim,
+    *,
+    size_bytes: int,
+    sha256: str,
+    block_hashes: Iterable[bytes],
+    duration_s: float | None,
+    facts: MediaFacts | None = None,
 ) -> None:
-    """Make the fetched bytes the asset: state ``ready``, hashes on the record, lease given up. Raises ClaimLost."""
+    """Make the fetched bytes the asset: state ``ready``, hashes on the record, lease given up. Raises ClaimLost.
+
+    ``facts`` is what the finished file was measured to be.
+    """
     change = {
         "state": AssetState.READY.value,
         "size_bytes": size_bytes,
@@ -149,10 +159,20 @@ def commit_ready(
         "fetch_failures": 0,
         "updated_at": utcnow(),
         **({"duration_s": duration_s} if duration_s else {}),
+        **_measured(facts, size_bytes=size_bytes, duration_s=duration_s),
     }
     gone = ("lease_owner", "lease_until", "error_code", "error_message", "retry_at", "upload_error", "upload_retry_at")
     _update(claim, {"$set": change, "$unset": dict.fromkeys(gone, "")})
     publish(f"asset:{claim.asset_id}")
+
+
+def _measured(facts: MediaFacts | None, *, size_bytes: int, duration_s: float | None) -> dict[str, Any]:
+    found: dict[str, Any] = dict.fromkeys(("video_codec", "audio_codec", "width", "height", "fps", "bitrate_kbps"))
+    if facts is not None:
+        found = {name: getattr(facts, name) for name in found}
+    if duration_s:
+        found["bitrate_kbps"] = round(size_bytes * 8 / 1000 / duration_s, 1)
+    return found
 
 
 def commit_failed(claim: Claim, error: ApiError) -> datetime:

@@ -14,10 +14,11 @@ from apps.core.errors import ApiError, Conflict, UpstreamTimeout
 from apps.core.suspend import Suspend
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
-from apps.downloads.quality import AUDIO_FORMATS, resolve_audio_variant, resolve_video_variant
+from apps.downloads.quality import resolve_audio_variant, resolve_video_variant
 from apps.downloads.selectors import active_job, latest_job
 from apps.downloads.services.info import get_info, request_info
 from apps.downloads.services.jobs import ensure_job, move_up, note_joined
+from apps.downloads.variants import AS_IT_COMES, AUDIO_FORMATS, MediaOptions
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
 from apps.telegram_cache.selectors import find_asset, find_best_asset
@@ -35,11 +36,15 @@ class Tier(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class MediaAsk:
-    """What somebody wants: ``wish`` is a quality (video) or a format (audio); None is the best there is."""
+    """What somebody wants: ``wish`` is a quality (video) or a format (audio); None is the best there is.
+
+    ``options`` says what else: container, codec, frames, bitrate, tags, a clip.
+    """
 
     kind: MediaKind
     video_id: str
     wish: str | None = None
+    options: MediaOptions = AS_IT_COMES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +94,13 @@ def resolve_key(ask: MediaAsk, *, waited_s: float) -> AssetKey:
     exact = _exact_key(ask)
     if exact is not None and tier_of(find_asset(exact.asset_id)) is not Tier.EXTERNAL:
         return exact
-    if (ask.wish or "best").lower() == "best" and (kept := _kept_best(ask)) is not None:
+    is_best = (ask.wish or "best").lower() == "best" and ask.options == AS_IT_COMES
+    if is_best and (kept := _kept_best(ask)) is not None:
         return kept
     info = wait_for_info(ask.video_id, waited_s=waited_s)
     if ask.kind is MediaKind.VIDEO:
-        return AssetKey(ask.video_id, ask.kind, resolve_video_variant(info, ask.wish or "best"))
-    return AssetKey(ask.video_id, ask.kind, resolve_audio_variant(info, ask.wish))
+        return AssetKey(ask.video_id, ask.kind, resolve_video_variant(info, ask.wish or "best", ask.options))
+    return AssetKey(ask.video_id, ask.kind, resolve_audio_variant(info, ask.wish, ask.options))
 
 
 def _kept_best(ask: MediaAsk) -> AssetKey | None:
@@ -114,6 +120,8 @@ def _kept_best(ask: MediaAsk) -> AssetKey | None:
 
 
 def _exact_key(ask: MediaAsk) -> AssetKey | None:
+    if ask.options != AS_IT_COMES:
+        return None
     wish = (ask.wish or "").lower()
     if ask.kind is MediaKind.AUDIO:
         return AssetKey(ask.video_id, ask.kind, wish) if wish in AUDIO_FORMATS else None

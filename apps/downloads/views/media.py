@@ -97,7 +97,12 @@ class MediaViewSet(ApiViewSet):
 
     def _answer(self, request: Request) -> Response:
         fields = self.fields()
-        ask = MediaAsk(kind=self.kind, video_id=parse_video_id(fields["url"]), wish=fields.get(self.wish_field))
+        ask = MediaAsk(
+            kind=self.kind,
+            video_id=parse_video_id(fields["url"]),
+            wish=fields.get(self.wish_field),
+            options=fields["options"],
+        )
         self.note(video_id=ask.video_id)
         state = self._state_of(request, ask, wait_s=fields["wait"])
         tier = Tier.EXTERNAL if WAITED_FOR_FETCH in request._request.META else state.tier
@@ -128,7 +133,7 @@ class MediaViewSet(ApiViewSet):
     create=extend_schema(operation_id="video_post"),
 )
 class VideoViewSet(MediaViewSet):
-    """A video as MP4, with links to save it and to play it.
+    """A video (MP4 unless another container is asked for), with links to save it and to play it.
 
     The links work at once: a stream that is opened early waits until the file can be played.
     Ask again with `wait` to be told when the whole file is there.
