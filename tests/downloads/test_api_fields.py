@@ -59,7 +59,8 @@ class TestQueries:
         [
             ("video", "container", "avi"), ("video", "codec", "hevc"), ("video", "fps", "0"), ("video", "fps", "x"),
             ("video", "start", "-1"), ("video", "end", "nan"), ("video", "start", "inf"), ("audio", "bitrate", "123"),
-            ("audio", "tags", "perhaps"), ("audio", "container", "mp4"), ("video", "tags", "1"), ("audio", "end", "1e9"),
+            ("audio", "tags", "perhaps"), ("audio", "container", "mp4"), ("video", "tags", "1"),
+            ("audio", "end", "1e9"),
         ],
     )  # fmt: skip
     def test_options_are_those_we_know(self, api, route, name, value):

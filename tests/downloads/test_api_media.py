@@ -38,7 +38,8 @@ from tests.waiting import wait_until
 
 FIELDS = [
     "status", "video_id", "title", "duration", "duration_seconds", "thumbnail", "file_type", "quality", "container",
-    "file_size", "media", "cached", "source", "download_url", "stream_url", "expires_at", "job", "telegram", "response_time",
+    "file_size", "media", "cached", "source", "download_url", "stream_url", "expires_at", "job", "telegram",
+    "response_time",
 ]  # fmt: skip
 
 
