@@ -103,19 +103,26 @@ class StreamApp:
         try:
             await source.open()
             note(answer.scope, tier=source.tier)
-            part = _asked_for(request, target, source.size_bytes)
-            start = part.start if part else 0
-            if request.method == "GET":
-                await self._wait_for_first_byte(source, start)
+            part = await self._wait_for_part(source, request, target)
             size = source.size_bytes
             await answer.begin(*_head(part, size, answer.common_headers()))
             if request.method == "HEAD":
                 await answer.end()
             else:
-                await _send_body(answer, source, stream, start, part.stop if part else size)
+                await _send_body(answer, source, stream, part.start if part else 0, part.stop if part else size)
         finally:
             self.running.discard(stream)
             source.close()
+
+    async def _wait_for_part(self, source: Source, request: StreamRequest, target: StreamTarget) -> ByteRange | None:
+        """The range to send, once its first byte is there; None: all. A size that is told only meanwhile counts."""
+        size = source.size_bytes
+        part = _asked_for(request, target, size)
+        if request.method == "GET":
+            await self._wait_for_first_byte(source, part.start if part else 0)
+            if size is None and (part := _asked_for(request, target, source.size_bytes)) is not None:
+                await self._wait_for_first_byte(source, part.start)
+        return part
 
     async def _wait_for_first_byte(self, source: Source, start: int) -> None:
         """Before the headers, so that a failure is a clean error."""

@@ -1,7 +1,6 @@
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -17,6 +16,7 @@ from apps.core.ffmpeg import (
     run_ffmpeg,
 )
 from tests.standins.media import make_media
+from tests.waiting import wait_until
 
 ENDLESS = ["-af", "apad", "-t", "10000000", "-f", "null"]
 
@@ -35,13 +35,6 @@ def running_ffmpegs(parent: psutil.Process) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
-
-
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 class TestProbeMedia:
@@ -117,10 +110,10 @@ from apps.core.ffmpeg import run_ffmpeg
 run_ffmpeg([Path({str(media / "audio.m4a")!r})], {ENDLESS!r}, Path({str(tmp_path / "out")!r}), timeout_s=60)
 """
         parent = subprocess.Popen([sys.executable, "-c", code])
+        found: list[psutil.Process] = []
         try:
-            wait_until(lambda: running_ffmpegs(psutil.Process(parent.pid)))
-            child = running_ffmpegs(psutil.Process(parent.pid))[0]
+            wait_until(lambda: found or found.extend(running_ffmpegs(psutil.Process(parent.pid))))
         finally:
             parent.kill()
             parent.wait()
-        wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: not found[0].is_running() or found[0].status() == psutil.STATUS_ZOMBIE)

@@ -63,7 +63,14 @@ def after(seconds, action):
     return timer
 
 
-BEFORE = {child.pid for child in psutil.Process().children()}  # the test run's own servers
+BEFORE = set()
+
+
+@pytest.fixture(autouse=True)
+def _own_children():
+    """Forget the test run's servers and what earlier tests keep, such as multiprocessing's resource tracker."""
+    BEFORE.clear()
+    BEFORE.update(child.pid for child in psutil.Process().children())
 
 
 def children():

@@ -23,7 +23,7 @@ def ask() -> MediaJob:
 
 
 def claim(owner: str = "one") -> claims.Claim:
-    return claims.claim_asset(key=audio_key(), owner=owner, lease_s=30)
+    return claims.claim_asset(key=audio_key(), owner=owner, lease_s=3600)
 
 
 def messages() -> int:
@@ -154,7 +154,7 @@ class TestSweepJobs:
     def test_leaves_alone_what_is_in_the_queue_or_running(self):
         job = ask()
         assert sweep_jobs() == 0
-        claims.claim_asset(key=audio_key(), owner=make_owner(), lease_s=30)
+        claims.claim_asset(key=audio_key(), owner=make_owner(), lease_s=3600)
         jobs.start_job(job.id)
         redis_client().flushdb()
         assert sweep_jobs() == 0

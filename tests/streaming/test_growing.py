@@ -232,6 +232,16 @@ class TestGrowingFile:
             client.close()
         assert answer.startswith(b"HTTP/1.1 206")
 
+    def test_a_range_counts_also_when_the_size_is_told_after_the_request(self, server: Running) -> None:
+        with start_writer(server.store) as writer:
+            client = connect_and_ask(server, "bytes=3-4")
+            wait_until(lambda: len(server.app.followers) == 1)
+            writer.do("size")
+            writer.do("to 5")
+            answer = client.recv(4096)
+            client.close()
+        assert answer.startswith(b"HTTP/1.1 206")
+
     def test_a_file_that_never_comes_is_a_time_out(self, server: Running) -> None:
         answer = server.http.get(server.video)
         assert (answer.status_code, answer.json()["error"]) == (504, "upstream_timeout")
