@@ -11,6 +11,7 @@ from mongoengine.fields import (
     BinaryField,
     BooleanField,
     DateTimeField,
+    EmbeddedDocumentField,
     EmbeddedDocumentListField,
     FloatField,
     IntField,
@@ -146,6 +147,9 @@ class Asset(Document):
     upload_queued_at = DateTimeField()  # a task for it was sent then, so that the sweep does not send it again
     parts_generation = IntField(default=1)  # the generation that ``parts`` belong to
     orphans = EmbeddedDocumentListField(Orphan)
+    playable = EmbeddedDocumentField(Part)  # the whole file once more, as a message that people can play
+    playable_tries = IntField(default=0)
+    playable_until = DateTimeField()  # whoever posts it has the right to until then
     message_link = StringField()
     access_count = IntField(default=0)
     last_accessed_at = DateTimeField()
@@ -164,6 +168,7 @@ class Asset(Document):
             {"fields": ["state", "verified_at"]},
             {"fields": ["refetch_reason"], "sparse": True},
             {"fields": ["upload_gave_up_at"], "sparse": True},
+            {"fields": ["playable_until"], "sparse": True},
         ],
     }
 

@@ -40,6 +40,7 @@ class Channel:
     is_active: bool
     messages_per_min: int
     scratch_chat_id: str
+    playable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,7 @@ def _read() -> Roster:
             is_active=document.state != BotState.DISABLED,
             messages_per_min=document.messages_per_min,
             scratch_chat_id=document.scratch_chat_id,
+            playable=document.playable,
         )
         for document in all_channels()
     )

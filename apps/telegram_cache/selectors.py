@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from apps.telegram_cache.documents import (
@@ -19,6 +19,7 @@ from apps.telegram_cache.documents import (
 )
 
 MAX_PAGE = 500
+MAX_PLAYABLE_TRIES = 5
 _FINISHED = [state.value for state in FINISHED_STATES]
 
 
@@ -174,6 +175,13 @@ def least_recently_verified(limit: int) -> list[Asset]:
 def assets_to_refetch(limit: int) -> list[str]:
     """Ids of assets whose bytes nobody has any more."""
     rows = Asset._get_collection().find({"refetch_reason": {"$exists": True}}, {"_id": 1}).limit(limit)
+    return [row["_id"] for row in rows]
+
+
+def playable_left(limit: int) -> list[str]:
+    """Ids of assets whose playable copy was begun and is due for another look."""
+    due = {"playable_until": {"$lte": datetime.now(UTC)}, "state": AssetState.CACHED.value, "message_link": None}
+    rows = Asset._get_collection().find({**due, "playable_tries": {"$lt": MAX_PLAYABLE_TRIES}}, {"_id": 1}).limit(limit)
     return [row["_id"] for row in rows]
 
 

@@ -9,11 +9,13 @@ copyMessage only an id, membership and rights (403, ``chat not found``), 401 for
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import secrets
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from tests.standins.server import StandIn
 
 UPLOAD_MAX_BYTES = 50 * 1000 * 1000
 GET_FILE_MAX_BYTES = 20 * 1024 * 1024
+SENDING = {"sendDocument": "document", "sendAudio": "audio", "sendVideo": "video"}
 MULTIPART_OVERHEAD_BYTES = 64 * 1024
 
 
@@ -58,6 +61,8 @@ class FakeMessage:
     file_name: str
     sent_by: int
     copy_of: tuple[int, int] | None = None
+    media: str = "document"  # what Telegram calls it: document, audio, video
+    fields: dict[str, str] = field(default_factory=dict)  # as they were sent
 
 
 class ApiRefusal(Exception):
@@ -88,6 +93,10 @@ class TelegramStandIn(StandIn):
         self.spoiled: set[int] = set()  # bots whose file links give wrong bytes
         self.active_uploads = 0
         self.most_uploads_at_once = 0
+        self.uploads_of: Counter[int] = Counter()
+        self.most_uploads_of: dict[int, int] = {}
+        self._held_until = 0
+        self._together = asyncio.Event()
         self.file_bytes_sent = 0
 
     # -- what a test sets up and asks --------------------------------------------------------------------------
@@ -122,6 +131,10 @@ class TelegramStandIn(StandIn):
                 "parameters": {"retry_after": retry_after_s}}  # fmt: skip
         self.faults.add(method, status=429, retry_after_s=header_s or retry_after_s, body=body, times=times)
 
+    def hold_uploads(self, together: int) -> None:
+        """Answer no upload until so many were under way at once; after that each goes on as usual."""
+        self._held_until = together
+
     def expire_links(self) -> None:
         self.links.clear()
 
@@ -154,14 +167,14 @@ class TelegramStandIn(StandIn):
                 await self._drain(request)
                 close_connection(request)
                 return web.Response()
-            if method == "sendDocument" and fault.status is not None and not fault.name:
+            if method in SENDING and fault.status is not None and not fault.name:
                 await self._drain(request)  # a real server reads the request before it answers
             if (answer := await answer_instead(fault)) is not None:
                 return answer
         try:
             bot = self._bot(request.match_info["token"])
-            if method == "sendDocument":
-                return await self._send_document(bot, request, fault)
+            if method in SENDING:
+                return await self._send_file(bot, request, fault, SENDING[method])
             handler = getattr(self, f"_do_{method}", None)
             if handler is None:
                 raise ApiRefusal(404, "Not Found")
@@ -246,6 +259,7 @@ class TelegramStandIn(StandIn):
             target, bot, original.file_unique_id, original.caption, original.file_name,
             copy_of=(original.chat_id, original.message_id),
         )  # fmt: skip
+        copy.media = original.media
         return self._message_json(copy, bot)
 
     def _do_copyMessage(self, bot: FakeBot, fields: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
@@ -260,7 +274,9 @@ class TelegramStandIn(StandIn):
         del self.messages[channel.chat_id, int(fields["message_id"])]
         return True
 
-    async def _send_document(self, bot: FakeBot, request: web.Request, fault: Fault | None) -> web.StreamResponse:
+    async def _send_file(
+        self, bot: FakeBot, request: web.Request, fault: Fault | None, field_name: str
+    ) -> web.StreamResponse:
         limit = 2000 * 1024 * 1024 if self.local else UPLOAD_MAX_BYTES
         if (request.content_length or 0) > limit + MULTIPART_OVERHEAD_BYTES:
             await self._drain(request)
@@ -271,16 +287,23 @@ class TelegramStandIn(StandIn):
                 "<center><h1>413 Request Entity Too Large</h1></center>\r\n</body>\r\n</html>\r\n",
             )
         self.active_uploads += 1
+        self.uploads_of[bot.bot_id] += 1
         self.most_uploads_at_once = max(self.most_uploads_at_once, self.active_uploads)
+        self.most_uploads_of[bot.bot_id] = max(self.most_uploads_of.get(bot.bot_id, 0), self.uploads_of[bot.bot_id])
         try:
-            fields, unique_id, file_name = await self._read_upload(request)
+            fields, unique_id, file_name = await self._read_upload(request, field_name)
+            if self.active_uploads >= self._held_until:
+                self._together.set()
+            await self._together.wait()
         finally:
             self.active_uploads -= 1
+            self.uploads_of[bot.bot_id] -= 1
         if not unique_id:
-            raise ApiRefusal(400, "Bad Request: there is no document in the request")
+            raise ApiRefusal(400, f"Bad Request: there is no {field_name} in the request")
         channel = self._chat(bot, fields.get("chat_id"))
         self._check_may_post(bot, channel)
         message = self._post(channel, bot, unique_id, fields.get("caption", ""), file_name)
+        message.media, message.fields = field_name, fields
         self.counts["stored"] += 1
         return await self._answer_stored(request, self._message_json(message, bot), fault)
 
@@ -293,16 +316,20 @@ class TelegramStandIn(StandIn):
         if name in {"store_then_status", "store_then_hang"} and (answer := await answer_instead(fault)) is not None:
             return answer
         if name == "wrong_size":
-            result["document"]["file_size"] += 1
+            media = next(result[key] for key in SENDING.values() if key in result)
+            media["file_size"] += 1
         if name == "as_video":
             result["video"] = result.pop("document")
         return web.json_response({"ok": True, "result": result})
 
-    async def _read_upload(self, request: web.Request) -> tuple[dict[str, str], str, str]:
+    async def _read_upload(self, request: web.Request, field_name: str) -> tuple[dict[str, str], str, str]:
         fields: dict[str, str] = {}
         unique_id = file_name = ""
         async for part in await request.multipart():
-            if part.name != "document":  # type: ignore[union-attr]
+            if part.name == "thumbnail":  # type: ignore[union-attr]
+                fields["thumbnail"] = (await part.read()).hex()  # type: ignore[union-attr]
+                continue
+            if part.name != field_name:  # type: ignore[union-attr]
                 fields[part.name] = await part.text()  # type: ignore[union-attr,index]
                 continue
             file_name = part.filename or "file"  # type: ignore[union-attr]
@@ -339,7 +366,7 @@ class TelegramStandIn(StandIn):
             "chat": {"id": message.chat_id, "type": "channel", "title": self.channels[message.chat_id].title},
             "date": 1_780_000_000,
             "caption": message.caption,
-            "document": {
+            message.media: {
                 "file_id": file_id,
                 "file_unique_id": message.file_unique_id,
                 "file_name": message.file_name,

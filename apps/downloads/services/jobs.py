@@ -138,6 +138,9 @@ def _start_over(asset: Asset) -> None:
         unset__alert=1,
         unset__refetch_reason=1,
         unset__verified_at=1,
+        unset__playable=1,
+        unset__playable_tries=1,
+        unset__playable_until=1,
         set__upload_attempts=0,
     )
     if changed:

@@ -106,7 +106,7 @@ def note_old_parts(asset: Asset) -> None:
     """The asset starts over as a new generation: what ``asset`` (read before that) has in Telegram is not needed."""
     leftovers = [
         orphan_of(part, message_id=part.message_id, reason="of an older generation")
-        for part in asset.parts
+        for part in (*asset.parts, *([asset.playable] if asset.playable else ()))
         if part.message_id is not None
     ]
     if leftovers:

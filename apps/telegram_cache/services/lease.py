@@ -1,8 +1,10 @@
-"""Keeps an upload's lease (and the slot it is using) alive while a thread works."""
+"""Keeps an upload's lease (and the slots it is using) alive while threads work."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import redis
@@ -26,10 +28,19 @@ class LeaseKeeper:
     def __init__(self, asset_id: str, *, owner: str) -> None:
         self.asset_id = asset_id
         self.owner = owner
-        self.slot: Slot | None = None
+        self._slots: set[Slot] = set()
         self._lost = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"upload-lease-{asset_id}", daemon=True)
+
+    @contextmanager
+    def using(self, slot: Slot) -> Iterator[None]:
+        """Keep this slot too while the block runs."""
+        self._slots.add(slot)
+        try:
+            yield
+        finally:
+            self._slots.discard(slot)
 
     def check(self) -> None:
         if self._lost.is_set():
@@ -56,7 +67,7 @@ class LeaseKeeper:
                 if not renew_upload(self.asset_id, owner=self.owner):
                     self._lost.set()
                     return
-                if (slot := self.slot) is not None:
+                for slot in tuple(self._slots):
                     slot.renew()
             except (PyMongoError, redis.RedisError) as error:
                 # the lease may run out; what we send after that is fenced by its attempt id

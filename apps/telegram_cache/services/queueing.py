@@ -9,10 +9,11 @@ from kombu.exceptions import OperationalError
 from apps.core.redis import redis_client
 from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState
 from apps.telegram_cache.roster import roster
-from apps.telegram_cache.selectors import all_bots, all_channels, assets_with_orphans
+from apps.telegram_cache.selectors import all_bots, all_channels, assets_with_orphans, playable_left
 from apps.telegram_cache.services.bots import check_all
 from apps.telegram_cache.services.care_records import mark_queued, queue_next_upload
 from apps.telegram_cache.services.orphans import remove_orphans
+from apps.telegram_cache.services.playable import post_playable
 
 log = structlog.get_logger(__name__)
 UPLOAD_TASK = "apps.telegram_cache.tasks.upload_asset"
@@ -52,6 +53,8 @@ def sweep_uploads() -> int:
     if _is_time("orphans", ORPHANS_EVERY_S):
         for asset in assets_with_orphans(limit=20):
             remove_orphans(asset)
+    for unposted_id in playable_left(limit=5):
+        post_playable(unposted_id)
     queued = 0
     while queued < MAX_UPLOADS_PER_SWEEP:
         asset_id = queue_next_upload(again_after_s=QUEUED_AGAIN_AFTER_S)

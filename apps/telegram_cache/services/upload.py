@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -36,13 +38,16 @@ from apps.telegram_cache.services import care_records as care
 from apps.telegram_cache.services import upload_records as records
 from apps.telegram_cache.services.hot_bytes import HotBytes, HotBytesMissing, HotBytesWrong
 from apps.telegram_cache.services.lease import LeaseKeeper, LeaseLost
+from apps.telegram_cache.services.parallel import in_parallel
 from apps.telegram_cache.services.planning import plan_parts
-from apps.telegram_cache.services.pool import NoBotNow, Slot, note_error, take_slot
+from apps.telegram_cache.services.playable import post_playable
+from apps.telegram_cache.services.pool import MAX_UPLOADS_PER_BOT, NoBotNow, Slot, note_error, take_slot
 from apps.telegram_cache.services.resolving import CannotTell, caption_of, find_sent, remove_message
 
 log = structlog.get_logger(__name__)
 SHORT_WAIT_S = 5.0  # worth waiting for in the worker's thread; anything longer is left to the sweep
-MAX_WAITS = 20
+LONGEST_SLOT_WAIT_S = 60.0  # the bots are busy with other parts
+MAX_PARTS_AT_ONCE = 8  # of one asset
 SETTLE_S = 1.0  # Telegram may still be storing what it did not answer
 MAX_TRIES_PER_PART = 4  # in one run
 FIRST_RETRY_S = 5.0
@@ -92,6 +97,7 @@ def upload_asset(asset_id: str) -> UploadResult:
         _put_off(asset_id, owner, f"{type(error).__name__}: the database cannot be reached", retry_s=None, counts=True)
         return UploadResult.LATER
     publish(f"asset:{asset_id}")
+    post_playable(asset_id)
     return UploadResult.CACHED
 
 
@@ -115,6 +121,7 @@ class Uploader:
     def __init__(self, asset: Asset, keeper: LeaseKeeper) -> None:
         self.asset = asset
         self.keeper = keeper
+        self._resolving = threading.Lock()
         self.hot = HotBytes(HotStore(settings.ENV.hot_root), asset)
 
     def run(self) -> None:
@@ -122,9 +129,9 @@ class Uploader:
         if not self.asset.size_bytes or not self.asset.block_sha256:
             raise TryLater("the record has no size or no block hashes")
         self._plan()
-        for part in list(self.asset.parts):
-            if part.state != PartState.STORED:
-                self._store(part.index)
+        missing = [part.index for part in self.asset.parts if part.state != PartState.STORED]
+        at_once = min(MAX_PARTS_AT_ONCE, MAX_UPLOADS_PER_BOT * max(1, len(roster().bots)))
+        in_parallel(self._store, missing, threads=at_once)
         if not records.finish_upload(self.asset.id, owner=self.keeper.owner, generation=self.asset.generation):
             raise LeaseLost
 
@@ -162,7 +169,8 @@ class Uploader:
     def _resolve(self, part: Part) -> bool:
         """Whether a part that was sent without an answer is stored; then it is on record."""
         try:
-            found = find_sent(self.asset, part, take=self._slot)
+            with self._resolving:  # each looks through the newest messages: several at once would look at each other's
+                found = find_sent(self.asset, part, take=self._slot)
         except CannotTell as reason:
             records.add_orphan(self.asset.id, part, message_id=None, reason=str(reason))
             return False
@@ -181,8 +189,7 @@ class Uploader:
     def _send(self, part: Part) -> bool:
         """One attempt. True: stored and on record. False: certainly not, or unknown; look at the part again."""
         sha256 = self._sha256(part)
-        with self._slot() as slot:
-            self.keeper.slot = slot
+        with self._slot() as slot, self.keeper.using(slot):
             attempt_id = secrets.token_hex(8)
             if not records.begin_attempt(
                 self.asset, part, owner=self.keeper.owner, attempt_id=attempt_id, bot_id=slot.bot.bot_id,
@@ -200,8 +207,6 @@ class Uploader:
                 self._note(part, attempt_id, PartState.PLANNED)
                 self._judge(error, slot, part)
                 return False
-            finally:
-                self.keeper.slot = None
             if message.file_size is not None and message.file_size != part.size:
                 self._note(part, attempt_id, PartState.PLANNED)
                 self._drop(slot, part, attempt_id, message, reason="wrong size")
@@ -272,7 +277,8 @@ class Uploader:
 
     def _slot(self) -> Slot:
         """A slot, after a short wait if need be. Raises TryLater when the wait would be long, or there is no bot."""
-        for _ in range(MAX_WAITS):
+        give_up_at = time.monotonic() + LONGEST_SLOT_WAIT_S
+        while time.monotonic() < give_up_at:
             try:
                 return take_slot()
             except NoBotNow as busy:

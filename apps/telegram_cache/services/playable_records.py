@@ -1,0 +1,75 @@
+"""What posting a playable copy writes down: one conditional update each, fenced like the parts of an upload."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from apps.telegram_cache.clients.answers import StoredMessage
+from apps.telegram_cache.documents import Asset, AssetState, Part, PartState, TelegramChannel
+from apps.telegram_cache.selectors import MAX_PLAYABLE_TRIES, find_asset
+from apps.telegram_cache.services.upload_records import assets, note_message_id
+
+PLAYABLE_INDEX = 1_000_000  # in captions and orphans: no part has this number
+CLAIM_S = 900.0  # longer than sending 50 MB may take
+
+
+def claim_playable(asset_id: str, *, max_bytes: int) -> Asset | None:
+    """Become the one who posts it, or finds out whether it was posted. None: nothing to do, or somebody else is."""
+    now = datetime.now(UTC)
+    done = assets().update_one(
+        {
+            "_id": asset_id,
+            "state": AssetState.CACHED.value,
+            "size_bytes": {"$lte": max_bytes},
+            "message_link": None,
+            "playable.state": {"$ne": PartState.STORED.value},
+            "playable_tries": {"$not": {"$gte": MAX_PLAYABLE_TRIES}},
+            "$or": [{"playable_until": None}, {"playable_until": {"$lte": now}}],
+        },
+        {"$set": {"playable_until": now + timedelta(seconds=CLAIM_S)}, "$inc": {"playable_tries": 1}},
+    )
+    return find_asset(asset_id) if done.modified_count else None
+
+
+def release_playable(asset_id: str, *, wait_s: float) -> None:
+    until = datetime.now(UTC) + timedelta(seconds=wait_s)
+    assets().update_one({"_id": asset_id, "playable_until": {"$ne": None}}, {"$set": {"playable_until": until}})
+
+
+def begin_playable(asset: Asset, *, bot_id: str, channel_id: str, attempt_id: str) -> Part | None:
+    """Write the attempt down before anything is sent. None: somebody else wrote one."""
+    channel = TelegramChannel._get_collection().find_one({"_id": channel_id}, {"last_message_id": 1}) or {}
+    part = Part(
+        index=PLAYABLE_INDEX, offset=0, size=asset.size_bytes, sha256=asset.sha256, channel_id=channel_id,
+        state=PartState.SENDING.value, attempt_id=attempt_id, bot_id=bot_id,
+        after_message_id=channel.get("last_message_id", 0),
+    )  # fmt: skip
+    before = asset.playable.attempt_id if asset.playable else None
+    done = assets().update_one(
+        {"_id": asset.id, "generation": asset.generation, "playable.attempt_id": before},
+        {"$set": {"playable": part.to_mongo()}},
+    )
+    return part if done.modified_count else None
+
+
+def commit_playable(asset: Asset, part: Part, message: StoredMessage, *, link: str) -> bool:
+    """Record the message. False: another attempt is on record."""
+    done = assets().update_one(
+        {"_id": asset.id, "generation": asset.generation, "playable.attempt_id": part.attempt_id},
+        {
+            "$set": {
+                "playable.state": PartState.STORED.value,
+                "playable.message_id": message.message_id,
+                "playable.file_unique_id": message.file_unique_id,
+                "message_link": link,
+            },
+            "$unset": {"playable_until": ""},
+        },
+    )
+    note_message_id(part.channel_id or "", message.message_id)
+    return bool(done.modified_count)
+
+
+def forget_playable(asset: Asset, part: Part) -> None:
+    """The attempt certainly stored nothing."""
+    assets().update_one({"_id": asset.id, "playable.attempt_id": part.attempt_id}, {"$unset": {"playable": ""}})

@@ -1,0 +1,98 @@
+"""Playable copies: what people can play, posted once, with a link to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from apps.downloads.services.answers import telegram_copy
+from apps.downloads.services.jobs import refetch_asset
+from apps.telegram_cache.documents import Asset, AssetState
+from apps.telegram_cache.services import playable, sweep_uploads, upload_asset
+from apps.telegram_cache.services.channels import set_playable
+from apps.telegram_cache.services.upload import UploadResult
+from tests.telegram_cache.conftest import CHANNEL_ID, MIB
+
+
+@pytest.fixture(autouse=True)
+def playing(store, monkeypatch):
+    monkeypatch.setattr(playable, "fetch_thumbnail", lambda _video_id: b"\xff\xd8jpeg")
+    monkeypatch.setattr(playable, "RETRY_S", 0.0)
+    set_playable(str(CHANNEL_ID), True)
+    return store
+
+
+def reload(asset_id: str) -> Asset:
+    return Asset.objects(id=asset_id).get()
+
+
+def copies(store) -> list:
+    return [message for message in store.telegram.originals() if message.media != "document"]
+
+
+def test_a_song_is_posted_with_what_is_known_of_it_and_linked(store, make_asset):
+    made = make_asset(MIB)
+    Asset.objects(id=made.asset_id).update_one(set__uploader="A singer", set__duration_s=212.4)
+    assert upload_asset(made.asset_id) is UploadResult.CACHED
+    (copy,) = copies(store)
+    assert (copy.media, copy.file_name) == ("audio", f"{made.asset_id}.m4a")
+    assert (copy.fields["title"], copy.fields["performer"], copy.fields["duration"]) == ("A song", "A singer", "212")
+    assert bytes.fromhex(copy.fields["thumbnail"]) == b"\xff\xd8jpeg"
+    assert store.telegram.file_of(copy.file_unique_id).read_bytes() == made.data
+    link = f"https://t.me/c/1234567890/{copy.message_id}"
+    assert reload(made.asset_id).message_link == link
+    assert telegram_copy(reload(made.asset_id))["message_link"] == link
+
+
+def test_a_video_streams_and_a_channel_with_a_name_gives_a_link_for_everybody(store, make_asset):
+    store.channel.username = "mystore"
+    from apps.telegram_cache.services.bots import check_all
+
+    check_all()
+    made = make_asset(MIB)
+    Asset.objects(id=made.asset_id).update_one(set__kind="video", set__mime="video/mp4", set__container="mp4")
+    upload_asset(made.asset_id)
+    (copy,) = copies(store)
+    assert (copy.media, copy.fields["supports_streaming"]) == ("video", "true")
+    assert reload(made.asset_id).message_link == f"https://t.me/mystore/{copy.message_id}"
+
+
+def test_without_the_choice_or_above_50_mb_there_is_none(store, make_asset, monkeypatch):
+    set_playable(str(CHANNEL_ID), False)
+    upload_asset(make_asset(MIB, seed=1).asset_id)
+    set_playable(str(CHANNEL_ID), True)
+    monkeypatch.setattr(playable, "MAX_BYTES", MIB - 1)
+    upload_asset(make_asset(MIB, seed=2).asset_id)
+    assert copies(store) == []
+
+
+@pytest.mark.parametrize("name", ["store_then_cut", "cut_before_storing"])
+def test_a_lost_answer_is_looked_into_before_anything_is_sent_again(store, make_asset, name):
+    made = make_asset(MIB)
+    store.telegram.faults.add("sendAudio", name=name)
+    assert upload_asset(made.asset_id) is UploadResult.CACHED
+    assert reload(made.asset_id).message_link is None
+    sweep_uploads()
+    (copy,) = copies(store)
+    assert reload(made.asset_id).message_link == f"https://t.me/c/1234567890/{copy.message_id}"
+    sweep_uploads()
+    assert len(copies(store)) == 1
+
+
+def test_a_refusal_never_spoils_the_cache_and_tries_are_bounded(store, make_asset):
+    made = make_asset(MIB)
+    store.telegram.faults.add("sendAudio", status=413, times=100)
+    assert upload_asset(made.asset_id) is UploadResult.CACHED
+    for _ in range(10):
+        sweep_uploads()
+    assert store.telegram.counts["sendAudio"] == 5
+    asset = reload(made.asset_id)
+    assert (asset.state, asset.message_link, asset.is_in_telegram) == (AssetState.CACHED, None, True)
+
+
+def test_the_copy_of_an_older_generation_goes_with_it(store, make_asset, monkeypatch):
+    monkeypatch.setattr("apps.downloads.services.jobs.send_fetch", lambda _job_id: None)
+    made = make_asset(MIB)
+    upload_asset(made.asset_id)
+    refetch_asset(made.asset_id)
+    asset = reload(made.asset_id)
+    assert (asset.message_link, asset.playable, len(asset.orphans)) == (None, None, 2)
