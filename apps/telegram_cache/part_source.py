@@ -12,7 +12,13 @@ from typing import TypeVar
 import structlog
 
 from apps.telegram_cache.clients.bot_files import BotFiles
-from apps.telegram_cache.clients.errors import FileIdInvalid, FileLinkGone, MessageNotFound, TelegramError
+from apps.telegram_cache.clients.errors import (
+    FileIdInvalid,
+    FileLinkGone,
+    FileUnavailable,
+    MessageNotFound,
+    TelegramError,
+)
 from apps.telegram_cache.documents import Part
 from apps.telegram_cache.roster import Bot, roster
 from apps.telegram_cache.services import upload_records as records
@@ -41,7 +47,7 @@ class PartSource:
         return bot.bot_id in part.file_ids or (bot.bot_id, part.file_unique_id) in self._file_ids
 
     def distrust(self, bot: Bot, part: Part) -> None:
-        """Next time this bot reads the part, it does so by a new file_id, from a forwarded copy."""
+        """Next time this bot's file_id of the part is said to be unavailable, a new one is made by forwarding."""
         self._paths.pop((bot.bot_id, part.file_unique_id), None)
         self._distrusted.add((bot.bot_id, part.file_unique_id))
 
@@ -67,18 +73,26 @@ class PartSource:
         if self.knows_link(bot, part):
             return self._paths[name][0]
         file_id = self._file_ids.get(name) or part.file_ids.get(bot.bot_id)
-        if file_id is None or name in self._distrusted:
-            self._distrusted.discard(name)
-            file_id = await self._rekey(bot, asset_id, part)
-        try:
-            path = await self.files.get_file_path(bot.token, file_id)
-        except FileIdInvalid:
-            path = await self.files.get_file_path(bot.token, await self._rekey(bot, asset_id, part))
+        path = await self._path_by(bot, part, file_id) if file_id else None
+        if path is None:
+            path = await self._path_by_copy(bot, asset_id, part)
         _keep(self._paths, name, (path, time.monotonic() + LINK_LIFE_S))
         return path
 
-    async def _rekey(self, bot: Bot, asset_id: str, part: Part) -> str:
-        """This bot's own file_id, from a forwarded copy of the stored message; the copy is deleted at once."""
+    async def _path_by(self, bot: Bot, part: Part, file_id: str) -> str | None:
+        """None when another file_id is needed."""
+        try:
+            return await self.files.get_file_path(bot.token, file_id)
+        except FileIdInvalid:
+            return None
+        except FileUnavailable:
+            if (bot.bot_id, part.file_unique_id) not in self._distrusted:
+                raise
+            return None
+
+    async def _path_by_copy(self, bot: Bot, asset_id: str, part: Part) -> str:
+        """By this bot's own new file_id, from a forwarded copy of the stored message; the copy is deleted at once."""
+        self._distrusted.discard((bot.bot_id, part.file_unique_id))
         channel_id, message_id = part.channel_id or "", part.message_id
         if message_id is None:
             raise MessageNotFound("the part has no message")
@@ -87,15 +101,18 @@ class PartSource:
         copy = await self.files.forward_message(
             bot.token, to_chat_id=target, from_chat_id=channel_id, message_id=message_id
         )
-        await self._remove_copy(bot, asset_id, part, target, copy.message_id)
-        if copy.file is None or copy.file.file_unique_id != part.file_unique_id:
-            raise MessageNotFound("the message holds another file")
+        try:
+            if copy.file is None or copy.file.file_unique_id != part.file_unique_id:
+                raise MessageNotFound("the message holds another file")
+            path = await self.files.get_file_path(bot.token, copy.file.file_id)
+        finally:
+            await self._remove_copy(bot, asset_id, part, target, copy.message_id)
         _keep(self._file_ids, (bot.bot_id, part.file_unique_id), copy.file.file_id)
         await asyncio.to_thread(
             records.set_file_id, asset_id, index=part.index, file_unique_id=part.file_unique_id,
             bot_id=bot.bot_id, file_id=copy.file.file_id,
         )  # fmt: skip
-        return copy.file.file_id
+        return path
 
     async def _remove_copy(self, bot: Bot, asset_id: str, part: Part, chat_id: str, message_id: int) -> None:
         if chat_id == part.channel_id:

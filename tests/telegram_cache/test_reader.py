@@ -193,7 +193,7 @@ class TestWhenItGoesWrong:
         monkeypatch.setattr(reader, "ROUND_PAUSE_S", 0.01)
         unavailable = "Bad Request: wrong file_id or the file is temporarily unavailable"
         body = {"ok": False, "error_code": 400, "description": unavailable}
-        store.telegram.faults.add("getFile", status=400, body=body, times=2)
+        store.telegram.faults.add("getFile", status=400, body=body, times=3)
         target = target_of(cached.asset_id)
         with closing(open_sparse(target)) as hot_file:
             await filler.fill(target, hot_file, 0)
