@@ -64,3 +64,11 @@ class TestChannels:
         operator.post("/admin/telegram/channels/-1002/default")
         assert TelegramChannel.objects.get(is_default=True).channel_id == "-1002"
         assert AuditEntry.objects(action="channel.default").count() == 1
+
+
+def test_alerts_are_on_the_page_until_all_is_well(operator, bot):
+    operator.post("/admin/telegram/bots/new", {"token": bot.token})
+    TelegramBot.objects(bot_id="111111").update_one(set__state="disabled", set__reason="Telegram refuses the token")
+    assert b"@store_bot is not used: Telegram refuses the token" in operator.get("/admin/telegram").content
+    operator.post("/admin/telegram/check")
+    assert b"is not used" not in operator.get("/admin/telegram").content

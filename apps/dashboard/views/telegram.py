@@ -16,6 +16,7 @@ from apps.dashboard.forms import BotForm, ChannelForm
 from apps.dashboard.lists import read_page
 from apps.dashboard.telegram_lists import BOT_LIST, CHANNEL_LIST
 from apps.keys.documents import Role
+from apps.telegram_cache.alerts import alerts
 from apps.telegram_cache.selectors import find_bot, find_channel
 from apps.telegram_cache.services.bots import add_bot, check_all, disable_bot
 from apps.telegram_cache.services.channels import add_channel, disable_channel, make_channel_default
@@ -30,6 +31,7 @@ def telegram(request: AdminRequest) -> HttpResponse:
         "bots": read_page(BOT_LIST, {}, can_change=can_change),
         "channels": read_page(CHANNEL_LIST, {}, can_change=can_change),
         "can_change": can_change,
+        "alerts": alerts(),
     }
     return render(request, "dashboard/telegram/page.html", context)
 
