@@ -54,14 +54,14 @@ demo: setup-dev
 	@exec $(BIN)/python manage.py demo
 
 test: setup-dev
-	@exec $(BIN)/python -m pytest -q -n 2
+	@exec $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: setup-dev
 	@$(BIN)/python -m bench.first_byte

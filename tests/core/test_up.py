@@ -57,12 +57,12 @@ class Up:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[str, str]:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.communicate(timeout=40)
+        return self.process.communicate(timeout=120)
 
     def run_to_its_end(self) -> str:
         """For a start that must fail: its one line on stderr."""
         done = subprocess.run(
-            [sys.executable, ROOT / "manage.py", "up"], env=self.environ, capture_output=True, text=True, timeout=40
+            [sys.executable, ROOT / "manage.py", "up"], env=self.environ, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 1, done
         lines = done.stderr.strip().splitlines()
@@ -80,7 +80,7 @@ class Up:
         return found
 
 
-def wait_for(condition, *, timeout_s=20):
+def wait_for(condition, *, timeout_s=60):
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, "waited in vain"
@@ -107,7 +107,7 @@ def up(tmp_path):
 
 
 class TestUp:
-    @pytest.mark.timeout(180)
+    @pytest.mark.timeout(400)
     def test_first_start_shows_a_key_that_works_and_the_second_keeps_it_and_shows_nothing(self, up):
         server = up().start()
         lines = []
@@ -140,7 +140,7 @@ class TestUp:
         assert key not in logs + err
         assert not server.processes()
 
-    @pytest.mark.timeout(180)
+    @pytest.mark.timeout(400)
     def test_two_instances_run_side_by_side_and_each_folder_has_one(self, up):
         first, second = up("one").start("--json"), up("two").start("--json")
         urls = {first.wait_ready()["url"], second.wait_ready()["url"]}
@@ -152,7 +152,7 @@ class TestUp:
         assert f"cannot listen on 127.0.0.1, port {first.port}" in again.run_to_its_end()
         assert not again.processes()
 
-    @pytest.mark.timeout(180)
+    @pytest.mark.timeout(400)
     def test_killed_parent_and_killed_children(self, up):
         server = up().start("--json")
         ready = server.wait_ready()
@@ -160,7 +160,7 @@ class TestUp:
         for name in ("mongod", "redis-server", "web_worker", "resolve@"):
             victim = next(p for p in server.processes() if any(name in word for word in p.cmdline()))
             victim.kill()
-            psutil.wait_procs([victim], timeout=10)
+            psutil.wait_procs([victim], timeout=60)
         wait_for(lambda: answers(f"{ready['url']}/readyz"), timeout_s=60)
 
         server.process.kill()

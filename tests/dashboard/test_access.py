@@ -82,11 +82,11 @@ class TestViewer:
 
 
 class TestOperator:
-    @pytest.mark.parametrize("path", [*VIEWER_PAGES, *OPERATOR_PAGES])
-    def test_reaches_every_page(self, filled, operator, path):
-        answer = operator.get(f"/admin/{path}")
-        assert answer.status_code == 200
-        assert "no-store" in answer["Cache-Control"]
+    def test_reaches_every_page(self, filled, operator):
+        for path in (*VIEWER_PAGES, *OPERATOR_PAGES):
+            answer = operator.get(f"/admin/{path}")
+            assert answer.status_code == 200, path
+            assert "no-store" in answer["Cache-Control"], path
 
     def test_who_lost_the_role_is_out_at_once(self, operator):
         User.objects(username="the-operator").update_one(role=Role.NONE.value)

@@ -32,8 +32,9 @@ class Served:
         return f"http://127.0.0.1:{self.port}{PATH}"
 
 
-@pytest.fixture
-def served(store: HotStore) -> Iterator[Served]:
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    store = HotStore(tmp_path_factory.mktemp("hot"))
     with store.create(ASSET, 1, resume=False) as writer:
         for block in range(BLOCKS):
             writer.append(bytes([block]) * BLOCK_BYTES)

@@ -5,8 +5,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 from apps.downloads.documents import JobState
 from apps.downloads.selectors import find_job
 from apps.telegram_cache.documents import Asset, AssetState
@@ -30,7 +28,6 @@ def worker(url: str):
         process.wait()
 
 
-@pytest.mark.timeout(100)
 def test_a_worker_killed_in_the_middle_goes_on_where_it_was(fetcher, origin, long_audio):
     url = origin.put("a", long_audio)
     origin.faults.add("a", bytes_per_s=1_000_000)
@@ -49,7 +46,6 @@ def test_a_worker_killed_in_the_middle_goes_on_where_it_was(fetcher, origin, lon
     assert origin.sent <= len(long_audio) + SLACK_BYTES
 
 
-@pytest.mark.timeout(60)
 def test_a_worker_told_to_end_gives_its_fetch_back(fetcher, origin, long_audio):
     url = origin.put("a", long_audio)
     origin.faults.add("a", bytes_per_s=300_000)
