@@ -143,7 +143,7 @@ class VideoInfoRecord(Document):
 
 
 class LookupRecord(Document):
-    """An answer from outside that is no media (a page of a list, subtitles), or the error it was."""
+    """An answer from outside that is no media (a page of a list, subtitles, a picture), or the error it was."""
 
     id = StringField(primary_key=True)
     kind = StringField(required=True)
@@ -157,7 +157,10 @@ class LookupRecord(Document):
     meta = {
         "collection": "lookups",
         "auto_create_index": False,
-        "indexes": [{"fields": ["expires_at"], "expireAfterSeconds": 0}],
+        "indexes": [
+            {"fields": ["expires_at"], "expireAfterSeconds": 0},
+            {"fields": ["kind", "created_at"]},
+        ],
     }
 
 

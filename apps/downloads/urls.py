@@ -9,6 +9,7 @@ from rest_framework.response import Response
 from rest_framework.routers import APIRootView, DefaultRouter
 
 from apps.downloads.views.batches import BatchViewSet
+from apps.downloads.views.extras import SubtitlesViewSet, ThumbnailViewSet
 from apps.downloads.views.jobs import JobsViewSet
 from apps.downloads.views.lists import ChannelViewSet, PlaylistViewSet, SearchViewSet
 from apps.downloads.views.media import AudioViewSet, InfoViewSet, VideoViewSet
@@ -41,6 +42,8 @@ router.register("audio", AudioViewSet, basename="audio")
 router.register("search", SearchViewSet, basename="search")
 router.register("playlist", PlaylistViewSet, basename="playlist")
 router.register("channel", ChannelViewSet, basename="channel")
+router.register("subtitles", SubtitlesViewSet, basename="subtitles")
+router.register("thumbnail", ThumbnailViewSet, basename="thumbnail")
 router.register("batch", BatchViewSet, basename="batch")
 router.register("status", StatusViewSet, basename="status")
 router.register("cache/stats", CacheStatsViewSet, basename="cache-stats")

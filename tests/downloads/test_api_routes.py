@@ -15,7 +15,19 @@ from apps.telegram_cache.documents import Asset
 from tests.downloads.conftest import Api
 from tests.downloads.library import AUDIO, CONTENT, TITLE, VIDEO, VIDEO_ID, known_info, put_hot, put_in_telegram
 
-ROUTES = ["info", "video", "audio", "search", "playlist", "channel", "batch", "status", "cache/stats", "jobs"]
+ROUTES = [
+    "info",
+    "video",
+    "audio",
+    "search",
+    "playlist",
+    "channel",
+    "subtitles",
+    "batch",
+    "status",
+    "cache/stats",
+    "jobs",
+]
 ADMIN_ROUTES = ["admin/bots", "admin/channels"]
 
 

@@ -2,8 +2,8 @@
 
 yt-dlp's unmodified extractor runs against it: the watch page and ``/youtubei/v1/player`` with plain media addresses,
 ``*.googlevideo.com/videoplayback`` with Range (header or parameter), ``i.ytimg.com`` thumbnails, and the lists of
-``youtube_lists``. Fault routes: watch, embed, player, search, browse, playlist, channel, media, media:<id>,
-media:<id>:<itag>.
+``youtube_lists``. Fault routes: watch, embed, player, search, browse, playlist, channel, timedtext, thumbnail,
+media, media:<id>, media:<id>:<itag>.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.standins.faults import Fault, answer_instead, send_bytes
 from tests.standins.media import Media, make_media
 from tests.standins.server import StandIn
 from tests.standins.youtube_lists import GONE, browse_response, channel_data, playlist_data, search_response
-from tests.standins.youtube_videos import VIDEOS, YouTubeVideo, file_of_itag, initial_data, player_response
+from tests.standins.youtube_videos import VIDEOS, YouTubeVideo, file_of_itag, initial_data, player_response, timed_text
 
 HOSTS = ("youtube.com", "*.youtube.com", "*.googlevideo.com", "i.ytimg.com", "youtubei.googleapis.com")
 MAX_HEAD_BYTES = 16 * 1024
@@ -136,6 +136,7 @@ class YouTubeStandIn(StandIn):
         app.router.add_post("/youtubei/v1/browse", self._browse)
         app.router.add_get("/playlist", self._playlist)
         app.router.add_get("/{path:(?:channel/|c/|user/|@)[^/]+}/videos", self._channel)
+        app.router.add_get("/api/timedtext", self._timed_text)
         app.router.add_get("/videoplayback", self._media)
         app.router.add_get("/hls/{name}", self._live_playlist)
         app.router.add_get("/vi/{video_id}/{name}", self._thumbnail)
@@ -246,8 +247,17 @@ class YouTubeStandIn(StandIn):
             text = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:5\n#EXT-X-MEDIA-SEQUENCE:1\n#EXTINF:5,\n1.ts\n"
         return web.Response(text=text, content_type="application/x-mpegURL")
 
-    async def _thumbnail(self, _request: web.Request) -> web.StreamResponse:
+    async def _timed_text(self, request: web.Request) -> web.StreamResponse:
+        self.counts["timedtext"] += 1
+        if (instead := await answer_instead(self.faults.take("timedtext"))) is not None:
+            return instead
+        return web.json_response(timed_text(request.query["lang"]))
+
+    async def _thumbnail(self, request: web.Request) -> web.StreamResponse:
         self.counts["thumbnail"] += 1
+        self.counts[f"thumbnail:{request.match_info['name']}"] += 1
+        if (instead := await answer_instead(self.faults.take("thumbnail"))) is not None:
+            return instead
         return web.Response(body=PIXEL, content_type="image/jpeg")
 
 

@@ -46,6 +46,7 @@ class YouTubeVideo:
     forbidden_generations: int = 0
     media_faults: tuple[Fault, ...] = ()
     channel: str = "Test Channel"
+    captions: bool = False  # English ones that somebody wrote, and automatic German ones
 
 
 VIDEOS = {
@@ -63,6 +64,7 @@ VIDEOS = {
     "forbidden01": YouTubeVideo(title="403, then fine", forbidden_generations=1),
     "cutmedia001": YouTubeVideo(title="Cut", media_faults=(Fault(cut_after_bytes=30_000),)),
     "stalled0001": YouTubeVideo(title="Stalled", media_faults=(Fault(stall_after_bytes=30_000),)),
+    "captions001": YouTubeVideo(title="With subtitles", captions=True),
     "toomany0001": YouTubeVideo(title="429", media_faults=(Fault(status=429, retry_after_s=1),)),
 }
 
@@ -96,6 +98,8 @@ def player_response(video_id: str, video: YouTubeVideo, media: Media, *, generat
             answer["videoDetails"] = {"videoId": video_id}
         return answer
     answer["playabilityStatus"] = {"status": "OK", "playableInEmbed": True}
+    if video.captions:
+        answer["captions"] = {"playerCaptionsTracklistRenderer": {"captionTracks": _caption_tracks(video_id)}}
     if video.state == "live":
         answer["streamingData"] = {"expiresInSeconds": "3600", "hlsManifestUrl": f"https://{MEDIA_HOST}/hls/live.m3u8"}
         return answer
@@ -103,6 +107,33 @@ def player_response(video_id: str, video: YouTubeVideo, media: Media, *, generat
     separate = [] if video.only_muxed else [_format(video_id, video, media, i, generation) for i in itags_of(media)]
     answer["streamingData"] = {"expiresInSeconds": str(LINK_LIFE_S), "formats": muxed, "adaptiveFormats": separate}
     return answer
+
+
+def _caption_tracks(video_id: str) -> list[dict[str, Any]]:
+    address = f"https://www.youtube.com/api/timedtext?v={video_id}"
+    return [
+        {"baseUrl": f"{address}&lang=en", "languageCode": "en", "vssId": ".en", "name": {"simpleText": "English"}},
+        {
+            "baseUrl": f"{address}&lang=de&kind=asr",
+            "languageCode": "de",
+            "vssId": "a.de",
+            "kind": "asr",
+            "name": {"simpleText": "German"},
+        },
+    ]
+
+
+def timed_text(language: str) -> dict[str, Any]:
+    """The answer of /api/timedtext as json3: overlapping windows, line breaks of their own, markup-like text."""
+    return {
+        "events": [
+            {"tStartMs": 0, "dDurationMs": 9000, "id": 1},
+            {"tStartMs": 1000, "dDurationMs": 2500, "segs": [{"utf8": "Hello "}, {"utf8": f"<{language}>"}]},
+            {"tStartMs": 3000, "dDurationMs": 10, "aAppend": 1, "segs": [{"utf8": "\n"}]},
+            {"tStartMs": 3000, "dDurationMs": 2000, "segs": [{"utf8": "you & me\nagain"}]},
+            {"tStartMs": 3723004, "dDurationMs": 1000, "segs": [{"utf8": "late"}]},
+        ]
+    }
 
 
 def initial_data(channel: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from apps.downloads.providers.ytdlp_formats import (
 )
 from apps.downloads.providers.ytdlp_lists import list_question, make_listing
 from apps.downloads.providers.ytdlp_pool import ChildPool
+from apps.downloads.providers.ytdlp_subtitles import Subtitles, make_subtitles
 from apps.telegram_cache.documents import AssetKey
 
 REMEMBERED_S = 120.0  # media addresses live for hours; this only spans resolve and the plan that follows
@@ -132,6 +133,16 @@ class YtDlpProvider:
         """A page of a search, a playlist or a channel. Raises NotFound, or the upstream failure."""
         answer = self._pool.ask(list_question(question), timeout_s=timeout_s, spoils=spoils_session)
         return make_listing(answer, question)
+
+    def find_subtitles(self, video_id: str, language: str, *, timeout_s: float) -> Subtitles:
+        """One language's subtitles and which others there are. Raises the content error or the upstream failure."""
+        question = {"subtitles": video_id, "language": language}
+        return make_subtitles(self._pool.ask(question, timeout_s=timeout_s, spoils=spoils_session))
+
+    @property
+    def transport(self) -> Transport:
+        """How the operator has yt-dlp connect."""
+        return self._transport
 
     def _extract(self, video_id: str, *, timeout_s: float) -> dict[str, Any]:
         """Ask yt-dlp. Raises the content error, or the upstream failure, that its answer means."""

@@ -1,7 +1,7 @@
 """The process in which yt-dlp runs: one JSON line in, one out. A hostile page can hang or crash only this.
 
 Started by ``ytdlp_pool`` as ``python -m``; imports nothing of Django. The first line in holds the options, each
-further one asks for a video or a list. Whatever yt-dlp prints goes nowhere.
+further one asks for a video, a list or subtitles. Whatever yt-dlp prints goes nowhere.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ MAX_FORMATS = 400
 MAX_LISTED = 300
 MAX_TEXT_CHARS = 20_000
 MAX_WARNINGS = 20
+MAX_SUBTITLE_BYTES = 4 * 1024 * 1024
+TIMED_TEXT = "https://www.youtube.com/api/timedtext?"
 EXTRACTOR_FAULT = "An extractor error has occurred"
 TOP_FIELDS = (
     "id", "title", "description", "duration", "thumbnail", "uploader", "channel", "uploader_id", "channel_id",
@@ -103,6 +105,14 @@ def _listed(tracks: Any) -> dict[str, str]:
     return found
 
 
+def _json3_address(entries: Any) -> str | None:
+    """Where a track is, as JSON; only ever YouTube's own address for that."""
+    for entry in entries or []:
+        if entry.get("ext") == "json3" and str(entry.get("url")).startswith(TIMED_TEXT):
+            return str(entry["url"])
+    return None
+
+
 def reduce_info(info: dict[str, Any]) -> dict[str, Any]:
     """The part of yt-dlp's answer that the provider reads, bounded."""
     reduced = {name: info.get(name) for name in TOP_FIELDS}
@@ -151,10 +161,13 @@ class _Extractor:
         self._lists: Any = None
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """To ``{"video_id"}`` or ``{"list", "key", "items"}`` (an address, its extractor, which entries)."""
+        """To ``{"video_id"}``, ``{"list", "key", "items"}`` (an address, its extractor, which entries), or
+        ``{"subtitles", "language"}`` (a video id; no language: only which there are)."""
         self._logger.warnings.clear()
         if "list" in question:
             return self._answer_list(question)
+        if "subtitles" in question:
+            return self._guarded(lambda: self._subtitles(question["subtitles"], question["language"]))
         return self._answer_video(question["video_id"])
 
     def _answer_list(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -167,6 +180,24 @@ class _Extractor:
             return {"list": reduce_list(self._lists.sanitize_info(found))}
 
         return self._guarded(extract)
+
+    def _subtitles(self, video_id: str, language: str) -> dict[str, Any]:
+        info = self._usual.extract_info(
+            f"https://www.youtube.com/watch?v={video_id}", download=False, ie_key="Youtube", process=False
+        )
+        manual, automatic = info.get("subtitles") or {}, info.get("automatic_captions") or {}
+        answer: dict[str, Any] = {"manual": _listed(manual), "automatic": _listed(automatic), "track": None}
+        for tracks, is_automatic in ((manual, False), (automatic, True)):
+            for name in (language, f"{language}-orig"):
+                address = _json3_address(tracks.get(name)) if language else None
+                if address is not None:
+                    with self._usual.urlopen(address) as response:
+                        text = response.read(MAX_SUBTITLE_BYTES + 1)
+                    if len(text) > MAX_SUBTITLE_BYTES:
+                        raise ValueError("the subtitles are too long")
+                    answer["track"] = {"automatic": is_automatic, "events": json.loads(text or b"{}").get("events")}
+                    return {"subtitles": answer}
+        return {"subtitles": answer}
 
     def _answer_video(self, video_id: str) -> dict[str, Any]:
         answer = self._ask(self._usual, video_id)

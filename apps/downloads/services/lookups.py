@@ -33,18 +33,27 @@ class LookupKind(StrEnum):
     SEARCH = "search"
     PLAYLIST = "playlist"
     CHANNEL = "channel"
+    SUBTITLES = "subtitles"
+    THUMBNAIL = "thumbnail"
 
 
 FRESH = {
     LookupKind.SEARCH: timedelta(hours=1),
     LookupKind.PLAYLIST: timedelta(minutes=30),
     LookupKind.CHANNEL: timedelta(minutes=30),
+    LookupKind.SUBTITLES: timedelta(hours=6),
+    LookupKind.THUMBNAIL: timedelta(days=1),
 }
 KEPT = {
     LookupKind.SEARCH: timedelta(days=1),
     LookupKind.PLAYLIST: timedelta(days=1),
     LookupKind.CHANNEL: timedelta(days=1),
+    LookupKind.SUBTITLES: timedelta(days=2),
+    LookupKind.THUMBNAIL: timedelta(days=2),
 }
+MAX_KEPT = {LookupKind.SUBTITLES: 5000, LookupKind.THUMBNAIL: 2000}
+"""Of the large ones the oldest are forgotten beyond this many."""
+DROPPED_AT_ONCE = 100
 """After FRESH an answer is still given, while a new one is fetched; after KEPT it is forgotten."""
 
 
@@ -111,6 +120,7 @@ def _record(lookup: Lookup, ask: Callable[[Lookup, float], dict[str, Any]]) -> N
     else:
         times = {"fresh_until": now + FRESH[lookup.kind], "expires_at": now + KEPT[lookup.kind]}
         _save(lookup, {"answer": answer, "error_code": None, "error_message": None, **times})
+        _forget_oldest(lookup.kind)
 
 
 def _record_error(lookup: Lookup, error: ApiError) -> None:
@@ -123,6 +133,13 @@ def _record_error(lookup: Lookup, error: ApiError) -> None:
             return
     failed = {"answer": {}, "error_code": error.code, "error_message": error.message}
     _save(lookup, {**failed, "fresh_until": until, "expires_at": until})
+
+
+def _forget_oldest(kind: LookupKind) -> None:
+    if kind not in MAX_KEPT or _collection().count_documents({"kind": kind.value}) <= MAX_KEPT[kind]:
+        return
+    oldest = _collection().find({"kind": kind.value}, {"_id": 1}).sort("created_at", 1).limit(DROPPED_AT_ONCE)
+    _collection().delete_many({"_id": {"$in": [record["_id"] for record in oldest]}})
 
 
 def _is_fresh(lookup: Lookup) -> bool:
