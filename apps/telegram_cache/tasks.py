@@ -5,6 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from apps.telegram_cache import services
+from apps.telegram_cache.services import verifying
 
 
 @shared_task(name="apps.telegram_cache.tasks.upload_asset")
@@ -19,7 +20,7 @@ def sweep_uploads() -> None:
 
 @shared_task(name="apps.telegram_cache.tasks.verify_sample")
 def verify_sample() -> None:
-    services.verify_sample()
+    verifying.verify_sample()
 
 
 @shared_task(name="apps.telegram_cache.tasks.evict_hot")

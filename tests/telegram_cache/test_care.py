@@ -17,10 +17,11 @@ from apps.telegram_cache.alerts import alerts
 from apps.telegram_cache.clients.errors import BotForbidden, TokenRefused
 from apps.telegram_cache.documents import Asset, AssetState, PartState
 from apps.telegram_cache.roster import roster
-from apps.telegram_cache.services import pool, sweep_uploads, upload_asset, verify_sample
+from apps.telegram_cache.services import pool, sweep_uploads, upload_asset
 from apps.telegram_cache.services.bots import check_all, disable_bot, enable_bot, replace_token
 from apps.telegram_cache.services.channels import add_channel, make_channel_default, set_scratch_chat
 from apps.telegram_cache.services.upload import UploadResult
+from apps.telegram_cache.services.verifying import verify_sample
 from tests.telegram_cache.conftest import CHANNEL_ID, MIB, make_due, stored_bytes
 
 

@@ -13,10 +13,11 @@ from apps.core.errors import InvalidParameter
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetState, TelegramBot, TelegramChannel
 from apps.telegram_cache.roster import forget_roster
-from apps.telegram_cache.services import upload_asset, verify_sample
+from apps.telegram_cache.services import upload_asset
 from apps.telegram_cache.services.bots import add_bot
 from apps.telegram_cache.services.channels import add_channel
 from apps.telegram_cache.services.transfer import ImportOutcome, import_assets
+from apps.telegram_cache.services.verifying import verify_sample
 from tests.telegram_cache.conftest import CHANNEL_ID, MIB
 
 

@@ -6,7 +6,6 @@ from apps.telegram_cache.services.eviction import evict_hot
 from apps.telegram_cache.services.queueing import request_upload, sweep_uploads
 from apps.telegram_cache.services.seeding import seed_from_settings
 from apps.telegram_cache.services.upload import upload_asset
-from apps.telegram_cache.services.verifying import verify_sample
 
 __all__ = [
     "evict_hot",
@@ -17,5 +16,4 @@ __all__ = [
     "sweep_uploads",
     "touch_asset",
     "upload_asset",
-    "verify_sample",
 ]
