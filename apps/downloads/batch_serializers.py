@@ -7,9 +7,9 @@ from rest_framework import serializers
 
 from apps.downloads.documents import JobState
 from apps.downloads.links import MAX_LINK_CHARS
-from apps.downloads.quality import AUDIO_FORMATS
 from apps.downloads.serializers import QUALITY_PATTERN, JobErrorSerializer, JobSummarySerializer
 from apps.downloads.services.batches import MAX_LINKS, MAX_PLAYLIST_VIDEOS
+from apps.downloads.variants import AUDIO_FORMATS
 from apps.telegram_cache.documents import MediaKind
 
 FILE_TYPES = [kind.value for kind in MediaKind]

@@ -113,6 +113,17 @@ class WebhookDelivery(Document):
     }
 
 
+class ProviderSettings(Document):
+    """What an operator decided about one source, over what PROVIDERS says. ``_id`` is its name."""
+
+    name = StringField(primary_key=True)
+    enabled = BooleanField(default=True)
+    position = IntField()  # lowest first; None: after those that have one, as PROVIDERS says
+    updated_at = DateTimeField(default=utcnow)
+
+    meta = {"collection": "provider_settings", "auto_create_index": False, "indexes": []}
+
+
 class JobTurns(Document):
     """How far the queue of one priority has come: the highest turn that was picked, and how many picks there were."""
 

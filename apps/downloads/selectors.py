@@ -5,7 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import cast
 
-from apps.downloads.documents import Batch, JobState, LookupRecord, MediaJob, MediaTicket, VideoInfoRecord
+from apps.downloads.documents import (
+    Batch,
+    JobState,
+    LookupRecord,
+    MediaJob,
+    MediaTicket,
+    ProviderSettings,
+    VideoInfoRecord,
+)
 
 
 def find_job(job_id: str) -> MediaJob | None:
@@ -75,3 +83,8 @@ def list_batches(*, key_prefix: str, skip: int, limit: int) -> tuple[list[Batch]
 
 def jobs_by_id(job_ids: list[str]) -> dict[str, MediaJob]:
     return {job.id: job for job in MediaJob.objects(id__in=job_ids)}
+
+
+def provider_settings() -> list[ProviderSettings]:
+    """What an operator decided about sources."""
+    return list(ProviderSettings.objects)

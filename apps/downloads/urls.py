@@ -13,6 +13,7 @@ from apps.downloads.views.extras import SubtitlesViewSet, ThumbnailViewSet
 from apps.downloads.views.jobs import JobsViewSet
 from apps.downloads.views.lists import ChannelViewSet, PlaylistViewSet, SearchViewSet
 from apps.downloads.views.media import AudioViewSet, InfoViewSet, VideoViewSet
+from apps.downloads.views.providers import ProvidersViewSet
 from apps.downloads.views.status import CacheStatsViewSet, StatusViewSet
 from apps.downloads.views.telegram import BotsViewSet, ChannelsViewSet
 
@@ -48,6 +49,7 @@ router.register("batch", BatchViewSet, basename="batch")
 router.register("status", StatusViewSet, basename="status")
 router.register("cache/stats", CacheStatsViewSet, basename="cache-stats")
 router.register("jobs", JobsViewSet, basename="jobs")
+router.register("admin/providers", ProvidersViewSet, basename="admin-providers")
 router.register("admin/bots", BotsViewSet, basename="admin-bots")
 router.register("admin/channels", ChannelsViewSet, basename="admin-channels")
 

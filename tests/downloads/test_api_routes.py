@@ -28,7 +28,7 @@ ROUTES = [
     "cache/stats",
     "jobs",
 ]
-ADMIN_ROUTES = ["admin/bots", "admin/channels"]
+ADMIN_ROUTES = ["admin/providers", "admin/bots", "admin/channels"]
 
 
 class TestInfo:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from django.conf import settings
@@ -26,8 +26,10 @@ from apps.core.errors import (
     VideoPrivate,
     VideoUnavailable,
 )
+from apps.downloads.providers.arrangement import arrange_providers
 from apps.downloads.providers.base import FetchPlan, MediaProvider, VideoInfo
 from apps.downloads.providers.breaker import CircuitBreaker
+from apps.downloads.providers.health import note_outcome
 from apps.telegram_cache.documents import AssetKey
 
 CONTENT_ERRORS = (VideoUnavailable, VideoPrivate, AgeRestricted, GeoBlocked, LiveNotSupported, DrmProtected)
@@ -46,10 +48,12 @@ class ProviderFailure:
     provider: str
     error: ApiError
     skipped: bool = False
+    took_s: float | None = None
 
-    def as_document(self) -> dict[str, str]:
+    def as_document(self) -> dict[str, Any]:
         """As it is kept on a job (``provider_errors``)."""
-        return {"provider": self.provider, "code": self.error.code, "message": self.error.message}
+        said = {"provider": self.provider, "code": self.error.code, "message": self.error.message}
+        return said if self.took_s is None else {**said, "took_s": round(self.took_s, 3)}
 
 
 @dataclass(kw_only=True)
@@ -66,6 +70,7 @@ class PlanOffer:
         self._chain = chain
         self._member = member
         self._failures = failures
+        self._began_at = time.monotonic()
         self.plan = plan
 
     def renew(self, *, timeout_s: float) -> FetchPlan:
@@ -79,12 +84,14 @@ class PlanOffer:
 
     def succeeded(self) -> None:
         self._member.breaker.record_success()
+        note_outcome(self.plan.provider, error_code="", took_s=time.monotonic() - self._began_at)
 
     def failed(self, error: ApiError) -> None:
         """The bytes could not be had. Counts against the source only when the error is an upstream one."""
-        self._failures.append(ProviderFailure(provider=self.plan.provider, error=error))
+        took_s = time.monotonic() - self._began_at
+        self._failures.append(ProviderFailure(provider=self.plan.provider, error=error, took_s=took_s))
         if isinstance(error, UPSTREAM_ERRORS):
-            self._chain.note_failure(self._member, error)
+            self._chain.note_failure(self._member, error, took_s=took_s)
 
 
 class PlanOffers:
@@ -103,10 +110,12 @@ class PlanOffers:
 
     def _make(self, chain: ProviderChain, key: AssetKey, timeout_s: float) -> Iterator[PlanOffer]:
         for member in chain.members_to_try(self.failures):
+            began_at = time.monotonic()
             try:
                 plan = chain.ask(member, lambda: member.provider.plan(key, timeout_s=timeout_s), is_all=False)  # noqa: B023 - called at once
             except (*UPSTREAM_ERRORS, QualityUnavailable) as error:
-                self.failures.append(ProviderFailure(provider=member.provider.name, error=error))
+                took_s = time.monotonic() - began_at
+                self.failures.append(ProviderFailure(provider=member.provider.name, error=error, took_s=took_s))
                 continue
             yield PlanOffer(chain, member, plan, self.failures)
         raise most_telling(self.failures)
@@ -115,8 +124,16 @@ class PlanOffers:
 class ProviderChain:
     """All configured sources. Thread-safe; one a process, so that the circuit breakers have a memory."""
 
-    def __init__(self, providers: Sequence[MediaProvider], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        providers: Sequence[MediaProvider],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        arrange: Callable[[Sequence[str]], Sequence[str]] = lambda names: names,
+    ) -> None:
+        """``arrange`` gives, of the names it gets, those that are switched on, in their order at this moment."""
         self._clock = clock
+        self._arrange = arrange
         self._members = [_Member(provider=provider, breaker=CircuitBreaker(clock=clock)) for provider in providers]
 
     @property
@@ -130,12 +147,13 @@ class ProviderChain:
         """
         deadline = self._clock() + timeout_s
         failures: list[ProviderFailure] = []
-        for member in self.members_to_try(failures):
+        members = self._arranged()
+        for member in self.members_to_try(failures, members):
             left_s = deadline - self._clock()
             if left_s <= 0:
                 failures.append(ProviderFailure(provider=member.provider.name, error=UpstreamTimeout()))
                 break
-            share_s = left_s if member is self._members[-1] else left_s * _SHARE_OF_TIME
+            share_s = left_s if member is members[-1] else left_s * _SHARE_OF_TIME
             try:
                 return self.ask(member, lambda: member.provider.resolve(video_id, timeout_s=share_s))  # noqa: B023 - called at once
             except (*UPSTREAM_ERRORS, QualityUnavailable) as error:
@@ -146,10 +164,17 @@ class ProviderChain:
         """Plans for an asset, source by source; ``timeout_s`` bounds each source's planning."""
         return PlanOffers(self, key, timeout_s=timeout_s)
 
-    def members_to_try(self, failures: list[ProviderFailure]) -> Iterator[_Member]:
+    def _arranged(self) -> list[_Member]:
+        members = {member.provider.name: member for member in self._members}
+        return [members[name] for name in self._arrange(tuple(members))]
+
+    def members_to_try(
+        self, failures: list[ProviderFailure], members: Sequence[_Member] | None = None
+    ) -> Iterator[_Member]:
         """The sources in order; one that keeps failing is put down as a failure instead, unless none is left."""
-        nobody_is_well = all(member.breaker.is_open for member in self._members)
-        for member in self._members:
+        members = self._arranged() if members is None else members
+        nobody_is_well = all(member.breaker.is_open for member in members)
+        for member in members:
             if member.breaker.may_try(even_during_pause=nobody_is_well):
                 yield member
             else:
@@ -160,10 +185,11 @@ class ProviderChain:
 
         ``is_all`` False: more is to come, so an answer alone does not yet show that the source is well.
         """
+        began_at = time.monotonic()
         try:
             answer = question()
         except UPSTREAM_ERRORS as error:
-            self.note_failure(member, error)
+            self.note_failure(member, error, took_s=time.monotonic() - began_at)
             raise
         except (*CONTENT_ERRORS, QualityUnavailable):
             member.breaker.record_success()  # it works; the video is what is wrong
@@ -175,12 +201,15 @@ class ProviderChain:
             raise mapped from error
         if is_all:
             member.breaker.record_success()
+            note_outcome(member.provider.name, error_code="", took_s=time.monotonic() - began_at)
         return answer
 
-    def note_failure(self, member: _Member, error: ApiError) -> None:
+    def note_failure(self, member: _Member, error: ApiError, *, took_s: float = 0.0) -> None:
         member.last_error = error
         was_open = member.breaker.is_open
         member.breaker.record_failure()
+        pause_s = member.breaker.pause_left_s if member.breaker.is_open else None
+        note_outcome(member.provider.name, error_code=error.code, took_s=took_s, pause_s=pause_s)
         log.warning("provider_failed", provider=member.provider.name, code=error.code)
         if member.breaker.is_open and not was_open:
             log.warning("provider_paused", provider=member.provider.name, pause_s=member.breaker.pause_left_s)
@@ -203,7 +232,9 @@ class ProviderChain:
 def most_telling(failures: Sequence[ProviderFailure]) -> ApiError:
     """The one error to show for all: QualityUnavailable only when every source said so."""
     if not failures:
-        return NotReady("No source of media is configured. Set SAVETUBE_KEY, or add ytdlp to PROVIDERS.")
+        return NotReady(
+            "No source of media is configured and switched on. Set SAVETUBE_KEY, or add ytdlp to PROVIDERS."
+        )
     upstream = [failure.error for failure in failures if not isinstance(failure.error, QualityUnavailable)]
     if not upstream:
         return failures[0].error
@@ -234,5 +265,5 @@ def make_providers() -> list[MediaProvider]:
 
 @cache
 def provider_chain() -> ProviderChain:
-    """The chain that the settings describe; the same one for the life of the process."""
-    return ProviderChain(make_providers())
+    """The chain that the settings describe, in the operator's order; the same one for the life of the process."""
+    return ProviderChain(make_providers(), arrange=arrange_providers)

@@ -1,0 +1,89 @@
+import pytest
+
+from apps.core.documents import AuditEntry
+from apps.core.errors import NotReady, UpstreamError
+from apps.downloads.providers import arrangement
+from apps.downloads.providers.arrangement import arrange_providers, forget_arrangement
+from apps.downloads.providers.breaker import FAILURES_TO_OPEN
+from apps.downloads.providers.chain import ProviderChain
+from apps.keys.documents import Scope
+from apps.keys.services import create_key
+from tests.downloads.conftest import Api
+from tests.downloads.fetch.origin import SampleProvider
+from tests.downloads.library import AUDIO, VIDEO_ID
+from tests.downloads.samples import audio_plan
+
+NAMES = ("savetube", "ytdlp")
+
+
+@pytest.fixture
+def admin(api) -> Api:
+    forget_arrangement()
+    yield Api(create_key(name="admin", scopes=(Scope.ADMIN,)).key)
+    forget_arrangement()
+
+
+def shown(admin: Api) -> dict[str, dict[str, object]]:
+    answer = admin.get("admin/providers")
+    assert answer.status_code == 200
+    return {entry["name"]: entry for entry in answer.json()["providers"]}
+
+
+def sample(name: str, **options) -> SampleProvider:
+    return SampleProvider(name=name, make_plan=options.get("make_plan", lambda key: audio_plan(key=key)))
+
+
+def test_needs_the_admin_scope(api):
+    assert api.get("admin/providers").json()["error"] == "scope_missing"
+    assert api.post("admin/providers/ytdlp/disable", {}).json()["error"] == "scope_missing"
+
+
+def test_a_change_counts_at_once_here_and_elsewhere_when_the_memory_is_old(admin, monkeypatch):
+    assert list(arrange_providers(NAMES)) == list(NAMES)
+    assert admin.post("admin/providers/savetube/disable", {}).status_code == 200
+    assert list(arrange_providers(NAMES)) == ["ytdlp"]
+    admin.post("admin/providers/savetube/enable", {})
+    answer = admin.post("admin/providers/order", {"order": "ytdlp, savetube"}).json()
+    assert [entry["name"] for entry in answer["providers"]] == ["ytdlp", "savetube"]
+    assert list(arrange_providers(NAMES)) == ["ytdlp", "savetube"]
+    assert arrangement.MAX_AGE_S < 2
+
+
+def test_changes_are_on_the_audit_log(admin):
+    admin.post("admin/providers/savetube/disable", {})
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.target_id, entry.actor) == ("provider.disable", "savetube", f"key {admin.prefix}")
+    assert (entry.before, entry.after) == ({"enabled": True}, {"enabled": False})
+
+
+def test_an_unknown_source_and_an_incomplete_order_are_refused(admin):
+    assert admin.post("admin/providers/other/disable", {}).status_code == 404
+    for order in ("ytdlp", "ytdlp,ytdlp", "ytdlp,savetube,other", ""):
+        assert admin.post("admin/providers/order", {"order": order}).json()["error"] == "invalid_parameter"
+
+
+def test_a_chain_asks_only_those_that_are_on_in_their_order(admin):
+    first, second = sample("savetube"), sample("ytdlp")
+    chain = ProviderChain([first, second], arrange=arrange_providers)
+    assert next(iter(chain.plans(AUDIO, timeout_s=5))).plan.provider == "savetube"
+    admin.post("admin/providers/order", {"order": "ytdlp,savetube"})
+    assert next(iter(chain.plans(AUDIO, timeout_s=5))).plan.provider == "ytdlp"
+    for name in NAMES:
+        admin.post(f"admin/providers/{name}/disable", {})
+    with pytest.raises(NotReady):
+        chain.resolve(VIDEO_ID, timeout_s=5)
+
+
+def test_health_and_an_open_circuit_are_shown(admin):
+    chain = ProviderChain([sample("ytdlp", make_plan=UpstreamError("Down."))])
+    for _ in range(FAILURES_TO_OPEN):
+        offers = chain.plans(AUDIO, timeout_s=5)
+        with pytest.raises(UpstreamError):
+            next(iter(offers))
+        assert offers.failures[0].as_document()["took_s"] >= 0
+    entry = shown(admin)["ytdlp"]
+    assert (entry["failures"], entry["circuit"], entry["last_error"]) == (FAILURES_TO_OPEN, "open", "upstream_error")
+    assert 0 < entry["next_trial_s"] <= 5
+    chain.resolve(VIDEO_ID, timeout_s=5)  # nobody else is left: tried all the same
+    entry = shown(admin)["ytdlp"]
+    assert (entry["answers"], entry["circuit"], entry["paused_processes"]) == (1, "closed", 0)
