@@ -10,7 +10,7 @@ LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --strip-ex
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help frontend setup setup-dev run demo test check bench lock
+.PHONY: help frontend setup setup-dev run demo test check bench lock update-ytdlp
 
 help:
 	@echo "make setup   install everything into $(VENV)"
@@ -19,6 +19,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make check   format, lint, types, import contracts, tests"
 	@echo "make bench   measure this machine (docs/benchmarks.md)"
+	@echo "make update-ytdlp  update yt-dlp alone, and keep that only if its tests pass"
 	@echo "make lock    write requirements.txt and requirements-dev.txt anew from the .in files"
 
 $(BIN)/python:
@@ -70,3 +71,7 @@ bench: setup-dev
 lock: setup-dev
 	$(LOCK) --output-file requirements.txt requirements.in
 	$(LOCK) --output-file requirements-dev.txt requirements-dev.in
+
+update-ytdlp: setup-dev
+	@$(BIN)/python scripts/update_ytdlp.py
+	@touch $(VENV)/.installed $(VENV)/.installed-dev
