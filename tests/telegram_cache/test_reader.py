@@ -227,7 +227,7 @@ class TestWhenItGoesWrong:
         target = target_of(cached.asset_id)
         with closing(open_sparse(target)) as hot_file, pytest.raises(Overloaded) as caught:
             await filler.fill(target, hot_file, 0)
-        assert caught.value.retry_after_s > 590
+        assert caught.value.retry_after_s > 300
         assert store.telegram.counts["getFile"] == 1
 
     async def test_telegram_away_is_a_clear_error(self, cached, store, filler, monkeypatch):

@@ -148,7 +148,7 @@ class TestWhenTelegramSaysNo:
         asset = reload(made.asset_id)
         assert asset.upload_attempts == 0
         assert 25 < (asset.upload_retry_at - asset.updated_at).total_seconds() <= 31
-        assert roster().bot("111111").cooling_s() > 25
+        assert roster().bot("111111").cooling_s() > 5
         make_due(made.asset_id)
         assert upload_asset(made.asset_id) is UploadResult.LATER
         assert store.telegram.counts["sendDocument"] == 1  # not asked again while it must rest
@@ -266,7 +266,7 @@ class TestUnknownOutcome:
         assert upload_asset(made.asset_id) is UploadResult.LATER
         asset = reload(made.asset_id)
         assert (asset.upload_attempts, asset.parts[0].state) == (0, PartState.UNKNOWN)
-        assert roster().bot("111111").cooling_s() > 25
+        assert roster().bot("111111").cooling_s() > 5
 
     def test_nothing_is_sent_while_it_cannot_be_found_out(self, store, make_asset):
         made = make_asset()
