@@ -31,6 +31,8 @@ class SongView(DialectView):
     usual_format: ClassVar[str] = "m4a"
 
     def get(self, request: Request, text: str) -> Response:
+        if "v" in request.query_params:  # a whole watch link in the path, whose "?" began the query
+            text = f"{text}?v={request.query_params['v']}"
         try:
             return Response(self._state(request, text))
         except (NotReady, Overloaded, ScopeMissing):

@@ -106,6 +106,14 @@ class TestSong:
         assert asset_of(answer["link"]) == AUDIO.asset_id
         assert response.headers["Cache-Control"] == "no-store"
 
+    @pytest.mark.parametrize("link", [f"https://youtu.be/{VIDEO_ID}", f"https://www.youtube.com/watch?v={VIDEO_ID}"])
+    def test_takes_a_whole_link_too(self, bot, link):
+        known_info()
+        put_hot(AUDIO)
+        path, _, query = link.partition("?")
+        response = bot.client.get(f"/song/{path}?{query}&api={bot.key}")
+        assert asset_of(response.json()["link"]) == AUDIO.asset_id
+
     def test_a_video_is_an_mp4_in_its_best_quality(self, bot):
         known_info()
         assert bot.song(kind="video").json()["format"] == "mp4"
