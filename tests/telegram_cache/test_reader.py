@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
@@ -14,6 +15,7 @@ from django.conf import settings as django_settings
 
 from apps.core.errors import NotReady, Overloaded, UpstreamError, UpstreamUnreachable
 from apps.streaming.hotstore import HotFile, HotStore
+from apps.streaming.hotstore.blockmap import HEADER_BYTES
 from apps.streaming.ports import StreamTarget
 from apps.telegram_cache import flights, reader
 from apps.telegram_cache.documents import Asset, AssetState, PartState
@@ -155,27 +157,29 @@ class TestTwoProcesses:
             await asyncio.wait_for(waiting, 5)
             taking_over = asyncio.create_task(filler.fill(target, hot_file, 0))
             lock.kill()  # and dies: the kernel frees the lock
-            await asyncio.to_thread(lock.join)
+            await asyncio.to_thread(lock.communicate)
             await asyncio.wait_for(taking_over, 10)
         assert store.telegram.counts["getFile"] == 1
 
 
-def hold_blocks(asset_id: str) -> multiprocessing.process.BaseProcess:
-    context = multiprocessing.get_context("spawn")
-    held = context.Event()
-    process = context.Process(target=_hold, args=(str(django_settings.ENV.hot_root), asset_id, held))
-    process.start()
-    assert held.wait(30)
+HOLDER = """
+import sys
+from apps.streaming.hotstore.locks import try_lock
+lock = try_lock(sys.argv[1], int(sys.argv[2]), 2)
+print("held" if lock else "taken", flush=True)
+sys.stdin.read()
+"""
+
+
+def hold_blocks(asset_id: str) -> subprocess.Popen[str]:
+    """A process that holds the lock of the first two blocks until it dies."""
+    (block_map,) = django_settings.ENV.hot_root.glob(f"*/{asset_id}.1.map")
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(block_map), str(HEADER_BYTES)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "held\n"
     return process
-
-
-def _hold(root: str, asset_id: str, held) -> None:
-    from pathlib import Path
-
-    hot_file = HotStore(Path(root)).open(asset_id, 1)
-    with hot_file.lock_blocks(0, 2):
-        held.set()
-        time.sleep(60)
 
 
 class TestWhenItGoesWrong:

@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind, PartState
 from apps.telegram_cache.roster import roster
-from apps.telegram_cache.services import request_upload, sweep_uploads, upload_asset, upload_records
+from apps.telegram_cache.services import (
+    pool,
+    request_upload,
+    sweep_uploads,
+    upload,
+    upload_asset,
+    upload_records,
+)
 from apps.telegram_cache.services.planning import plan_parts
 from apps.telegram_cache.services.upload import UploadResult
 from tests.telegram_cache.conftest import CHANNEL_ID, MIB, Store, make_due, stored_bytes
@@ -107,6 +114,18 @@ class TestUpload:
         assert store.telegram.most_uploads_at_once == 8
         assert set(store.telegram.most_uploads_of.values()) == {4}
         assert_whole(store, made)
+
+    def test_when_other_files_keep_every_bot_busy_the_sweep_goes_on_with_it(self, store, make_asset, monkeypatch):
+        monkeypatch.setattr(upload, "SHORT_WAIT_S", 0.3)
+        made = make_asset()
+        busy = [pool.take_slot() for _ in range(4)]
+        assert upload_asset(made.asset_id) is UploadResult.LATER
+        assert reload(made.asset_id).upload_attempts == 0
+        for slot in busy:
+            with slot:
+                pass
+        make_due(made.asset_id)
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
 
     def test_a_failure_lets_the_parts_under_way_finish(self, store, make_asset, part_bytes):
         part_bytes(MIB)

@@ -42,6 +42,11 @@ class LeaseKeeper:
         finally:
             self._slots.discard(slot)
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether any slot is in use."""
+        return bool(self._slots)
+
     def check(self) -> None:
         if self._lost.is_set():
             raise LeaseLost

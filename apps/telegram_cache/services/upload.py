@@ -276,9 +276,12 @@ class Uploader:
         )  # fmt: skip
 
     def _slot(self) -> Slot:
-        """A slot, after a short wait if need be. Raises TryLater when the wait would be long, or there is no bot."""
-        give_up_at = time.monotonic() + LONGEST_SLOT_WAIT_S
-        while time.monotonic() < give_up_at:
+        """A slot, after a short wait if need be. Raises TryLater when the wait would be long, or there is no bot.
+
+        While other parts of this asset are being sent the wait may be longer: the worker's thread is in use anyway.
+        """
+        began_at = time.monotonic()
+        while time.monotonic() - began_at < (LONGEST_SLOT_WAIT_S if self.keeper.is_sending else SHORT_WAIT_S):
             try:
                 return take_slot()
             except NoBotNow as busy:
