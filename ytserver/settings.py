@@ -147,7 +147,6 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Send a YouTube link and an API key; get metadata, a file, or a stream you can seek in.",
     "SERVE_INCLUDE_SCHEMA": False,
     "POSTPROCESSING_HOOKS": [
-        "drf_spectacular.hooks.postprocess_schema_enums",
         "apps.downloads.openapi.add_stream_routes",
     ],
     "SWAGGER_UI_DIST": "SIDECAR",

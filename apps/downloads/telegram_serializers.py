@@ -11,7 +11,7 @@ class TokenRequestSerializer(serializers.Serializer):
     )
 
 
-class ChannelRequestSerializer(serializers.Serializer):
+class TelegramChannelRequestSerializer(serializers.Serializer):
     channel = serializers.RegexField(
         r"^(-?\d{1,20}|@[A-Za-z][A-Za-z0-9_]{3,63})$", help_text="Its id, such as -1001234567890, or its @name."
     )

@@ -17,7 +17,7 @@ from apps.core.trace import note
 from apps.keys.authentication import KeyGrant, authenticate, extract_key
 from apps.keys.documents import Scope
 from apps.keys.last_used import note_key_used
-from apps.keys.limits import charge, charge_failure
+from apps.keys.limits import charge, charge_failure, peek
 
 if TYPE_CHECKING:
     from rest_framework.views import APIView  # which imports this module by the settings
@@ -27,7 +27,7 @@ class ApiKeyAuthentication(BaseAuthentication):
     """``request.user`` becomes the KeyGrant, ``request.auth`` the key's prefix. Counts the request, once.
 
     Without a key nobody is signed in, and HasApiKey decides. A suspended request that runs again is authenticated again
-    (its key may be revoked by now) but not counted again.
+    (its key may be revoked by now) but not counted again. A view whose ``counts_requests`` is False is free.
     """
 
     def authenticate(self, request: Request) -> tuple[KeyGrant, str] | None:
@@ -44,7 +44,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         note(django_request.META.get(ASGI_SCOPE), key_prefix=grant.prefix)
         if CHARGED not in django_request.META:
             try:
-                django_request.META[CHARGED] = charge(grant)
+                django_request.META[CHARGED] = charge(grant) if _counts(request) else peek(grant)
             except RateLimited as error:
                 django_request.META[CHARGED] = error.limit_state
                 raise
@@ -81,6 +81,11 @@ class HasScope(HasApiKey):
         if required is not None and str(required) not in request.user.scopes:
             raise PermissionDenied(f"This API key does not have the scope {Scope(required).value}.")
         return True
+
+
+def _counts(request: Request) -> bool:
+    view = (request.parser_context or {}).get("view")
+    return bool(getattr(view, "counts_requests", True))
 
 
 def _charge_failure_once(request: HttpRequest) -> None:

@@ -1,6 +1,8 @@
 import re
 
 import pytest
+from drf_spectacular.drainage import GENERATOR_STATS
+from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 
 from apps.core.clock import utcnow
@@ -62,13 +64,24 @@ class TestStatus:
         answer = client.get("/api/v1/status").json()
         assert (answer["status"], answer["key"]) == (True, None)
 
-    def test_tells_a_key_where_it_stands(self, api):
-        api.get("status")
+    def test_tells_a_key_where_it_stands_and_asking_is_free(self, api):
+        for _ in range(2):
+            api.get("cache/stats")
+            api.get("status")
         answer = api.get("status").json()["key"]
         assert (answer["prefix"], answer["limit_per_hour"]) == (api.prefix, 1000)
         assert (answer["used"], answer["remaining"]) == (2, 998)
         assert 0 < answer["reset_s"] <= 3610
         assert api.key[12:] not in str(answer)
+
+    def test_answers_a_key_that_has_used_up_its_limit(self, client):
+        key = create_key(name="small", limit_per_hour=1).key
+        headers = {"X-API-Key": key}
+        assert client.get("/api/v1/cache/stats", headers=headers).status_code == 200
+        assert client.get("/api/v1/cache/stats", headers=headers).status_code == 429
+        answer = client.get("/api/v1/status", headers=headers)
+        assert (answer.status_code, answer.json()["key"]["remaining"]) == (200, 0)
+        assert answer.headers["RateLimit-Remaining"] == "0"
 
     def test_a_wrong_key_is_an_error_also_here(self, api, client):
         assert client.get("/api/v1/status", {"api_key": "nonsense"}).json()["error"] == "key_invalid"
@@ -237,6 +250,11 @@ class TestSchemaAndPages:
                     for code in re.findall(r"`(\w+)`", answer["description"])
                 }
                 assert codes <= ERRORS_BY_CODE.keys(), path
+
+    def test_making_the_schema_gives_no_warning(self):
+        GENERATOR_STATS.reset()
+        SchemaGenerator().get_schema(public=True)
+        assert [*GENERATOR_STATS._warn_cache, *GENERATOR_STATS._error_cache] == []
 
     def test_the_schema_comes_as_yaml_where_that_is_asked_for(self, api, client):
         response = client.get("/api/schema", headers={"Accept": "application/yaml"})

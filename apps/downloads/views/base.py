@@ -20,10 +20,12 @@ from apps.keys.drf import HasScope
 
 
 class ApiViewSet(GenericViewSet):
-    """A route: ``serializer_class`` says which fields it takes, ``required_scope`` what a key needs to use it."""
+    """A route: ``serializer_class`` says which fields it takes, ``required_scope`` what a key needs to use it,
+    ``counts_requests`` whether they count against its limit."""
 
     permission_classes = (HasScope,)
     required_scope: Scope | None = None
+    counts_requests = True
     serializer_class: type[Serializer] = NoFieldsSerializer
     pagination_class = None
     filter_backends = ()

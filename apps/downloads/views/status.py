@@ -33,9 +33,13 @@ from apps.keys.limits import LimitState
     )
 )
 class StatusViewSet(ApiViewSet):
-    """Needs no key. With a key: its limit per hour, what is used, what remains, and when it is fresh again."""
+    """Needs no key. With a key: its limit per hour, what is used, what remains, and when it is fresh again.
+
+    Asking is not counted, and answered also when the limit is used up.
+    """
 
     permission_classes = (AllowAny,)
+    counts_requests = False
 
     def list(self, request: Request) -> Response:
         self.fields()

@@ -151,7 +151,7 @@ class BotsViewSet(_AdminViewSet):
     create=extend_schema(
         operation_id="admin_channel_add",
         summary="Add a channel after checking that a bot can post in it",
-        request=shapes.ChannelRequestSerializer,
+        request=shapes.TelegramChannelRequestSerializer,
         responses=_CHANNEL,
     ),
     change_settings=_on_channel(
@@ -166,7 +166,7 @@ class ChannelsViewSet(_AdminViewSet):
 
     lookup_value_regex = r"-?\d{1,20}"
     serializers = {
-        "create": shapes.ChannelRequestSerializer,
+        "create": shapes.TelegramChannelRequestSerializer,
         "change_settings": shapes.ChannelSettingsRequestSerializer,
     }
 
