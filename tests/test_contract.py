@@ -320,7 +320,7 @@ class TestBadInput:
             ("GET", "/stream/text/dQw4w9WgXcQ", 404, "not_found"),
             ("GET", "/stream/audio/dQw4w9WgXcQ/more", 404, "not_found"),
             ("POST", "/stream/audio/dQw4w9WgXcQ", 405, "method_not_allowed"),
-            ("GET", "/stream/audio/dQw4w9WgXcQ?format=flac", 400, "invalid_parameter"),
+            ("GET", "/stream/audio/dQw4w9WgXcQ?format=wav", 400, "invalid_parameter"),
             ("GET", "/stream/audio/dQw4w9WgXcQ?sig=x", 403, "link_invalid"),
             ("GET", f"/stream/audio/dQw4w9WgXcQ?asset=x&key_id=y&expires=1&sig={'A' * 43}", 403, "link_invalid"),
             ("GET", f"/stream/audio/dQw4w9WgXcQ?asset=%00&key_id=%00&expires=9&sig={'A' * 43}", 403, "link_invalid"),

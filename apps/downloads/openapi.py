@@ -78,7 +78,7 @@ def add_stream_routes(result: dict[str, Any], **_: Any) -> dict[str, Any]:
                 "request, or with a key. What is not stored yet is fetched; audio is sent while it arrives.",
                 "parameters": [
                     _parameter("video_id", "path", "The 11-character video id.", required=True),
-                    _parameter(wish, "query", f"With a key: the {wish}, as in `/api/v1/{kind}`."),
+                    _parameter(wish, "query", f"With a key: the {wish}, as in `/api/v1/{kind}`; its other fields too."),
                     _parameter("download", "query", "1: save the file rather than play it."),
                     _parameter("Range", "header", "One range, such as `bytes=0-1023`."),
                 ],
