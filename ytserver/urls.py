@@ -13,6 +13,7 @@ urlpatterns = [
     path("", include("apps.core.urls")),
     path("admin/", include("apps.dashboard.urls")),
     path("", RedirectView.as_view(pattern_name="dashboard:overview", query_string=False)),
+    path("admin", RedirectView.as_view(pattern_name="dashboard:overview", query_string=False)),
     path("api", RedirectView.as_view(pattern_name="api-root", query_string=True)),
     path("api/v1", RedirectView.as_view(pattern_name="api-root", query_string=True)),
     path("api/v1/", include("apps.downloads.urls")),

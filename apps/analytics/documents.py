@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from mongoengine import Document
 from mongoengine.fields import DateTimeField, FloatField, IntField, StringField
+
+from apps.core.stored import StoredDocument
 
 KEPT_S = 90 * 86400
 
 
-class UsageEvent(Document):
+class UsageEvent(StoredDocument):
     """One answered API call or one finished stream. ``_id`` is the entry id of the Redis stream it came through."""
 
     id = StringField(primary_key=True)
@@ -27,7 +28,6 @@ class UsageEvent(Document):
 
     meta = {
         "collection": "usage_stats",
-        "auto_create_index": False,
         "indexes": [
             {"fields": ["at"], "expireAfterSeconds": KEPT_S},
             {"fields": ["key_prefix", "-at"]},

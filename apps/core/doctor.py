@@ -196,9 +196,9 @@ def check_files() -> Result:
 
 
 def check_frontend() -> Result:
-    """What the apps' own system checks say of the admin's front-end files: advice, for the API works without them."""
+    """What the apps' own system checks say of the admin's front-end files. The API works without them."""
     for message in run_checks(tags=["frontend"]):
-        return Result(name="front-end files", ok=True, text=message.msg, fix=message.hint or "")
+        return Result(name="front-end files", ok=False, text=message.msg, fix=message.hint or "")
     return Result(name="front-end files", ok=True, text="all there")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from mongoengine import Document
 from mongoengine.fields import DateTimeField, DictField, StringField
 
 from apps.core.clock import utcnow
+from apps.core.stored import StoredDocument
 
 
-class AuditEntry(Document):
+class AuditEntry(StoredDocument):
     """One change, or one attempt to enter. Written once, never changed."""
 
     at = DateTimeField(required=True, default=utcnow)
@@ -23,7 +23,6 @@ class AuditEntry(Document):
 
     meta = {
         "collection": "audit_log",
-        "auto_create_index": False,
         "indexes": [
             {"fields": ["-at"]},
             {"fields": ["target_kind", "target_id", "-at"]},

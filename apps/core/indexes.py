@@ -6,12 +6,14 @@ from django.apps import apps
 from django.utils.module_loading import autodiscover_modules
 from mongoengine import Document
 
+from apps.core.stored import StoredDocument
+
 
 def documents() -> list[type[Document]]:
     """Every document class of the installed apps, by collection name."""
     autodiscover_modules("documents")
     own = tuple(f"{config.name}." for config in apps.get_app_configs())
-    found = [document for document in Document.__subclasses__() if document.__module__.startswith(own)]
+    found = [document for document in StoredDocument.__subclasses__() if document.__module__.startswith(own)]
     return sorted(found, key=lambda document: str(document._get_collection_name()))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 from enum import StrEnum
 
-from mongoengine import Document
 from mongoengine.fields import BooleanField, DateTimeField, DictField, FloatField, IntField, ListField, StringField
 
 from apps.core.clock import utcnow
+from apps.core.stored import StoredDocument
 
 
 class JobState(StrEnum):
@@ -31,7 +31,7 @@ def new_job_id() -> str:
     return secrets.token_urlsafe(16)
 
 
-class MediaJob(Document):
+class MediaJob(StoredDocument):
     """One fetch of one asset, running or finished. At most one job of an asset is ``active`` (unique index)."""
 
     id = StringField(primary_key=True, default=new_job_id)
@@ -66,7 +66,6 @@ class MediaJob(Document):
 
     meta = {
         "collection": "media_jobs",
-        "auto_create_index": False,
         "indexes": [
             {"fields": ["asset_id"], "unique": True, "partialFilterExpression": {"active": True}},
             {"fields": ["asset_id", "-created_at"]},
@@ -90,7 +89,7 @@ class WebhookState(StrEnum):
     GIVEN_UP = "given_up"
 
 
-class WebhookDelivery(Document):
+class WebhookDelivery(StoredDocument):
     """One key that is to be told that one job ended. ``_id`` is "<job id>:<key prefix>": it is told once."""
 
     id = StringField(primary_key=True)
@@ -104,7 +103,6 @@ class WebhookDelivery(Document):
 
     meta = {
         "collection": "webhook_deliveries",
-        "auto_create_index": False,
         "indexes": [
             {"fields": ["state", "next_at"]},
             {"fields": ["key_prefix", "state"]},
@@ -113,7 +111,7 @@ class WebhookDelivery(Document):
     }
 
 
-class ProviderSettings(Document):
+class ProviderSettings(StoredDocument):
     """What an operator decided about one source, over what PROVIDERS says. ``_id`` is its name."""
 
     name = StringField(primary_key=True)
@@ -121,20 +119,20 @@ class ProviderSettings(Document):
     position = IntField()  # lowest first; None: after those that have one, as PROVIDERS says
     updated_at = DateTimeField(default=utcnow)
 
-    meta = {"collection": "provider_settings", "auto_create_index": False, "indexes": []}
+    meta = {"collection": "provider_settings", "indexes": []}
 
 
-class JobTurns(Document):
+class JobTurns(StoredDocument):
     """How far the queue of one priority has come: the highest turn that was picked, and how many picks there were."""
 
     priority = StringField(primary_key=True)
     reached = IntField(default=0)
     picks = IntField(default=0)
 
-    meta = {"collection": "job_turns", "auto_create_index": False, "indexes": []}
+    meta = {"collection": "job_turns", "indexes": []}
 
 
-class VideoInfoRecord(Document):
+class VideoInfoRecord(StoredDocument):
     """What is known of a video: the provider's answer, or the content error it gave. Forgotten at ``expires_at``."""
 
     video_id = StringField(primary_key=True)
@@ -148,12 +146,11 @@ class VideoInfoRecord(Document):
 
     meta = {
         "collection": "video_info",
-        "auto_create_index": False,
         "indexes": [{"fields": ["expires_at"], "expireAfterSeconds": 0}],
     }
 
 
-class LookupRecord(Document):
+class LookupRecord(StoredDocument):
     """An answer from outside that is no media (a page of a list, subtitles, a picture), or the error it was."""
 
     id = StringField(primary_key=True)
@@ -167,7 +164,6 @@ class LookupRecord(Document):
 
     meta = {
         "collection": "lookups",
-        "auto_create_index": False,
         "indexes": [
             {"fields": ["expires_at"], "expireAfterSeconds": 0},
             {"fields": ["kind", "created_at"]},
@@ -175,7 +171,7 @@ class LookupRecord(Document):
     }
 
 
-class MediaTicket(Document):
+class MediaTicket(StoredDocument):
     """A bot's order for a file. Its id cannot be guessed, and is enough to ask how the file is coming along."""
 
     id = StringField(primary_key=True, default=new_job_id)
@@ -186,12 +182,11 @@ class MediaTicket(Document):
 
     meta = {
         "collection": "media_tickets",
-        "auto_create_index": False,
         "indexes": [{"fields": ["created_at"], "expireAfterSeconds": 86400}],
     }
 
 
-class Batch(Document):
+class Batch(StoredDocument):
     """Many files that a key asked for at once. Each entry gets its asset and job, or its own error, in its own time."""
 
     id = StringField(primary_key=True, default=new_job_id)
@@ -204,7 +199,6 @@ class Batch(Document):
 
     meta = {
         "collection": "batches",
-        "auto_create_index": False,
         "indexes": [
             {"fields": ["key_prefix", "-created_at"]},
             {"fields": ["created_at"], "expireAfterSeconds": 7 * 86400},

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from mongoengine import Document
 from mongoengine.fields import BooleanField, DateTimeField, IntField, ListField, StringField
 
 from apps.core.clock import utcnow
+from apps.core.stored import StoredDocument
 
 DEFAULT_LIMIT_PER_HOUR = 1000
 
@@ -26,7 +26,7 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-class User(Document):
+class User(StoredDocument):
     """Somebody who owns keys, and, with a role, may enter the admin. The password is stored as an Argon2 hash."""
 
     username = StringField(required=True, min_length=1, max_length=64)
@@ -41,12 +41,11 @@ class User(Document):
 
     meta = {
         "collection": "users",
-        "auto_create_index": False,
         "indexes": [{"fields": ["username"], "unique": True}],
     }
 
 
-class ApiKey(Document):
+class ApiKey(StoredDocument):
     """A caller's key, ``yt_<prefix>_<secret>``. Only the SHA-256 of the secret is stored."""
 
     prefix = StringField(required=True, min_length=8, max_length=8)
@@ -65,6 +64,5 @@ class ApiKey(Document):
 
     meta = {
         "collection": "api_keys",
-        "auto_create_index": False,
         "indexes": [{"fields": ["prefix"], "unique": True}, {"fields": ["owner"]}, {"fields": ["-created_at"]}],
     }

@@ -6,7 +6,6 @@ import hashlib
 from enum import StrEnum
 from typing import NamedTuple
 
-from mongoengine import Document, EmbeddedDocument
 from mongoengine.fields import (
     BinaryField,
     BooleanField,
@@ -20,6 +19,7 @@ from mongoengine.fields import (
 )
 
 from apps.core.clock import utcnow
+from apps.core.stored import StoredDocument, StoredPart
 
 BLOCK_BYTES = 1024 * 1024
 SHA256_BYTES = 32
@@ -67,7 +67,7 @@ class AssetKey(NamedTuple):
         return hashlib.sha256(f"{self.video_id}|{self.kind}|{self.variant}".encode()).hexdigest()[:24]
 
 
-class Part(EmbeddedDocument):
+class Part(StoredPart):
     """A stretch of an asset that is one Telegram message. Offsets are multiples of BLOCK_BYTES."""
 
     index = IntField(required=True, min_value=0)
@@ -85,7 +85,7 @@ class Part(EmbeddedDocument):
     bad_reason = StringField()
 
 
-class Orphan(EmbeddedDocument):
+class Orphan(StoredPart):
     """A message in a channel that no part needs (``message_id`` None: it may exist). Removed where the API allows."""
 
     index = IntField(required=True)
@@ -96,7 +96,7 @@ class Orphan(EmbeddedDocument):
     noted_at = DateTimeField()
 
 
-class Asset(Document):
+class Asset(StoredDocument):
     """One video or audio file, wherever its bytes are. ``_id`` is ``AssetKey.asset_id``.
 
     ``generation`` counts encodings: bytes of one generation never change. ``attempt`` fences claims: only the owner
@@ -158,7 +158,6 @@ class Asset(Document):
 
     meta = {
         "collection": "content_cache",
-        "auto_create_index": False,  # ensure_indexes owns them
         "indexes": [
             {"fields": ["video_id", "kind", "variant"], "unique": True},
             {"fields": ["state", "upload_retry_at"]},
@@ -203,7 +202,7 @@ DISABLED_BY_OPERATOR = "disabled by the operator"
 """The reason that no check overrules; any other reason is Telegram's, and may pass."""
 
 
-class TelegramBot(Document):
+class TelegramBot(StoredDocument):
     """A bot that stores and reads parts. The token is encrypted; the numeric id names the bot for good."""
 
     bot_id = StringField(primary_key=True)
@@ -217,10 +216,10 @@ class TelegramBot(Document):
     created_at = DateTimeField(default=utcnow)
     updated_at = DateTimeField(default=utcnow)
 
-    meta = {"collection": "telegram_bots", "auto_create_index": False, "indexes": []}
+    meta = {"collection": "telegram_bots", "indexes": []}
 
 
-class TelegramChannel(Document):
+class TelegramChannel(StoredDocument):
     """A channel that holds parts. New parts go to the one that is ``is_default``; the others stay readable."""
 
     channel_id = StringField(primary_key=True)
@@ -240,7 +239,6 @@ class TelegramChannel(Document):
 
     meta = {
         "collection": "telegram_channels",
-        "auto_create_index": False,
         "indexes": [
             {"fields": ["is_default"], "unique": True, "partialFilterExpression": {"is_default": True}},
         ],

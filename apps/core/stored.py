@@ -1,0 +1,22 @@
+"""The base of every document: only ``ensure_indexes`` makes indexes, and fields of a newer version are let be."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from mongoengine import Document, EmbeddedDocument
+
+
+class StoredDocument(Document):
+    """A document with a collection of its own.
+
+    Not strict: while a new version is rolled out (or rolled back), processes of the old one read what it has written.
+    """
+
+    meta: ClassVar[dict[str, Any]] = {"abstract": True, "auto_create_index": False, "strict": False}
+
+
+class StoredPart(EmbeddedDocument):
+    """A document inside another one."""
+
+    meta: ClassVar[dict[str, Any]] = {"abstract": True, "strict": False}
