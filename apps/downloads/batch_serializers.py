@@ -5,9 +5,10 @@ from __future__ import annotations
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
+from apps.downloads.answer_serializers import JobErrorSerializer, JobSummarySerializer
 from apps.downloads.documents import JobState
 from apps.downloads.links import MAX_LINK_CHARS
-from apps.downloads.serializers import QUALITY_PATTERN, JobErrorSerializer, JobSummarySerializer
+from apps.downloads.request_serializers import QUALITY_PATTERN
 from apps.downloads.services.batches import MAX_LINKS, MAX_PLAYLIST_VIDEOS
 from apps.downloads.variants import AUDIO_FORMATS
 from apps.telegram_cache.documents import MediaKind

@@ -8,7 +8,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import OpenApiResponse
 
 from apps.core.errors import ERRORS_BY_CODE
-from apps.downloads.serializers import ErrorSerializer
+from apps.downloads.answer_serializers import ErrorSerializer
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call] # its __init_subclass__

@@ -28,7 +28,7 @@ from apps.core.suspend import Suspend
 from apps.core.wake import wake_hub
 from apps.downloads.fields import check_fields
 from apps.downloads.open_links import read_wish
-from apps.downloads.serializers import AudioStreamRequestSerializer, VideoStreamRequestSerializer
+from apps.downloads.request_serializers import AudioStreamRequestSerializer, VideoStreamRequestSerializer
 from apps.downloads.services.media import MediaAsk, Tier, hot_store, resolve_key, start_or_join
 from apps.downloads.stream_records import AssetRecord, RecordCache
 from apps.downloads.variants import AS_IT_COMES, MediaOptions

@@ -14,7 +14,7 @@ from rest_framework.viewsets import GenericViewSet
 from apps.core.request_state import ASGI_SCOPE
 from apps.core.trace import note
 from apps.downloads.fields import read_fields
-from apps.downloads.serializers import NoFieldsSerializer
+from apps.downloads.request_serializers import NoFieldsSerializer
 from apps.keys.documents import Scope
 from apps.keys.drf import HasScope
 

@@ -12,8 +12,8 @@ from apps.downloads.batch_serializers import BatchAnswerSerializer, BatchListAns
 from apps.downloads.documents import Batch
 from apps.downloads.list_links import parse_playlist_id
 from apps.downloads.openapi import FIELD_ERRORS, KEY_ERRORS, LIST_ERRORS, error_responses
+from apps.downloads.request_serializers import NoFieldsSerializer, PageRequestSerializer
 from apps.downloads.selectors import find_batch, list_batches
-from apps.downloads.serializers import NoFieldsSerializer, PageRequestSerializer
 from apps.downloads.services.batch_answers import batch_answer, batch_summary
 from apps.downloads.services.batches import make_batch, playlist_links, revive
 from apps.downloads.views.base import ApiViewSet, base_url

@@ -12,9 +12,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.core.suspend import waited_s
+from apps.downloads.answer_serializers import SubtitleSerializer
 from apps.downloads.links import parse_video_id
 from apps.downloads.openapi import CONTENT_ERRORS, FIELD_ERRORS, KEY_ERRORS, LIST_ERRORS, error_responses
-from apps.downloads.serializers import URL_HELP, SubtitleSerializer
+from apps.downloads.request_serializers import URL_HELP
 from apps.downloads.services.subtitles import MIMES, as_text, get_subtitles
 from apps.downloads.services.thumbnails import get_thumbnail
 from apps.downloads.views.base import ApiViewSet

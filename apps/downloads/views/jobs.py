@@ -8,15 +8,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.core.errors import NotFound
+from apps.downloads.answer_serializers import JobAnswerSerializer, JobListAnswerSerializer
 from apps.downloads.documents import MediaJob
 from apps.downloads.openapi import CONTENT_ERRORS, KEY_ERRORS, error_responses
+from apps.downloads.request_serializers import NoFieldsSerializer, PageRequestSerializer
 from apps.downloads.selectors import find_job, list_jobs
-from apps.downloads.serializers import (
-    JobAnswerSerializer,
-    JobListAnswerSerializer,
-    NoFieldsSerializer,
-    PageRequestSerializer,
-)
 from apps.downloads.services.answers import job_answer
 from apps.downloads.services.jobs import cancel_job, retry_job
 from apps.downloads.views.base import ApiViewSet

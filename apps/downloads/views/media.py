@@ -12,15 +12,10 @@ from rest_framework.response import Response
 
 from apps.core.request_state import WAITED_FOR_FETCH
 from apps.core.suspend import Suspend, waited_s
+from apps.downloads.answer_serializers import InfoAnswerSerializer, MediaAnswerSerializer
 from apps.downloads.links import parse_video_id
 from apps.downloads.openapi import CONTENT_ERRORS, FIELD_ERRORS, KEY_ERRORS, error_responses
-from apps.downloads.serializers import (
-    AudioRequestSerializer,
-    InfoAnswerSerializer,
-    InfoRequestSerializer,
-    MediaAnswerSerializer,
-    VideoRequestSerializer,
-)
+from apps.downloads.request_serializers import AudioRequestSerializer, InfoRequestSerializer, VideoRequestSerializer
 from apps.downloads.services.answers import info_answer, media_answer
 from apps.downloads.services.cache_stats import count_answer
 from apps.downloads.services.info import fresh_for_s

@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from apps.downloads.openapi import KEY_ERRORS, error_responses
 from apps.downloads.providers.arrangement import arrange_providers
 from apps.downloads.providers.health import read_health
-from apps.downloads.serializers import NoFieldsSerializer
+from apps.downloads.request_serializers import NoFieldsSerializer
 from apps.downloads.services.answers import iso_utc
 from apps.downloads.services.provider_settings import configured_providers, order_providers, set_provider_enabled
 from apps.downloads.views.base import ApiViewSet

@@ -12,8 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.core.request_state import CHARGED
+from apps.downloads.answer_serializers import CacheStatsAnswerSerializer, StatusAnswerSerializer
 from apps.downloads.openapi import KEY_ERRORS, error_responses
-from apps.downloads.serializers import CacheStatsAnswerSerializer, StatusAnswerSerializer
 from apps.downloads.services.answers import iso_utc
 from apps.downloads.services.cache_stats import cache_stats
 from apps.downloads.views.base import ApiViewSet

@@ -14,7 +14,7 @@ from apps.core import audit
 from apps.core.errors import InvalidParameter
 from apps.downloads import telegram_serializers as shapes
 from apps.downloads.openapi import KEY_ERRORS, error_responses
-from apps.downloads.serializers import NoFieldsSerializer
+from apps.downloads.request_serializers import NoFieldsSerializer
 from apps.downloads.views.base import ApiViewSet
 from apps.keys.documents import Scope
 from apps.keys.drf import client_address
