@@ -64,6 +64,20 @@ class TestEnsureJob:
         assert again.id != job.id
         assert Asset.objects.get().state == AssetState.QUEUED
 
+    def test_a_failure_while_somebody_asks_is_not_forgotten(self, monkeypatch):
+        job = ask()
+
+        def fails_meanwhile(asset_id):
+            claims.commit_failed(claim(), UpstreamError("The source is on fire."))
+            jobs.finish_job(job.id, error=UpstreamError())
+            return active_job(asset_id)
+
+        monkeypatch.setattr(jobs, "active_job", fails_meanwhile)
+        with pytest.raises(UpstreamError, match="on fire"):
+            ask()
+        assert Asset.objects.get().state == AssetState.FAILED
+        assert MediaJob.objects.count() == 1
+
     def test_a_new_job_knows_what_the_last_one_had(self):
         job = ask()
         jobs.update_job(job.id, resume={"source_id": "sample:1"})

@@ -36,7 +36,7 @@ class Instance:
     def start(self) -> dict[str, Any]:
         """Start it and return the line of ``up --json``."""
         command = [sys.executable, str(BASE_DIR / "manage.py"), "up", "--json"]
-        with (self.var_dir / "up.log").open("w") as log, _interrupts_held_back():
+        with (self.var_dir / "up.log").open("w") as log, interrupts_held_back():
             self._process = subprocess.Popen(
                 end_with_us(command),
                 env=self._environ, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
@@ -73,7 +73,7 @@ class Instance:
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
+def interrupts_held_back() -> Iterator[None]:
     """Ctrl-C comes after this block, so that a process which was just started is never forgotten."""
     noted: list[int] = []
     before = {

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import httpx
 
 from apps.core.demo.client import CROWD, REQUEST_TIMEOUT_S, ask, ask_until, crowd, download, expect, same
-from apps.core.demo.instance import DemoFailed, Instance
+from apps.core.demo.instance import DemoFailed, Instance, interrupts_held_back
 
 MIB = 1024 * 1024
 
@@ -55,9 +55,12 @@ class Demo:
 
     def run(self, *, keep: bool) -> None:
         """Walk through everything and clean up. Raises DemoFailed at the first step that does not hold."""
-        folder = Path(tempfile.mkdtemp(prefix="ytserver-demo-"))
-        instance = Instance(self._outside.environment, folder=folder)
+        folder: Path | None = None
+        instance: Instance | None = None
         try:
+            with interrupts_held_back():
+                folder = Path(tempfile.mkdtemp(prefix="ytserver-demo-"))
+                instance = Instance(self._outside.environment, folder=folder)
             began_at = time.monotonic()
             ready = instance.start()
             seconds = time.monotonic() - began_at
@@ -66,10 +69,11 @@ class Demo:
         except httpx.HTTPError as error:
             raise DemoFailed(f"the server did not answer ({type(error).__name__})") from error
         finally:
-            instance.stop()
-            if keep:
+            if instance is not None:
+                instance.stop()
+            if folder is not None and keep:
                 self._say(f"Everything it wrote is in {folder}")
-            else:
+            elif folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _walk(self, instance: Instance, ready: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ import structlog
 from celery import current_app
 from django.conf import settings
 from kombu.exceptions import OperationalError
+from mongoengine import Q
 from mongoengine.errors import NotUniqueError
 from pymongo import ReturnDocument
 
@@ -36,7 +37,6 @@ JOIN_TRIES = 5
 MAX_JOINED = 1000
 SEND_ONCE = {"max_retries": 1, "interval_start": 0.1}
 _WAITERS = {"$concatArrays": [["$key_prefix"], {"$ifNull": ["$joined_by", []]}]}
-NOT_STARTED = (AssetState.ABSENT.value, AssetState.FAILED.value)
 
 
 def ensure_job(
@@ -88,10 +88,24 @@ def _job_for(key: AssetKey, *, key_prefix: str, priority: JobPriority) -> MediaJ
             move_up(job)
         return job
     _raise_if_full(key_prefix)
-    Asset.objects(id=asset.id, state__in=NOT_STARTED).update_one(
-        set__state=AssetState.QUEUED.value, unset__retry_at=1, unset__error_code=1, unset__error_message=1
-    )
+    if not _queue(asset):
+        asset = Asset.objects.get(id=key.asset_id)
+        if asset.state == AssetState.FAILED:  # meanwhile
+            _raise_if_too_early(asset)
     return _join_or_make(key, key_prefix, priority)
+
+
+def _queue(asset: Asset) -> bool:
+    """Move an asset that nobody fetches to ``queued``; one that has failed only when it may be tried again. One
+    conditional update, so that a failure since ``asset`` was read keeps its error and its time."""
+    may_start = Q(state=AssetState.ABSENT.value) | Q(state=AssetState.FAILED.value) & (
+        Q(retry_at=None) | Q(retry_at__lte=utcnow())
+    )
+    return bool(
+        Asset.objects(Q(id=asset.id) & may_start).update_one(
+            set__state=AssetState.QUEUED.value, unset__retry_at=1, unset__error_code=1, unset__error_message=1
+        )
+    )
 
 
 def refetch_asset(asset_id: str) -> MediaJob:

@@ -58,7 +58,7 @@ class TestResolve:
         info = ytdlp.resolve(ID, timeout_s=TIMEOUT_S)
         assert (info.video_id, info.provider, info.title) == (ID, "ytdlp", f"Video {ID}")
         assert (info.uploader, info.description) == ("Test Channel", f"About Video {ID}")
-        assert (info.video_heights, info.audio_formats) == ((360, 240, 144), ("m4a", "opus", "mp3"))
+        assert (info.video_heights, info.audio_formats) == ((360, 240, 144), ("m4a", "opus", "mp3", "flac"))
         assert (info.duration_s, info.view_count) == (6.0, 12345)
         assert {entry.format_id for entry in info.formats} == {"18", "133", "134", "140", "160", "251"}
         assert all(entry.size_bytes and not entry.size_is_estimate for entry in info.formats)
