@@ -78,6 +78,27 @@ class TestEnsureJob:
         assert Asset.objects.get().state == AssetState.FAILED
         assert MediaJob.objects.count() == 1
 
+    def test_also_when_it_comes_right_before_the_new_job(self, monkeypatch):
+        job = ask()
+        looks = []
+
+        def fails_after_the_look(asset_id):
+            looks.append(asset_id)
+            return active_job(asset_id) if len(looks) > 1 else None
+
+        def queue_and_fail(asset):
+            claims.commit_failed(claim(), UpstreamError("The source is on fire."))
+            jobs.finish_job(job.id, error=UpstreamError())
+            return True
+
+        monkeypatch.setattr(jobs, "active_job", fails_after_the_look)
+        monkeypatch.setattr(jobs, "_queue", queue_and_fail)
+        sent = messages()
+        with pytest.raises(UpstreamError, match="on fire"):
+            ask()
+        assert MediaJob.objects.count() == 1
+        assert messages() == sent
+
     def test_a_new_job_knows_what_the_last_one_had(self):
         job = ask()
         jobs.update_job(job.id, resume={"source_id": "sample:1"})

@@ -149,13 +149,16 @@ class TestUpload:
             "result = upload_asset(sys.argv[1])\n"
             "print(result.value, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", script, made.asset_id], env=environment(store), capture_output=True, text=True,
-            timeout=60, check=True,
-        )  # fmt: skip
-        result, grown_kib = done.stdout.split()
+        result = "later"
+        while result == "later":  # on a busy machine every bot's places may be taken for long
+            make_due(made.asset_id)
+            done = subprocess.run(
+                [sys.executable, "-c", script, made.asset_id], env=environment(store), capture_output=True, text=True,
+                timeout=240, check=True,
+            )  # fmt: skip
+            result, grown_kib = done.stdout.split()
+            assert int(grown_kib) < 64 * 1024
         assert result == "cached", done.stderr
-        assert int(grown_kib) < 64 * 1024
         assert sum(store.telegram.sizes.values()) == 512 * MIB
 
 

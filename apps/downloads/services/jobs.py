@@ -203,10 +203,23 @@ def _join_or_make(key: AssetKey, key_prefix: str, priority: JobPriority) -> Medi
             if (other := active_job(key.asset_id)) is not None:
                 return other
         else:
+            _take_back_if_failed(job)
             send_fetch(job.id)
             publish(f"asset:{key.asset_id}")
             return job
     raise Conflict("This video's job keeps changing. Try again.")
+
+
+def _take_back_if_failed(job: MediaJob) -> None:
+    """The fetch before this one may have failed between the look at its asset and the making of this job: then there
+    is nothing to do yet. Raises the stored error."""
+    asset = Asset.objects.get(id=job.asset_id)
+    if asset.state == AssetState.FAILED:
+        try:
+            _raise_if_too_early(asset)
+        except ApiError:
+            job.delete()
+            raise
 
 
 def send_fetch(job_id: str, *, delay_s: float = 0) -> None:
