@@ -66,10 +66,10 @@ class TestWakeHub:
         assert hub._waiters == {}
 
     async def test_any_number_of_waiters_is_one_connection(self, hub):
-        before = len(subscriptions())
+        before = set(subscriptions())
         waiting = [asyncio.create_task(hub.wait(f"info:{number}", timeout_s=5)) for number in range(50)]
         await asyncio.sleep(0)
-        assert len(subscriptions()) == before
+        assert set(subscriptions()) <= before
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
