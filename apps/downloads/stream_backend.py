@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from apps.core.api_errors import SERVICE_DOWN
 from apps.core.errors import (
@@ -69,6 +69,12 @@ class Admission:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class Find(Protocol):
+    """One look for a target. Raises Suspend when it is worth looking again."""
+
+    def __call__(self, *, waited_s: float, not_before: float) -> StreamTarget: ...
+
+
 class MediaStreamBackend(StreamBackend):
     """What may block (MongoDB, Redis, disk) runs in a bounded set of threads. Waiting for a fetch holds none."""
 
@@ -89,14 +95,22 @@ class MediaStreamBackend(StreamBackend):
     async def open_target(self, request: StreamRequest) -> StreamTarget:
         """See StreamBackend. Waits up to MAX_WAIT_S for a fetch, then raises UpstreamTimeout."""
         admission = await self._run(partial(_admit, request))
+        return await self._wait_for_target(partial(self._find_target, admission), max_age_s=RECORD_MAX_AGE_S)
+
+    async def renew_target(self, target: StreamTarget) -> StreamTarget:
+        """See StreamBackend. Waits up to MAX_WAIT_S for a fetch, then raises UpstreamTimeout."""
+        return await self._wait_for_target(partial(self._find_renewed, target), max_age_s=0.0)
+
+    async def _wait_for_target(self, find: Find, *, max_age_s: float) -> StreamTarget:
         started_at = time.monotonic()
-        not_before = started_at - RECORD_MAX_AGE_S
+        not_before = started_at - max_age_s
+        is_first = True
         while True:
             looked_at = time.monotonic()
             waited_s = looked_at - started_at
-            look = partial(self._find_target, admission, waited_s=waited_s, not_before=not_before)
+            look = partial(find, waited_s=waited_s, not_before=not_before)
             try:
-                if not_before < started_at:
+                if is_first:
                     return await self._run(look)
                 async with self._turns:
                     return await self._run(look)
@@ -106,6 +120,7 @@ class MediaStreamBackend(StreamBackend):
                 raise UpstreamTimeout("The file is not ready yet. Try again later.")
             await self._wait(topic, since=looked_at)
             not_before = time.monotonic()
+            is_first = False
 
     async def _wait(self, topic: str, *, since: float) -> None:
         self.waiting += 1
@@ -151,6 +166,21 @@ class MediaStreamBackend(StreamBackend):
         if target is None:
             raise Suspend(f"asset:{key.asset_id}")
         return target
+
+    def _find_renewed(self, target: StreamTarget, *, waited_s: float, not_before: float) -> StreamTarget:
+        record = self._records.get(target.asset_id, not_before=not_before)
+        if record is None:
+            raise NotFound("This file is no longer kept. Ask the API for a new link.")
+        admission = Admission(
+            key_prefix=target.key_prefix,
+            attachment=target.attachment,
+            kind=record.key.kind,
+            video_id=record.key.video_id,
+            asset_id=target.asset_id,
+            link_expires_at=target.link_expires_at,
+            headers=target.headers,
+        )
+        return self._find_target(admission, waited_s=waited_s, not_before=not_before)
 
     def _look_up(
         self, admission: Admission, *, waited_s: float, not_before: float

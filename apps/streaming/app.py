@@ -27,7 +27,7 @@ from apps.core.trace import note
 from apps.streaming.following import Followers
 from apps.streaming.headers import RawHeaders, stream_headers
 from apps.streaming.hotstore import HotStore
-from apps.streaming.ports import StreamBackend, StreamRequest, StreamTarget
+from apps.streaming.ports import BytesGone, FetchedAnew, StreamBackend, StreamRequest, StreamTarget
 from apps.streaming.ranges import ByteRange, Unsatisfiable, is_unchanged, parse_range, range_applies
 from apps.streaming.running import Interruption, RunningStream, RunningStreams
 from apps.streaming.source import Source
@@ -37,6 +37,7 @@ SLICE_BYTES = 256 * 1024
 CHUNKED_SLICE_BYTES = 32 * 1024  # the server copies these, to put each chunk's frame around it
 YIELD_EVERY_BYTES = 1024 * 1024  # to a fast client, sending never waits: let others have their turn
 MAX_QUERY_FIELDS = 50
+RENEWALS = 2  # of a target whose bytes turn out to be gone before the first one is sent
 ALLOWED_METHODS = "GET, HEAD"
 _PATH = re.compile(r"/stream/(?P<kind>video|audio)/(?P<video_id>[A-Za-z0-9_-]{11})", re.ASCII)
 
@@ -80,17 +81,30 @@ class StreamApp:
         try:
             request = read_request(answer.scope)
             target = await self._backend.open_target(request)
-            answer.target = target
             note(answer.scope, key_prefix=target.key_prefix, video_id=request.video_id, asset_id=target.asset_id)
-            if is_unchanged(request.headers.get("if-none-match"), target.etag):
-                await answer.begin(304, answer.common_headers())
-                await answer.end()
-            else:
-                await self._send_file(answer, interruption, request, target)
+            for _ in range(RENEWALS):
+                try:
+                    await self._answer_with(answer, interruption, request, target)
+                    return
+                except (BytesGone, FetchedAnew):
+                    if answer.status is not None:
+                        raise
+                target = await self._backend.renew_target(target)
+            await self._answer_with(answer, interruption, request, target)
         except StreamAborted:
             raise
         except Exception as error:  # noqa: BLE001 - the last place: the caller gets the documented error
             await answer.fail(to_api_error(error) or log_unknown(error))
+
+    async def _answer_with(
+        self, answer: _Answer, interruption: Interruption, request: StreamRequest, target: StreamTarget
+    ) -> None:
+        answer.target = target
+        if is_unchanged(request.headers.get("if-none-match"), target.etag):
+            await answer.begin(304, answer.common_headers())
+            await answer.end()
+        else:
+            await self._send_file(answer, interruption, request, target)
 
     async def _send_file(
         self, answer: _Answer, interruption: Interruption, request: StreamRequest, target: StreamTarget

@@ -6,9 +6,9 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from apps.core.errors import ApiError, Conflict, NotReady, Overloaded, UpstreamError, UpstreamTimeout
+from apps.core.errors import ApiError, NotReady, Overloaded, UpstreamError, UpstreamTimeout
 from apps.streaming.hotstore import FileState, HotFile
-from apps.streaming.ports import StreamBackend, StreamTarget
+from apps.streaming.ports import FetchedAnew, StreamBackend, StreamTarget
 from apps.streaming.timing import StreamTiming
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class _Follower:
             async with asyncio.timeout(self._timing.key_answer_s):
                 now = await self._backend.refresh_target(target)
             if now.generation != target.generation:
-                raise Conflict("The file was fetched anew. Start again.")
+                raise FetchedAnew
             if now.block_hashes and self._look()[1] in {FileState.GROWING, FileState.FAILED}:
                 raise FinishedElsewhere(now)
 

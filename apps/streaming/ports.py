@@ -6,8 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from apps.core.errors import Conflict, UpstreamError
+
 if TYPE_CHECKING:
     from apps.streaming.hotstore import HotFile
+
+
+class BytesGone(UpstreamError):
+    """What the target stands for is damaged or gone for good. Before the first byte, a renewed target may have it."""
+
+
+class FetchedAnew(Conflict):
+    """The asset has another generation by now. Before the first byte, a renewed target has it."""
+
+    default_message = "The file was fetched anew. Start again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +59,7 @@ class BlockFiller(Protocol):
         """Return once ``block`` is present in ``hot_file`` (later blocks may go on arriving in the background).
 
         Single flight per part in this process and between processes. Cancelling the last waiter of a part stops
-        its download. Raises an ApiError when the bytes cannot be had; a wrong block is never set.
+        its download. Raises an ApiError when the bytes cannot be had (BytesGone: for good); a wrong block is never set.
         """
         ...
 
@@ -68,6 +80,13 @@ class StreamBackend(Protocol):
         """The target as the record has it now: after the fetch is done it has size and block hashes.
 
         Raises the fetch's error when it failed.
+        """
+        ...
+
+    async def renew_target(self, target: StreamTarget) -> StreamTarget:
+        """The target once its bytes can flow again, after BytesGone or FetchedAnew: most likely a new generation.
+
+        Starts or joins the fetch of what is lost, and waits for it as ``open_target`` does. Nothing is charged.
         """
         ...
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from apps.core.errors import Conflict, Overloaded, UpstreamError, UpstreamTimeout
+from apps.core.errors import Overloaded, UpstreamError, UpstreamTimeout
 from apps.streaming.following import FinishedElsewhere, Followers
 from apps.streaming.hotstore import BLOCK_BYTES, FileState, HotFile, HotStore, HotStoreFull, WriterBusy
-from apps.streaming.ports import StreamBackend, StreamTarget
+from apps.streaming.ports import FetchedAnew, StreamBackend, StreamTarget
 from apps.streaming.timing import StreamTiming
 
 REOPEN_ATTEMPTS = 3
@@ -79,7 +79,7 @@ class Source:
 
     def _use(self, target: StreamTarget) -> None:
         if target.generation != self.target.generation:
-            raise Conflict("The file was fetched anew. Start again.")
+            raise FetchedAnew
         self.target = target
 
     async def _open_sparse(self) -> HotFile:

@@ -12,7 +12,7 @@ import structlog
 
 from apps.core.errors import ApiError, NotReady, Overloaded, UpstreamError, UpstreamUnreachable
 from apps.streaming.hotstore import FileState, HotFile, WrongBlock
-from apps.streaming.ports import StreamTarget
+from apps.streaming.ports import BytesGone, StreamTarget
 from apps.telegram_cache.block_writer import BlockWriter
 from apps.telegram_cache.clients.bot_files import BotFiles
 from apps.telegram_cache.clients.errors import (
@@ -87,7 +87,8 @@ class TelegramFiller:
     async def fill(self, target: StreamTarget, hot_file: HotFile, block: int) -> None:
         """Return once ``block`` is in ``hot_file``. See ``BlockFiller.fill``.
 
-        Raises UpstreamError (damaged, gone, nobody can read it), UpstreamUnreachable, Overloaded or NotReady.
+        Raises BytesGone (damaged for good, replaced), UpstreamError (nobody can read it), UpstreamUnreachable,
+        Overloaded or NotReady.
         """
         for _ in range(ROUNDS):
             if hot_file.has_block(block):
@@ -168,7 +169,7 @@ class TelegramFiller:
     async def _read_record(self, target: StreamTarget) -> list[Stretch]:
         asset = await asyncio.to_thread(find_asset, target.asset_id)
         if asset is None or asset.generation != target.generation or asset.parts_generation != target.generation:
-            raise UpstreamError("This media was replaced or removed. Ask for it again.")
+            raise BytesGone("This media was replaced or removed. Ask for it again.")
         return list(_cut(asset, LOCAL_WINDOW_BLOCKS if self._files.reads_local_files else None))
 
     # -- downloading -------------------------------------------------------------------------------------------
@@ -238,7 +239,7 @@ class TelegramFiller:
             )  # fmt: skip
             self._records.pop((flight.target.asset_id, flight.target.generation), None)
             log.error("telegram_part_bad", asset_id=flight.target.asset_id, part=part.index, reason=str(said[0]))
-            return UpstreamError(DAMAGED)
+            return BytesGone(DAMAGED)
         if not any(isinstance(error, (TelegramUncertain, TelegramUnreachable)) for error in said):
             return UpstreamError("No Telegram bot of this server can read this media right now.")
         return UpstreamUnreachable("Telegram cannot be reached. Try again later.")
@@ -287,4 +288,4 @@ def _stretch_of(stretches: list[Stretch], block: int) -> Stretch:
     for stretch in stretches:
         if stretch.first_block <= block < stretch.stop_block:
             return stretch
-    raise UpstreamError(DAMAGED)
+    raise BytesGone(DAMAGED)

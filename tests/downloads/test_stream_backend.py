@@ -34,6 +34,7 @@ from apps.keys.services import create_key, revoke_key
 from apps.streaming.links import sign_link
 from apps.streaming.ports import StreamRequest
 from apps.telegram_cache.documents import Asset
+from apps.telegram_cache.services.care_records import mark_part_bad
 from tests.downloads.library import (
     AUDIO,
     CONTENT,
@@ -351,6 +352,34 @@ class TestARunningStream:
 
         monkeypatch.setattr(stream_backend, "grant_for_prefix", away)
         assert await backend.still_allowed(target)
+
+
+class TestATargetWhoseBytesAreGone:
+    async def test_is_fetched_anew_and_waited_for(self, api, backend):
+        known_info()
+        put_in_telegram(AUDIO)
+        target = await backend.open_target(by_key(api, query={"format": "m4a"}))
+        assert mark_part_bad(AUDIO.asset_id, generation=1, index=0, reason="gone")
+        renewing = asyncio.create_task(backend.renew_target(target))
+        await until(MediaJob.objects.first)
+        await asyncio.to_thread(lambda: finish_fetch(*begin_fetch(AUDIO), CONTENT))
+        renewed = await asyncio.wait_for(renewing, 10)
+        assert (renewed.generation, renewed.etag) == (2, f'"{AUDIO.asset_id}-2"')
+        assert (renewed.key_prefix, renewed.headers) == (target.key_prefix, target.headers)
+        assert api.get("status").json()["key"]["used"] == 1
+
+    async def test_gives_the_fetch_s_error_when_it_cannot_be_had_any_more(self, api, backend):
+        known_info()
+        put_in_telegram(AUDIO)
+        target = await backend.open_target(by_link(api))
+        mark_part_bad(AUDIO.asset_id, generation=1, index=0, reason="gone")
+        renewing = asyncio.create_task(backend.renew_target(target))
+        await until(MediaJob.objects.first)
+        error = VideoPrivate("Gone private.")
+        await asyncio.to_thread(lambda: commit_failed(claim_asset(key=AUDIO, owner="test", lease_s=60), error))
+        await asyncio.to_thread(lambda: finish_job(MediaJob.objects.get().id, error=error))
+        with pytest.raises(VideoPrivate, match="Gone private"):
+            await asyncio.wait_for(renewing, 10)
 
 
 class TestAskingMongodb:

@@ -58,6 +58,7 @@ class TableBackend:
     filler: TableFiller = field(default_factory=TableFiller)
     revoked: set[str] = field(default_factory=set)
     fetch_errors: dict[str, ApiError] = field(default_factory=dict)
+    renewals: list[StreamTarget] = field(default_factory=list)  # what renew_target gives, one after the other
     refreshed: int = 0
     checked: int = 0
 
@@ -95,6 +96,10 @@ class TableBackend:
         if target.asset_id in self.fetch_errors:
             raise self.fetch_errors[target.asset_id]
         return next(each for each in self.targets.values() if each.asset_id == target.asset_id)
+
+    async def renew_target(self, target: StreamTarget) -> StreamTarget:
+        self.filler.errors.clear()
+        return self.renewals.pop(0)
 
     async def still_allowed(self, target: StreamTarget) -> bool:
         self.checked += 1

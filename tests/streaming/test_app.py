@@ -18,7 +18,7 @@ from apps.core.errors import UpstreamUnreachable
 from apps.core.trace import noted
 from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import BLOCK_BYTES, HotStore
-from apps.streaming.ports import StreamTarget
+from apps.streaming.ports import BytesGone, StreamTarget
 from tests.streaming.media import ASSET, block_hashes, block_of, make_bytes, wait_until
 from tests.streaming.serving import VIDEO_ID, Running, TableBackend, connect_and_pause, serve
 
@@ -190,6 +190,29 @@ class TestBlocksFromElsewhere:
         answer = server.http.get(server.video)
         assert (answer.status_code, answer.json()["error"]) == (503, "upstream_unreachable")
         assert answer.headers["retry-after"] == "7"
+
+    def test_bytes_that_are_gone_are_waited_for_as_the_new_generation(self, server: Running) -> None:
+        old = server.backend.add(DATA)
+        renewed = replace(old, generation=2, etag=f'"{ASSET}-2"')
+        server.backend.renewals = [renewed]
+        server.backend.filler.errors[0] = BytesGone("The stored copy is damaged.")
+        answer = server.http.get(server.video, headers={"Range": "bytes=5-9"})
+        assert (answer.status_code, answer.content) == (206, DATA[5:10])
+        assert answer.headers["etag"] == renewed.etag
+        assert server.backend.renewals == []
+
+    def test_a_range_of_the_generation_that_is_gone_gets_the_new_one_whole(self, server: Running) -> None:
+        old = server.backend.add(DATA)
+        server.backend.renewals = [replace(old, generation=2, etag=f'"{ASSET}-2"')]
+        server.backend.filler.errors[0] = BytesGone()
+        answer = server.http.get(server.video, headers={"Range": "bytes=5-9", "If-Range": old.etag})
+        assert (answer.status_code, answer.content) == (200, DATA)
+
+    def test_bytes_that_are_gone_after_the_first_one_end_the_connection(self, server: Running) -> None:
+        server.backend.add(DATA)
+        server.backend.filler.errors[1] = BytesGone()
+        with pytest.raises(httpx.RemoteProtocolError):
+            server.http.get(server.video)
 
     def test_a_stuck_source_before_the_first_byte_is_a_time_out(self, server: Running) -> None:
         server.backend.add(DATA)
