@@ -31,8 +31,8 @@ class _Parts:
         self._bridge = DjangoBridge(django, wake_hub)
         self._backend = make_backend()
         self._streams = StreamApp(self._backend, HotStore(settings.ENV.hot_root))
-        self._recorder = EventRecorder(self._route)
-        self.http: AsgiApp = self._recorder
+        self.recorder = EventRecorder(self._route)
+        self.http: AsgiApp = self.recorder
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -48,7 +48,7 @@ class _Parts:
     async def aclose(self) -> None:
         self._bridge.close()
         await self._backend.aclose()
-        await self._recorder.close()
+        await self.recorder.close()
         await wake_hub().aclose()
 
 
@@ -65,7 +65,7 @@ class Entrance:
             return
         see_through_proxies(scope, settings.ENV.trusted_proxies)
         if scope["type"] == "websocket":
-            await websockets()(scope, receive, send)
+            await self._running_parts().recorder.watch_websocket(websockets(), scope, receive, send)
         else:
             await self._running_parts().http(scope, receive, send)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
-import redis.asyncio
 from django.urls import Resolver404, resolve
 
-from apps.analytics.events import append_event
+from apps.analytics.active_users import Activity, user_id
+from apps.analytics.counting import LiveCounters, LivePublisher
+from apps.analytics.event_writer import EventWriter
 from apps.core.asgi import AsgiApp, Message, Receive, Scope, Send
 from apps.core.redis import make_async_redis
 from apps.core.trace import noted
@@ -20,6 +23,8 @@ CLIENT_LEFT = 499
 KEYLESS_BURST = 100
 KEYLESS_PER_S = 2.0
 NO_ROUTE = "*"
+STREAM_STATUSES = frozenset({200, 206})
+RECORDING = "ytserver.recording"
 TRACE_FIELDS = ("key_prefix", "video_id", "asset_id", "tier", "error")
 
 
@@ -59,73 +64,174 @@ class _Allowance:
 class EventRecorder:
     """Wraps the whole application. An answer's last bytes wait for its event, so what was answered was counted.
 
-    Of requests without a good key only KEYLESS_BURST, then KEYLESS_PER_S, are kept in each process: events stay for
-    months, and a stranger could fill the disk with them.
+    Of requests without a good key only KEYLESS_BURST, then KEYLESS_PER_S, are kept as events in each process: events
+    stay for months, and a stranger could fill the disk with them. The live figures count all of them.
+
+    Whoever has a Redis call of its own before the answer may send the event along with it: ``scope[RECORDING]`` is the
+    request's ``Recording`` (see its ``take_event``).
     """
 
     def __init__(self, app: AsgiApp) -> None:
         self.app = app
-        self._redis: redis.asyncio.Redis | None = None
+        self.counters = LiveCounters()
+        self._parts: _Parts | None = None
         self._keyless = _Allowance()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(RECORDED_PATHS):
             await self.app(scope, receive, send)
             return
-        await _Recording(scope, send, self._client(), self._keyless).run(self.app, receive)
+        recording = Recording(scope, send, self._running().writer, self.counters, self._keyless)
+        scope[RECORDING] = recording
+        await recording.run(self.app, receive)
+
+    async def watch_websocket(self, app: AsgiApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run a websocket application; its caller counts as active as long as it is open."""
+        self._running()
+        user = ""
+
+        async def counted(message: Message) -> None:
+            nonlocal user
+            if message["type"] == "websocket.accept" and not user:
+                user = user_id(noted(scope).get("key_prefix"), _address(scope))
+                self.counters.open[Activity.WEBSOCKET] += 1
+                self.counters.users.opened(user, Activity.WEBSOCKET)
+            await send(message)
+
+        try:
+            await app(scope, receive, counted)
+        finally:
+            if user:
+                self.counters.open[Activity.WEBSOCKET] -= 1
+                self.counters.users.closed(user, Activity.WEBSOCKET)
 
     async def close(self) -> None:
-        """Give the Redis connections back; the server is stopping."""
-        if self._redis is not None:
-            await self._redis.aclose()
-            self._redis = None
+        """Send what is left and give the Redis connections back; the server is stopping."""
+        if self._parts is not None:
+            await self._parts.aclose()
+            self._parts = None
 
-    def _client(self) -> redis.asyncio.Redis:
-        if self._redis is None:
-            self._redis = make_async_redis()
-        return self._redis
+    def _running(self) -> _Parts:
+        if self._parts is None:  # at the first request: there is an event loop then
+            self._parts = _Parts(self.counters)
+        return self._parts
 
 
-class _Recording:
-    def __init__(self, scope: Scope, send: Send, client: redis.asyncio.Redis, keyless: _Allowance) -> None:
+class _Parts:
+    """What needs an event loop: the writer of events, and the publisher of live figures, which runs beside it."""
+
+    def __init__(self, counters: LiveCounters) -> None:
+        self._client = make_async_redis()
+        self.writer = EventWriter(self._client)
+        self._publisher = LivePublisher(counters, self._client)
+        self._publishing = asyncio.create_task(self._publisher.run(), name="live-figures")
+
+    async def aclose(self) -> None:
+        self._publishing.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._publishing
+        await self.writer.aclose()
+        await self._publisher.aclose()
+        await self._client.aclose()
+
+
+class Recording:
+    """One request on its way to become one event."""
+
+    def __init__(
+        self, scope: Scope, send: Send, writer: EventWriter, counters: LiveCounters, keyless: _Allowance
+    ) -> None:
         self.scope = scope
         self._send = send
-        self._client = client
+        self._writer = writer
+        self._counters = counters
         self._keyless = keyless
+        self._kind = "stream" if scope["path"].startswith("/stream/") else "api"
         self._started = time.monotonic()
         self._first_byte_s: float | None = None
         self._status = 0
         self._bytes = 0
         self._recorded = False
+        self._streaming_user = ""
 
     async def run(self, app: AsgiApp, receive: Receive) -> None:
         try:
             await app(self.scope, receive, self.send)
         finally:
+            self._stop_streaming()
             if not self._recorded:  # the client left, or the stream was broken off
                 await self._record(CLIENT_LEFT)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
+            if self._kind == "stream" and self._status in STREAM_STATUSES and self.scope["method"] == "GET":
+                self._streaming_user = self._user()
+                self._counters.open[Activity.STREAM] += 1
+                self._counters.users.opened(self._streaming_user, Activity.STREAM)
         elif message["type"] == "http.response.body":
+            size_bytes = len(message.get("body", b""))
             if self._first_byte_s is None:
                 self._first_byte_s = time.monotonic() - self._started
-            self._bytes += len(message.get("body", b""))
-            if not message.get("more_body", False):
+            self._bytes += size_bytes
+            self._counters.sent(size_bytes, self._kind)
+            if not message.get("more_body", False) and not self._recorded:
                 await self._record(self._status)
         await self._send(message)
 
-    async def _record(self, status: int) -> None:
-        self._recorded = True
-        if noted(self.scope).get("key_prefix") or self._keyless.take():
-            await append_event(self._client, self._event(status))
+    def take_event(self, *, status: int, bytes_sent: int) -> str | None:
+        """The event's payload, for whoever appends it in a pipeline of its own (``events.append_command``) right before
+        a whole answer of ``bytes_sent``. None: this request leaves no event.
 
-    def _event(self, status: int) -> dict[str, Any]:
+        From here on the event is the taker's to append; when that fails: ``give_back``.
+        """
+        self._first_byte_s = time.monotonic() - self._started
+        self._bytes = bytes_sent
+        payload = self._take(status)
+        self._bytes = 0
+        return payload
+
+    def give_back(self, payload: str) -> None:
+        """A taken event could not be appended: it is appended in the background, however often it got there."""
+        self._writer.append_later(payload)
+
+    async def _record(self, status: int) -> None:
+        payload = self._take(status)
+        if payload is not None:
+            await self._writer.append(payload)
+
+    def _take(self, status: int) -> str | None:
+        self._recorded = True
         facts = noted(self.scope)
+        route = route_of(self.scope["path"])
+        self._counters.answered(
+            route=route,
+            status=status,
+            kind=self._kind,
+            tier=facts.get("tier"),
+            error=facts.get("error"),
+            first_byte_s=self._first_byte_s,
+        )
+        if facts.get("key_prefix"):
+            if self._kind == "api":
+                self._counters.users.seen(self._user(), Activity.API)
+        elif not self._keyless.take():
+            return None
+        return self._writer.make_payload(self._event(route, status, facts))
+
+    def _stop_streaming(self) -> None:
+        if self._streaming_user:
+            self._counters.open[Activity.STREAM] -= 1
+            self._counters.users.closed(self._streaming_user, Activity.STREAM)
+            self._streaming_user = ""
+
+    def _user(self) -> str:
+        return user_id(noted(self.scope).get("key_prefix"), _address(self.scope))
+
+    def _event(self, route: str, status: int, facts: dict[str, Any]) -> dict[str, Any]:
         return {
             "at": time.time(),
-            "route": route_of(self.scope["path"]),
+            "route": route,
             "method": self.scope["method"],
             "status": status,
             "first_byte_s": self._first_byte_s,
@@ -133,3 +239,8 @@ class _Recording:
             "bytes_sent": self._bytes,
             **{name: facts[name] for name in TRACE_FIELDS if facts.get(name)},
         }
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
