@@ -182,10 +182,8 @@ class RateLimited(ApiError):
     limit_state: Any = None  # apps.keys.limits.LimitState, where a key's limit was reached
 
 
-class QuotaExceeded(ApiError):
-    status = 429
+class QuotaExceeded(RateLimited):
     code = "quota_exceeded"
-    retryable = True
     default_message = "This API key has used up its quota."
 
 

@@ -20,7 +20,6 @@ from apps.core.errors import (
     NotFound,
     NotReady,
     Overloaded,
-    RateLimited,
     ScopeMissing,
     UpstreamTimeout,
 )
@@ -260,11 +259,7 @@ def _admit_key(request: StreamRequest) -> tuple[KeyGrant, LimitState]:
     except ApiError:
         charge_failure(request.client_address)
         raise
-    try:
-        limit = charge(grant)
-    except RateLimited as error:
-        error.headers.update(limit_headers(error.limit_state))
-        raise
+    limit = charge(grant)
     if Scope.MEDIA not in grant.scopes:
         raise ScopeMissing(f"This API key does not have the scope {Scope.MEDIA.value}.")
     return grant, limit

@@ -12,11 +12,21 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 
 from apps.core.errors import KeyDisabled, KeyExpired, KeyInvalid, KeyMissing
 from apps.keys.documents import DEFAULT_LIMIT_PER_HOUR
 from apps.keys.selectors import find_key
+from apps.keys.windows import (
+    DAY_BUCKET_S,
+    DAY_S,
+    HOUR_BUCKET_S,
+    HOUR_S,
+    Arguments,
+    Window,
+    WindowKind,
+    window_arguments,
+)
 
 KEY_PATTERN = re.compile(r"yt_(?P<prefix>[A-Za-z0-9]{8})_(?P<secret>[A-Za-z0-9_-]{43})", re.ASCII)
 CACHE_MAX_AGE_S = 0.8  # a revoked key stops in every process within one second
@@ -35,12 +45,37 @@ class KeyGrant:
     owner: str
     scopes: frozenset[str]
     limit_per_hour: int = DEFAULT_LIMIT_PER_HOUR
+    limit_per_day: int | None = None  # None, here and below: no such limit
+    bytes_per_day: int | None = None
     expires_at: datetime | None = None
 
     @property
     def is_authenticated(self) -> bool:
         """Django REST framework asks its users for this."""
         return True
+
+    @cached_property
+    def windows(self) -> tuple[Window, ...]:
+        """The limits that each request is checked against, requests in an hour first."""
+        hour = Window(
+            kind=WindowKind.HOUR,
+            name=f"yt:limit:{self.prefix}",
+            limit=self.limit_per_hour,
+            window_s=HOUR_S,
+            bucket_s=HOUR_BUCKET_S,
+        )
+        windows = [hour]
+        for kind, limit, cost in ((WindowKind.DAY, self.limit_per_day, 1), (WindowKind.BYTES, self.bytes_per_day, 0)):
+            if limit is not None:
+                name = f"yt:limit:{self.prefix}:{kind}"
+                window = Window(kind=kind, name=name, limit=limit, window_s=DAY_S, bucket_s=DAY_BUCKET_S, cost=cost)
+                windows.append(window)
+        return tuple(windows)
+
+    @cached_property
+    def script_arguments(self) -> Arguments:
+        """``limits.script_arguments`` of this grant."""
+        return window_arguments(self.windows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +101,8 @@ def _load(prefix: str) -> _Record | None:
         owner=key.owner,
         scopes=frozenset(key.scopes),
         limit_per_hour=key.limit_per_hour,
+        limit_per_day=key.limit_per_day,
+        bytes_per_day=key.bytes_per_day,
         expires_at=key.expires_at,
     )
     return _Record(grant=grant, secret_sha256=key.secret_sha256, active=key.active)

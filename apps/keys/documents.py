@@ -56,6 +56,8 @@ class ApiKey(StoredDocument):
     active = BooleanField(default=True)
     expires_at = DateTimeField()
     limit_per_hour = IntField(required=True, min_value=1, max_value=1_000_000_000, default=DEFAULT_LIMIT_PER_HOUR)
+    limit_per_day = IntField(min_value=1)  # None, here and below: no such limit
+    bytes_per_day = IntField(min_value=1)
     webhook_url = StringField(default="", max_length=2000)  # told when this key's jobs end; only the operator sets it
     webhook_secret_encrypted = StringField(default="")
     last_used_at = DateTimeField()

@@ -1,4 +1,4 @@
-"""Counting requests in this process, for the time that Redis is away."""
+"""Counting in this process, for the time that Redis is away."""
 
 from __future__ import annotations
 
@@ -6,33 +6,55 @@ import threading
 import time
 from collections import OrderedDict
 
+from apps.keys.windows import Window
+
 MAX_NAMES = 10_000
 
 
 class LocalLimiter:
-    """The sliding window of ``limits.SCRIPT`` in this process's memory. Thread-safe; knows the last MAX_NAMES names."""
+    """The windows of ``windows.SCRIPT`` in this process's memory. Thread-safe; knows the last MAX_NAMES names."""
 
-    def __init__(self, *, bucket_s: int) -> None:
-        self._bucket_s = bucket_s
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: OrderedDict[str, dict[int, int]] = OrderedDict()
 
-    def count(self, name: str, limit: int, *, window_s: int) -> list[int]:
-        """Count one request. Returns what the script returns: allowed (0 or 1), counted, ms until a slot frees."""
+    def decide(self, windows: tuple[Window, ...]) -> list[int]:
+        """Count one request in all windows, or in none. Returns what the script returns."""
         now = time.monotonic()
-        bucket = int(now // self._bucket_s)
-        window = window_s // self._bucket_s
+        refuses, longest, answer = 0, -1, [0]
         with self._lock:
-            counts = self._counts.setdefault(name, {})
-            self._counts.move_to_end(name)
-            if len(self._counts) > MAX_NAMES:
-                self._counts.popitem(last=False)
-            for old in [number for number in counts if number < bucket - window]:
-                del counts[old]
-            total = sum(counts.values())
-            allowed = total < limit
-            if allowed:
-                counts[bucket] = counts.get(bucket, 0) + 1
-                total += 1
-            oldest = min(counts, default=bucket)
-        return [int(allowed), total, int(((oldest + window + 1) * self._bucket_s - now) * 1000)]
+            opened = [self._open(window, int(now // window.bucket_s)) for window in windows]
+            for number, (window, counts) in enumerate(zip(windows, opened, strict=True), start=1):
+                total, needed = sum(counts.values()), max(window.cost, 1)
+                bucket = _frees(window, counts, needed=needed, now_bucket=int(now // window.bucket_s))
+                frees_in_ms = int(((bucket + window.buckets + 1) * window.bucket_s - now) * 1000)
+                if total + needed > window.limit and frees_in_ms > longest:
+                    refuses, longest = number, frees_in_ms
+                answer += [total, frees_in_ms]
+            answer[0] = refuses
+            if refuses == 0:
+                for number, (window, counts) in enumerate(zip(windows, opened, strict=True)):
+                    if window.cost:
+                        bucket = int(now // window.bucket_s)
+                        counts[bucket] = counts.get(bucket, 0) + window.cost
+                    answer[2 * number + 1] += window.cost
+        return answer
+
+    def _open(self, window: Window, bucket: int) -> dict[int, int]:
+        counts = self._counts.setdefault(window.name, {})
+        self._counts.move_to_end(window.name)
+        if len(self._counts) > MAX_NAMES:
+            self._counts.popitem(last=False)
+        for old in [number for number in counts if number < bucket - window.buckets]:
+            del counts[old]
+        return counts
+
+
+def _frees(window: Window, counts: dict[int, int], *, needed: int, now_bucket: int) -> int:
+    """The bucket that has to leave the window before ``needed`` fit in; when they fit, the oldest."""
+    left = sum(counts.values())
+    for bucket in sorted(counts):
+        left -= counts[bucket]
+        if left + needed <= window.limit:
+            return bucket
+    return now_bucket

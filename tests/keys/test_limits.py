@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from apps.core.errors import RateLimited
+from apps.core.errors import QuotaExceeded, RateLimited
 from apps.core.redis import make_async_redis, redis_client
 from apps.keys import limits
 from apps.keys.authentication import KeyGrant
@@ -23,8 +23,18 @@ from tests.waiting import Clock
 NOON_S = 1_700_000_000.0 - 1_700_000_000.0 % 10
 
 
-def make_grant(*, limit: int = 5, prefix: str = "aaaaaaaa") -> KeyGrant:
-    return KeyGrant(prefix=prefix, name="n", owner="", scopes=frozenset(), limit_per_hour=limit)
+def make_grant(
+    *, limit: int = 5, prefix: str = "aaaaaaaa", per_day: int | None = None, bytes_per_day: int | None = None
+) -> KeyGrant:
+    return KeyGrant(
+        prefix=prefix,
+        name="n",
+        owner="",
+        scopes=frozenset(),
+        limit_per_hour=limit,
+        limit_per_day=per_day,
+        bytes_per_day=bytes_per_day,
+    )
 
 
 def is_let_through(grant: KeyGrant, now_s: float) -> bool:
@@ -38,7 +48,7 @@ def is_let_through(grant: KeyGrant, now_s: float) -> bool:
 @pytest.fixture(autouse=True)
 def _redis(redis_server, monkeypatch):
     monkeypatch.setattr(limits, "_health", limits._RedisHealth())
-    monkeypatch.setattr(limits, "_local", limits.LocalLimiter(bucket_s=limits.BUCKET_S))
+    monkeypatch.setattr(limits, "_local", limits.LocalLimiter())
 
 
 class TestCharge:
@@ -153,7 +163,8 @@ class TestCharge:
         program = (
             "import django; django.setup(); import sys; from tests.keys.test_limits import TestCharge, make_grant;"
             "print('ready', flush=True); sys.stdin.readline();"
-            "print(TestCharge.run_threads(make_grant(limit=150), threads=4, each=25))"
+            "print(*(TestCharge.run_threads(grant, threads=4, each=25) for grant in"
+            " (make_grant(limit=150), make_grant(limit=999, per_day=70, bytes_per_day=9, prefix='bbbbbbbb'))))"
         )
         processes = [
             subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -164,7 +175,8 @@ class TestCharge:
         for process in processes:
             process.stdin.write("go\n")
             process.stdin.flush()
-        assert sum(int(process.communicate(timeout=60)[0]) for process in processes) == 150
+        let_through = [[int(n) for n in process.communicate(timeout=60)[0].split()] for process in processes]
+        assert [sum(counts) for counts in zip(*let_through, strict=True)] == [150, 70]
 
     def test_redis_own_clock_decides_when_no_time_is_given(self):
         before = redis_client().time()[0]
@@ -190,15 +202,90 @@ class TestCharge:
         async with make_async_redis() as client, client.pipeline(transaction=False) as pipeline:
             await client.script_load(limits.SCRIPT)
             for grant in grants * 3:
-                pipeline.evalsha(limits.SCRIPT_SHA, 1, *limits.script_arguments(grant))
+                pipeline.evalsha(limits.SCRIPT_SHA, *limits.script_arguments(grant))
             answers = await pipeline.execute()
-        assert [answer[0] for answer in answers] == [1, 1, 1, 1, 0, 0]
+        states = [limits.read_answer(answer, grant) for answer, grant in zip(answers[:4], grants * 2, strict=True)]
+        assert [state.remaining for state in states] == [1, 1, 0, 0]
+        for answer, grant in zip(answers[4:], grants, strict=True):
+            with pytest.raises(RateLimited):
+                limits.read_answer(answer, grant)
+
+
+class TestLimitsOfADay:
+    def test_a_day_counts_beside_the_hour_and_the_tighter_one_is_told(self):
+        grant = make_grant(limit=3, per_day=4)
+        assert [charge(grant, now_s=NOON_S + n).remaining for n in range(3)] == [2, 1, 0]
+        with pytest.raises(RateLimited) as refused:
+            charge(grant, now_s=NOON_S + 3)
+        assert (refused.value.code, refused.value.limit_state.limit) == ("rate_limited", 3)
+        state = charge(grant, now_s=NOON_S + 3610)
+        assert (state.kind, state.limit, state.remaining) == ("day", 4, 0)
+        with pytest.raises(QuotaExceeded) as refused:
+            charge(grant, now_s=NOON_S + 3611)
+        state = refused.value.limit_state
+        assert (refused.value.code, state.kind, state.limit, state.remaining) == ("quota_exceeded", "day", 4, 0)
+        assert refused.value.headers["RateLimit-Limit"] == "4"
+        assert 86_400 - 3611 <= refused.value.retry_after_s <= 86_400 + 300
+
+    def test_a_slot_of_the_day_is_not_free_early_and_free_at_most_five_minutes_late(self):
+        grant = make_grant(limit=100, per_day=1)
+        at_s = NOON_S - NOON_S % 300 + 299
+        assert is_let_through(grant, at_s)
+        for later_s in (86_399, 86_400, 86_400.9):
+            assert not is_let_through(grant, at_s + later_s)
+        assert is_let_through(grant, at_s + 86_401)
+
+    def test_what_one_window_refuses_no_window_counts(self):
+        grant = make_grant(limit=1, per_day=3)
+        assert is_let_through(grant, NOON_S)
+        for second in range(1, 50):
+            assert not is_let_through(grant, NOON_S + second)
+        assert [is_let_through(grant, NOON_S + hours * 3610) for hours in (1, 2, 3)] == [True, True, False]
+
+    def test_the_window_that_refuses_longest_is_named(self):
+        grant = make_grant(limit=1, per_day=1)
+        assert is_let_through(grant, NOON_S)
+        with pytest.raises(QuotaExceeded) as refused:
+            charge(grant, now_s=NOON_S + 1)
+        assert refused.value.retry_after_s > 80_000
+
+    def test_a_request_needs_a_byte_to_be_left_but_takes_none(self):
+        grant = make_grant(limit=10, bytes_per_day=1000)
+        for _ in range(3):
+            assert (charge(grant).kind, redis_client().exists("yt:limit:aaaaaaaa:bytes")) == ("hour", 0)
+        bucket = int(redis_client().time()[0]) // 300
+        redis_client().hset("yt:limit:aaaaaaaa:bytes", mapping={"total": 1000, "newest": bucket, bucket: 1000})
+        with pytest.raises(QuotaExceeded) as refused:
+            charge(grant)
+        assert (refused.value.limit_state.kind, refused.value.limit_state.limit) == ("bytes", 1000)
+        assert charge(make_grant(limit=10, bytes_per_day=1001)).remaining == 6
+
+    def test_many_bytes_are_counted_exactly(self):
+        much = 900_000_000_000_001
+        bucket = int(redis_client().time()[0]) // 300
+        redis_client().hset("yt:limit:aaaaaaaa:bytes", mapping={"total": much, "newest": bucket, bucket: much})
+        assert is_let_through(make_grant(bytes_per_day=much + 1), 0)
+        assert not is_let_through(make_grant(bytes_per_day=much), 0)
+
+    def test_exactly_the_days_limit_gets_through_many_threads(self):
+        assert TestCharge.run_threads(make_grant(limit=1000, per_day=60), threads=8, each=10) == 60
+
+    def test_usage_tells_every_window_without_counting(self):
+        grant = make_grant(limit=5, per_day=2, bytes_per_day=10)
+        charge(grant)
+        for _ in range(2):
+            assert [(state.kind, state.limit, state.remaining) for state in limits.usage(grant)] == [
+                ("hour", 5, 4),
+                ("day", 2, 1),
+                ("bytes", 10, 10),
+            ]
+        assert peek(grant).kind == "day"
 
 
 class TestPeek:
     def test_tells_without_counting(self):
         grant = make_grant(limit=5)
-        assert peek(grant) == limits.LimitState(limit=5, remaining=5, reset_s=0)
+        assert peek(grant) == limits.LimitState(kind=limits.WindowKind.HOUR, limit=5, remaining=5, reset_s=0)
         charge(grant)
         state = charge(grant)
         seen = peek(grant)
@@ -238,6 +325,14 @@ class TestRedisAway:
         with pytest.raises(RateLimited) as refused:
             charge(grant)
         assert 3500 <= refused.value.retry_after_s <= 3610
+
+    def test_the_day_and_the_bytes_as_well(self, settings):
+        workers = settings.ENV.web_workers
+        grant = make_grant(limit=100 * workers, per_day=2 * workers, bytes_per_day=5 * workers)
+        assert [charge(grant).remaining for _ in range(2)] == [1, 0]
+        with pytest.raises(QuotaExceeded) as refused:
+            charge(grant)
+        assert 86_000 <= refused.value.retry_after_s <= 86_700
 
     async def test_the_event_loop_as_well(self, settings):
         client = make_async_redis()
@@ -281,7 +376,7 @@ class TestChargeFailure:
 
 class TestLimitHeaders:
     def test_names_limit_remaining_and_reset(self):
-        state = limits.LimitState(limit=10, remaining=4, reset_s=77)
+        state = limits.LimitState(kind=limits.WindowKind.HOUR, limit=10, remaining=4, reset_s=77)
         assert json.dumps(limit_headers(state)) == (
             '{"RateLimit-Limit": "10", "RateLimit-Remaining": "4", "RateLimit-Reset": "77"}'
         )
@@ -290,9 +385,10 @@ class TestLimitHeaders:
 class TestLocalLimiter:
     def test_forgets_the_names_used_longest_ago(self, monkeypatch):
         monkeypatch.setattr("apps.keys.local_limits.MAX_NAMES", 3)
-        limiter = limits.LocalLimiter(bucket_s=10)
+        limiter = limits.LocalLimiter()
         names = [str(number) for number in range(10)]
         random.Random(1).shuffle(names)
         for name in names:
-            limiter.count(name, 1, window_s=60)
+            window = limits.Window(kind=limits.WindowKind.REFUSED, name=name, limit=1, window_s=60, bucket_s=10)
+            limiter.decide((window,))
         assert list(limiter._counts) == names[-3:]

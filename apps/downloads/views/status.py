@@ -11,14 +11,13 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.core.request_state import CHARGED
 from apps.downloads.answer_serializers import CacheStatsAnswerSerializer, StatusAnswerSerializer
 from apps.downloads.openapi import KEY_ERRORS, error_responses
 from apps.downloads.services.answers import iso_utc
 from apps.downloads.services.cache_stats import cache_stats
 from apps.downloads.views.base import ApiViewSet
 from apps.keys.authentication import KeyGrant
-from apps.keys.limits import LimitState
+from apps.keys.limits import usage
 
 
 @extend_schema(tags=["server"])
@@ -55,18 +54,18 @@ class StatusViewSet(ApiViewSet):
 
 def _key_status(request: Request) -> dict[str, Any] | None:
     grant: KeyGrant | None = request.user
-    limit: LimitState | None = request._request.META.get(CHARGED)
-    if grant is None or limit is None:
+    if grant is None:
         return None
+    hour = usage(grant)[0]
     return {
         "prefix": grant.prefix,
         "name": grant.name,
         "scopes": sorted(grant.scopes),
         "expires_at": iso_utc(grant.expires_at),
-        "limit_per_hour": limit.limit,
-        "used": limit.limit - limit.remaining,
-        "remaining": limit.remaining,
-        "reset_s": limit.reset_s,
+        "limit_per_hour": hour.limit,
+        "used": hour.limit - hour.remaining,
+        "remaining": hour.remaining,
+        "reset_s": hour.reset_s,
     }
 
 
