@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 
 from apps.core.errors import Conflict
-from apps.core.indexes import ensure_indexes
+from apps.core.indexes import ensure_indexes, fill_search_words
 from apps.keys.documents import Role, Scope
 from apps.keys.selectors import has_users
 from apps.keys.services import create_key, create_user
@@ -32,6 +32,7 @@ def prepare_database() -> FirstStart | None:
     which the unique index on the username decides.
     """
     ensure_indexes()
+    fill_search_words()
     seed_from_settings()
     if has_users():
         return None

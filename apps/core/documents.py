@@ -5,10 +5,10 @@ from __future__ import annotations
 from mongoengine.fields import DateTimeField, DictField, StringField
 
 from apps.core.clock import utcnow
-from apps.core.stored import StoredDocument
+from apps.core.search import SearchedDocument
 
 
-class AuditEntry(StoredDocument):
+class AuditEntry(SearchedDocument):
     """One change, or one attempt to enter. Written once, never changed."""
 
     at = DateTimeField(required=True, default=utcnow)
@@ -20,12 +20,15 @@ class AuditEntry(StoredDocument):
     after = DictField()
     address = StringField(default="")
     request_id = StringField(default="")
+    searched_fields = ("actor", "action", "target_id")
 
     meta = {
         "collection": "audit_log",
         "indexes": [
-            {"fields": ["-at"]},
+            {"fields": ["-at", "-_id"]},
             {"fields": ["target_kind", "target_id", "-at"]},
             {"fields": ["actor", "-at"]},
+            {"fields": ["address", "-at"]},
+            {"fields": ["request_id"]},
         ],
     }

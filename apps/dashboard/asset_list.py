@@ -64,7 +64,6 @@ ASSET_LIST = ListSpec(
             cell=lambda asset: Cell(kind="time", value=asset.last_accessed_at, note="never"),
         ),
     ),
-    search_fields=("title", "uploader"),
     exact_fields=("video_id", "_id"),
     search_hint="Search title, or a video id",
     filters=(

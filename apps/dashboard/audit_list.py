@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from apps.core.documents import AuditEntry
-from apps.dashboard.lists import Cell, Column, ListSpec
-from apps.dashboard.lists.spec import Empty, choices_filter
+from apps.dashboard.lists import Cell, Column, Empty, Filter, ListSpec, age_filter, choices_filter
 
-TARGET_KINDS = ("user", "key", "job", "bot", "channel")
+TARGET_KINDS = ("user", "key", "job", "asset", "bot", "channel", "provider", "setting")
+WHAT = (("login", "Logging in"), ("create", "Created"), ("deactivate", "Switched off"), ("activate", "Switched on"),
+        ("delete", "Deleted"), ("cancel", "Cancelled"), ("change", "Changed"))  # fmt: skip
 
 
 def changes(entry: AuditEntry) -> list[tuple[str, str | None, str]]:
@@ -46,10 +47,13 @@ AUDIT_LIST = ListSpec(
         Column(label="To", cell=lambda entry: Cell(value=f"{entry.target_kind} {entry.target_id}")),
         Column(label="Change", cell=lambda entry: Cell(kind="changes", value=changes(entry))),
     ),
-    search_fields=("actor", "action"),
-    exact_fields=("target_id", "address", "request_id"),
-    search_hint="Search who or what, or an exact id",
-    filters=(choices_filter("about", "About", tuple((k, k) for k in TARGET_KINDS), field="target_kind"),),
+    exact_fields=("address", "request_id"),
+    search_hint="Search who, what or to which",
+    filters=(
+        choices_filter("about", "About", tuple((k, k) for k in TARGET_KINDS), field="target_kind"),
+        Filter(name="what", label="What", choices=WHAT, where=lambda value: {"words": value}),
+        age_filter("at"),
+    ),
     empty=Empty(
         title="Nothing has been changed yet", text="Every change made in the admin is noted here.", icon="list"
     ),

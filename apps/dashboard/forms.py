@@ -27,7 +27,8 @@ class AdminForm(forms.Form):
         super().__init__(*args, **kwargs)
         for field in self.fields.values():
             kind = getattr(field.widget, "input_type", "text")
-            field.widget.attrs["class"] = "form-check-input" if kind in {"checkbox", "radio"} else "form-control"
+            by_kind = {"checkbox": "form-check-input", "radio": "form-check-input", "select": "form-select"}
+            field.widget.attrs["class"] = by_kind.get(kind, "form-control")
 
 
 class KeyForm(AdminForm):

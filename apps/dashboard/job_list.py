@@ -5,8 +5,8 @@ from __future__ import annotations
 from django.urls import reverse
 
 from apps.dashboard.asset_list import asset_href
-from apps.dashboard.lists import Action, Cell, Column, Filter, ListSpec
-from apps.dashboard.lists.spec import Empty, choices_filter
+from apps.dashboard.job_work import cancel, retry
+from apps.dashboard.lists import Action, BulkAction, Cell, Column, Empty, Filter, ListSpec, age_filter, choices_filter
 from apps.dashboard.templatetags.ui import human_bytes
 from apps.downloads.documents import JobState, MediaJob
 from apps.telegram_cache.documents import MediaKind
@@ -49,10 +49,16 @@ def _key(job: MediaJob) -> Cell:
 
 
 def _actions(job: MediaJob) -> list[Action]:
-    if not job.active:
-        return []
-    href = reverse("dashboard:jobs-cancel", args=[job.id])
-    return [Action(label="Cancel", icon="x", href=href, tone="danger")]
+    if job.active:
+        href = reverse("dashboard:jobs-cancel", args=[job.id])
+        return [Action(label="Cancel", icon="x", href=href, tone="danger")]
+    if job.state in (JobState.FAILED, JobState.CANCELLED):
+        return [Action(label="Try again", icon="rotate-cw", href=reverse("dashboard:jobs-retry", args=[job.id]))]
+    return []
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"
 
 
 JOB_LIST = ListSpec(
@@ -80,9 +86,33 @@ JOB_LIST = ListSpec(
         ),
         choices_filter("state", "State", tuple((state.value, state.value) for state in JobState)),
         choices_filter("kind", "Kind", tuple((kind.value, kind.value) for kind in MediaKind)),
+        age_filter("created_at", label="Asked for"),
     ),
     exclude=("resume",),
     row_actions=_actions,
+    bulk_actions=(
+        BulkAction(
+            name="cancel",
+            label="Cancel",
+            icon="x",
+            question=lambda count: f"Cancel {_jobs(count)}?",
+            text="Everybody who waits for these gets an error. The next request for one starts it again.",
+            run=cancel,
+            done=lambda count: f"{_jobs(count)} cancelled.",
+            tone="danger",
+        ),
+        BulkAction(
+            name="retry",
+            label="Try again",
+            icon="rotate-cw",
+            question=lambda count: f"Try {_jobs(count)} again?",
+            text="What failed or was cancelled is fetched anew, as if somebody had asked for it now.",
+            run=retry,
+            done=lambda count: f"{_jobs(count)} started again.",
+        ),
+    ),
+    name=lambda job: f"{job.video_id} ({job.kind}, {job.variant})",
+    live_s=3,
     empty=Empty(
         title="No jobs yet",
         text="A job starts when somebody asks for a video that is not in the cache. It is kept here for 30 days.",

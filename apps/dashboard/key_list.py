@@ -68,7 +68,6 @@ KEY_LIST = ListSpec(
         ),
         Column(label="Created", sort="created_at", cell=lambda key: Cell(kind="time", value=key.created_at)),
     ),
-    search_fields=("name", "owner", "prefix"),
     search_hint="Search name, owner or prefix",
     filters=(
         Filter(

@@ -33,6 +33,7 @@ urlpatterns = [
     path("cache/<id:asset_id>", assets.asset_detail, name="assets-detail"),
     path("jobs", jobs.job_list, name="jobs"),
     path("jobs/<id:job_id>/cancel", jobs.job_cancel, name="jobs-cancel"),
+    path("jobs/<id:job_id>/retry", jobs.job_retry, name="jobs-retry"),
     path("telegram", telegram.telegram, name="telegram"),
     path("telegram/check", telegram.check, name="telegram-check"),
     path("telegram/bots/new", telegram.bot_new, name="telegram-bot-new"),

@@ -71,6 +71,8 @@ class MediaJob(StoredDocument):
             {"fields": ["asset_id", "-created_at"]},
             {"fields": ["active", "updated_at"]},
             {"fields": ["key_prefix", "-created_at"]},
+            {"fields": ["video_id", "-created_at"]},
+            {"fields": ["-created_at", "-_id"]},
             {"fields": ["active", "state", "priority", "turn", "created_at"]},
             {"fields": ["active", "key_prefix", "priority", "-turn"]},
             {"fields": ["finished_at"], "expireAfterSeconds": 30 * 86400},

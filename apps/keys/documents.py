@@ -7,7 +7,7 @@ from enum import StrEnum
 from mongoengine.fields import BooleanField, DateTimeField, IntField, ListField, StringField
 
 from apps.core.clock import utcnow
-from apps.core.stored import StoredDocument
+from apps.core.search import SearchedDocument
 
 DEFAULT_LIMIT_PER_HOUR = 1000
 
@@ -26,7 +26,7 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-class User(StoredDocument):
+class User(SearchedDocument):
     """Somebody who owns keys, and, with a role, may enter the admin. The password is stored as an Argon2 hash."""
 
     username = StringField(required=True, min_length=1, max_length=64)
@@ -39,13 +39,15 @@ class User(StoredDocument):
     last_login_at = DateTimeField()
     created_at = DateTimeField(default=utcnow)
 
+    searched_fields = ("username", "contact")
+
     meta = {
         "collection": "users",
         "indexes": [{"fields": ["username"], "unique": True}],
     }
 
 
-class ApiKey(StoredDocument):
+class ApiKey(SearchedDocument):
     """A caller's key, ``yt_<prefix>_<secret>``. Only the SHA-256 of the secret is stored."""
 
     prefix = StringField(required=True, min_length=8, max_length=8)
@@ -63,6 +65,7 @@ class ApiKey(StoredDocument):
     last_used_at = DateTimeField()
     created_at = DateTimeField(default=utcnow)
     revoked_at = DateTimeField()
+    searched_fields = ("name", "owner", "prefix")
 
     meta = {
         "collection": "api_keys",

@@ -19,6 +19,7 @@ from mongoengine.fields import (
 )
 
 from apps.core.clock import utcnow
+from apps.core.search import SearchedDocument
 from apps.core.stored import StoredDocument, StoredPart
 
 BLOCK_BYTES = 1024 * 1024
@@ -96,7 +97,7 @@ class Orphan(StoredPart):
     noted_at = DateTimeField()
 
 
-class Asset(StoredDocument):
+class Asset(SearchedDocument):
     """One video or audio file, wherever its bytes are. ``_id`` is ``AssetKey.asset_id``.
 
     ``generation`` counts encodings: bytes of one generation never change. ``attempt`` fences claims: only the owner
@@ -155,6 +156,7 @@ class Asset(StoredDocument):
     last_accessed_at = DateTimeField()
     created_at = DateTimeField(default=utcnow)
     updated_at = DateTimeField(default=utcnow)
+    searched_fields = ("title", "uploader", "video_id")
 
     meta = {
         "collection": "content_cache",
@@ -162,8 +164,10 @@ class Asset(StoredDocument):
             {"fields": ["video_id", "kind", "variant"], "unique": True},
             {"fields": ["state", "upload_retry_at"]},
             {"fields": ["state", "lease_until"]},
-            {"fields": ["-last_accessed_at"]},
-            {"fields": ["-access_count"]},
+            {"fields": ["-last_accessed_at", "-_id"]},
+            {"fields": ["-access_count", "-_id"]},
+            {"fields": ["-size_bytes", "-_id"]},
+            {"fields": ["title", "_id"]},
             {"fields": ["state", "verified_at"]},
             {"fields": ["refetch_reason"], "sparse": True},
             {"fields": ["upload_gave_up_at"], "sparse": True},

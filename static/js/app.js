@@ -51,3 +51,48 @@ for (const form of document.querySelectorAll("form[method=post]")) {
 window.addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
 });
+
+// Lists: ticking rows, and lists that read themselves anew while somebody looks.
+for (const list of document.querySelectorAll(".list")) {
+  const update = () => {
+    const ticks = [...list.querySelectorAll("tbody .tick input")];
+    const all = list.querySelector("[data-bulk-all]");
+    const count = list.querySelector("[data-bulk-count]");
+    if (!all || !count) return;
+    const ticked = ticks.filter((tick) => tick.checked).length;
+    all.hidden = false;
+    all.checked = ticked > 0 && ticked === ticks.length;
+    all.indeterminate = ticked > 0 && ticked < ticks.length;
+    count.textContent = ticked ? `${ticked} chosen:` : "Tick rows to";
+    for (const button of list.querySelectorAll(".bulk-tools button")) button.disabled = !ticked;
+  };
+  list.addEventListener("change", (event) => {
+    if (event.target.matches("[data-bulk-all]")) {
+      for (const tick of list.querySelectorAll("tbody .tick input")) tick.checked = event.target.checked;
+    }
+    update();
+  });
+  window.addEventListener("pageshow", update);
+  update();
+  if (list.dataset.liveList) window.setInterval(() => refreshList(list, update), Number(list.dataset.liveList) * 1000);
+}
+
+// Nothing moves under somebody's hands: not while a row is ticked or something in the list has the focus.
+async function refreshList(list, update) {
+  if (document.hidden || list.contains(document.activeElement) || list.querySelector("tbody .tick :checked")) return;
+  try {
+    const answer = await fetch(window.location.href, {
+      headers: { "X-Requested-With": "fetch" },
+      signal: AbortSignal.timeout(10_000),
+    });
+    if (answer.status === 401) window.location.reload();
+    if (!answer.ok) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const fresh = page.querySelector(`.list[aria-label="${CSS.escape(list.getAttribute("aria-label"))}"]`);
+    if (!fresh || list.contains(document.activeElement) || list.querySelector("tbody .tick :checked")) return;
+    list.replaceChildren(...fresh.childNodes);
+    update();
+  } catch {
+    // the server is away for a moment: the next try is soon
+  }
+}

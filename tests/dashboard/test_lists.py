@@ -6,10 +6,17 @@ from bson import json_util
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.core.documents import AuditEntry
+from apps.core.indexes import ensure_indexes
 from apps.dashboard.asset_list import ASSET_LIST
+from apps.dashboard.audit_list import AUDIT_LIST
+from apps.dashboard.job_list import JOB_LIST
+from apps.dashboard.key_list import KEY_LIST
 from apps.dashboard.lists import read_page
 from apps.dashboard.lists.cursor import Cursor, read_cursor
-from tests.dashboard.samples import make_asset
+from apps.dashboard.lists.page import _where
+from apps.downloads.documents import JobState, MediaJob
+from tests.dashboard.samples import make_asset, make_job
 
 
 def walk(params: dict[str, str], *, direction: str = "next_href") -> tuple[list[str], str]:
@@ -62,6 +69,55 @@ def test_counts_what_fits_and_says_when_a_search_is_on(mongo):
     assert read_page(ASSET_LIST, {}, can_change=False).is_narrowed is False
     page = read_page(ASSET_LIST, {"q": "nothing"}, can_change=False)
     assert (page.total, page.is_narrowed, page.rows) == (0, True, [])
+
+
+class TestSearching:
+    def test_by_the_beginnings_of_words_and_by_exact_ids(self, mongo):
+        asset = make_asset(1, title="Evening raga")
+        make_asset(2, title="Other")
+        for query in ("rag", "EVE", "video000001", str(asset.id)):
+            assert [row.name for row in read_page(ASSET_LIST, {"q": query}).rows] == ["Evening raga"], query
+
+    @pytest.mark.parametrize(
+        "spec", [ASSET_LIST, AUDIT_LIST, JOB_LIST, KEY_LIST], ids=lambda spec: spec.document.__name__
+    )
+    def test_never_reads_a_whole_collection(self, mongo, spec):
+        ensure_indexes()
+        where = _where(spec, "something", [])
+        plan = spec.document._get_collection().find(where).explain()["queryPlanner"]["winningPlan"]
+        assert "COLLSCAN" not in str(plan)
+
+
+class TestBulkActions:
+    def post(self, client, jobs, **values):
+        ids = [job.id for job in jobs]
+        return client.post("/admin/jobs", {"action": "cancel", "id": ids, **values}, follow=True)
+
+    def test_asks_first_and_then_does_what_can_be_done(self, operator):
+        jobs = [make_job(1), make_job(2), make_job(3, state=JobState.DONE)]
+        asked = self.post(operator, jobs).content.decode()
+        assert "Cancel 3 jobs?" in asked
+        assert all(job.video_id in asked for job in jobs)
+        assert MediaJob.objects(active=True).count() == 2
+        answer = self.post(operator, jobs, confirmed="yes").content.decode()
+        assert "2 jobs cancelled." in answer
+        assert "had ended already: done" in answer
+        assert MediaJob.objects(state=JobState.CANCELLED).count() == 2
+        assert AuditEntry.objects(action="job.cancel").count() == 2
+
+    def test_a_viewer_sees_no_boxes_and_may_not(self, viewer):
+        job = make_job(1)
+        assert b"data-bulk" not in viewer.get("/admin/jobs").content
+        assert self.post(viewer, [job], confirmed="yes").status_code == 403
+        assert MediaJob.objects(active=True).count() == 1
+
+    def test_nonsense_changes_nothing(self, operator):
+        make_job(1)
+        assert operator.post("/admin/jobs", {"action": "burn", "id": "x"}).status_code == 400
+        for ids in ([], ["nobody"], ["x"] * 300):
+            answer = operator.post("/admin/jobs", {"action": "cancel", "id": ids, "confirmed": "yes"}, follow=True)
+            assert b"Nothing was chosen" in answer.content
+        assert MediaJob.objects(active=True).count() == 1
 
 
 class TestCursor:

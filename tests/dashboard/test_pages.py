@@ -33,6 +33,14 @@ class TestJobs:
         assert MediaJob.objects.get(id=job.id).state == JobState.DONE
         assert AuditEntry.objects(action="job.cancel").count() == 0
 
+    def test_a_failed_job_is_tried_again(self, operator):
+        job = make_job(state=JobState.FAILED)
+        address = f"/admin/jobs/{job.id}/retry"
+        assert b"Try this job again?" in operator.get(address).content
+        assert b"was started again" in operator.post(address, follow=True).content
+        assert MediaJob.objects(asset_id=job.asset_id, active=True).count() == 1
+        assert AuditEntry.objects(action="job.retry", target_id=job.id).count() == 1
+
     def test_a_failed_job_says_why(self, viewer):
         make_job(state=JobState.FAILED, error_message="This video is private.")
         assert b"This video is private." in viewer.get("/admin/jobs").content

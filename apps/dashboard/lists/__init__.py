@@ -1,6 +1,30 @@
 """The generic list layer: say which columns, searches and filters a list of documents has; everything else is here."""
 
 from apps.dashboard.lists.page import Page, read_page
-from apps.dashboard.lists.spec import Action, Cell, Column, Filter, ListSpec
+from apps.dashboard.lists.spec import (
+    Action,
+    BulkAction,
+    Cell,
+    Column,
+    Empty,
+    Filter,
+    ListSpec,
+    age_filter,
+    choices_filter,
+)
+from apps.dashboard.lists.view import answer_list
 
-__all__ = ["Action", "Cell", "Column", "Filter", "ListSpec", "Page", "read_page"]
+__all__ = [
+    "Action",
+    "BulkAction",
+    "Cell",
+    "Column",
+    "Empty",
+    "Filter",
+    "ListSpec",
+    "Page",
+    "age_filter",
+    "answer_list",
+    "choices_filter",
+    "read_page",
+]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from apps.core.search import words_where
+from apps.dashboard.access import may
 from apps.dashboard.lists.cursor import Cursor, beyond, read_cursor
-from apps.dashboard.lists.spec import Action, Cell, Filter, ListSpec
+from apps.dashboard.lists.spec import Action, BulkAction, Cell, Filter, ListSpec
+from apps.keys.documents import Role, User
 
 MAX_SEARCH_LENGTH = 100
 MAX_COUNT = 10_000
@@ -36,6 +38,8 @@ class ShownCell:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
+    id: str
+    name: str
     cells: Sequence[ShownCell]
     actions: Sequence[Action]
 
@@ -61,12 +65,20 @@ class Page:
     is_narrowed: bool  # a search or a filter is on
     has_tools: bool  # there is something to search or filter by
     has_actions: bool
+    bulk_actions: Sequence[BulkAction]  # those that this person may use
     next_href: str
     previous_href: str
 
 
-def read_page(spec: ListSpec, params: Mapping[str, str], *, can_change: bool) -> Page:
-    """Read a page. ``params`` come from the query and may be nonsense: what is not understood is left out."""
+def read_page(
+    spec: ListSpec, params: Mapping[str, str], *, can_change: bool | None = None, user: User | None = None
+) -> Page:
+    """Read a page. ``params`` come from the query and may be nonsense: what is not understood is left out.
+
+    ``can_change`` says whether rows have their actions (without it: whether ``user`` is an operator); bulk actions are
+    those that the role of ``user`` allows.
+    """
+    can_change = may(user, Role.OPERATOR) if can_change is None else can_change
     query = params.get("q", "").strip()[:MAX_SEARCH_LENGTH]
     filters = [ShownFilter(filter=item, chosen=_chosen(item, params)) for item in spec.filters]
     sort = params.get("sort", "")
@@ -90,8 +102,9 @@ def read_page(spec: ListSpec, params: Mapping[str, str], *, can_change: bool) ->
         total=min(total, MAX_COUNT),
         total_is_capped=total > MAX_COUNT,
         is_narrowed=bool(query or any(item.chosen for item in filters)),
-        has_tools=bool(spec.search_fields or spec.exact_fields or spec.filters),
+        has_tools=bool(spec.is_searched or spec.filters),
         has_actions=has_actions,
+        bulk_actions=[action for action in spec.bulk_actions if may(user, action.role)],
         next_href=_href({**kept, "cursor": after.encode()}) if after else "",
         previous_href=_href({**kept, "cursor": before.encode()}) if before else "",
     )
@@ -104,11 +117,9 @@ def _chosen(item: Filter, params: Mapping[str, str]) -> str:
 
 def _where(spec: ListSpec, query: str, filters: Sequence[ShownFilter]) -> dict[str, Any]:
     conditions: list[Mapping[str, Any]] = [item.filter.where(item.chosen) for item in filters if item.chosen]
-    if query:
-        pattern = {"$regex": re.escape(query), "$options": "i"}
-        conditions.append(
-            {"$or": [{name: pattern} for name in spec.search_fields] + [{name: query} for name in spec.exact_fields]}
-        )
+    if query and spec.is_searched:
+        words = [words_where(query)] if spec.has_words else []
+        conditions.append({"$or": words + [{name: query} for name in spec.exact_fields]})
     return {"$and": conditions} if conditions else {}
 
 
@@ -176,7 +187,7 @@ def _row(spec: ListSpec, document: Any, *, has_actions: bool) -> Row:
             )
         )
     actions = spec.row_actions(document) if has_actions and spec.row_actions else ()
-    return Row(cells=cells, actions=actions)
+    return Row(id=str(document.pk), name=spec.name_of(document), cells=cells, actions=actions)
 
 
 def _href(params: Mapping[str, str]) -> str:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from mongoengine import Document
+
+from apps.core.clock import utcnow
+from apps.core.search import SearchedDocument
+from apps.keys.documents import Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,25 @@ class Action:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BulkAction:
+    """Something that can be done with many rows at once, after a question.
+
+    ``run`` gets the request and one document, does it, and writes the audit log. It raises ApiError with the reason
+    where it cannot; the others go on. ``question`` and ``done`` are said for a number of rows: "Cancel 3 jobs?".
+    """
+
+    name: str
+    label: str
+    icon: str
+    question: Callable[[int], str]
+    text: str
+    run: Callable[[Any, Any], object]
+    done: Callable[[int], str]
+    tone: str = "primary"  # of the button that confirms; "danger" for what takes something away
+    role: Role = Role.OPERATOR
+
+
+@dataclass(frozen=True, kw_only=True)
 class Empty:
     """What an empty list says: what would be here, and what to do first."""
 
@@ -65,20 +89,25 @@ class Empty:
 class ListSpec:
     """A list of documents. ``sort`` is the default, "-field" for newest first.
 
-    ``search_fields`` are searched for the words anywhere in the text; ``exact_fields`` for exactly the text.
+    A SearchedDocument is searched by the beginnings of its words; ``exact_fields`` are searched for exactly the text,
+    so give them an index. So do for what is sorted by, together with ``_id``: ``{"fields": ["-created_at", "-_id"]}``.
     ``exclude`` names big fields that the list does not show. ``row_actions`` is only asked for people who may change.
+    ``name`` of a row (its first column, unless given) is what a confirmation lists. ``live_s``: the list reads itself
+    anew so often while somebody looks.
     """
 
     document: type[Document]
     columns: Sequence[Column]
     sort: str
     empty: Empty
-    search_fields: Sequence[str] = ()
     exact_fields: Sequence[str] = ()
     search_hint: str = "Search"
     filters: Sequence[Filter] = ()
     exclude: Sequence[str] = ()
     row_actions: Callable[[Any], Sequence[Action]] | None = None
+    bulk_actions: Sequence[BulkAction] = ()
+    name: Callable[[Any], str] | None = None
+    live_s: int = 0
     page_size: int = 50
     sortable: frozenset[str] = field(init=False, default=frozenset())
 
@@ -86,7 +115,33 @@ class ListSpec:
         fields = {column.sort for column in self.columns if column.sort} | {self.sort.removeprefix("-")}
         object.__setattr__(self, "sortable", frozenset(fields))
 
+    @property
+    def is_searched(self) -> bool:
+        return bool(self.exact_fields) or self.has_words
+
+    @property
+    def has_words(self) -> bool:
+        return issubclass(self.document, SearchedDocument)
+
+    def name_of(self, document: Any) -> str:
+        """What a row is called where only its name fits."""
+        return self.name(document) if self.name else str(self.columns[0].cell(document).value)
+
 
 def choices_filter(name: str, label: str, choices: Sequence[tuple[str, str]], *, field: str = "") -> Filter:
     """A filter for a field that holds exactly one of the values."""
     return Filter(name=name, label=label, choices=choices, where=lambda value: {field or name: value})
+
+
+AGES = {"1h": ("Last hour", 3600), "24h": ("Last 24 hours", 86400), "7d": ("Last 7 days", 7 * 86400),
+        "30d": ("Last 30 days", 30 * 86400)}  # fmt: skip
+
+
+def age_filter(field: str, *, name: str = "since", label: str = "When") -> Filter:
+    """A filter for how long ago a time in ``field`` is."""
+    return Filter(
+        name=name,
+        label=label,
+        choices=tuple((value, text) for value, (text, _) in AGES.items()),
+        where=lambda value: {field: {"$gte": utcnow() - timedelta(seconds=AGES[value][1])}},
+    )

@@ -7,10 +7,12 @@ from typing import Any
 
 from django import template
 from django.templatetags.static import static
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from apps.dashboard.access import may
+from apps.dashboard.menu import MENU
 from apps.keys.documents import Role, User
 
 register = template.Library()
@@ -98,8 +100,22 @@ def can(user: User | None, role: str) -> bool:
 
 
 @register.simple_tag(takes_context=True)
-def current(context: dict[str, Any], section: str) -> SafeString:
-    """aria-current for the menu entry of the section that the page is in."""
-    match = context["request"].resolver_match
-    name = match.url_name if match else ""
-    return SafeString('aria-current="page"') if (name or "").split("-")[0] == section else SafeString("")
+def menu(context: dict[str, Any]) -> list[dict[str, Any]]:
+    """The side bar for this person on this page: groups of entries, without those that the role does not see."""
+    request = context["request"]
+    here = (request.resolver_match.url_name or "") if request.resolver_match else ""
+    groups = []
+    for group in MENU:
+        items = [
+            {
+                "label": entry.label,
+                "icon": entry.icon,
+                "href": reverse(f"dashboard:{entry.url_name}"),
+                "is_current": entry.holds(here),
+            }
+            for entry in group.entries
+            if may(request.admin_user, entry.role)
+        ]
+        if items:
+            groups.append({"label": group.label, "items": items})
+    return groups

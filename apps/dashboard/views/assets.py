@@ -6,18 +6,15 @@ from django.http import HttpResponse
 from django.shortcuts import render
 
 from apps.dashboard import selectors
-from apps.dashboard.access import AdminRequest, admin_page, may, problem
+from apps.dashboard.access import AdminRequest, admin_page, problem
 from apps.dashboard.asset_list import ASSET_LIST, asset_state
-from apps.dashboard.lists import read_page
-from apps.keys.documents import Role
+from apps.dashboard.lists import answer_list
 from apps.telegram_cache.selectors import find_asset
 
 
 @admin_page()
 def asset_list(request: AdminRequest) -> HttpResponse:
-    can_change = may(request.admin_user, Role.OPERATOR)
-    page = read_page(ASSET_LIST, request.GET.dict(), can_change=can_change)
-    return render(request, "dashboard/assets/list.html", {"page": page, "can_change": can_change})
+    return answer_list(request, ASSET_LIST, title="Cache")
 
 
 @admin_page()

@@ -1,25 +1,25 @@
-"""Fetch jobs: list, cancel."""
+"""Fetch jobs: list, cancel, try again."""
 
 from __future__ import annotations
 
 from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.urls import reverse
 
-from apps.dashboard.access import AdminRequest, admin_page, may, problem, record_change
+from apps.dashboard.access import AdminRequest, admin_page, problem
 from apps.dashboard.job_list import JOB_LIST
-from apps.dashboard.lists import read_page
+from apps.dashboard.job_work import cancel, retry
+from apps.dashboard.lists import answer_list
+from apps.dashboard.pages import confirm_page
+from apps.downloads.documents import MediaJob
 from apps.downloads.selectors import find_job
-from apps.downloads.services.jobs import cancel_job
 from apps.keys.documents import Role
 
 
-@admin_page()
+@admin_page(methods=("GET", "HEAD", "POST"))
 def job_list(request: AdminRequest) -> HttpResponse:
-    can_change = may(request.admin_user, Role.OPERATOR)
-    page = read_page(JOB_LIST, request.GET.dict(), can_change=can_change)
-    return render(request, "dashboard/jobs/list.html", {"page": page, "can_change": can_change})
+    return answer_list(request, JOB_LIST, title="Jobs")
 
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
@@ -27,25 +27,53 @@ def job_cancel(request: AdminRequest, job_id: str) -> HttpResponse:
     """Ask, then stop the job. One that ended in the meantime stays as it is."""
     job = find_job(job_id)
     if job is None:
-        return problem(request, 404, "There is no such job.", "Ended jobs are forgotten after 30 days.")
-    if request.method != "POST" and job.active:
-        context = {
-            "title": "Cancel this job?",
-            "text": f"Everybody who waits for {job.video_id} ({job.kind}, {job.variant}) gets an error. "
-            "The next request for it starts again.",
-            "label": "Cancel the job",
-            "tone": "danger",
-            "icon_name": "x",
-            "back": reverse("dashboard:jobs"),
-            "back_label": "Jobs",
-        }
-        return render(request, "dashboard/confirm.html", context)
-    ended = cancel_job(job_id) if job.active else job
-    if job.active and ended.state == "cancelled":
-        before = {"state": job.state, "video_id": job.video_id, "variant": job.variant}
-        after = {"state": ended.state}
-        record_change(request, "job.cancel", target_kind="job", target_id=job_id, before=before, after=after)
-        messages.success(request, f"The job for {job.video_id} was cancelled.")
-    else:
-        messages.info(request, f"The job for {job.video_id} had ended already: {ended.state}.")
-    return redirect("dashboard:jobs")
+        return _no_such_job(request)
+    if request.method != "POST" and not job.active:
+        messages.info(request, f"The job for {job.video_id} had ended already: {job.state}.")
+        return redirect("dashboard:jobs")
+
+    def do() -> str:
+        cancel(request, job)
+        return f"The job for {job.video_id} was cancelled."
+
+    return confirm_page(
+        request,
+        title="Cancel this job?",
+        text=f"Everybody who waits for {_what(job)} gets an error. The next request for it starts again.",
+        label="Cancel the job",
+        tone="danger",
+        icon="x",
+        back=reverse("dashboard:jobs"),
+        back_label="Jobs",
+        do=do,
+    )
+
+
+@admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
+def job_retry(request: AdminRequest, job_id: str) -> HttpResponse:
+    job = find_job(job_id)
+    if job is None:
+        return _no_such_job(request)
+
+    def do() -> str:
+        retry(request, job)
+        return f"The fetch of {job.video_id} was started again."
+
+    return confirm_page(
+        request,
+        title="Try this job again?",
+        text=f"{_what(job)[:1].upper()}{_what(job)[1:]} is fetched anew, as if somebody had asked for it now.",
+        label="Try again",
+        icon="rotate-cw",
+        back=reverse("dashboard:jobs"),
+        back_label="Jobs",
+        do=do,
+    )
+
+
+def _what(job: MediaJob) -> str:
+    return f"{job.video_id} ({job.kind}, {job.variant})"
+
+
+def _no_such_job(request: AdminRequest) -> HttpResponse:
+    return problem(request, 404, "There is no such job.", "Ended jobs are forgotten after 30 days.")

@@ -11,10 +11,10 @@ from django.urls import reverse
 
 from apps.core.errors import ApiError
 from apps.dashboard import selectors
-from apps.dashboard.access import AdminRequest, admin_page, may, problem, record_change
+from apps.dashboard.access import AdminRequest, admin_page, problem, record_change
 from apps.dashboard.forms import KeyForm
 from apps.dashboard.key_list import KEY_LIST, key_state
-from apps.dashboard.lists import read_page
+from apps.dashboard.lists import answer_list
 from apps.keys.documents import ApiKey, Role
 from apps.keys.selectors import find_key
 from apps.keys.services import create_key, set_key_active
@@ -25,9 +25,9 @@ EXAMPLE_VIDEO = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
 
 @admin_page()
 def key_list(request: AdminRequest) -> HttpResponse:
-    can_change = may(request.admin_user, Role.OPERATOR)
-    page = read_page(KEY_LIST, request.GET.dict(), can_change=can_change)
-    return render(request, "dashboard/keys/list.html", {"page": page, "can_change": can_change})
+    return answer_list(
+        request, KEY_LIST, title="API keys", new_href=reverse("dashboard:keys-new"), new_label="Create a key"
+    )
 
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))

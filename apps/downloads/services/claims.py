@@ -16,6 +16,7 @@ from pymongo import ReturnDocument
 from apps.core.clock import utcnow
 from apps.core.errors import ApiError, InternalError
 from apps.core.ffmpeg import MediaFacts
+from apps.core.search import search_words
 from apps.core.wake import publish
 from apps.downloads.errors import CONTENT_ERRORS
 from apps.downloads.providers.base import FetchPlan
@@ -51,6 +52,7 @@ def _collection() -> Any:
 def ensure_asset(key: AssetKey, **details: Any) -> None:
     """Make the asset's document if there is none. ``details`` are set only on a new document. Idempotent."""
     fresh = Asset(id=key.asset_id, video_id=key.video_id, kind=key.kind.value, variant=key.variant, **details)
+    fresh.clean()
     fields = fresh.to_mongo().to_dict()
     _collection().update_one({"_id": fields.pop("_id")}, {"$setOnInsert": fields}, upsert=True)
 
@@ -131,7 +133,8 @@ def record_plan(claim: Claim, plan: FetchPlan, *, generation: int) -> None:
             "provider": plan.provider,
             "generation": generation,
             "updated_at": utcnow(),
-        }
+        },
+        "$addToSet": {"words": {"$each": search_words(plan.title, plan.uploader)}},
     }
     _update(claim, change)
     publish(f"asset:{claim.asset_id}")

@@ -111,6 +111,7 @@ def _take(manifest: AssetManifest) -> ImportOutcome:
             for index, part in enumerate(manifest.parts)
         ],
         "parts_generation": manifest.generation,
+        "words": Asset.words_of(fields),
         "state": AssetState.CACHED.value,
         "updated_at": now,
     }

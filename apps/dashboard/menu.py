@@ -1,0 +1,54 @@
+"""The side bar: every section of the admin, in groups. A new section adds its line here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from apps.keys.documents import Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """``url_name`` without the namespace. Pages whose names begin with it and a dash belong to the section."""
+
+    label: str
+    icon: str
+    url_name: str
+    role: Role = Role.VIEWER  # who sees the entry
+
+    def holds(self, url_name: str) -> bool:
+        """Whether a page belongs to this section."""
+        return url_name == self.url_name or url_name.startswith(f"{self.url_name}-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    label: str
+    entries: Sequence[Entry]
+
+
+MENU = (
+    Group(
+        label="Now",
+        entries=(
+            Entry(label="Overview", icon="activity", url_name="overview"),
+            Entry(label="Jobs", icon="download-cloud", url_name="jobs"),
+        ),
+    ),
+    Group(
+        label="Media",
+        entries=(Entry(label="Cache", icon="film", url_name="assets"),),
+    ),
+    Group(
+        label="People",
+        entries=(Entry(label="API keys", icon="key", url_name="keys"),),
+    ),
+    Group(
+        label="Server",
+        entries=(
+            Entry(label="Telegram", icon="send", url_name="telegram"),
+            Entry(label="Audit log", icon="list", url_name="audit"),
+        ),
+    ),
+)

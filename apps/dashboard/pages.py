@@ -1,0 +1,88 @@
+"""Two pages that every section needs: a form, and a question before something is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+
+from apps.core.errors import ApiError
+from apps.dashboard.access import AdminRequest
+
+
+def form_page(
+    request: AdminRequest,
+    form: forms.Form,
+    *,
+    title: str,
+    label: str,
+    back: str,
+    back_label: str,
+    save: Callable[[dict[str, Any]], HttpResponse],
+    icon: str = "check",
+    help_template: str = "",
+    **context: Any,
+) -> HttpResponse:
+    """Show a form, or take it: ``save`` gets the clean values and answers (a redirect, or the page of a secret).
+
+    What ``save`` raises as ApiError stands beside the field that its ``parameter`` names, or above the form. A form
+    with problems is shown again with what was typed, status 422. Bind the form to ``request.POST or None``.
+    """
+    if request.method == "POST" and form.is_valid():
+        try:
+            return save(form.cleaned_data)
+        except ApiError as error:
+            field = str(error.context.get("parameter", ""))
+            form.add_error(field if field in form.fields else None, error.message)
+    values = {
+        "form": form,
+        "title": title,
+        "label": label,
+        "icon_name": icon,
+        "back": back,
+        "back_label": back_label,
+        "help_template": help_template,
+        **context,
+    }
+    return render(request, "dashboard/form.html", values, status=422 if form.errors else 200)
+
+
+def confirm_page(
+    request: AdminRequest,
+    *,
+    title: str,
+    text: str,
+    label: str,
+    back: str,
+    back_label: str,
+    do: Callable[[], str],
+    tone: str = "primary",
+    icon: str = "check",
+    then: str = "",
+) -> HttpResponse:
+    """Ask by GET; by POST ``do`` it, say what it returns ("" says nothing) and go ``then`` (or back).
+
+    What ``do`` raises as ApiError is said instead.
+    """
+    if request.method != "POST":
+        context = {
+            "title": title,
+            "text": text,
+            "label": label,
+            "tone": tone,
+            "icon_name": icon,
+            "back": back,
+            "back_label": back_label,
+        }
+        return render(request, "dashboard/confirm.html", context)
+    try:
+        if said := do():
+            messages.success(request, said)
+    except ApiError as error:
+        messages.error(request, error.message)
+        return redirect(back)
+    return redirect(then or back)
