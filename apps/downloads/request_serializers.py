@@ -6,6 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from apps.downloads.documents import JobState
 from apps.downloads.variants import (
     AUDIO_FORMATS,
     MP3_BITRATES_KBPS,
@@ -175,6 +176,12 @@ class AudioStreamRequestSerializer(MediaOptionsMixin):
 class PageRequestSerializer(serializers.Serializer):
     page = serializers.IntegerField(min_value=1, max_value=10_000, default=1)
     page_size = serializers.IntegerField(min_value=1, max_value=MAX_PAGE_SIZE, default=20)
+
+
+class JobListRequestSerializer(PageRequestSerializer):
+    state = serializers.ChoiceField(
+        [state.value for state in JobState], required=False, help_text="Only jobs in this state."
+    )
 
 
 class NoFieldsSerializer(serializers.Serializer):

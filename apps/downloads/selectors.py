@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import cast
 
+from mongoengine import Q
+
 from apps.downloads.documents import (
     Batch,
+    JobPriority,
     JobState,
     LookupRecord,
     MediaJob,
@@ -31,9 +34,11 @@ def latest_job(asset_id: str) -> MediaJob | None:
     return cast("MediaJob | None", MediaJob.objects(asset_id=asset_id).order_by("-created_at").first())
 
 
-def list_jobs(*, key_prefix: str, skip: int, limit: int) -> tuple[list[MediaJob], int]:
-    """A page of the jobs that this key asked for first, newest first, and how many there are in all."""
-    own = MediaJob.objects(key_prefix=key_prefix)
+def list_jobs(*, key_prefix: str, skip: int, limit: int, state: JobState | None = None) -> tuple[list[MediaJob], int]:
+    """A page of the jobs that this key asked for, first or later, newest first, and how many there are in all."""
+    own = MediaJob.objects(Q(key_prefix=key_prefix) | Q(joined_by=key_prefix))
+    if state is not None:
+        own = own.filter(state=state.value)
     return list(own.order_by("-created_at").skip(skip).limit(limit)), int(own.count())
 
 
@@ -49,10 +54,18 @@ def running_jobs(*, limit: int) -> list[MediaJob]:
     return list(MediaJob.objects(active=True, state=JobState.RUNNING.value).order_by("updated_at").limit(limit))
 
 
-def waiting_jobs(*, untouched_since: datetime, limit: int) -> list[MediaJob]:
-    """Jobs that no worker has begun, and that nobody touched since then."""
+def waiting_jobs(*, untouched_since: datetime, limit: int, of_batches: bool) -> list[MediaJob]:
+    """Jobs that no worker has begun, and that nobody touched since then: those of batches, or the others."""
     waiting = MediaJob.objects(active=True, state=JobState.QUEUED.value, updated_at__lte=untouched_since)
-    return list(waiting.order_by("updated_at").limit(limit))
+    batch = JobPriority.BATCH.value
+    chosen = waiting.filter(priority=batch) if of_batches else waiting.filter(priority__ne=batch)
+    return list(chosen.order_by("updated_at").limit(limit))
+
+
+def next_batch_job() -> MediaJob | None:
+    """The job of a batch that is next in line, if one waits."""
+    waiting = {"active": True, "state": JobState.QUEUED.value, "priority": JobPriority.BATCH.value}
+    return cast("MediaJob | None", MediaJob.objects(**waiting).order_by("turn").only("id").first())
 
 
 def find_info_record(video_id: str) -> VideoInfoRecord | None:

@@ -9,7 +9,7 @@ from celery.signals import worker_ready, worker_shutting_down
 
 from apps.downloads.fetch import engine
 from apps.downloads.providers.chain import provider_chain
-from apps.downloads.services import asking, batches, info, queue, refetching, sweep, webhooks
+from apps.downloads.services import asking, batches, info, jobs, queue, refetching, sweep, webhooks
 
 
 @shared_task(name="apps.downloads.tasks.resolve_info")
@@ -32,8 +32,11 @@ def fetch_asset(job_id: str) -> None:
     """A message is a turn, not an order: the job that is next in line is fetched, which may be another one."""
     if engine.stopping.is_set():
         return
-    if (next_id := queue.pick_job()) is not None:
-        engine.fetch_asset(next_id, chain=provider_chain())
+    with queue.next_job() as next_id:
+        if next_id is not None:
+            engine.fetch_asset(next_id, chain=provider_chain())
+    if next_id is not None:
+        jobs.pass_turn_on()
 
 
 @shared_task(name="apps.downloads.tasks.sweep_jobs")

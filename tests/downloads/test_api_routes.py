@@ -123,6 +123,12 @@ class TestJobs:
         assert (listed["total"], listed["page"]) == (1, 1)
         assert listed["jobs"] == [{name: value for name, value in answer.items() if name != "status"}]
 
+    def test_the_list_can_be_narrowed_to_a_state(self, api):
+        job_id = self.job_of(api)
+        assert [job["id"] for job in api.get("jobs", state="queued").json()["jobs"]] == [job_id]
+        assert api.get("jobs", state="done").json()["total"] == 0
+        assert api.get("jobs", state="lost").json()["parameter"] == "state"
+
     def test_another_key_does_not_see_it(self, api, other_api):
         job_id = self.job_of(api)
         for response in (other_api.get(f"jobs/{job_id}"), other_api.client.delete(f"/api/v1/jobs/{job_id}")):
@@ -133,6 +139,7 @@ class TestJobs:
     def test_a_job_that_two_keys_wait_for_stops_when_both_have_cancelled(self, api, other_api):
         job_id = self.job_of(api)
         assert self.job_of(other_api) == job_id
+        assert [job["id"] for job in other_api.get("jobs").json()["jobs"]] == [job_id]
         assert api.client.delete(f"/api/v1/jobs/{job_id}").json()["state"] == "queued"
         assert other_api.get(f"jobs/{job_id}").json()["state"] == "queued"
         assert api.get(f"jobs/{job_id}").status_code == 200

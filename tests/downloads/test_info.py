@@ -1,6 +1,7 @@
 from datetime import timedelta
 
 import pytest
+from django.conf import settings
 
 from apps.core.clock import utcnow
 from apps.core.errors import LiveNotSupported, Overloaded, UpstreamError, VideoPrivate
@@ -34,6 +35,9 @@ def chain(monkeypatch):
     chain = Chain()
     monkeypatch.setattr(info, "provider_chain", lambda: chain)
     return chain
+
+
+LAST_QUEUE = f"{flights.RESOLVE_QUEUE}\x06\x16{flights.LAST_IN_LINE}"  # kombu: a list for each priority
 
 
 def messages() -> int:
@@ -173,6 +177,22 @@ class TestRequestInfo:
         redis_client().flushdb()  # the mark runs out, the message is gone
         info.request_info(VIDEO_ID)
         assert messages() == 1
+
+    def test_patient_questions_stand_behind_all_others_and_leave_places_free(self, chain):
+        videos = [f"video{number:06}" for number in range(6)]
+        for _ in range(3):
+            for video_id in videos:
+                info.request_info(video_id, patient=True)
+        places = settings.ENV.worker_threads // 2
+        assert (messages(), redis_client().llen(LAST_QUEUE)) == (0, places)
+        info.request_info(videos[0])
+        assert messages() == 1  # somebody waits for it now
+        for video_id in videos[:places]:
+            chain.answer = video_info(video_id)
+            info.resolve_info(video_id)
+        for video_id in videos:
+            info.request_info(video_id, patient=True)
+        assert redis_client().llen(LAST_QUEUE) == 2 * places
 
     def test_the_queue_is_bounded(self, monkeypatch):
         monkeypatch.setattr(flights, "MAX_WAITING", 1)

@@ -2,10 +2,12 @@ import threading
 
 import pytest
 
+from apps.core.redis import redis_client
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.selectors import find_job
-from apps.downloads.services import jobs
-from apps.downloads.services.queue import BATCH_EVERY, pick_job
+from apps.downloads.services import jobs, queue
+from apps.downloads.services.queue import BATCH_EVERY, next_job, pick_job
+from apps.downloads.services.sweep import FETCH_QUEUE
 from tests.downloads.samples import audio_key, video_info
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server", "hot_root")
@@ -20,18 +22,24 @@ def add(number: int, key_prefix: str, priority: JobPriority = JobPriority.INTERA
 
 def picked(count: int) -> list[str]:
     """Whose jobs are picked next."""
-    return [find_job(pick_job()).key_prefix for _ in range(count)]
+    return [find_job(pick_job()[0]).key_prefix for _ in range(count)]
 
 
 def test_jobs_of_one_key_keep_their_order():
     made = [add(number, "greedy00") for number in range(3)]
-    assert [pick_job() for _ in range(4)] == [*made, None]
+    assert [pick_job()[0] for _ in range(4)] == [*made, None]
     assert {job.state for job in MediaJob.objects} == {JobState.RUNNING}
 
 
 def test_a_thousand_jobs_of_one_key_do_not_keep_another_keys_job_waiting():
-    for number in range(60):
-        add(number, "greedy00")
+    first = find_job(add(0, "greedy00"))
+    MediaJob.objects.insert(  # as if it had asked for 999 more
+        [
+            MediaJob(asset_id=f"greedy{number}", video_id="x", kind="audio", variant="m4a", key_prefix="greedy00",
+                     turn=first.turn + number)
+            for number in range(1, 1000)
+        ]
+    )  # fmt: skip
     picked(10)
     add(0, "modest00")
     assert "modest00" in picked(2)
@@ -59,7 +67,7 @@ def test_who_waits_goes_before_a_batch_which_still_gets_its_share():
 def test_many_workers_never_pick_the_same_job():
     made = {add(number, "greedy00") for number in range(20)}
     found: list[str | None] = []
-    threads = [threading.Thread(target=lambda: found.extend([pick_job(), pick_job()])) for _ in range(10)]
+    threads = [threading.Thread(target=lambda: found.extend([pick_job()[0], pick_job()[0]])) for _ in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -70,9 +78,68 @@ def test_many_workers_never_pick_the_same_job():
 
 def test_a_job_that_could_not_begin_waits_before_its_next_turn():
     job_id = add(0, "greedy00")
-    assert pick_job() == job_id
+    assert pick_job()[0] == job_id
     jobs.requeue_job(job_id, delay_s=60)
     assert find_job(job_id).state == JobState.QUEUED
-    assert pick_job() is None
+    assert pick_job()[0] is None
     jobs.requeue_job(job_id, delay_s=0)
-    assert pick_job() == job_id
+    assert pick_job()[0] == job_id
+
+
+class TestSlots:
+    """The process of these tests stands for a worker with WORKER_THREADS threads."""
+
+    @pytest.fixture(autouse=True)
+    def _two_slots(self, monkeypatch):
+        slots = threading.BoundedSemaphore(2)
+        monkeypatch.setattr(queue, "_batch_slots", lambda: slots)
+
+    def test_batches_leave_half_of_the_threads_to_those_who_wait(self):
+        batch = [add(number, "batchkey", JobPriority.BATCH) for number in range(3)]
+        with next_job() as first, next_job() as second, next_job() as third:
+            assert [first, second, third] == [*batch[:2], None]
+            waiting = add(0, "waiting0")
+            with next_job() as fourth:
+                assert fourth == waiting
+        with next_job() as freed:
+            assert freed == batch[2]
+
+    def test_people_may_use_every_thread(self):
+        made = [add(number, "waiting0") for number in range(4)]
+        with next_job() as first, next_job() as second, next_job() as third, next_job() as fourth:
+            assert [first, second, third, fourth] == made
+
+    def test_many_threads_never_hold_more_than_the_slots(self):
+        for number in range(12):
+            add(number, "batchkey", JobPriority.BATCH)
+        all_there, done = threading.Barrier(6), []
+
+        def work() -> None:
+            with next_job() as job_id:
+                done.append(job_id)
+                all_there.wait()
+
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len([job_id for job_id in done if job_id]) == 2
+        assert MediaJob.objects(state=JobState.RUNNING.value).count() == 2
+
+    def test_the_turn_is_passed_on_when_a_fetch_ends(self):
+        add(0, "batchkey", JobPriority.BATCH)
+        redis_client().delete(FETCH_QUEUE)
+        jobs.pass_turn_on()
+        assert redis_client().llen(FETCH_QUEUE) == 1
+        pick_job()
+        jobs.pass_turn_on()
+        assert redis_client().llen(FETCH_QUEUE) == 1
+
+    def test_who_waits_now_for_a_job_of_a_batch_brings_it_a_turn(self):
+        job = find_job(add(0, "batchkey", JobPriority.BATCH))
+        redis_client().delete(FETCH_QUEUE)
+        jobs.move_up(job)
+        jobs.move_up(find_job(job.id))
+        assert redis_client().llen(FETCH_QUEUE) == 1
+        assert pick_job(batches=False)[0] == job.id

@@ -28,6 +28,7 @@ MAX_LINKS = 50
 MAX_PLAYLIST_VIDEOS = 200
 PLAYLIST_PAGE = 50
 ADVANCE_EVERY_S = 1.0
+MAX_ASKED_AT_ONCE = 10  # entries whose metadata is not known yet: the others are looked at in a later round
 RESEND_S = 15  # a batch that nobody has advanced for so long has lost its task
 GIVEN_UP_AFTER = timedelta(minutes=30)
 
@@ -79,14 +80,23 @@ def advance_batch(batch_id: str) -> None:
     if batch is None:
         return
     too_late = batch.created_at < utcnow() - GIVEN_UP_AFTER
-    left = [number for number in _waiting(batch) if not _start(batch, number, too_late=too_late)]
+    left = 0
+    for number in _waiting(batch):
+        left += not _start(batch, number, too_late=too_late)
+        if left >= MAX_ASKED_AT_ONCE and not too_late:
+            break
     if left:
         send_advance(batch_id, delay_s=ADVANCE_EVERY_S)
 
 
 def _start(batch: Batch, number: int, *, too_late: bool) -> bool:
     """Whether the entry has an asset or an error now."""
-    ask = MediaAsk(kind=MediaKind(batch.kind), video_id=batch.entries[number]["video_id"], wish=batch.wish)
+    ask = MediaAsk(
+        kind=MediaKind(batch.kind),
+        video_id=batch.entries[number]["video_id"],
+        wish=batch.wish,
+        priority=JobPriority.BATCH,
+    )
     try:
         key = resolve_key(ask, waited_s=0)
         state = start_or_join(key, key_prefix=batch.key_prefix, waited_s=0, priority=JobPriority.BATCH)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from celery import current_app
+from django.conf import settings
 from kombu.exceptions import OperationalError
 
 from apps.core.errors import Overloaded
@@ -23,6 +26,16 @@ MAX_WAITING = 2000
 OVERLOAD_RETRY_S = 10.0
 LOCK_S = 30  # longer than an answer can take
 RESEND_S = 5  # a sent task that has not begun by then may be lost: the next caller sends another
+LAST_IN_LINE = 9  # Redis transport: 0 (the default) is taken first
+PATIENT = "yt:flights:patient"  # questions of lists that are on their way; score: since when
+
+_TAKE_PLACE = """
+redis.call('zremrangebyscore', KEYS[1], '-inf', ARGV[2] - ARGV[3])
+if redis.call('zscore', KEYS[1], ARGV[1]) then return 0 end
+if redis.call('zcard', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
+redis.call('zadd', KEYS[1], ARGV[2], ARGV[1])
+return 1
+"""
 
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
 
@@ -41,24 +54,34 @@ class Flight:
         """What is published once there is an answer."""
         return f"{self.kind}:{self.name}"
 
-    def request(self) -> None:
+    def request(self, *, patient: bool = False) -> None:
         """See to it that somebody answers. Cheap to call again and again while waiting.
 
         Any number of callers on any number of machines send one task; one that gets lost is sent again by a later
         call. Raises Overloaded when too many questions wait already.
+
+        ``patient``: nobody waits for this answer right now. Such questions hold half of a worker's threads at most, and
+        stand behind all others; when no place is free this call does nothing, so call again.
         """
         redis = redis_client()
         if _is_held(redis.get(self._lock_name)):
+            return
+        if patient:
+            places = max(1, settings.ENV.worker_threads // 2)
+            if redis.eval(_TAKE_PLACE, 1, PATIENT, self.topic, time.time(), LOCK_S, places):
+                self._send(priority=LAST_IN_LINE)
             return
         if not redis.set(self._sent_name, 1, nx=True, ex=RESEND_S):
             return
         if int(redis.llen(RESOLVE_QUEUE)) >= MAX_WAITING:
             redis.delete(self._sent_name)
             raise Overloaded(retry_after_s=OVERLOAD_RETRY_S)
+        self._send()
+
+    def _send(self, **options: Any) -> None:
         try:
-            current_app.send_task(
-                self.task, list(self.arguments), retry_policy={"max_retries": 1, "interval_start": 0.1}
-            )
+            retries = {"max_retries": 1, "interval_start": 0.1}
+            current_app.send_task(self.task, list(self.arguments), retry_policy=retries, **options)
         except OperationalError as error:
             log.warning("task not sent", kind=self.kind, reason=type(error).__name__)
 
@@ -73,6 +96,7 @@ class Flight:
                 redis = redis_client()
                 redis.eval(_RELEASE, 1, self._lock_name, lock)
                 redis.delete(self._sent_name)
+                redis.zrem(PATIENT, self.topic)
         if lock is not None:
             publish(self.topic)
 

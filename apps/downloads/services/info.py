@@ -63,18 +63,16 @@ def fresh_for_s(video_id: str) -> float:
     return max(0.0, (record.fresh_until - utcnow()).total_seconds()) if record else 0.0
 
 
-def request_info(video_id: str) -> None:
+def request_info(video_id: str, *, patient: bool = False) -> None:
     """See to it that somebody asks for this video's metadata. Cheap to call again and again while waiting.
 
-    The outcome is announced under ``info:<video id>``. Raises Overloaded when too many questions wait already.
+    The outcome is announced under ``info:<video id>``. ``patient`` and Overloaded: see ``Flight.request``.
     """
-    _flight(video_id).request()
+    _flight(video_id).request(patient=patient)
 
 
 def resolve_info(video_id: str) -> None:
     """Ask the providers and record what they say, unless it is known by now or another process is asking."""
-    if _is_known(video_id):
-        return
     with _flight(video_id).lead() as leads:
         if leads and not _is_known(video_id):
             _ask(video_id)

@@ -19,7 +19,7 @@ from apps.core.wake import publish
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
 from apps.downloads.quality import best_variant
-from apps.downloads.selectors import active_job, count_active_jobs, find_job, latest_job
+from apps.downloads.selectors import active_job, count_active_jobs, find_job, latest_job, next_batch_job
 from apps.downloads.services.claims import ensure_asset
 from apps.downloads.services.queue import next_turn
 from apps.downloads.services.webhook_records import announce_end
@@ -184,7 +184,9 @@ def move_up(job: MediaJob) -> None:
         return
     waiting = {"_id": job.id, "active": True, "state": JobState.QUEUED.value, "priority": JobPriority.BATCH.value}
     first = JobPriority.INTERACTIVE
-    _jobs().update_one(waiting, {"$set": {"priority": first.value, "turn": next_turn(job.key_prefix, first)}})
+    change = {"$set": {"priority": first.value, "turn": next_turn(job.key_prefix, first)}}
+    if _jobs().update_one(waiting, change).matched_count:
+        send_fetch(job.id)  # its own turn may have come while no slot was free for batches
 
 
 def _join_or_make(key: AssetKey, key_prefix: str, priority: JobPriority) -> MediaJob:
@@ -228,6 +230,12 @@ def send_fetch(job_id: str, *, delay_s: float = 0) -> None:
         current_app.send_task(FETCH_TASK, [job_id], countdown=delay_s or None, retry_policy=SEND_ONCE)
     except OperationalError as error:
         log.warning("task not sent", job_id=job_id, reason=type(error).__name__)
+
+
+def pass_turn_on() -> None:
+    """A fetch has ended: a turn for a job of a batch, whose own turn may have come while no slot was free for it."""
+    if (job := next_batch_job()) is not None:
+        send_fetch(job.id)
 
 
 def requeue_job(job_id: str, *, delay_s: float) -> None:

@@ -38,13 +38,14 @@ class Tier(StrEnum):
 class MediaAsk:
     """What somebody wants: ``wish`` is a quality (video) or a format (audio); None is the best there is.
 
-    ``options`` says what else: container, codec, frames, bitrate, tags, a clip.
+    ``options`` says what else: container, codec, frames, bitrate, tags, a clip. ``priority``: whether somebody waits.
     """
 
     kind: MediaKind
     video_id: str
     wish: str | None = None
     options: MediaOptions = AS_IT_COMES
+    priority: JobPriority = JobPriority.INTERACTIVE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ def tier_of(asset: Asset | None) -> Tier:
     return Tier.EXTERNAL
 
 
-def wait_for_info(video_id: str, *, waited_s: float) -> VideoInfo:
+def wait_for_info(video_id: str, *, waited_s: float, priority: JobPriority = JobPriority.INTERACTIVE) -> VideoInfo:
     """The video's metadata. Raises Suspend while it is being asked for, UpstreamTimeout after INFO_WAIT_S,
     and the content error (private, removed...) when that is what is known.
     """
@@ -80,7 +81,7 @@ def wait_for_info(video_id: str, *, waited_s: float) -> VideoInfo:
     if info is None:
         if waited_s >= INFO_WAIT_S:
             raise UpstreamTimeout
-        request_info(video_id)
+        request_info(video_id, patient=priority is JobPriority.BATCH)
         raise Suspend(f"info:{video_id}")
     return info
 
@@ -97,7 +98,7 @@ def resolve_key(ask: MediaAsk, *, waited_s: float) -> AssetKey:
     is_best = (ask.wish or "best").lower() == "best" and ask.options == AS_IT_COMES
     if is_best and (kept := _kept_best(ask)) is not None:
         return kept
-    info = wait_for_info(ask.video_id, waited_s=waited_s)
+    info = wait_for_info(ask.video_id, waited_s=waited_s, priority=ask.priority)
     if ask.kind is MediaKind.VIDEO:
         return AssetKey(ask.video_id, ask.kind, resolve_video_variant(info, ask.wish or "best", ask.options))
     return AssetKey(ask.video_id, ask.kind, resolve_audio_variant(info, ask.wish, ask.options))
@@ -115,7 +116,7 @@ def _kept_best(ask: MediaAsk) -> AssetKey | None:
     if best is None or tier_of(best) is Tier.EXTERNAL:
         return None
     if not is_refused:
-        request_info(ask.video_id)
+        request_info(ask.video_id, patient=ask.priority is JobPriority.BATCH)
     return best.key
 
 
@@ -145,7 +146,7 @@ def start_or_join(
     job = active_job(key.asset_id)
     if job is None:
         _raise_if_cancelled(key, within_s=waited_s)
-        info = wait_for_info(key.video_id, waited_s=waited_s)
+        info = wait_for_info(key.video_id, waited_s=waited_s, priority=priority)
         job = ensure_job(key=key, info=info, key_prefix=key_prefix, priority=priority)
         asset = find_asset(key.asset_id)
         tier = tier_of(asset)
@@ -176,7 +177,7 @@ def request_media(ask: MediaAsk, *, key_prefix: str, wait_s: float, waited_s: fl
     Raises Suspend while metadata is unknown, and, until ``wait_s`` is over, while the file is not complete.
     """
     key = resolve_key(ask, waited_s=waited_s)
-    state = start_or_join(key, key_prefix=key_prefix, waited_s=waited_s)
+    state = start_or_join(key, key_prefix=key_prefix, waited_s=waited_s, priority=ask.priority)
     if state.tier is Tier.EXTERNAL and waited_s < wait_s:
         raise Suspend(f"asset:{key.asset_id}")
     return state

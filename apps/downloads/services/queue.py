@@ -2,13 +2,19 @@
 
 Each job gets a turn when it is made: one more than its key's last waiting job, and more than the queue has reached.
 The lowest turn is picked first, so keys take turns (start-time fair queueing). Interactive jobs go before batch jobs,
-except that each eighth pick looks at the batch first: it must not starve either.
+except that each eighth pick looks at the batch first: it must not starve either. Batches hold at most
+half of a worker's threads: a fetch can take minutes, and nobody who waits should wait for one of those.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
+from django.conf import settings
 from pymongo import ReturnDocument
 
 from apps.core.clock import utcnow
@@ -16,6 +22,7 @@ from apps.downloads.documents import JobPriority, JobState, JobTurns, MediaJob
 
 BATCH_EVERY = 8
 _PICKS = "picks"
+_picking = threading.Lock()
 
 
 def next_turn(key_prefix: str | None, priority: JobPriority) -> int:
@@ -26,8 +33,34 @@ def next_turn(key_prefix: str | None, priority: JobPriority) -> int:
     return max(int(last.turn or 0) if last else 0, int(reached.reached) if reached else 0) + 1
 
 
-def pick_job() -> str | None:
-    """Take the job that is next in line: its id, or None when none waits.
+@cache
+def _batch_slots() -> threading.BoundedSemaphore:
+    """How many of this process's fetches may be of batches: half its threads, the others stay free for people."""
+    return threading.BoundedSemaphore(max(1, settings.ENV.worker_threads // 2))
+
+
+@contextmanager
+def next_job() -> Iterator[str | None]:
+    """The job that this process should fetch now; its slot is held until the context ends. None when none may begin.
+
+    A job of a batch that finds no free slot keeps waiting: whoever ends a fetch passes the turn on to it.
+    """
+    slots = _batch_slots()
+    with _picking:
+        has_slot = slots.acquire(blocking=False)
+        job_id, priority = pick_job(batches=has_slot)
+        needs_slot = job_id is not None and priority is JobPriority.BATCH
+        if has_slot and not needs_slot:
+            slots.release()
+    try:
+        yield job_id
+    finally:
+        if needs_slot:
+            slots.release()
+
+
+def pick_job(*, batches: bool = True) -> tuple[str | None, JobPriority]:
+    """Take the job that is next in line: its id and priority, or None when none waits. ``batches``: those too.
 
     One atomic update a job: of any number of workers one gets it. A worker that dies right then has its job found by
     the sweep.
@@ -35,13 +68,13 @@ def pick_job() -> str | None:
     count = _turns().find_one_and_update(
         {"_id": _PICKS}, {"$inc": {"picks": 1}}, upsert=True, return_document=ReturnDocument.AFTER
     )["picks"]
-    order = [JobPriority.INTERACTIVE, JobPriority.BATCH]
+    order = [JobPriority.INTERACTIVE, *([JobPriority.BATCH] if batches else [])]
     if count % BATCH_EVERY == 0:
         order.reverse()
     for priority in order:
         if (job_id := _pick(priority)) is not None:
-            return job_id
-    return None
+            return job_id, priority
+    return None, JobPriority.INTERACTIVE
 
 
 def _pick(priority: JobPriority) -> str | None:

@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 
 FETCH_QUEUE = "yt:celery:fetch"  # celery_config: global_keyprefix and the queue's name
 LOST_AFTER_S = 15.0  # a queued job not touched for so long may have lost its message
+BATCH_TURNS = 20  # at most, in one sweep: jobs of batches that wait without a message mostly wait for a free slot
 
 
 def sweep_jobs() -> int:
@@ -37,7 +38,10 @@ def sweep_jobs() -> int:
     waiting = count_active_jobs(limit=2 * MAX_ACTIVE_JOBS, state=JobState.QUEUED)
     missing = max(0, waiting - _messages()) if waiting else 0
     lost_before = utcnow() - timedelta(seconds=LOST_AFTER_S)
-    lost = waiting_jobs(untouched_since=lost_before, limit=missing) if missing else []
+    lost = waiting_jobs(untouched_since=lost_before, limit=missing, of_batches=False) if missing else []
+    left = min(missing - len(lost), BATCH_TURNS)
+    if left > 0:
+        lost += waiting_jobs(untouched_since=lost_before, limit=left, of_batches=True)
     return sum(_send_again(job) for job in (*abandoned, *lost))
 
 

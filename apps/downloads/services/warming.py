@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from apps.core.errors import ApiError, InvalidUrl, UpstreamTimeout
 from apps.core.suspend import Suspend
 from apps.core.wake import wait
+from apps.downloads.documents import JobPriority
 from apps.downloads.links import parse_video_id
 from apps.downloads.services.media import MediaAsk, Tier, request_media
 from apps.telegram_cache.documents import MediaKind
@@ -54,7 +55,7 @@ def warm(
                 exhausted = True
                 break
             try:
-                ask = MediaAsk(kind=kind, video_id=parse_video_id(link), wish=wish)
+                ask = MediaAsk(kind=kind, video_id=parse_video_id(link), wish=wish, priority=JobPriority.BATCH)
             except InvalidUrl as error:
                 yield Warmed(link=link, problem=error.message)
                 continue

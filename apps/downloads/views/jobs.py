@@ -9,9 +9,9 @@ from rest_framework.response import Response
 
 from apps.core.errors import NotFound
 from apps.downloads.answer_serializers import JobAnswerSerializer, JobListAnswerSerializer
-from apps.downloads.documents import MediaJob
+from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.openapi import CONTENT_ERRORS, KEY_ERRORS, error_responses
-from apps.downloads.request_serializers import NoFieldsSerializer, PageRequestSerializer
+from apps.downloads.request_serializers import JobListRequestSerializer, NoFieldsSerializer
 from apps.downloads.selectors import find_job, list_jobs
 from apps.downloads.services.answers import job_answer
 from apps.downloads.services.jobs import cancel_job, retry_job
@@ -27,7 +27,7 @@ JOB_ANSWERS = {200: JobAnswerSerializer, **error_responses("not_found", *KEY_ERR
     list=extend_schema(
         operation_id="jobs",
         summary="Your jobs, newest first",
-        parameters=[PageRequestSerializer],
+        parameters=[JobListRequestSerializer],
         responses={
             200: JobListAnswerSerializer,
             **error_responses("invalid_parameter", *KEY_ERRORS),
@@ -63,12 +63,17 @@ class JobsViewSet(ApiViewSet):
     lookup_value_regex = "[A-Za-z0-9_-]{1,64}"
 
     def get_serializer_class(self) -> type:
-        return PageRequestSerializer if self.action == "list" else NoFieldsSerializer
+        return JobListRequestSerializer if self.action == "list" else NoFieldsSerializer
 
     def list(self, request: Request) -> Response:
         fields = self.fields()
         page, page_size = fields["page"], fields["page_size"]
-        jobs, total = list_jobs(key_prefix=request.user.prefix, skip=(page - 1) * page_size, limit=page_size)
+        jobs, total = list_jobs(
+            key_prefix=request.user.prefix,
+            skip=(page - 1) * page_size,
+            limit=page_size,
+            state=JobState(fields["state"]) if "state" in fields else None,
+        )
         return Response(
             {
                 "status": True,
