@@ -67,6 +67,7 @@ check: setup-dev
 bench: setup-dev
 	@$(BIN)/python -m bench.first_byte
 	@$(BIN)/python -m bench.telegram_read
+	@$(BIN)/python -m bench.telegram_upload
 
 lock: setup-dev
 	$(LOCK) --output-file requirements.txt requirements.in

@@ -30,12 +30,17 @@ class Telegram:
         """Make each file link that slow and getFile that late from now on; 0: as fast as it can."""
         self._tell({"bytes_per_s": bytes_per_s, "delay_s": delay_s})
 
-    def _tell(self, fields: dict[str, float]) -> None:
+    def stored_messages(self) -> int:
+        """How many files were stored. Links are as fast as they can be from now on."""
+        return self._tell({"bytes_per_s": 0, "delay_s": 0})["stored"]
+
+    def _tell(self, fields: dict[str, float]) -> dict[str, int]:
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("the stand-in was started without pipes")
         self.process.stdin.write(json.dumps(fields).encode() + b"\n")
         self.process.stdin.flush()
-        self.process.stdout.readline()
+        answer: dict[str, int] = json.loads(self.process.stdout.readline())
+        return answer
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The Bot API stand-in as a process of its own: ``python -m bench.telegram_server <folder> <number of bots>``.
 
 Prints one JSON line (address, tokens, channel) and runs until its standard input closes. A line there, such as
-``{"bytes_per_s": 25000000, "delay_s": 0.05}``, makes each file link that slow and getFile that late; 0: at once.
+``{"bytes_per_s": 25000000, "delay_s": 0.05}``, makes each file link that slow and getFile that late; 0: at once. Each
+line is answered with how many messages have been stored.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def main() -> None:
         sys.stdout.flush()
         for line in sys.stdin:
             _slow_down(telegram, **json.loads(line))
-            sys.stdout.write("{}\n")
+            sys.stdout.write(json.dumps({"stored": telegram.counts["stored"]}) + "\n")
             sys.stdout.flush()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import shared_task
+from celery.signals import worker_ready
 
 from apps.telegram_cache import services
 from apps.telegram_cache.services import verifying
@@ -26,3 +29,9 @@ def verify_sample() -> None:
 @shared_task(name="apps.telegram_cache.tasks.evict_hot")
 def evict_hot() -> None:
     services.evict_hot()
+
+
+@worker_ready.connect
+def look_for_left_uploads(**_: Any) -> None:
+    """Go on with what a killed worker left, without waiting for the next sweep."""
+    sweep_uploads.delay()

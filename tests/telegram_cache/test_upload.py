@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from django.conf import settings as django_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.core.owners import make_owner
+from apps.core.redis import redis_client
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind, PartState
 from apps.telegram_cache.roster import roster
@@ -141,7 +144,7 @@ class TestUpload:
         assert_whole(store, made)
 
     def test_memory_stays_flat_whatever_the_size(self, store):
-        made = big_asset(512 * MIB)
+        made = big_asset(256 * MIB)
         script = (
             "import django, resource, sys; django.setup()\n"
             "from apps.telegram_cache.services import upload_asset\n"
@@ -159,7 +162,7 @@ class TestUpload:
             result, grown_kib = done.stdout.split()
             assert int(grown_kib) < 64 * 1024
         assert result == "cached", done.stderr
-        assert sum(store.telegram.sizes.values()) == 512 * MIB
+        assert sum(store.telegram.sizes.values()) == 256 * MIB
 
 
 class TestWhenTelegramSaysNo:
@@ -343,18 +346,40 @@ CRASHES = {
 }
 
 
+@pytest.fixture(scope="module")
+def crash_server():
+    """Processes that die at a step, without a new Django for each."""
+    command = [sys.executable, "-m", "tests.telegram_cache.crash_server"]
+    environ = {**os.environ, "PYTHONWARNINGS": "default"}
+    with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        yield server
+        server.stdin.close()
+        server.wait(timeout=60)
+
+
+@pytest.fixture
+def crash(crash_server, store):
+    """Uploads an asset in another process until the step at which it dies."""
+
+    def run(asset_id: str, step: str) -> None:
+        known = django_settings.ENV
+        names = ("telegram_api_url", "telegram_file_url", "telegram_part_bytes")
+        asked = {"asset_id": asset_id, "step": step, "settings": {name: getattr(known, name) for name in names}}
+        crash_server.stdin.write(json.dumps(asked) + "\n")
+        crash_server.stdin.flush()
+        assert crash_server.stdout.readline() == "9\n"
+
+    return run
+
+
 class TestCrashes:
     @pytest.mark.parametrize(("step", "stored"), CRASHES.items())
     def test_after_a_crash_the_next_run_finishes_and_no_part_is_stored_twice(
-        self, store, make_asset, part_bytes, step, stored
+        self, store, make_asset, part_bytes, crash, step, stored
     ):
         part_bytes(MIB)
         made = make_asset(2 * MIB + 5)
-        worker = subprocess.run(
-            [sys.executable, "-m", "tests.telegram_cache.crash_worker", made.asset_id, step],
-            env=environment(store), capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert worker.returncode == 9, worker.stderr
+        crash(made.asset_id, step)
         before = store.telegram.counts["stored"]
         if step != "after_finish":
             assert upload_asset(made.asset_id) is UploadResult.NOT_OURS  # its lease has not run out
@@ -362,6 +387,24 @@ class TestCrashes:
             assert upload_asset(made.asset_id) is UploadResult.CACHED
         assert store.telegram.counts["stored"] == stored >= before
         assert_whole(store, made)
+
+    def test_the_sweep_sees_a_dead_worker_of_this_machine_at_once(self, store, make_asset, part_bytes, crash):
+        part_bytes(MIB)
+        made = make_asset(2 * MIB + 5)
+        crash(made.asset_id, "after_second_storing_before_commit")
+        assert redis_client().zcard("yt:tg:slots:111111") > 0
+        assert sweep_uploads() == 1
+        assert redis_client().zcard("yt:tg:slots:111111") == 0
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        assert store.telegram.counts["stored"] == 3
+        assert_whole(store, made)
+
+    def test_the_sweep_leaves_a_living_worker_its_lease(self, store, make_asset):
+        made = make_asset()
+        owner = make_owner()
+        assert upload_records.claim_upload(made.asset_id, owner=f"{owner}:1")
+        assert sweep_uploads() == 0
+        assert reload(made.asset_id).upload_owner == f"{owner}:1"
 
     def test_an_owner_that_lost_its_lease_while_sending_records_no_second_copy(self, store, make_asset):
         made = make_asset()

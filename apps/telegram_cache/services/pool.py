@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from apps.core.owners import is_owner_dead, make_owner
 from apps.core.redis import redis_client
 from apps.telegram_cache.clients.errors import (
     BotForbidden,
@@ -23,7 +24,7 @@ from apps.telegram_cache.services.bot_records import set_bot, set_channel
 
 log = structlog.get_logger(__name__)
 MAX_UPLOADS_PER_BOT = 4  # Bot API: simultaneous uploads of one bot are spaced; a backlog over 5 s is refused with 429
-SLOT_S = 60.0  # a slot that is not renewed comes free: its process died
+SLOT_S = 60.0  # a slot that is not renewed comes free: its process died (on this machine the sweep sees it sooner)
 BURST_MESSAGES = 20  # what a channel takes at once before messages_per_min counts
 NO_BOT_WAIT_S = 30.0
 
@@ -66,7 +67,7 @@ class Slot:
     def __init__(self, bot: Bot, channel: Channel) -> None:
         self.bot = bot
         self.channel = channel
-        self._name = secrets.token_hex(8)
+        self._name = f"{make_owner()}:{secrets.token_hex(8)}"
 
     def take(self) -> float:
         """0 when it is taken, else how many seconds to wait. One Redis script call: exact over all processes."""
@@ -91,6 +92,15 @@ class Slot:
 
     def __exit__(self, *_: object) -> None:
         redis_client().zrem(_slots_key(self.bot.bot_id), self._name)
+
+
+def free_dead_slots() -> None:
+    """Give back what processes of this machine held that no longer run; those of other machines come free by time."""
+    for bot in roster().bots:
+        names = redis_client().zrange(_slots_key(bot.bot_id), 0, -1)
+        dead = [name for name in names if is_owner_dead(name.decode())]
+        if dead:
+            redis_client().zrem(_slots_key(bot.bot_id), *dead)
 
 
 def _slots_key(bot_id: str) -> str:

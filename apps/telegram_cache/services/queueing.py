@@ -14,6 +14,8 @@ from apps.telegram_cache.services.bots import check_all
 from apps.telegram_cache.services.care_records import mark_queued, queue_next_upload
 from apps.telegram_cache.services.orphans import remove_orphans
 from apps.telegram_cache.services.playable import post_playable
+from apps.telegram_cache.services.pool import free_dead_slots
+from apps.telegram_cache.services.upload_records import free_dead_uploads
 
 log = structlog.get_logger(__name__)
 UPLOAD_TASK = "apps.telegram_cache.tasks.upload_asset"
@@ -55,6 +57,9 @@ def sweep_uploads() -> int:
             remove_orphans(asset)
     for unposted_id in playable_left(limit=5):
         post_playable(unposted_id)
+    free_dead_slots()
+    if freed := free_dead_uploads():
+        log.warning("uploads_of_dead_workers", count=freed)
     queued = 0
     while queued < MAX_UPLOADS_PER_SWEEP:
         asset_id = queue_next_upload(again_after_s=QUEUED_AGAIN_AFTER_S)

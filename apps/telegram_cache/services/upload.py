@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ import structlog
 from django.conf import settings
 from pymongo.errors import PyMongoError
 
+from apps.core.owners import make_owner
 from apps.core.wake import publish
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.clients.answers import StoredMessage
@@ -80,7 +79,7 @@ def upload_asset(asset_id: str) -> UploadResult:
     """
     if not roster().can_upload:
         return UploadResult.OFF
-    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(6)}"
+    owner = f"{make_owner()}:{secrets.token_hex(6)}"
     asset = records.claim_upload(asset_id, owner=owner)
     if asset is None:
         return UploadResult.NOT_OURS

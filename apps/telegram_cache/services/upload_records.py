@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from apps.core.owners import is_owner_dead
 from apps.telegram_cache.clients.answers import StoredMessage
 from apps.telegram_cache.documents import Asset, AssetState, Part, PartState, TelegramChannel
 from apps.telegram_cache.selectors import find_asset
@@ -17,6 +18,7 @@ from apps.telegram_cache.services.planning import Stretch
 
 UPLOAD_LEASE_S = 60.0
 MAX_ORPHANS = 200
+MAX_HELD = 500  # uploads that run at once; far fewer have a thread
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 NO_LONGER_FAILING = {"upload_failing_since": "", "upload_gave_up_at": "", "alert": "", "refetch_reason": ""}
 UPLOADABLE = [AssetState.READY.value, AssetState.UPLOADING.value]
@@ -61,6 +63,21 @@ def renew_upload(asset_id: str, *, owner: str) -> bool:
         [{"$set": {"upload_lease_until": {"$add": ["$$NOW", int(UPLOAD_LEASE_S * 1000)]}}}],
     )
     return bool(done.matched_count)
+
+
+def free_dead_uploads() -> int:
+    """End the leases of processes that are known to be dead, so that their uploads are due at once. Returns how many.
+
+    Safe beside anybody: a dead owner sends nothing, and whoever has claimed the asset meanwhile keeps it.
+    """
+    held = {"state": AssetState.UPLOADING.value, "upload_owner": {"$ne": None}}
+    rows = list(assets().find(held, {"upload_owner": 1}).limit(MAX_HELD))
+    change = {"$unset": {"upload_owner": "", "upload_lease_until": "", "upload_queued_at": ""}}
+    return sum(
+        assets().update_one({"_id": row["_id"], "upload_owner": row["upload_owner"]}, change).modified_count
+        for row in rows
+        if is_owner_dead(row["upload_owner"])
+    )
 
 
 def release_upload(asset_id: str, *, owner: str, error: str, retry_s: float, counts: bool) -> None:
