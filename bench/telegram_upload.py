@@ -2,7 +2,8 @@
 
 ``python -m bench.telegram_upload [--size-mib 2000] [--json]``. The stand-in and the worker run in processes of their
 own. The first worker is killed (like by kill -9) once half of the parts are stored; a second one finishes.
-``grown_mib`` is how much more memory each worker had at its most than before it began; ``stored_twice`` counts parts sent again.
+``grown_mib`` is how much more memory each worker had at its most than before it began; ``stored_twice`` counts parts
+sent again.
 """
 
 from __future__ import annotations
