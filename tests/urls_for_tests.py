@@ -14,9 +14,9 @@ from rest_framework.views import APIView
 from apps.core.errors import DrmProtected, RateLimited
 from apps.core.health import healthz, readyz
 from apps.core.suspend import Suspend, waited_s
-from apps.keys.documents import Scope
+from apps.keys.documents import Role, Scope
 from apps.keys.drf import HasScope
-from apps.keys.sessions import login, logout
+from apps.keys.sessions import login, logout, note_use
 
 
 class Quiet(Exception):
@@ -49,6 +49,16 @@ class AdminOnly(APIView):
     required_scope = Scope.ADMIN
 
     def get(self, request):
+        return Response({})
+
+    def post(self, request):
+        return Response({"actor": request.user.actor})
+
+
+class OwnersOnly(AdminOnly):
+    role_to_change = Role.OWNER
+
+    def delete(self, request):
         return Response({})
 
 
@@ -101,6 +111,12 @@ def who(request):
     return HttpResponse(request.admin_user.username if request.admin_user else "nobody")
 
 
+def use(request):
+    if request.admin_user:
+        note_use(request)
+    return who(request)
+
+
 def form(request):
     return HttpResponse(str(request.POST.get("a")))
 
@@ -111,12 +127,14 @@ urlpatterns = [
     path("api/keyed", Keyed.as_view()),
     path("api/public", Public.as_view()),
     path("api/admin", AdminOnly.as_view()),
+    path("api/secrets", OwnersOnly.as_view()),
     path("api/waiting", Waiting.as_view()),
     path("api/fail/<name>", Failing.as_view()),
     path("fail/<name>", fail_outside_drf),
     path("sign-in", sign_in),
     path("sign-out", sign_out),
     path("who", who),
+    path("use", use),
     path("form", form),
     path("healthz", healthz),
     path("readyz", readyz),

@@ -139,6 +139,15 @@ class Env(BaseSettings):
     trusted_proxies: NetworkList = Field(
         (), description="Networks of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."
     )
+    session_idle_s: int = Field(
+        2 * 3600, ge=60, le=30 * 86400, description="Seconds without a click after which the admin logs somebody out."
+    )
+    session_max_s: int = Field(
+        12 * 3600,
+        ge=60,
+        le=30 * 86400,
+        description="Seconds after which the admin asks to log in again, whatever happens.",
+    )
     web_workers: int = Field(2, ge=1, le=256, description="Web server processes.")
     worker_threads: int = Field(4, ge=1, le=256, description="Threads of each background worker.")
     dialects: CommaList = Field(

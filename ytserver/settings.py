@@ -97,7 +97,7 @@ SESSION_COOKIE_NAME = "ytserver_session"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = PUBLIC_IS_HTTPS
-SESSION_COOKIE_AGE = 12 * 3600
+SESSION_COOKIE_AGE = ENV.session_max_s
 CSRF_COOKIE_SECURE = PUBLIC_IS_HTTPS
 CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_FAILURE_VIEW = "apps.core.api_errors.csrf_failure"
@@ -124,7 +124,10 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["apps.keys.drf.ApiKeyAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "apps.keys.drf.ApiKeyAuthentication",
+        "apps.keys.drf.AdminSessionAuthentication",
+    ],
     "DEFAULT_PERMISSION_CLASSES": ["apps.keys.drf.HasApiKey"],
     "DEFAULT_RENDERER_CLASSES": [
         "rest_framework.renderers.JSONRenderer",

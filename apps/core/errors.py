@@ -71,6 +71,12 @@ class ScopeMissing(ApiError):
     default_message = "This API key may not do that."
 
 
+class RoleMissing(ApiError):
+    status = 403
+    code = "role_missing"
+    default_message = "Your role in the admin may not do that."
+
+
 class IpNotAllowed(ApiError):
     status = 403
     code = "ip_not_allowed"

@@ -17,23 +17,30 @@ from pymongo.errors import PyMongoError
 
 from apps.core import audit
 from apps.keys.documents import Role, User
+from apps.keys.roles import may
+from apps.keys.sessions import note_use
 
 logger = logging.getLogger(__name__)
 
 View = Callable[..., HttpResponse]
 
-RANKS = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.OWNER: 3}
+__all__ = [
+    "AdminRequest",
+    "admin_page",
+    "client_address",
+    "is_script",
+    "login_href",
+    "may",
+    "problem",
+    "record_change",
+    "unavailable",
+]
 
 
 class AdminRequest(HttpRequest):
     """A request that ``admin_page`` let through: there is a user, with a role that is enough."""
 
     admin_user: User
-
-
-def may(user: User | None, role: Role) -> bool:
-    """Whether the user has this role or a higher one. Roles without entry to the admin never do."""
-    return bool(user) and RANKS.get(Role(user.role), 0) >= RANKS[role]  # type: ignore[union-attr]
 
 
 def client_address(request: HttpRequest) -> str:
@@ -52,7 +59,11 @@ def admin_page(role: Role = Role.VIEWER, *, methods: tuple[str, ...] = ("GET", "
         @functools.wraps(view)
         def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             try:
-                response = _refusal(request, role, methods) or view(request, *args, **kwargs)
+                response = _refusal(request, role, methods)
+                if response is None:
+                    if not is_script(request):  # a page that asks by itself keeps nobody logged in
+                        note_use(request)
+                    response = view(request, *args, **kwargs)
             except (PyMongoError, redis.RedisError) as error:
                 logger.exception("a service did not answer")
                 response = unavailable(request, error)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import OpenApiResponse
 
 from apps.core.errors import ERRORS_BY_CODE
 from apps.downloads.answer_serializers import ErrorSerializer
+from apps.keys.documents import Scope
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call] # its __init_subclass__
@@ -25,6 +27,20 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
             {"type": "http", "scheme": "bearer"},
             {"type": "apiKey", "in": "query", "name": "api_key"},
         ]
+
+
+class AdminSessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call] # its __init_subclass__
+    """The admin's session cookie. Only routes with the scope admin take it, so only they name it."""
+
+    target_class = "apps.keys.drf.AdminSessionAuthentication"
+    name = "adminSession"
+
+    def get_security_requirement(self, auto_schema: Any) -> dict[str, list[str]] | list[dict[str, list[str]]]:
+        takes_it = getattr(auto_schema.view, "required_scope", None) == Scope.ADMIN
+        return {self.name: []} if takes_it else []
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME}
 
 
 FIELD_ERRORS = ("invalid_url", "invalid_parameter", "too_large", "unsupported_media_type")
@@ -82,7 +98,7 @@ def add_stream_routes(result: dict[str, Any], **_: Any) -> dict[str, Any]:
                     _parameter("download", "query", "1: save the file rather than play it."),
                     _parameter("Range", "header", "One range, such as `bytes=0-1023`."),
                 ],
-                "security": [{name: []} for name in schemes] + [{}],
+                "security": [{name: []} for name in schemes if name != AdminSessionScheme.name] + [{}],
                 "responses": answers,
             }
         }

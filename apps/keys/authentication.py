@@ -77,6 +77,11 @@ class KeyGrant:
         """``limits.script_arguments`` of this grant."""
         return window_arguments(self.windows)
 
+    @property
+    def actor(self) -> str:
+        """Who this is in the audit log."""
+        return f"key {self.prefix}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Record:

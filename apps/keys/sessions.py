@@ -1,10 +1,18 @@
-"""Signing people in to the admin and out again. A session holds a user's id and session version, nothing more."""
+"""Signing people in to the admin and out again. A session holds a user's id, session version and two times.
+
+It ends after SESSION_IDLE_S without a request by hand, and after SESSION_MAX_S whatever happens.
+"""
 
 from __future__ import annotations
 
 import hmac
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib import import_module
+from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest
 from django.middleware.csrf import rotate_token
 
@@ -12,18 +20,31 @@ from apps.keys.documents import Role, User
 from apps.keys.selectors import find_user_by_id
 from apps.keys.services import mark_login
 
+NOTE_USE_EVERY_S = 60
 _USER_ID = "_user_id"
 _SESSION_VERSION = "_session_version"
+_STARTED_AT = "_started_at"
+_USED_AT = "_used_at"
 
 
 def login(request: HttpRequest, user: User) -> None:
     """Sign ``user`` in on a new session key, so that a key somebody planted before is worth nothing."""
+    _start(request, user)
+    mark_login(user, at=datetime.now(UTC))
+
+
+def go_on_after_change(request: HttpRequest, user: User) -> None:
+    """Keep this session, on a new key, after a change that ended every session of ``user`` (a new password)."""
+    _start(request, user)
+
+
+def _start(request: HttpRequest, user: User) -> None:
     request.session.flush()
     request.session[_USER_ID] = str(user.id)
     request.session[_SESSION_VERSION] = user.session_version
+    request.session[_STARTED_AT] = request.session[_USED_AT] = int(time.time())
     request.session.cycle_key()
     rotate_token(request)
-    mark_login(user, at=datetime.now(UTC))
     request.admin_user = user  # type: ignore[attr-defined]
 
 
@@ -34,13 +55,43 @@ def logout(request: HttpRequest) -> None:
     request.admin_user = None  # type: ignore[attr-defined]
 
 
+def note_use(request: HttpRequest) -> None:
+    """Somebody did something by hand: the idle time starts anew. Written at most every NOTE_USE_EVERY_S."""
+    now = int(time.time())
+    if now - _number(request.session, _USED_AT) >= NOTE_USE_EVERY_S:
+        request.session[_USED_AT] = now
+
+
 def user_of_session(request: HttpRequest) -> User | None:
-    """Who is signed in: an active user with a role, whose sessions have not been ended since."""
-    user_id = request.session.get(_USER_ID)
-    if not isinstance(user_id, str):
+    """Who is signed in: an active user with a role, whose sessions have not been ended since, within both times."""
+    return _user_of(request.session)
+
+
+def user_of_session_key(session_key: str) -> User | None:
+    """The same for a session key, where there is no request (websockets). Reads Redis and MongoDB."""
+    if not session_key:
+        return None
+    return _user_of(import_module(settings.SESSION_ENGINE).SessionStore(session_key))
+
+
+def _user_of(session: Any) -> User | None:
+    user_id = session.get(_USER_ID)
+    if not isinstance(user_id, str) or not _is_in_time(session):
         return None
     user = find_user_by_id(user_id)
     if user is None or not user.active or user.role == Role.NONE.value:
         return None
-    version = str(request.session.get(_SESSION_VERSION))
+    version = str(session.get(_SESSION_VERSION))
     return user if hmac.compare_digest(version, str(user.session_version)) else None
+
+
+def _is_in_time(session: Mapping[str, Any]) -> bool:
+    now, env = time.time(), settings.ENV
+    is_used: bool = now - _number(session, _USED_AT) < env.session_idle_s
+    is_young: bool = now - _number(session, _STARTED_AT) < env.session_max_s
+    return is_used and is_young
+
+
+def _number(session: Mapping[str, Any], name: str) -> float:
+    value = session.get(name)
+    return value if isinstance(value, int | float) else 0.0

@@ -14,11 +14,11 @@ from tests.waiting import wait_until
 
 
 @contextmanager
-def serving(app: Any, *, ws: Any = "none") -> Iterator[str]:
+def serving(app: Any, *, ws: Any = "none", lifespan: Any = "on") -> Iterator[str]:
     """Serve an ASGI application until the block ends; gives its address."""
     port = free_port()
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, lifespan="on", log_config=None, access_log=False, proxy_headers=False,
+        app, host="127.0.0.1", port=port, lifespan=lifespan, log_config=None, access_log=False, proxy_headers=False,
         loop="uvloop", http="httptools", ws=ws, timeout_graceful_shutdown=2,
     )  # fmt: skip
     server = uvicorn.Server(config)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from django.conf import settings
 from django.core.cache import cache
 from django.test import Client
 
 from apps.core.errors import Conflict, InvalidParameter
 from apps.core.redis import redis_client
+from apps.keys import sessions
 from apps.keys.documents import Role, User
 from apps.keys.services import check_password, create_user, set_password
 
@@ -90,3 +92,35 @@ class TestSessions:
         client.get("/sign-in", {"name": "ada"})
         ada.delete()
         assert client.get("/who").content == b"nobody"
+
+
+class TestTimes:
+    @pytest.fixture
+    def clock(self, monkeypatch):
+        now = [1_800_000_000.0]
+        monkeypatch.setattr(sessions.time, "time", lambda: now[0])
+        return now
+
+    def test_ends_after_its_longest_time_even_when_it_is_used(self, client, ada, clock):
+        client.get("/sign-in", {"name": "ada"})
+        for _ in range(int(settings.ENV.session_max_s // 3600)):
+            assert client.get("/use").content == b"ada"
+            clock[0] += 3600
+        assert client.get("/use").content == b"nobody"
+
+    def test_ends_when_nobody_uses_it_and_only_use_by_hand_counts(self, client, ada, clock):
+        client.get("/sign-in", {"name": "ada"})
+        clock[0] += settings.ENV.session_idle_s - 1
+        assert client.get("/use").content == b"ada"
+        clock[0] += settings.ENV.session_idle_s - 1
+        assert client.get("/who").content == b"ada"
+        clock[0] += 1
+        assert client.get("/who").content == b"nobody"
+
+    def test_a_key_alone_finds_the_same_person(self, client, ada, clock):
+        client.get("/sign-in", {"name": "ada"})
+        key = client.cookies["ytserver_session"].value
+        assert sessions.user_of_session_key(key).id == ada.id
+        clock[0] += settings.ENV.session_idle_s
+        assert sessions.user_of_session_key(key) is None
+        assert sessions.user_of_session_key("") is None

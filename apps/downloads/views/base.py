@@ -15,16 +15,19 @@ from apps.core.request_state import ASGI_SCOPE
 from apps.core.trace import note
 from apps.downloads.fields import read_fields
 from apps.downloads.request_serializers import NoFieldsSerializer
-from apps.keys.documents import Scope
+from apps.keys.documents import Role, Scope
 from apps.keys.drf import HasScope
 
 
 class ApiViewSet(GenericViewSet):
     """A route: ``serializer_class`` says which fields it takes, ``required_scope`` what a key needs to use it,
-    ``counts_requests`` whether they count against its limit."""
+    ``counts_requests`` whether they count against its limit. Routes with the scope admin are open to people logged in
+    to the admin too: ``role_to_read`` and ``role_to_change`` say with which role (an ``@action`` may set its own)."""
 
     permission_classes = (HasScope,)
     required_scope: Scope | None = None
+    role_to_read = Role.VIEWER
+    role_to_change = Role.OPERATOR
     counts_requests = True
     serializer_class: type[Serializer] = NoFieldsSerializer
     pagination_class = None

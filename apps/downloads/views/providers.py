@@ -103,7 +103,7 @@ class ProvidersViewSet(ApiViewSet):
         return self._answer()
 
     def _who(self) -> dict[str, str]:
-        return {"actor": f"key {self.request.user.prefix}", "address": client_address(self.request._request)}
+        return {"actor": self.request.user.actor, "address": client_address(self.request._request)}
 
     def _answer(self) -> Response:
         names = configured_providers()

@@ -61,7 +61,7 @@ class _AdminViewSet(ApiViewSet):
         return self.serializers.get(self.action or "", NoFieldsSerializer)
 
     def _record(self, what: str, *, kind: str, target_id: str, after: Mapping[str, Any] | None = None) -> None:
-        actor = f"key {self.request.user.prefix}"
+        actor = self.request.user.actor
         address = client_address(self.request._request)
         audit.record(actor=actor, action=what, target_kind=kind, target_id=target_id, after=after, address=address)
 
