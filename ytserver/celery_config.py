@@ -36,4 +36,6 @@ beat_schedule = {
     },
     "evict-hot": {"task": "apps.telegram_cache.tasks.evict_hot", "schedule": 30.0, "options": {"expires": 30}},
     "drain-events": {"task": "apps.analytics.tasks.drain_events", "schedule": 2.0, "options": {"expires": 2}},
+    "roll-up": {"task": "apps.analytics.tasks.roll_up", "schedule": 10.0, "options": {"expires": 10}},
+    "track-users": {"task": "apps.analytics.tasks.track_users", "schedule": 5.0, "options": {"expires": 5}},
 }

@@ -150,6 +150,9 @@ class Env(BaseSettings):
     )
     web_workers: int = Field(2, ge=1, le=256, description="Web server processes.")
     worker_threads: int = Field(4, ge=1, le=256, description="Threads of each background worker.")
+    usage_kept_days: int = Field(
+        90, ge=1, le=3650, description="How long single events (usage_stats) are kept, in days. Sums live longer."
+    )
     dialects: CommaList = Field(
         (), description="Music-bot dialects to answer in: song, track, v2, query (see docs/dialects.md). Empty: off."
     )

@@ -15,6 +15,7 @@ from typing import Any, cast
 from pymongo import ReplaceOne
 
 from apps.analytics.documents import UsageEvent
+from apps.analytics.rollup_marks import mark_minutes
 from apps.core.redis import redis_client
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def drain_events(*, max_batches: int = 50) -> int:
         UsageEvent._get_collection().bulk_write(
             [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents], ordered=False
         )
+        mark_minutes({document["at"] for document in documents})  # before the entries go: a crash between marks again
         client.xdel(STREAM, *[entry_id for entry_id, _ in entries])
         moved += len(entries)
     return moved
