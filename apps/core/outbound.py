@@ -210,16 +210,18 @@ def guarded_aiohttp_session(
     limit_per_host: int = 0,
     keepalive_timeout_s: float = 30.0,
     timeout: aiohttp.ClientTimeout = STREAM_TIMEOUT,
+    connector: aiohttp.BaseConnector | None = None,
     **options: Any,
 ) -> aiohttp.ClientSession:
     """An aiohttp session that only connects where it may; raises OutboundRefused else. Other options are aiohttp's own.
 
     Make it inside the event loop that uses it. A request may name a ``proxy`` (not checked itself; the target's text
-    is) and ``ssl=False``. Every redirect is checked, at most 5 are followed.
+    is) and ``ssl=False``. Every redirect is checked, at most 5 are followed. A ``connector`` of one's own has to check
+    by itself which addresses it connects to (``apps.core.socks``).
     """
     redirects = aiohttp.TraceConfig()
     redirects.on_request_redirect.append(_count_redirect)
-    connector = aiohttp.TCPConnector(
+    connector = connector or aiohttp.TCPConnector(
         limit=limit,
         limit_per_host=limit_per_host,
         keepalive_timeout=keepalive_timeout_s,

@@ -125,6 +125,48 @@ class ProviderSettings(StoredDocument):
     meta = {"collection": "provider_settings", "indexes": []}
 
 
+class IdentityKind(StrEnum):
+    COOKIES = "cookies"
+    PROXY = "proxy"
+
+
+class ProxyUse(StrEnum):
+    """What a proxy is for: asking YouTube about a video, fetching the media, or both."""
+
+    BOTH = "both"
+    EXTRACT = "extract"
+    DOWNLOAD = "download"
+
+
+class Identity(StoredDocument):
+    """Cookies or a proxy that yt-dlp may use. The secret (a cookies.txt, a proxy's address) is encrypted."""
+
+    id = StringField(primary_key=True, default=lambda: secrets.token_hex(6))
+    kind = StringField(required=True, choices=[kind.value for kind in IdentityKind])
+    name = StringField(required=True, max_length=64)  # the operator's, to tell them apart
+    secret_encrypted = StringField(required=True)
+    version = IntField(default=1)  # one more when an operator replaces the secret: older write-backs are dropped
+    use = StringField(choices=[use.value for use in ProxyUse])  # of proxies
+    enabled = BooleanField(default=True)
+    strikes = IntField(default=0)  # failures since the last answer: how long it rests after the next one
+    resting_until = DateTimeField()
+    answers = IntField(default=0)
+    failures = IntField(default=0)
+    last_error = StringField(default="")  # a reason of services/ways.py
+    last_used_at = DateTimeField()
+    last_answer_at = DateTimeField()
+    last_failure_at = DateTimeField()
+    created_at = DateTimeField(default=utcnow)
+
+    meta = {
+        "collection": "identities",
+        "indexes": [
+            {"fields": ["kind", "name"], "unique": True},
+            {"fields": ["kind", "enabled", "last_used_at"]},
+        ],
+    }
+
+
 class JobTurns(StoredDocument):
     """How far the queue of one priority has come: the highest turn that was picked, and how many picks there were."""
 

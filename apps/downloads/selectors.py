@@ -9,6 +9,8 @@ from mongoengine import Q
 
 from apps.downloads.documents import (
     Batch,
+    Identity,
+    IdentityKind,
     JobPriority,
     JobState,
     LookupRecord,
@@ -101,3 +103,12 @@ def jobs_by_id(job_ids: list[str]) -> dict[str, MediaJob]:
 def provider_settings() -> list[ProviderSettings]:
     """What an operator decided about sources."""
     return list(ProviderSettings.objects)
+
+
+def list_identities(kind: IdentityKind) -> list[Identity]:
+    """All cookies, or all proxies, by name."""
+    return list(Identity.objects(kind=kind.value).order_by("name"))
+
+
+def find_identity(identity_id: str) -> Identity | None:
+    return cast("Identity | None", Identity.objects(id=identity_id).first())

@@ -3,7 +3,8 @@
 yt-dlp's unmodified extractor runs against it: the watch page and ``/youtubei/v1/player`` with plain media addresses,
 ``*.googlevideo.com/videoplayback`` with Range (header or parameter), ``i.ytimg.com`` thumbnails, and the lists of
 ``youtube_lists``. Fault routes: watch, embed, player, search, browse, playlist, channel, timedtext, thumbnail,
-media, media:<id>, media:<id>:<itag>.
+media, media:<id>, media:<id>:<itag>. ``cookies_sent`` holds the cookies of each watch page's request; ``set_cookie``
+is what the watch page sets.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class YouTubeStandIn(StandIn):
         for video_id, video in self.videos.items():
             for fault in video.media_faults:
                 self.faults.add(f"media:{video_id}", fault)
+        self.set_cookie: dict[str, str] = {}
+        self.cookies_sent: list[dict[str, str]] = []
         self._generations: dict[str, int] = {}
         self._tls_port = 0
         self._proxy: asyncio.Server | None = None
@@ -146,6 +149,7 @@ class YouTubeStandIn(StandIn):
         video_id = request.query.get("v", "")
         self.counts["watch"] += 1
         self.counts[f"watch:{video_id}"] += 1
+        self.cookies_sent.append(dict(request.cookies))
         self._generations[video_id] = self._generations.get(video_id, 0) + 1
         if (instead := await answer_instead(self.faults.take("watch"))) is not None:
             return instead
@@ -155,7 +159,10 @@ class YouTubeStandIn(StandIn):
             f"<script>var ytInitialPlayerResponse = {json.dumps(self._describe(video_id))};</script>"
             f"<script>var ytInitialData = {json.dumps(initial_data(video.channel if video else ''))};</script>"
         )
-        return _page(page)
+        answer = _page(page)
+        for name, value in self.set_cookie.items():
+            answer.set_cookie(name, value, domain=".youtube.com", path="/", max_age=10_000_000, secure=True)
+        return answer
 
     async def _embed(self, _request: web.Request) -> web.StreamResponse:
         self.counts["embed"] += 1

@@ -8,7 +8,9 @@ import aiohttp
 import structlog
 
 from apps.core.errors import UpstreamError
+from apps.core.socks import SOCKS_ERRORS
 from apps.downloads.fetch.threads import in_thread
+from apps.downloads.fetch.transfer import Connections
 from apps.downloads.providers.base import RemoteFile
 
 MAX_BYTES = 2 * 1024 * 1024
@@ -19,13 +21,13 @@ _DEMUXERS = ((b"\xff\xd8\xff", "jpeg_pipe"), (b"\x89PNG\r\n\x1a\n", "png_pipe"),
 log = structlog.get_logger(__name__)
 
 
-async def fetch_cover(session: aiohttp.ClientSession, source: RemoteFile | None, path: Path) -> Path | None:
+async def fetch_cover(session: Connections, source: RemoteFile | None, path: Path) -> Path | None:
     """The picture, written to ``path``; None when there is none that can be had."""
     if source is None:
         return None
     try:
         data = await _read(session, source)
-    except (aiohttp.ClientError, TimeoutError, OSError, UpstreamError) as error:
+    except (aiohttp.ClientError, TimeoutError, OSError, UpstreamError, *SOCKS_ERRORS) as error:
         log.info("no cover", reason=type(error).__name__)
         return None
     if data is None or demuxer_of(data) is None:
@@ -35,7 +37,7 @@ async def fetch_cover(session: aiohttp.ClientSession, source: RemoteFile | None,
     return path
 
 
-async def _read(session: aiohttp.ClientSession, source: RemoteFile) -> bytes | None:
+async def _read(session: Connections, source: RemoteFile) -> bytes | None:
     received = bytearray()
     async with session.get(source.url, proxy=source.proxy, ssl=source.verify_tls, timeout=TIMEOUT) as response:
         if response.status != 200:

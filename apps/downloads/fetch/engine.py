@@ -24,7 +24,7 @@ from apps.downloads.fetch.making import LEASE_S, Made, Maker, bytes_are_bad
 from apps.downloads.fetch.outcomes import AddressRefused, JobCancelled, Limits, ServerStopping, SourceChanged
 from apps.downloads.fetch.progress import Progress
 from apps.downloads.fetch.threads import in_thread
-from apps.downloads.fetch.transfer import open_session
+from apps.downloads.fetch.transfer import Connections
 from apps.downloads.providers.chain import PlanOffer, PlanOffers, ProviderChain
 from apps.downloads.selectors import find_job
 from apps.downloads.services.claims import (
@@ -167,7 +167,7 @@ class _Fetch:
 
     async def _attempt(self) -> tuple[Made | ApiError, Maker]:
         """Work and heartbeat side by side; whichever ends first ends both."""
-        async with open_session(self._limits) as session:
+        async with Connections(self._limits) as session:
             maker = Maker(
                 claim=self._claim,
                 job=self._job,

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
 import structlog
 
 from apps.core.ffmpeg import MediaFacts
@@ -21,7 +20,7 @@ from apps.downloads.fetch.resume import Resume, ResumeFile
 from apps.downloads.fetch.sinks import ScratchFile, Sink, require_room
 from apps.downloads.fetch.sniff import HEAD_BYTES, INDEX_BYTES, check_head, is_streamable_mp4
 from apps.downloads.fetch.threads import in_thread
-from apps.downloads.fetch.transfer import Transfer
+from apps.downloads.fetch.transfer import Connections, Transfer
 from apps.downloads.providers.base import FetchPlan, RemoteFile
 from apps.downloads.services.claims import Claim, record_plan, renew_claim
 from apps.downloads.services.jobs import update_job
@@ -57,7 +56,7 @@ class Maker:
         claim: Claim,
         job: MediaJob,
         store: HotStore,
-        session: aiohttp.ClientSession,
+        session: Connections,
         limits: Limits,
         progress: Progress,
     ) -> None:

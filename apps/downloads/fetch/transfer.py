@@ -6,12 +6,14 @@ import asyncio
 import random
 import re
 from collections.abc import Callable
+from typing import Any, Self
 
 import aiohttp
 import structlog
 
 from apps.core.errors import ApiError, TooLarge, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from apps.core.outbound import guarded_aiohttp_session
+from apps.core.socks import SOCKS_ERRORS, guarded_socks_session
 from apps.downloads.fetch.outcomes import AddressRefused, Limits, NotMedia, SourceChanged
 from apps.downloads.fetch.sinks import Sink
 from apps.downloads.providers.base import RemoteFile
@@ -21,22 +23,49 @@ log = structlog.get_logger(__name__)
 PARTIAL = 206
 OUT_OF_RANGE = 416
 REFUSED = frozenset({401, 403, 404, 410})
-TRY_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
+TOO_MANY_REQUESTS = 429
+TRY_LATER = frozenset({408, 425, TOO_MANY_REQUESTS, 500, 502, 503, 504})
 NOT_MEDIA_TYPES = frozenset({"text/html", "text/xml", "application/json", "application/xml"})
 RETRY_AFTER_MAX_S = 30.0
+RATE_LIMITED_WAIT_S = 60.0
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,15})-(\d{1,15})|\*)/(\d{1,15}|\*)", re.ASCII)
 
 
 class _TryLater(UpstreamError):
-    """The source is busy, or cut the connection: ask again in a moment."""
+    """The source is busy: ask again in a moment. ``limited``: it said that we ask too often (429)."""
+
+    def __init__(self, message: str, *, retry_after_s: float, limited: bool) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.limited = limited
 
 
-def open_session(limits: Limits) -> aiohttp.ClientSession:
-    """The session all files of one fetch share. Connects only where the outbound guard allows it."""
-    timeout = aiohttp.ClientTimeout(
-        total=None, connect=limits.connect_s, sock_connect=limits.connect_s, sock_read=limits.stall_s
-    )
-    return guarded_aiohttp_session(timeout=timeout, auto_decompress=False)
+class Connections:
+    """What all files of one fetch share: a session, and one for each SOCKS proxy that is used. An async context.
+
+    Connects only where the outbound guard allows it.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, connect=limits.connect_s, sock_connect=limits.connect_s, sock_read=limits.stall_s
+        )
+        self._plain = guarded_aiohttp_session(timeout=self._timeout, auto_decompress=False)
+        self._by_socks: dict[str, aiohttp.ClientSession] = {}
+
+    def get(self, url: str, *, proxy: str | None, **options: Any) -> Any:
+        """As aiohttp's ``ClientSession.get``."""
+        if proxy is None or not proxy.startswith("socks"):
+            return self._plain.get(url, proxy=proxy, **options)
+        if proxy not in self._by_socks:
+            self._by_socks[proxy] = guarded_socks_session(proxy, timeout=self._timeout, auto_decompress=False)
+        return self._by_socks[proxy].get(url, **options)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for session in (self._plain, *self._by_socks.values()):
+            await session.close()
 
 
 class Transfer:
@@ -51,7 +80,7 @@ class Transfer:
         self,
         file: RemoteFile,
         *,
-        session: aiohttp.ClientSession,
+        session: Connections,
         limits: Limits,
         sink: Sink | None,
         choose_sink: Callable[[bytes], Sink],
@@ -122,14 +151,15 @@ class Transfer:
             failure = UpstreamTimeout("The outside source stopped sending.")
         except aiohttp.ConnectionTimeoutError:
             failure = UpstreamUnreachable()
-        except aiohttp.ClientConnectorError:
+        except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, *SOCKS_ERRORS):
             failure = UpstreamUnreachable()
         except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
             failure = UpstreamError("The outside source keeps cutting the connection.")
         except aiohttp.ClientError as error:
             raise UpstreamError from error
         except _TryLater as error:
-            failure, wait_s = UpstreamError(error.message), error.retry_after_s or 0.0
+            wait_s = error.retry_after_s or 0.0
+            failure = UpstreamError(error.message, retry_after_s=RATE_LIMITED_WAIT_S if error.limited else None)
         else:
             return None, 0.0
         self._compare = True
@@ -161,7 +191,11 @@ class Transfer:
         if status in TRY_LATER:
             text = response.headers.get("Retry-After", "")
             wait_s = min(float(text), RETRY_AFTER_MAX_S) if text.isdecimal() else 0.0
-            raise _TryLater(f"The outside source is in trouble (HTTP {status}).", retry_after_s=wait_s)
+            raise _TryLater(
+                f"The outside source is in trouble (HTTP {status}).",
+                retry_after_s=wait_s,
+                limited=status == TOO_MANY_REQUESTS,
+            )
         if status not in {200, PARTIAL, OUT_OF_RANGE}:
             raise UpstreamError(f"The outside source gave an answer we cannot use (HTTP {status}).")
 

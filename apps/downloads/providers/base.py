@@ -77,6 +77,7 @@ class RemoteFile:
     size_bytes: int | None = None
     size_is_exact: bool = False
     proxy: str | None = field(default=None, repr=False)
+    proxy_id: str = ""  # when it is one of the operator's pool
     verify_tls: bool = True
     chunk_bytes: int | None = None  # fetch by ranges of this size (googlevideo throttles one long answer)
 

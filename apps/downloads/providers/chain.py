@@ -66,11 +66,19 @@ class _Member:
 class PlanOffer:
     """One source's plan for an asset. Say what became of it: ``succeeded()``, or ``failed(error)`` and go on."""
 
-    def __init__(self, chain: ProviderChain, member: _Member, plan: FetchPlan, failures: list[ProviderFailure]) -> None:
+    def __init__(
+        self,
+        chain: ProviderChain,
+        member: _Member,
+        plan: FetchPlan,
+        failures: list[ProviderFailure],
+        *,
+        began_at: float,
+    ) -> None:
         self._chain = chain
         self._member = member
         self._failures = failures
-        self._began_at = time.monotonic()
+        self._began_at = began_at
         self.plan = plan
 
     def renew(self, *, timeout_s: float) -> FetchPlan:
@@ -84,12 +92,24 @@ class PlanOffer:
 
     def succeeded(self) -> None:
         self._member.breaker.record_success()
-        note_outcome(self.plan.provider, error_code="", took_s=time.monotonic() - self._began_at)
+        note_outcome(self.plan.provider, error_code="", took_s=self.took_s)
+        self._tell_source(None)
+
+    @property
+    def took_s(self) -> float:
+        """Seconds since this source was asked."""
+        return time.monotonic() - self._began_at
+
+    def _tell_source(self, error: ApiError | None) -> None:
+        note_transfer = getattr(self._member.provider, "note_transfer", None)
+        if note_transfer is not None:
+            note_transfer(self.plan, error)
 
     def failed(self, error: ApiError) -> None:
         """The bytes could not be had. Counts against the source only when the error is an upstream one."""
-        took_s = time.monotonic() - self._began_at
+        took_s = self.took_s
         self._failures.append(ProviderFailure(provider=self.plan.provider, error=error, took_s=took_s))
+        self._tell_source(error)
         if isinstance(error, UPSTREAM_ERRORS):
             self._chain.note_failure(self._member, error, took_s=took_s)
 
@@ -117,7 +137,7 @@ class PlanOffers:
                 took_s = time.monotonic() - began_at
                 self.failures.append(ProviderFailure(provider=member.provider.name, error=error, took_s=took_s))
                 continue
-            yield PlanOffer(chain, member, plan, self.failures)
+            yield PlanOffer(chain, member, plan, self.failures, began_at=began_at)
         raise most_telling(self.failures)
 
 

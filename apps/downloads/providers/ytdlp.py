@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from functools import cache
 from importlib import util
 from pathlib import Path
@@ -13,10 +14,18 @@ from typing import Any
 import structlog
 from django.conf import settings
 
-from apps.core.errors import DrmProtected, LiveNotSupported, UpstreamError
+from apps.core.errors import (
+    ApiError,
+    DrmProtected,
+    LiveNotSupported,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from apps.downloads.providers.base import FetchPlan, VideoInfo
 from apps.downloads.providers.listing import Listing, ListQuestion
-from apps.downloads.providers.ytdlp_errors import map_failure, spoils_session
+from apps.downloads.providers.ways import PlainWay, Way, Ways
+from apps.downloads.providers.ytdlp_errors import blame, map_failure, spoils_session
 from apps.downloads.providers.ytdlp_formats import (
     Transport,
     is_drm_protected,
@@ -33,6 +42,7 @@ from apps.telegram_cache.documents import AssetKey
 REMEMBERED_S = 120.0  # media addresses live for hours; this only spans resolve and the plan that follows
 MAX_REMEMBERED = 64
 CHILDREN = 3
+WAYS_TRIED = 3
 SOCKET_TIMEOUT_S = 10
 
 log = structlog.get_logger(__name__)
@@ -99,14 +109,15 @@ class YtDlpProvider:
 
     name = "ytdlp"
 
-    def __init__(self, *, options: dict[str, Any], children: int = CHILDREN) -> None:
+    def __init__(self, *, options: dict[str, Any], children: int = CHILDREN, ways: Ways | None = None) -> None:
         folder = settings.ENV.var_dir.absolute() / "ytdlp"
         made = make_options(options, cache_folder=folder / "cache")
         allow = [str(network) for network in settings.ENV.outbound_allow]
         self._pool = ChildPool(options=made, allow=allow, home=folder, size=children)
+        self._ways = ways or PlainWay()
         self._transport = Transport(proxy=made.get("proxy"), verify_tls=not made.get("nocheckcertificate"))
         self._lock = threading.Lock()
-        self._remembered: OrderedDict[str, tuple[float, dict[str, Any]]] = OrderedDict()
+        self._remembered: OrderedDict[str, tuple[float, dict[str, Any], Way]] = OrderedDict()
 
     def warm(self) -> None:
         """Start a process ahead of the first question; returns at once."""
@@ -116,14 +127,13 @@ class YtDlpProvider:
         self._pool.close()
 
     def resolve(self, video_id: str, *, timeout_s: float) -> VideoInfo:
-        return make_video_info(self._extract(video_id, timeout_s=timeout_s), video_id)
+        return make_video_info(self._extract(video_id, timeout_s=timeout_s)[0], video_id)
 
     def plan(self, key: AssetKey, *, timeout_s: float, fresh: bool = False) -> FetchPlan:
         deadline = time.monotonic() + timeout_s
-        info = None if fresh else self._recall(key.video_id)
-        if info is None:
-            info = self._extract(key.video_id, timeout_s=timeout_s)
-        plan = make_plan(info, key, self._transport)
+        known = None if fresh else self._recall(key.video_id)
+        info, way = known or self._extract(key.video_id, timeout_s=timeout_s)
+        plan = make_plan(info, key, self._transport_of(way))
         wait_s = seconds_until_available(info, now=time.time())
         if wait_s > 0:  # YouTube refuses the media while its player would show an advertisement
             time.sleep(max(0.0, min(wait_s, deadline - time.monotonic())))
@@ -131,22 +141,68 @@ class YtDlpProvider:
 
     def list_videos(self, question: ListQuestion, *, timeout_s: float) -> Listing:
         """A page of a search, a playlist or a channel. Raises NotFound, or the upstream failure."""
-        answer = self._pool.ask(list_question(question), timeout_s=timeout_s, spoils=spoils_session)
+        answer, _ = self._ask(list_question(question), timeout_s=timeout_s)
         return make_listing(answer, question)
 
     def find_subtitles(self, video_id: str, language: str, *, timeout_s: float) -> Subtitles:
         """One language's subtitles and which others there are. Raises the content error or the upstream failure."""
-        question = {"subtitles": video_id, "language": language}
-        return make_subtitles(self._pool.ask(question, timeout_s=timeout_s, spoils=spoils_session))
+        answer, _ = self._ask({"subtitles": video_id, "language": language}, timeout_s=timeout_s)
+        return make_subtitles(answer)
+
+    def note_transfer(self, plan: FetchPlan, error: ApiError | None) -> None:
+        """How fetching a plan's files ended: a proxy that could not be reached, or that was sent away, rests."""
+        reason = None
+        if isinstance(error, (UpstreamUnreachable, UpstreamTimeout)):
+            reason = error.code
+        elif error is not None and error.retry_after_s is not None:
+            reason = "rate_limited"
+        if reason is not None:
+            self._ways.note_failure(tuple({file.proxy_id for file in plan.files}), reason)
 
     @property
     def transport(self) -> Transport:
         """How the operator has yt-dlp connect."""
         return self._transport
 
-    def _extract(self, video_id: str, *, timeout_s: float) -> dict[str, Any]:
-        """Ask yt-dlp. Raises the content error, or the upstream failure, that its answer means."""
-        answer = self._pool.ask({"video_id": video_id}, timeout_s=timeout_s, spoils=spoils_session)
+    def _transport_of(self, way: Way) -> Transport:
+        proxy = way.download_proxy or self._transport.proxy
+        return replace(self._transport, proxy=proxy, proxy_id=way.download_proxy_id)
+
+    def _ask(self, question: dict[str, Any], *, timeout_s: float) -> tuple[dict[str, Any], Way]:
+        """Ask yt-dlp, and with other cookies or another proxy when YouTube turns against those: WAYS_TRIED at most."""
+        deadline = time.monotonic() + timeout_s
+        way = self._ways.choose()
+        for tries_left in range(WAYS_TRIED - 1, -1, -1):
+            answer = self._ask_by(way, question, timeout_s=deadline - time.monotonic())
+            blamed = blame(answer)
+            if blamed is None:
+                self._ways.note_answer(way)
+                return answer, way
+            self._ways.note_failure((way.proxy_id,) if blamed == "upstream_unreachable" else _ids(way), blamed)
+            if way.is_plain or not tries_left or deadline - time.monotonic() < SOCKET_TIMEOUT_S:
+                break
+            try:
+                way = self._ways.choose()
+            except ApiError:
+                break  # nobody else is left
+        return answer, way
+
+    def _ask_by(self, way: Way, question: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        asked = question if way.is_plain else {**question, "way": way.as_question()}
+        try:
+            answer = self._pool.ask(asked, timeout_s=timeout_s, spoils=spoils_session)
+        except UpstreamTimeout:
+            self._ways.note_failure((way.proxy_id,), "upstream_timeout")
+            raise
+        if answer.get("cookies_refused"):
+            self._ways.note_failure((way.cookies_id,), "cookies_refused")
+        elif way.cookies_id and isinstance(answer.get("cookies"), str):
+            self._ways.keep_cookies(way, answer["cookies"])
+        return answer
+
+    def _extract(self, video_id: str, *, timeout_s: float) -> tuple[dict[str, Any], Way]:
+        """Ask for a video. Raises the content error, or the upstream failure, that the answer means."""
+        answer, way = self._ask({"video_id": video_id}, timeout_s=timeout_s)
         info = answer.get("info")
         if not isinstance(info, dict):
             raise map_failure(answer.get("failure"))
@@ -157,19 +213,25 @@ class YtDlpProvider:
         if info.get("id") != video_id or not usable_formats(info):
             raise UpstreamError
         with self._lock:
-            self._remembered[video_id] = time.monotonic(), info
+            self._remembered[video_id] = time.monotonic(), info, way
             self._remembered.move_to_end(video_id)
             while len(self._remembered) > MAX_REMEMBERED:
                 self._remembered.popitem(last=False)
-        return info
+        return info, way
 
-    def _recall(self, video_id: str) -> dict[str, Any] | None:
+    def _recall(self, video_id: str) -> tuple[dict[str, Any], Way] | None:
         with self._lock:
-            made_at, info = self._remembered.get(video_id, (0.0, None))
-        return info if info is not None and time.monotonic() - made_at < REMEMBERED_S else None
+            known = self._remembered.get(video_id)
+        return known[1:] if known is not None and time.monotonic() - known[0] < REMEMBERED_S else None
+
+
+def _ids(way: Way) -> tuple[str, ...]:
+    return (way.cookies_id, way.proxy_id)
 
 
 @cache
 def ytdlp_provider() -> YtDlpProvider:
     """This process's yt-dlp, as a source of media and of lists; one pool of processes for both."""
-    return YtDlpProvider(options=settings.ENV.ytdlp_options)
+    from apps.downloads.services.ways import PooledWays
+
+    return YtDlpProvider(options=settings.ENV.ytdlp_options, ways=PooledWays())

@@ -1,45 +1,34 @@
 """The process in which yt-dlp runs: one JSON line in, one out. A hostile page can hang or crash only this.
 
 Started by ``ytdlp_pool`` as ``python -m``; imports nothing of Django. The first line in holds the options, each
-further one asks for a video, a list or subtitles. Whatever yt-dlp prints goes nowhere.
+further one asks for a video, a list or subtitles, and says with which cookies and through which proxy. Whatever
+yt-dlp prints goes nowhere.
 """
 
 from __future__ import annotations
 
-import ctypes
+import io
 import ipaddress
 import json
 import os
 import queue
-import resource
-import signal
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from apps.core.addresses import IpNetwork, is_allowed_private, is_public
+from apps.downloads.providers.ytdlp_answers import dump_cookies, list_tracks, parts_of_proxy, reduce_info, reduce_list
+from apps.downloads.providers.ytdlp_jail import Guard, die_with_parent, kill_own_group, limit_resources
 
-PR_SET_PDEATHSIG = 1
-MAX_FILE_BYTES = 64 * 1024 * 1024  # of what yt-dlp keeps in its cache folder
-MAX_FORMATS = 400
-MAX_LISTED = 300
-MAX_TEXT_CHARS = 20_000
+MAX_WAYS = 8
+MAX_COOKIE_CHARS = 48 * 1024
 MAX_WARNINGS = 20
 MAX_SUBTITLE_BYTES = 4 * 1024 * 1024
 TIMED_TEXT = "https://www.youtube.com/api/timedtext?"
 EXTRACTOR_FAULT = "An extractor error has occurred"
-TOP_FIELDS = (
-    "id", "title", "description", "duration", "thumbnail", "uploader", "channel", "uploader_id", "channel_id",
-    "upload_date", "view_count", "live_status", "is_live", "chapters",
-)  # fmt: skip
-FORMAT_FIELDS = (
-    "format_id", "url", "protocol", "ext", "container", "width", "height", "fps", "vcodec", "acodec", "abr", "tbr",
-    "filesize", "filesize_approx", "has_drm", "format_note", "language_preference", "dynamic_range", "http_headers",
-    "available_at",
-)  # fmt: skip
-LIST_FIELDS = ("id", "title", "channel", "channel_id", "uploader", "playlist_count")
-ENTRY_FIELDS = ("id", "title", "channel", "channel_id", "uploader", "duration", "view_count", "live_status")
+COOKIES_REFUSED = "cookies are no longer valid"
+HIDDEN = "[proxy]"
 
 
 class _Quiet:
@@ -59,50 +48,11 @@ class _Quiet:
     def error(self, message: str) -> None: ...
 
 
-def _kill_own_group(*_: Any) -> None:
-    os.killpg(os.getpgrp(), signal.SIGKILL)
-
-
-def _die_with_parent(parent_pid: int) -> None:
-    signal.signal(signal.SIGTERM, _kill_own_group)  # takes Node along
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent_pid:
-        _kill_own_group()
-
-
-def _limit_resources(memory_bytes: int) -> None:
-    """RLIMIT_DATA, not RLIMIT_AS: Node reserves far more address space than it uses."""
-    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _guard_connections(allow: tuple[IpNetwork, ...]) -> None:
-    """Every connection of this process is to a public address or one of ``allow``, whatever a page says."""
-
-    def check(event: str, arguments: tuple[Any, ...]) -> None:
-        if event != "socket.connect" or not isinstance(arguments[1], tuple):
-            return
-        address = ipaddress.ip_address(arguments[1][0])
-        if not is_public(address) and not is_allowed_private(address, allow):
-            raise PermissionError("refused to connect to a private address")
-
-    sys.addaudithook(check)
-
-
 def _read_lines(lines: queue.Queue[bytes]) -> None:
     """Runs in a thread, so that the end of the parent is noticed also while yt-dlp is busy."""
     for line in sys.stdin.buffer:
         lines.put(line)
-    _kill_own_group()
-
-
-def _listed(tracks: Any) -> dict[str, str]:
-    found = {}
-    for language, entries in list((tracks or {}).items())[:MAX_LISTED]:
-        found[str(language)[:40]] = str((entries[0] if entries else {}).get("name") or "")[:200]
-    return found
+    kill_own_group()
 
 
 def _json3_address(entries: Any) -> str | None:
@@ -113,50 +63,24 @@ def _json3_address(entries: Any) -> str | None:
     return None
 
 
-def reduce_info(info: dict[str, Any]) -> dict[str, Any]:
-    """The part of yt-dlp's answer that the provider reads, bounded."""
-    reduced = {name: info.get(name) for name in TOP_FIELDS}
-    for name, value in reduced.items():
-        if isinstance(value, str):
-            reduced[name] = value[:MAX_TEXT_CHARS]
-    reduced["chapters"] = (info.get("chapters") or [])[:MAX_LISTED]
-    formats = (info.get("formats") or [])[:MAX_FORMATS]
-    reduced["formats"] = [
-        {name: entry.get(name) for name in FORMAT_FIELDS if entry.get(name) is not None}
-        for entry in formats
-        if not entry.get("fragments")
-    ]
-    reduced["thumbnails"] = [entry.get("url") for entry in (info.get("thumbnails") or [])[-20:]]
-    reduced["subtitles"] = _listed(info.get("subtitles"))
-    reduced["automatic_captions"] = _listed(info.get("automatic_captions"))
-    return reduced
-
-
-def reduce_list(found: dict[str, Any]) -> dict[str, Any]:
-    """The part of a flat list that is read, bounded."""
-    entries = [entry for entry in (found.get("entries") or [])[:MAX_LISTED] if entry]
-    return {
-        **_shortened(found, LIST_FIELDS),
-        "entries": [_shortened(entry, ENTRY_FIELDS) for entry in entries],
-    }
-
-
-def _shortened(source: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    values = {name: source.get(name) for name in names}
-    return {name: value[:500] if isinstance(value, str) else value for name, value in values.items()}
-
-
 class _Extractor:
     """yt-dlp, and beside it one that skips the optional pages: a fault of the extractor's own is often due to them.
 
     A third one gives lists, without looking at each video.
     """
 
-    def __init__(self, make: Callable[[dict[str, Any]], Any], options: dict[str, Any]) -> None:
+    def __init__(self, make: Callable[[dict[str, Any]], Any], options: dict[str, Any], way: dict[str, Any]) -> None:
         self._logger = _Quiet()
         self._make = make
         self._options = {**options, "logger": self._logger}
+        self._hidden = parts_of_proxy(way.get("proxy"))
+        if way.get("proxy"):
+            self._options["proxy"] = way["proxy"]
+        if way.get("cookies"):
+            self._options["cookiefile"] = io.StringIO(way["cookies"])
         self._usual = make(self._options)
+        self._keeps_cookies = bool(way.get("cookies"))
+        self._cookies = dump_cookies(self._usual.cookiejar) if self._keeps_cookies else ""
         self._sparing: Any = None
         self._lists: Any = None
 
@@ -164,6 +88,15 @@ class _Extractor:
         """To ``{"video_id"}``, ``{"list", "key", "items"}`` (an address, its extractor, which entries), or
         ``{"subtitles", "language"}`` (a video id; no language: only which there are)."""
         self._logger.warnings.clear()
+        answer = self._answer(question)
+        if self._keeps_cookies:
+            if any(COOKIES_REFUSED in warning for warning in self._logger.warnings):
+                answer["cookies_refused"] = True
+            elif (text := dump_cookies(self._usual.cookiejar)) != self._cookies and len(text) <= MAX_COOKIE_CHARS:
+                self._cookies = answer["cookies"] = text
+        return answer
+
+    def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
         if "list" in question:
             return self._answer_list(question)
         if "subtitles" in question:
@@ -172,7 +105,7 @@ class _Extractor:
 
     def _answer_list(self, question: dict[str, Any]) -> dict[str, Any]:
         flat = {"extract_flat": "in_playlist", "noplaylist": False}
-        self._lists = self._lists or self._make({**self._options, **flat})
+        self._lists = self._lists or self._another({**self._options, **flat})
         self._lists.params["playlist_items"] = question["items"]
 
         def extract() -> dict[str, Any]:
@@ -186,7 +119,7 @@ class _Extractor:
             f"https://www.youtube.com/watch?v={video_id}", download=False, ie_key="Youtube", process=False
         )
         manual, automatic = info.get("subtitles") or {}, info.get("automatic_captions") or {}
-        answer: dict[str, Any] = {"manual": _listed(manual), "automatic": _listed(automatic), "track": None}
+        answer: dict[str, Any] = {"manual": list_tracks(manual), "automatic": list_tracks(automatic), "track": None}
         for tracks, is_automatic in ((manual, False), (automatic, True)):
             for name in (language, f"{language}-orig"):
                 address = _json3_address(tracks.get(name)) if language else None
@@ -202,9 +135,15 @@ class _Extractor:
     def _answer_video(self, video_id: str) -> dict[str, Any]:
         answer = self._ask(self._usual, video_id)
         if EXTRACTOR_FAULT in answer.get("failure", {}).get("text", ""):
-            self._sparing = self._sparing or self._make(self._sparing_options())
+            self._sparing = self._sparing or self._another(self._sparing_options())
             answer = self._ask(self._sparing, video_id)
         return answer
+
+    def _another(self, options: dict[str, Any]) -> Any:
+        """One more yt-dlp, with the same cookies."""
+        if self._keeps_cookies:
+            options = {**options, "cookiefile": io.StringIO(dump_cookies(self._usual.cookiejar))}
+        return self._make(options)
 
     def _sparing_options(self) -> dict[str, Any]:
         arguments = self._options.get("extractor_args") or {}
@@ -224,18 +163,54 @@ class _Extractor:
         except Exception as error:  # noqa: BLE001 - yt-dlp raises anything; the parent maps it by its text
             cause = getattr(error, "exc_info", None)
             kind = type(cause[1] if cause and cause[1] else error).__name__
-            return {"failure": {"kind": kind, "text": str(error)[:4000], "warnings": list(self._logger.warnings)}}
+            text = self._without_secrets(str(error)[:4000])
+            warnings = [self._without_secrets(warning) for warning in self._logger.warnings]
+            return {"failure": {"kind": kind, "text": text, "warnings": warnings}}
+
+    def _without_secrets(self, text: str) -> str:
+        for part in self._hidden:
+            text = text.replace(part, HIDDEN)
+        return text
+
+
+class _Extractors:
+    """One extractor for each way that is used, the latest few."""
+
+    def __init__(self, make: Callable[[dict[str, Any]], Any], options: dict[str, Any], guard: Guard) -> None:
+        self._make = make
+        self._options = options
+        self._guard = guard
+        self._kept: OrderedDict[str, _Extractor] = OrderedDict()
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        way = question.get("way") or {}
+        self._guard.use_proxies(
+            way.get("proxy") or self._options.get("proxy"), self._options.get("geo_verification_proxy")
+        )
+        try:
+            return self.find(way).answer(question)
+        except Exception as error:  # noqa: BLE001 - whatever these cookies or this proxy make yt-dlp raise
+            return {"failure": {"kind": type(error).__name__, "text": "yt-dlp does not take its cookies or its proxy"}}
+
+    def find(self, way: dict[str, Any]) -> _Extractor:
+        key = str(way.get("key", ""))
+        if key not in self._kept:
+            self._kept[key] = _Extractor(self._make, self._options, way)
+        self._kept.move_to_end(key)
+        while len(self._kept) > MAX_WAYS:
+            self._kept.popitem(last=False)
+        return self._kept[key]
 
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
-    _die_with_parent(int(sys.argv[1]))
+    die_with_parent(int(sys.argv[1]))
     config = json.loads(sys.stdin.buffer.readline())
-    _limit_resources(config["memory_bytes"])
-    if not config["options"].get("proxy"):
-        _guard_connections(tuple(ipaddress.ip_network(text) for text in config["allow"]))
+    limit_resources(config["memory_bytes"])
+    guard = Guard(ipaddress.ip_network(text) for text in config["allow"])
+    guard.install()
     lines: queue.Queue[bytes] = queue.Queue(maxsize=8)
     threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
 
@@ -245,13 +220,14 @@ def main() -> None:
     import yt_dlp  # after the limits; takes about half a second
 
     try:
-        extractor = _Extractor(yt_dlp.YoutubeDL, config["options"])
+        extractors = _Extractors(yt_dlp.YoutubeDL, config["options"], guard)
+        extractors.find({})
     except Exception as error:  # noqa: BLE001 - whatever an option of YTDLP_OPTIONS makes it raise
         answer({"broken": f"{type(error).__name__}: {error}"[:500]})
         return
     answer({"ready": True})
     while True:
-        answer(extractor.answer(json.loads(lines.get())))
+        answer(extractors.answer(json.loads(lines.get())))
 
 
 if __name__ == "__main__":

@@ -82,6 +82,18 @@ def spoils_session(answer: dict[str, Any]) -> bool:
     return "not a bot" in text or _says_rate_limited(text, warnings)
 
 
+def blame(answer: dict[str, Any]) -> str | None:
+    """Why the cookies and the proxy of this question should rest; None when YouTube did answer."""
+    if "failure" not in answer:
+        return None
+    _kind, text, warnings = _parts(answer["failure"])
+    if "not a bot" in text:
+        return "bot_check"
+    if _says_rate_limited(text, warnings):
+        return "rate_limited"
+    return "upstream_unreachable" if isinstance(map_failure(answer["failure"]), UpstreamUnreachable) else None
+
+
 def _says_rate_limited(text: str, warnings: str) -> bool:
     return "rate-limited" in text or "429" in text or "429" in warnings
 

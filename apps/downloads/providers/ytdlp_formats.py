@@ -39,6 +39,7 @@ class Transport:
     """How the operator has yt-dlp connect; the fetch engine does the same."""
 
     proxy: str | None = None
+    proxy_id: str = ""  # of the pool
     verify_tls: bool = True
 
 
@@ -235,6 +236,7 @@ def _as_file(entry: dict[str, Any], transport: Transport) -> RemoteFile:
         size_bytes=exact or _whole(entry.get("filesize_approx")),
         size_is_exact=exact is not None,
         proxy=transport.proxy,
+        proxy_id=transport.proxy_id,
         verify_tls=transport.verify_tls,
         chunk_bytes=GOOGLEVIDEO_CHUNK_BYTES if f".{host}".endswith(".googlevideo.com") else None,
     )

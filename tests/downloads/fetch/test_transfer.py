@@ -10,6 +10,7 @@ from apps.downloads.documents import JobState
 from tests.downloads.fetch.test_engine import MIB, VIDEO, asset, serve
 from tests.downloads.samples import audio_key
 from tests.standins.faults import send_bytes
+from tests.standins.socks import SocksStandIn
 
 OVERLAP = 64 * 1024
 
@@ -169,3 +170,21 @@ class TestChangedSource:
         monkeypatch.setattr("tests.downloads.fetch.origin.send_bytes", pack)
         serve(fetcher, origin.put("a", media.read("audio.m4a")))
         assert fetcher.fetch(audio_key()).error_code == UpstreamError.code
+
+
+class TestSocks:
+    def test_media_comes_through_a_socks_proxy(self, fetcher, origin, media):
+        with SocksStandIn(target_port=origin.port, password="word") as socks:
+            data = media.read("audio.m4a")
+            serve(fetcher, origin.put("a", data), file={"proxy": socks.url})
+            origin.faults.add("a", cut_after_bytes=1000)
+            assert fetcher.fetch(audio_key()).state == JobState.DONE
+            assert fetcher.read(asset()) == data
+            assert set(socks.users) == {"user"}
+
+    def test_one_that_does_not_let_us_in_is_unreachable(self, fetcher, origin, media):
+        with SocksStandIn(target_port=origin.port, password="word") as socks:
+            wrong = socks.url.replace("word", "other")
+            serve(fetcher, origin.put("a", media.read("audio.m4a")), file={"proxy": wrong})
+            assert fetcher.fetch(audio_key()).error_code == "upstream_unreachable"
+        assert origin.counts["a"] == 0

@@ -220,21 +220,31 @@ class TestOptions:
         finally:
             provider.close()
 
-    def test_private_addresses_are_refused_inside_the_child(self, tmp_path: Path) -> None:
-        """Without a proxy, every connection of the process is checked, also one that a page asks for."""
+    @pytest.mark.parametrize(
+        ("proxies", "said"),
+        [
+            ([], ["refused", "tried", "refused", "refused"]),  # the last one is a network for examples, not public
+            (["http://u:p@127.0.0.3:1"], ["refused", "tried", "tried", "refused"]),
+            (["http://localhost:1"], ["tried", "tried", "refused", "refused"]),
+        ],
+    )
+    def test_private_addresses_and_ways_past_a_proxy_are_refused(self, proxies: list[str], said: list[str]) -> None:
+        """Every connection of the process is checked, also one that a page asks for."""
         code = (
             "import ipaddress, socket, sys\n"
-            "from apps.downloads.providers.ytdlp_child import _guard_connections\n"
-            "_guard_connections((ipaddress.ip_network('127.0.0.2/32'),))\n"
-            "for host in ('127.0.0.1', '127.0.0.2'):\n"
-            "    try: socket.create_connection((host, 1), timeout=1)\n"
+            "from apps.downloads.providers.ytdlp_jail import Guard\n"
+            "guard = Guard((ipaddress.ip_network('127.0.0.2/32'),))\n"
+            "guard.install()\n"
+            "guard.use_proxies(*sys.argv[1:])\n"
+            "for host in ('localhost', '127.0.0.2', '127.0.0.3', '203.0.113.1'):\n"
+            "    try: socket.create_connection((host, 1), timeout=0.2)\n"
             "    except PermissionError: print('refused')\n"
             "    except OSError: print('tried')\n"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, check=True, cwd=ytdlp_pool.ROOT, timeout=60
+            [sys.executable, "-c", code, *proxies], capture_output=True, check=True, cwd=ytdlp_pool.ROOT, timeout=60
         )
-        assert done.stdout.split() == [b"refused", b"tried"]
+        assert done.stdout.decode().split() == said
 
 
 SCRIPT = """

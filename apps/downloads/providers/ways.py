@@ -1,0 +1,60 @@
+"""With which cookies and through which proxies yt-dlp asks YouTube, as the provider sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One set of cookies, one proxy for asking and one for the media; each may be missing. Ids are no secrets."""
+
+    cookies_id: str = ""
+    cookies_version: int = 0
+    cookies: str | None = field(default=None, repr=False)  # a cookies.txt
+    proxy_id: str = ""
+    proxy: str | None = field(default=None, repr=False)
+    download_proxy_id: str = ""
+    download_proxy: str | None = field(default=None, repr=False)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing in it that could be exchanged for another one."""
+        return not (self.cookies_id or self.proxy_id)
+
+    def as_question(self) -> dict[str, Any]:
+        """What yt-dlp's process needs to know of it."""
+        key = f"{self.cookies_id}:{self.cookies_version}:{self.proxy_id}"
+        return {"key": key, "cookies": self.cookies, "proxy": self.proxy}
+
+
+class Ways(Protocol):
+    """Where ways come from, and who hears how each did. Thread-safe."""
+
+    def choose(self) -> Way:
+        """A healthy one. Raises UpstreamError classes when proxies are to be used and every one of them rests."""
+        ...
+
+    def note_answer(self, way: Way) -> None: ...
+
+    def note_failure(self, identity_ids: tuple[str, ...], reason: str) -> None:
+        """These rest for a while, longer each time in a row."""
+        ...
+
+    def keep_cookies(self, way: Way, text: str) -> None:
+        """YouTube has changed the cookies: they go on with these."""
+        ...
+
+
+class PlainWay:
+    """Nothing but what YTDLP_OPTIONS says."""
+
+    def choose(self) -> Way:
+        return Way()
+
+    def note_answer(self, way: Way) -> None: ...
+
+    def note_failure(self, identity_ids: tuple[str, ...], reason: str) -> None: ...
+
+    def keep_cookies(self, way: Way, text: str) -> None: ...
