@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from apps.downloads.answer_serializers import JobErrorSerializer, JobSummarySerializer
 from apps.downloads.documents import JobState
 from apps.downloads.links import MAX_LINK_CHARS
-from apps.downloads.request_serializers import QUALITY_PATTERN
+from apps.downloads.request_serializers import (
+    FORMAT_HELP,
+    MAX_WAIT_S,
+    QUALITY_HELP,
+    QUALITY_PATTERN,
+    ClipFields,
+    PictureFields,
+    SoundFields,
+)
 from apps.downloads.services.batches import MAX_LINKS, MAX_PLAYLIST_VIDEOS
 from apps.downloads.variants import AUDIO_FORMATS
 from apps.telegram_cache.documents import MediaKind
@@ -16,7 +26,21 @@ from apps.telegram_cache.documents import MediaKind
 FILE_TYPES = [kind.value for kind in MediaKind]
 
 
-class BatchRequestSerializer(serializers.Serializer):
+_ONLY_FOR = {
+    MediaKind.VIDEO: ("quality", "container", "codec", "fps"),
+    MediaKind.AUDIO: ("format", "bitrate", "tags"),
+}
+
+
+class BatchWaitSerializer(serializers.Serializer):
+    wait = serializers.IntegerField(
+        min_value=0, max_value=MAX_WAIT_S, default=0, help_text="Seconds to wait for the whole batch before answering."
+    )
+
+
+class BatchRequestSerializer(PictureFields, SoundFields, ClipFields, BatchWaitSerializer):
+    """Options hold for each of the files. Those of the other kind of file are refused."""
+
     urls = serializers.ListField(
         child=serializers.CharField(max_length=MAX_LINK_CHARS),
         required=False,
@@ -29,8 +53,18 @@ class BatchRequestSerializer(serializers.Serializer):
         help_text=f"Instead of `urls`: a playlist's link or id. Its first {MAX_PLAYLIST_VIDEOS} videos are taken.",
     )
     file_type = serializers.ChoiceField(FILE_TYPES, default="audio", initial="audio")
-    quality = serializers.RegexField(QUALITY_PATTERN, required=False, help_text="Of videos, as in `/api/v1/video`.")
-    format = serializers.ChoiceField(AUDIO_FORMATS, required=False, help_text="Of audio, as in `/api/v1/audio`.")
+    quality = serializers.RegexField(QUALITY_PATTERN, required=False, help_text=f"Of videos: {QUALITY_HELP}")
+    format = serializers.ChoiceField(AUDIO_FORMATS, required=False, help_text=f"Of audio: {FORMAT_HELP}")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("urls" in attrs) == ("playlist" in attrs):
+            raise serializers.ValidationError({"urls": "send either urls or playlist"})
+        kind = MediaKind(attrs["file_type"])
+        other = MediaKind.AUDIO if kind is MediaKind.VIDEO else MediaKind.VIDEO
+        for name in _ONLY_FOR[other]:
+            if self.initial_data.get(name) not in (None, "", False):
+                raise serializers.ValidationError({name: f"not for {kind.value} files"})
+        return attrs
 
 
 class BatchFileSerializer(serializers.Serializer):
@@ -72,7 +106,9 @@ class BatchAnswerSerializer(BatchSummarySerializer):
     """A batch and each of its files."""
 
     status = serializers.BooleanField(help_text="Always true.")
-    state = serializers.ChoiceField(["running", "done"], help_text="done: every entry has its file or its error.")
+    state = serializers.ChoiceField(
+        ["running", "done", "cancelled"], help_text="done: every entry has its file or its error."
+    )
     counts = BatchCountsSerializer()
     truncated = serializers.BooleanField(help_text="Whether the playlist has more videos than were taken.")
     entries = BatchEntrySerializer(many=True)

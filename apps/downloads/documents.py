@@ -238,8 +238,10 @@ class Batch(StoredDocument):
     key_prefix = StringField(required=True)
     kind = StringField(required=True)
     wish = StringField()
-    entries = ListField(DictField())  # [{url, video_id, asset_id, job_id, error_code, error_message}]
+    options = DictField()  # apps.downloads.variants.MediaOptions, what differs from its defaults
+    entries = ListField(DictField())  # [{url, video_id, asset_id, job_id, error_code, error_message, cancelled}]
     truncated = BooleanField(default=False)
+    cancelled_at = DateTimeField()
     created_at = DateTimeField(default=utcnow)
 
     meta = {

@@ -17,53 +17,33 @@ from apps.downloads.variants import (
 
 MAX_WAIT_S = 30
 MAX_PAGE_SIZE = 100
+MAX_START_S = 100 * 3600
 QUALITY_PATTERN = r"^([bB][eE][sS][tT]|[1-9][0-9]{0,4}[pP]?)$"
+OPTION_FIELDS = ("container", "codec", "fps", "bitrate", "tags", "start", "end")
 
 URL_HELP = (
     "A YouTube link of any form (watch, youtu.be, shorts, live, embed, music, nocookie), or the bare "
     "11-character video id. Playlist and time parameters are ignored."
 )
 WAIT_HELP = "Seconds to wait for the whole file before answering. The links work at once either way."
-
-
-def _url() -> serializers.Field:
-    return serializers.CharField(help_text=URL_HELP)
-
-
-def _wait() -> serializers.Field:
-    return serializers.IntegerField(min_value=0, max_value=MAX_WAIT_S, default=0, initial=0, help_text=WAIT_HELP)
-
-
-def _video_quality() -> serializers.Field:
-    return serializers.RegexField(
-        QUALITY_PATTERN,
-        default="best",
-        initial="best",
-        error_messages={"invalid": "must be best, or a height such as 1080 or 720p"},
-        help_text="`best`, or a height (1080, 720p): that height, or the next lower one that the video has.",
-    )
-
-
-def _video_format() -> serializers.Field:
-    return serializers.ChoiceField(["mp4"], default="mp4", help_text="For old clients; `container` decides.")
-
-
-def _audio_quality() -> serializers.Field:
-    return serializers.ChoiceField(["best"], default="best", help_text="Audio always comes in its best quality.")
-
-
-def _audio_format() -> serializers.Field:
-    return serializers.ChoiceField(
-        AUDIO_FORMATS,
-        required=False,
-        help_text="m4a and opus are the source's own, without re-encoding; mp3 and flac are made from it. "
-        "Left out: m4a, or mp3 if there is no m4a.",
-    )
-
-
-MAX_START_S = 100 * 3600
-OPTION_FIELDS = ("container", "codec", "fps", "bitrate", "tags", "start", "end")
+QUALITY_HELP = "`best`, or a height (1080, 720p): that height, or the next lower one that the video has."
+FORMAT_HELP = (
+    "m4a and opus are the source's own, without re-encoding; mp3 and flac are made from it. "
+    "Left out: m4a, or mp3 if there is no m4a."
+)
 CLIP_HELP = "Seconds from the start of the video; only what lies between start and end is kept, at most an hour."
+
+
+class UrlFields(serializers.Serializer):
+    url = serializers.CharField(help_text=URL_HELP)
+
+
+class WaitFields(serializers.Serializer):
+    wait = serializers.IntegerField(min_value=0, max_value=MAX_WAIT_S, default=0, initial=0, help_text=WAIT_HELP)
+
+
+class DownloadFields(serializers.Serializer):
+    download = serializers.BooleanField(default=False, help_text="Save the file rather than play it.")
 
 
 class MediaOptionsMixin(serializers.Serializer):
@@ -85,92 +65,78 @@ class MediaOptionsMixin(serializers.Serializer):
         return fields
 
 
-def _container() -> serializers.Field:
-    return serializers.ChoiceField(
+class PictureFields(MediaOptionsMixin):
+    """Options of videos."""
+
+    container = serializers.ChoiceField(
         VIDEO_CONTAINERS, required=False, help_text="mp4 (faststart), webm (vp9 or av1 with opus), mkv. Default: mp4."
     )
-
-
-def _codec() -> serializers.Field:
-    return serializers.ChoiceField(
+    codec = serializers.ChoiceField(
         ["any", *VIDEO_CODECS],
         required=False,
         help_text="Only pictures of this codec; never encoded anew. Any: what plays everywhere (h264) first.",
     )
-
-
-def _fps() -> serializers.Field:
-    return serializers.IntegerField(
+    fps = serializers.IntegerField(
         required=False, min_value=1, max_value=240, help_text="That many frames a second, or the next lower number."
     )
 
 
-def _bitrate() -> serializers.Field:
-    return serializers.ChoiceField(
+class SoundFields(MediaOptionsMixin):
+    """Options of audio files."""
+
+    bitrate = serializers.ChoiceField(
         MP3_BITRATES_KBPS, required=False, help_text="kbit/s of an mp3. Left out: variable, the best."
     )
-
-
-def _tags() -> serializers.Field:
-    return serializers.BooleanField(
+    tags = serializers.BooleanField(
         default=False, help_text="Title, artist and cover also in an m4a (mp3 and flac that we make have them anyhow)."
     )
 
 
-def _seconds() -> serializers.Field:
-    return serializers.FloatField(required=False, min_value=0, max_value=MAX_START_S, help_text=CLIP_HELP)
+class ClipFields(MediaOptionsMixin):
+    """Options of both."""
+
+    start = serializers.FloatField(required=False, min_value=0, max_value=MAX_START_S, help_text=CLIP_HELP)
+    end = serializers.FloatField(required=False, min_value=0, max_value=MAX_START_S, help_text=CLIP_HELP)
 
 
-def _download() -> serializers.Field:
-    return serializers.BooleanField(default=False, help_text="Save the file rather than play it.")
+class VideoFields(PictureFields, ClipFields):
+    """What a video can be asked for."""
+
+    quality = serializers.RegexField(
+        QUALITY_PATTERN,
+        default="best",
+        initial="best",
+        error_messages={"invalid": "must be best, or a height such as 1080 or 720p"},
+        help_text=QUALITY_HELP,
+    )
+    format = serializers.ChoiceField(["mp4"], default="mp4", help_text="For old clients; `container` decides.")
 
 
-class InfoRequestSerializer(serializers.Serializer):
-    url = _url()
+class AudioFields(SoundFields, ClipFields):
+    """What an audio file can be asked for."""
+
+    quality = serializers.ChoiceField(["best"], default="best", help_text="Audio always comes in its best quality.")
+    format = serializers.ChoiceField(AUDIO_FORMATS, required=False, help_text=FORMAT_HELP)
 
 
-class VideoRequestSerializer(MediaOptionsMixin):
-    url = _url()
-    quality = _video_quality()
-    format = _video_format()
-    container = _container()
-    codec = _codec()
-    fps = _fps()
-    start = _seconds()
-    end = _seconds()
-    wait = _wait()
+class InfoRequestSerializer(UrlFields):
+    """A video."""
 
 
-class AudioRequestSerializer(MediaOptionsMixin):
-    url = _url()
-    quality = _audio_quality()
-    format = _audio_format()
-    bitrate = _bitrate()
-    tags = _tags()
-    start = _seconds()
-    end = _seconds()
-    wait = _wait()
+class VideoRequestSerializer(UrlFields, VideoFields, WaitFields):
+    """A video file."""
 
 
-class VideoStreamRequestSerializer(MediaOptionsMixin):
-    quality = _video_quality()
-    format = _video_format()
-    container = _container()
-    codec = _codec()
-    fps = _fps()
-    start = _seconds()
-    end = _seconds()
-    download = _download()
+class AudioRequestSerializer(UrlFields, AudioFields, WaitFields):
+    """An audio file."""
 
 
-class AudioStreamRequestSerializer(MediaOptionsMixin):
-    quality = _audio_quality()
-    format = _audio_format()
-    bitrate = _bitrate()
-    tags = _tags()
-    start = _seconds()
-    end = _seconds()
-    download = _download()
+class VideoStreamRequestSerializer(VideoFields, DownloadFields):
+    """The bytes of a video file."""
+
+
+class AudioStreamRequestSerializer(AudioFields, DownloadFields):
+    """The bytes of an audio file."""
 
 
 class PageRequestSerializer(serializers.Serializer):

@@ -96,6 +96,12 @@ def list_batches(*, key_prefix: str, skip: int, limit: int) -> tuple[list[Batch]
     return list(own.order_by("-created_at").skip(skip).limit(limit)), int(own.count())
 
 
+def waits_in_another_batch(job_id: str, *, key_prefix: str, but: str) -> bool:
+    """Whether another batch of this key, not cancelled, has this job."""
+    others = Batch.objects(key_prefix=key_prefix, id__ne=but, cancelled_at=None, entries__match={"job_id": job_id})
+    return others.only("id").first() is not None
+
+
 def jobs_by_id(job_ids: list[str]) -> dict[str, MediaJob]:
     return {job.id: job for job in MediaJob.objects(id__in=job_ids)}
 

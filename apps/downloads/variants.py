@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from apps.core.errors import InvalidParameter
 from apps.telegram_cache.documents import MediaKind
@@ -61,6 +62,10 @@ class MediaOptions:
     tags: bool = False
     start_s: float | None = None
     end_s: float | None = None
+
+    def as_document(self) -> dict[str, Any]:
+        """What differs from the defaults; ``MediaOptions(**document)`` reads it back."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, False)}
 
 
 AS_IT_COMES = MediaOptions()

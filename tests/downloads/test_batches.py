@@ -1,10 +1,11 @@
+import threading
 from datetime import timedelta
 
 import pytest
 
 from apps.core.errors import NotFound, UpstreamError, VideoPrivate
 from apps.core.redis import redis_client
-from apps.downloads.documents import Batch, JobPriority, MediaJob
+from apps.downloads.documents import Batch, JobPriority, JobState, MediaJob
 from apps.downloads.providers.listing import ListedVideo, Listing
 from apps.downloads.services import batches
 from apps.downloads.services.batches import advance_batch
@@ -16,6 +17,7 @@ from apps.keys.documents import Scope
 from apps.keys.services import create_key
 from tests.downloads.conftest import Api
 from tests.downloads.library import AUDIO, TITLE, VIDEO, VIDEO_ID, known_info, put_hot
+from tests.waiting import wait_until
 
 OTHER = "aaaaaaaaaa1"
 PLAYLIST = "PLabcdefghijkl"
@@ -146,6 +148,105 @@ class TestPlaylist:
         assert key.post("batch", {"playlist": PLAYLIST}).json()["error"] == "scope_missing"
 
 
+class TestOptions:
+    def test_hold_for_each_file(self, api):
+        known_info()
+        batch_id = order(api, urls=[VIDEO_ID], format="mp3", bitrate=320, start=1, end=2.5)["id"]
+        advance_batch(batch_id)
+        assert api.get(f"batch/{batch_id}").json()["entries"][0]["file"]["quality"] == "mp3-320.clip-1000-2500"
+
+    def test_of_videos(self, api):
+        known_info()
+        options = {"quality": "720", "container": "mkv", "codec": "any"}
+        batch_id = order(api, urls=[VIDEO_ID], file_type="video", **options)["id"]
+        advance_batch(batch_id)
+        file = api.get(f"batch/{batch_id}").json()["entries"][0]["file"]
+        assert (file["quality"], file["container"]) == ("720p.mkv", "mkv")
+
+    def test_one_that_a_video_cannot_have_is_that_entrys_error(self, api):
+        known_info()
+        batch_id = order(api, urls=[VIDEO_ID], start=9999)["id"]
+        advance_batch(batch_id)
+        failure = api.get(f"batch/{batch_id}").json()["entries"][0]["failure"]
+        assert failure["code"] == "invalid_parameter"
+
+    def test_wait_answers_when_the_batch_is_done_and_makes_it_once(self, api):
+        known_info()
+        put_hot(AUDIO)
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(order(api, urls=[VIDEO_ID], wait=30)))
+        asking.start()
+        wait_until(lambda: Batch.objects.first())
+        advance_batch(Batch.objects.get().id)
+        asking.join()
+        assert (answers[0]["state"], Batch.objects.count()) == ("done", 1)
+        assert api.get(f"batch/{answers[0]['id']}", wait=30).json()["state"] == "done"
+
+
+class TestCancelling:
+    def cancel(self, api, batch_id):
+        response = api.client.delete(f"/api/v1/batch/{batch_id}")
+        assert response.status_code == 200, response.content
+        return response.json()
+
+    def test_stops_fetches_and_starts_nothing_more(self, api):
+        known_info()
+        batch_id = order(api, urls=[VIDEO_ID, OTHER])["id"]
+        advance_batch(batch_id)
+        answer = self.cancel(api, batch_id)
+        assert (answer["state"], answer["counts"]["cancelled"]) == ("cancelled", 2)
+        assert MediaJob.objects.get().state == JobState.CANCELLED
+        known_info(OTHER)
+        advance_batch(batch_id)
+        assert MediaJob.objects.count() == 1
+        assert self.cancel(api, batch_id)["counts"] == answer["counts"]
+
+    def test_leaves_what_is_done(self, api):
+        known_info()
+        put_hot(AUDIO)
+        batch_id = order(api, urls=[VIDEO_ID, "https://evil.example/x"])["id"]
+        advance_batch(batch_id)
+        answer = self.cancel(api, batch_id)
+        assert [entry["state"] for entry in answer["entries"]] == ["done", "failed"]
+
+    def test_leaves_a_fetch_that_another_key_waits_for(self, api, other_api):
+        known_info()
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        advance_batch(batch_id)
+        job_id = other_api.get("audio", url=VIDEO_ID).json()["job"]["id"]
+        assert self.cancel(api, batch_id)["entries"][0]["state"] == "cancelled"
+        assert MediaJob.objects.get(id=job_id).active
+
+    def test_leaves_a_fetch_that_another_batch_of_the_key_has(self, api):
+        known_info()
+        first, second = (order(api, urls=[VIDEO_ID])["id"] for _ in range(2))
+        advance_batch(first)
+        advance_batch(second)
+        assert self.cancel(api, first)["state"] == "cancelled"
+        assert MediaJob.objects.get().active
+        self.cancel(api, second)
+        assert not MediaJob.objects.get().active
+
+    def test_an_entry_that_is_just_being_started_is_stopped_too(self, api, monkeypatch):
+        known_info()
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        start = batches.start_or_join
+
+        def cancelled_meanwhile(*args, **options):
+            state = start(*args, **options)
+            self.cancel(api, batch_id)
+            return state
+
+        monkeypatch.setattr(batches, "start_or_join", cancelled_meanwhile)
+        advance_batch(batch_id)
+        assert MediaJob.objects.get().state == JobState.CANCELLED
+        assert api.get(f"batch/{batch_id}").json()["state"] == "cancelled"
+
+    def test_is_for_the_key_that_made_it(self, api, other_api):
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        assert other_api.client.delete(f"/api/v1/batch/{batch_id}").status_code == 404
+
+
 class TestAccess:
     def test_another_key_does_not_see_it_but_an_admin_does(self, api, other_api):
         batch_id = order(api, urls=[VIDEO_ID])["id"]
@@ -177,7 +278,10 @@ class TestAccess:
         {"urls": [VIDEO_ID], "file_type": "text"},
         {"urls": [VIDEO_ID], "quality": "720"},
         {"urls": [VIDEO_ID], "file_type": "video", "format": "m4a"},
-        {"urls": [VIDEO_ID], "wait": 5},
+        {"urls": [VIDEO_ID], "wait": 31},
+        {"urls": [VIDEO_ID], "codec": "vp9"},
+        {"urls": [VIDEO_ID], "file_type": "video", "bitrate": 320},
+        {"urls": [VIDEO_ID], "file_type": "video", "codec": "divx"},
     ],
 )
 def test_nonsense_is_refused_and_nothing_is_kept(api, fields):

@@ -26,9 +26,10 @@ def batch_answer(batch: Batch, *, base_url: str, key_prefix: str) -> dict[str, A
         entries.append(_entry_answer(entry, state, job, base_url=base_url, key_prefix=key_prefix))
     counts = Counter(entry["state"] for entry in entries)
     is_running = bool(counts[JobState.QUEUED] or counts[JobState.RUNNING])
+    ended = "cancelled" if batch.cancelled_at else "done"
     return {
         **batch_summary(batch),
-        "state": "running" if is_running else "done",
+        "state": "running" if is_running else ended,
         "counts": {state.value: counts[state.value] for state in JobState},
         "truncated": batch.truncated,
         "entries": entries,
@@ -64,6 +65,8 @@ def _entry_answer(
 def _state(entry: dict[str, Any], state: MediaState | None, job: MediaJob | None) -> str:
     if entry.get("error_code"):
         return JobState.FAILED.value
+    if entry.get("cancelled") and (job is None or job.state != JobState.DONE):
+        return JobState.CANCELLED.value
     if job is not None:
         return str(job.state)
     return JobState.DONE.value if state is not None else JobState.QUEUED.value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -10,15 +11,17 @@ from celery import current_app
 from kombu.exceptions import OperationalError
 
 from apps.core.clock import utcnow
-from apps.core.errors import ApiError, InvalidUrl, Overloaded, UpstreamTimeout
+from apps.core.errors import ApiError, InvalidUrl, NotFound, Overloaded, UpstreamTimeout
 from apps.core.redis import redis_client
 from apps.core.suspend import Suspend
-from apps.downloads.documents import Batch, JobPriority
+from apps.downloads.documents import Batch, JobPriority, JobState
 from apps.downloads.links import parse_video_id, watch_url
 from apps.downloads.providers.listing import ListKind, ListQuestion
-from apps.downloads.selectors import find_batch
+from apps.downloads.selectors import find_batch, jobs_by_id, waits_in_another_batch
+from apps.downloads.services.jobs import cancel_job
 from apps.downloads.services.lists import get_listing
 from apps.downloads.services.media import MediaAsk, resolve_key, start_or_join
+from apps.downloads.variants import AS_IT_COMES, MediaOptions
 from apps.telegram_cache.documents import MediaKind
 
 log = structlog.get_logger(__name__)
@@ -34,11 +37,23 @@ GIVEN_UP_AFTER = timedelta(minutes=30)
 
 
 def make_batch(
-    links: list[str], *, kind: MediaKind, wish: str | None, key_prefix: str, truncated: bool = False
+    links: list[str],
+    *,
+    kind: MediaKind,
+    wish: str | None,
+    key_prefix: str,
+    options: MediaOptions = AS_IT_COMES,
+    truncated: bool = False,
 ) -> Batch:
     """Keep the order and have it started. A link that is none gets its error at once; the others go on."""
-    entries = [_new_entry(link) for link in links]
-    batch = Batch(key_prefix=key_prefix, kind=kind.value, wish=wish, entries=entries, truncated=truncated)
+    batch = Batch(
+        key_prefix=key_prefix,
+        kind=kind.value,
+        wish=wish,
+        options=options.as_document(),
+        entries=[_new_entry(link) for link in links],
+        truncated=truncated,
+    )
     batch.save(force_insert=True)
     send_advance(batch.id)
     return batch
@@ -68,6 +83,31 @@ def send_advance(batch_id: str, *, delay_s: float = 0) -> None:
         log.warning("task not sent", batch_id=batch_id, reason=type(error).__name__)
 
 
+def cancel_batch(batch: Batch) -> Batch:
+    """End what has not ended: entries that wait are not started any more, fetches stop that nobody else waits for.
+
+    Files that are there stay. Another batch of the same key counts as somebody else. Idempotent.
+    """
+    _collection().update_one({"_id": batch.id, "cancelled_at": None}, {"$set": {"cancelled_at": utcnow()}})
+    batch = find_batch(batch.id) or batch  # with what was started before the line above
+    jobs = jobs_by_id([entry["job_id"] for entry in batch.entries if entry.get("job_id")])
+    for number, entry in enumerate(batch.entries):
+        job = jobs.get(entry.get("job_id") or "")
+        if job is not None and job.active:
+            _cancel_entry(batch, number, job.id)
+        elif not entry.get("asset_id") and not entry.get("error_code"):
+            _settle(batch, number, {"cancelled": True})
+    return find_batch(batch.id) or batch
+
+
+def _cancel_entry(batch: Batch, number: int, job_id: str) -> None:
+    if not waits_in_another_batch(job_id, key_prefix=batch.key_prefix, but=batch.id):
+        with suppress(NotFound):
+            if cancel_job(job_id, key_prefix=batch.key_prefix).state == JobState.DONE:
+                return
+    _settle(batch, number, {"cancelled": True})
+
+
 def revive(batch: Batch) -> None:
     """Send the task again of a batch that still has entries to start, but that nobody seems to advance."""
     if _waiting(batch) and not redis_client().exists(_sent_name(batch.id)):
@@ -77,7 +117,7 @@ def revive(batch: Batch) -> None:
 def advance_batch(batch_id: str) -> None:
     """Start what can be started by now, and come back for the rest. Idempotent."""
     batch = find_batch(batch_id)
-    if batch is None:
+    if batch is None or batch.cancelled_at is not None:
         return
     too_late = batch.created_at < utcnow() - GIVEN_UP_AFTER
     left = 0
@@ -95,6 +135,7 @@ def _start(batch: Batch, number: int, *, too_late: bool) -> bool:
         kind=MediaKind(batch.kind),
         video_id=batch.entries[number]["video_id"],
         wish=batch.wish,
+        options=MediaOptions(**batch.options),
         priority=JobPriority.BATCH,
     )
     try:
@@ -103,20 +144,29 @@ def _start(batch: Batch, number: int, *, too_late: bool) -> bool:
     except (Suspend, Overloaded):
         if not too_late:
             return False
-        return _settle(batch, number, _error_fields(UpstreamTimeout()))
+        _settle(batch, number, _error_fields(UpstreamTimeout()))
+        return True
     except ApiError as error:
-        return _settle(batch, number, _error_fields(error))
-    return _settle(batch, number, {"asset_id": state.asset.id, "job_id": state.job.id if state.job else None})
-
-
-def _settle(batch: Batch, number: int, fields: dict[str, Any]) -> bool:
-    change = {f"entries.{number}.{name}": value for name, value in fields.items()}
-    Batch._get_collection().update_one({"_id": batch.id}, {"$set": change})
+        _settle(batch, number, _error_fields(error))
+        return True
+    job_id = state.job.id if state.job else None
+    cancelled_at = _settle(batch, number, {"asset_id": state.asset.id, "job_id": job_id})
+    if cancelled_at is not None and job_id is not None:  # while this entry was being started
+        _cancel_entry(batch, number, job_id)
     return True
 
 
+def _settle(batch: Batch, number: int, fields: dict[str, Any]) -> datetime | None:
+    """Note what became of an entry. Returns when the batch was cancelled, if it was."""
+    change = {f"entries.{number}.{name}": value for name, value in fields.items()}
+    document = _collection().find_one_and_update({"_id": batch.id}, {"$set": change}, {"cancelled_at": 1})
+    return document.get("cancelled_at") if document else None
+
+
 def _waiting(batch: Batch) -> list[int]:
-    """The numbers of the entries that have neither an asset nor an error."""
+    """The numbers of the entries that have neither an asset nor an error, and are still wanted."""
+    if batch.cancelled_at is not None:
+        return []
     return [
         number
         for number, entry in enumerate(batch.entries)
@@ -133,6 +183,10 @@ def _new_entry(link: str) -> dict[str, Any]:
 
 def _error_fields(error: ApiError) -> dict[str, Any]:
     return {"error_code": error.code, "error_message": error.message}
+
+
+def _collection() -> Any:
+    return Batch._get_collection()
 
 
 def _sent_name(batch_id: str) -> str:

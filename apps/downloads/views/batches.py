@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.core.errors import InvalidParameter, NotFound, ScopeMissing
-from apps.core.suspend import waited_s
-from apps.downloads.batch_serializers import BatchAnswerSerializer, BatchListAnswerSerializer, BatchRequestSerializer
+from apps.core.errors import NotFound, ScopeMissing
+from apps.core.request_state import MADE_BATCH
+from apps.core.suspend import Suspend, waited_s
+from apps.downloads.batch_serializers import (
+    BatchAnswerSerializer,
+    BatchListAnswerSerializer,
+    BatchRequestSerializer,
+    BatchWaitSerializer,
+)
 from apps.downloads.documents import Batch
 from apps.downloads.list_links import parse_playlist_id
 from apps.downloads.openapi import FIELD_ERRORS, KEY_ERRORS, LIST_ERRORS, error_responses
 from apps.downloads.request_serializers import NoFieldsSerializer, PageRequestSerializer
 from apps.downloads.selectors import find_batch, list_batches
 from apps.downloads.services.batch_answers import batch_answer, batch_summary
-from apps.downloads.services.batches import make_batch, playlist_links, revive
+from apps.downloads.services.batches import cancel_batch, make_batch, playlist_links, revive
 from apps.downloads.views.base import ApiViewSet, base_url
 from apps.keys.documents import Scope
 from apps.telegram_cache.documents import MediaKind
 
 BATCH_ID = OpenApiParameter("id", str, OpenApiParameter.PATH, description="The batch's id.")
-_NOT_OF = {MediaKind.AUDIO: "quality", MediaKind.VIDEO: "format"}
 
 
 @extend_schema(tags=["lists"])
@@ -43,6 +50,12 @@ _NOT_OF = {MediaKind.AUDIO: "quality", MediaKind.VIDEO: "format"}
     retrieve=extend_schema(
         operation_id="batch",
         summary="How a batch stands",
+        parameters=[BATCH_ID, BatchWaitSerializer],
+        responses={200: BatchAnswerSerializer, **error_responses("invalid_parameter", "not_found", *KEY_ERRORS)},
+    ),
+    destroy=extend_schema(
+        operation_id="batch_cancel",
+        summary="Cancel a batch",
         parameters=[BATCH_ID],
         responses={200: BatchAnswerSerializer, **error_responses("not_found", *KEY_ERRORS)},
     ),
@@ -51,6 +64,7 @@ class BatchViewSet(ApiViewSet):
     """Fetches that need not be there at once: they give way to those that somebody waits for.
 
     Each entry has its own job or its own error. A batch can be looked at for a week, by the key that made it.
+    Cancelling it ends what has not ended: files that are there stay, and a fetch that somebody else waits for goes on.
     """
 
     lookup_value_regex = "[A-Za-z0-9_-]{1,64}"
@@ -59,7 +73,9 @@ class BatchViewSet(ApiViewSet):
     def get_serializer_class(self) -> type:
         if self.action == "list":
             return PageRequestSerializer
-        return NoFieldsSerializer if self.action == "retrieve" else BatchRequestSerializer
+        if self.action == "retrieve":
+            return BatchWaitSerializer
+        return NoFieldsSerializer if self.action == "destroy" else BatchRequestSerializer
 
     def list(self, request: Request) -> Response:
         fields = self.fields()
@@ -70,11 +86,14 @@ class BatchViewSet(ApiViewSet):
 
     def create(self, request: Request) -> Response:
         fields = self.fields()
-        kind = MediaKind(fields["file_type"])
-        if _NOT_OF[kind] in fields:
-            raise InvalidParameter(f"{_NOT_OF[kind]}: not for {kind.value} files.", parameter=_NOT_OF[kind])
-        if ("urls" in fields) == ("playlist" in fields):
-            raise InvalidParameter("Send either urls or playlist.", parameter="urls")
+        made = request._request.META.get(MADE_BATCH)
+        batch = find_batch(made) if made else None
+        if batch is None:
+            batch = self._make(request, fields)
+            request._request.META[MADE_BATCH] = batch.id
+        return self._answer(request, batch, wait_s=fields["wait"])
+
+    def _make(self, request: Request, fields: dict[str, Any]) -> Batch:
         truncated = False
         if "playlist" in fields:
             if Scope.SEARCH not in request.user.scopes:
@@ -83,19 +102,36 @@ class BatchViewSet(ApiViewSet):
             links, truncated = playlist_links(playlist_id, waited_s=waited_s(request))
         else:
             links = list(dict.fromkeys(fields["urls"]))
-        wish = fields.get("quality" if kind is MediaKind.VIDEO else "format")
-        batch = make_batch(links, kind=kind, wish=wish, key_prefix=request.user.prefix, truncated=truncated)
-        return self._answer(request, batch)
+        kind = MediaKind(fields["file_type"])
+        return make_batch(
+            links,
+            kind=kind,
+            wish=fields.get("quality" if kind is MediaKind.VIDEO else "format"),
+            options=fields["options"],
+            key_prefix=request.user.prefix,
+            truncated=truncated,
+        )
 
     def retrieve(self, request: Request, pk: str) -> Response:
-        self.fields()
-        batch = find_batch(pk)
-        if batch is None or (batch.key_prefix != request.user.prefix and Scope.ADMIN not in request.user.scopes):
-            raise NotFound("There is no such batch.")
+        fields = self.fields()
+        batch = self._own_batch(request, pk)
         revive(batch)
-        return self._answer(request, batch)
+        return self._answer(request, batch, wait_s=fields["wait"])
+
+    def destroy(self, request: Request, pk: str) -> Response:
+        self.fields()
+        return self._answer(request, cancel_batch(self._own_batch(request, pk)), wait_s=0)
 
     @staticmethod
-    def _answer(request: Request, batch: Batch) -> Response:
+    def _own_batch(request: Request, batch_id: str) -> Batch:
+        batch = find_batch(batch_id)
+        if batch is None or (batch.key_prefix != request.user.prefix and Scope.ADMIN not in request.user.scopes):
+            raise NotFound("There is no such batch.")
+        return batch
+
+    @staticmethod
+    def _answer(request: Request, batch: Batch, *, wait_s: float) -> Response:
         answer = batch_answer(batch, base_url=base_url(request), key_prefix=request.user.prefix)
+        if answer["state"] == "running" and waited_s(request) < wait_s:
+            raise Suspend(f"batch:{batch.id}")
         return Response({"status": True, **answer})
