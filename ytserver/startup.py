@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from apps.core.errors import Conflict
 from apps.core.indexes import ensure_indexes, fill_search_words
 from apps.keys.documents import Role, Scope
-from apps.keys.selectors import has_users
+from apps.keys.selectors import has_admins
 from apps.keys.services import create_key, create_user
 from apps.telegram_cache.services import seed_from_settings
 
@@ -34,7 +34,7 @@ def prepare_database() -> FirstStart | None:
     ensure_indexes()
     fill_search_words()
     seed_from_settings()
-    if has_users():
+    if has_admins():
         return None
     password = secrets.token_urlsafe(18)
     try:

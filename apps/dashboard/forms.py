@@ -9,8 +9,8 @@ from typing import Any
 from django import forms
 
 from apps.dashboard.access import may
-from apps.keys.documents import DEFAULT_LIMIT_PER_HOUR, Role, Scope, User
-from apps.keys.services import DEFAULT_SCOPES, MAX_LIMIT_PER_HOUR
+from apps.keys.documents import DEFAULT_LIMIT_PER_HOUR, MAX_LIMIT, Role, Scope, User
+from apps.keys.services import DEFAULT_SCOPES
 
 SCOPE_LABELS = {
     Scope.INFO: "info: metadata of videos",
@@ -38,7 +38,7 @@ class KeyForm(AdminForm):
     owner = forms.CharField(max_length=64, required=False, help_text="The user whom it belongs to.")
     scopes = forms.MultipleChoiceField(label="May use", widget=forms.CheckboxSelectMultiple)
     limit_per_hour = forms.IntegerField(
-        label="Requests per hour", min_value=1, max_value=MAX_LIMIT_PER_HOUR, initial=DEFAULT_LIMIT_PER_HOUR
+        label="Requests per hour", min_value=1, max_value=MAX_LIMIT, initial=DEFAULT_LIMIT_PER_HOUR
     )
     expires_on = forms.DateField(
         label="Works until",

@@ -59,7 +59,9 @@ KEY_LIST = ListSpec(
             label="Per hour",
             sort="limit_per_hour",
             numeric=True,
-            cell=lambda key: Cell(kind="number", value=key.limit_per_hour),
+            cell=lambda key: (
+                Cell(kind="number", value=key.limit_per_hour) if key.limit_per_hour else Cell(value="default")
+            ),
         ),
         Column(
             label="Last used",

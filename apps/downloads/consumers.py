@@ -79,8 +79,9 @@ class JobConsumer(AsyncWebsocketConsumer):
     async def _follow(self) -> int:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self.scope["headers"]}
         query = dict(parse_qsl(self.scope["query_string"][:MAX_QUERY_BYTES].decode("latin-1")))
+        client = str((self.scope.get("client") or ("",))[0])
         job_id = self.scope["url_route"]["kwargs"]["job_id"]
-        job = await _in_thread(lambda: _admitted(job_id, headers, query))
+        job = await _in_thread(lambda: _admitted(job_id, headers, query, client))
         deadline = time.monotonic() + LONGEST_S
         sent, sent_at = "", 0.0
         while True:
@@ -97,10 +98,10 @@ class JobConsumer(AsyncWebsocketConsumer):
             job = await _in_thread(lambda: _found(job_id))
 
 
-def _admitted(job_id: str, headers: Mapping[str, str], query: Mapping[str, str]) -> MediaJob:
+def _admitted(job_id: str, headers: Mapping[str, str], query: Mapping[str, str], client_address: str) -> MediaJob:
     """The job. Raises NotFound, or what a wrong key raises."""
     raw = extract_key(headers, query)
-    grant = authenticate(raw) if raw else None
+    grant = authenticate(raw, client_address) if raw else None
     job = _found(job_id)
     if grant is not None and grant.prefix not in job.seen_by and Scope.ADMIN not in grant.scopes:
         raise NotFound

@@ -255,7 +255,7 @@ def _admit_link(request: StreamRequest, kind: MediaKind) -> Admission:
 
 def _admit_key(request: StreamRequest) -> tuple[KeyGrant, LimitState]:
     try:
-        grant = authenticate(extract_key(request.headers, request.query))
+        grant = authenticate(extract_key(request.headers, request.query), request.client_address)
     except ApiError:
         charge_failure(request.client_address)
         raise

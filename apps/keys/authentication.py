@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import re
 import threading
 import time
@@ -13,10 +14,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
+from typing import Any
 
-from apps.core.errors import KeyDisabled, KeyExpired, KeyInvalid, KeyMissing
-from apps.keys.documents import DEFAULT_LIMIT_PER_HOUR
-from apps.keys.selectors import find_key
+from apps.core.addresses import IpNetwork, is_allowed_private
+from apps.core.errors import IpNotAllowed, KeyDisabled, KeyExpired, KeyInvalid, KeyMissing
+from apps.keys.documents import DEFAULT_LIMIT_PER_HOUR, LIMIT_NAMES, ApiKey, User
+from apps.keys.selectors import find_key, find_user
 from apps.keys.windows import (
     DAY_BUCKET_S,
     DAY_S,
@@ -45,8 +48,14 @@ class KeyGrant:
     owner: str
     scopes: frozenset[str]
     limit_per_hour: int = DEFAULT_LIMIT_PER_HOUR
-    limit_per_day: int | None = None  # None, here and below: no such limit
+    limit_per_day: int | None = None  # None, here and in what follows: no such limit
     bytes_per_day: int | None = None
+    concurrent_streams: int | None = None
+    concurrent_jobs: int | None = None
+    longest_video_s: int | None = None
+    largest_file_bytes: int | None = None
+    allowed_networks: tuple[IpNetwork, ...] = ()  # empty: all
+    bind_links: bool = False
     expires_at: datetime | None = None
 
     @property
@@ -87,7 +96,24 @@ class KeyGrant:
 class _Record:
     grant: KeyGrant
     secret_sha256: str
+    old_secret_sha256: str
+    old_secret_until: datetime | None
     active: bool
+
+    def takes(self, secret_sha256: str) -> bool:
+        """Whether this is the key's secret, or its last one within the grace time. Takes the same time for any."""
+        is_new = hmac.compare_digest(secret_sha256, self.secret_sha256)
+        is_old = hmac.compare_digest(secret_sha256, self.old_secret_sha256)
+        return is_new or (is_old and self.old_secret_until is not None and self.old_secret_until > datetime.now(UTC))
+
+
+_NOBODY = _Record(
+    grant=KeyGrant(prefix="", name="", owner="", scopes=frozenset()),
+    secret_sha256=_NOBODY_SHA256,
+    old_secret_sha256=_NOBODY_SHA256,
+    old_secret_until=None,
+    active=False,
+)  # an unknown key's secret is compared with this one's, in the same time; no secret has this form
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,17 +126,36 @@ def _load(prefix: str) -> _Record | None:
     key = find_key(prefix)
     if key is None:
         return None
+    user = find_user(key.owner) if key.owner else None
+    limits = effective_limits(key, user)
     grant = KeyGrant(
         prefix=key.prefix,
         name=key.name,
         owner=key.owner,
         scopes=frozenset(key.scopes),
-        limit_per_hour=key.limit_per_hour,
-        limit_per_day=key.limit_per_day,
-        bytes_per_day=key.bytes_per_day,
         expires_at=key.expires_at,
+        allowed_networks=tuple(ipaddress.ip_network(cidr) for cidr in key.allowed_cidrs),
+        bind_links=key.bind_links,
+        **limits,
     )
-    return _Record(grant=grant, secret_sha256=key.secret_sha256, active=key.active)
+    return _Record(
+        grant=grant,
+        secret_sha256=key.secret_sha256,
+        old_secret_sha256=key.old_secret_sha256 or _NOBODY_SHA256,
+        old_secret_until=key.old_secret_until,
+        active=key.active and (user is None or user.active),
+    )
+
+
+def effective_limits(key: ApiKey, user: User | None) -> dict[str, Any]:
+    """The limits that hold for a key: its own, else its user's, else the default. None: no limit."""
+    limits: dict[str, Any] = {}
+    for name in LIMIT_NAMES:
+        own = getattr(key, name)
+        value = own if own is not None else getattr(user, name, None)
+        limits[name] = value or None
+    limits["limit_per_hour"] = limits["limit_per_hour"] or DEFAULT_LIMIT_PER_HOUR
+    return limits
 
 
 class _KeyCache:
@@ -202,25 +247,40 @@ def hash_secret(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def authenticate(raw: str | None) -> KeyGrant:
-    """The grant of a raw key. Raises KeyMissing, KeyInvalid, KeyDisabled or KeyExpired; also what MongoDB raises.
+def authenticate(raw: str | None, client_address: str = "") -> KeyGrant:
+    """The grant of a raw key. Raises KeyMissing, KeyInvalid, KeyDisabled, KeyExpired, IpNotAllowed; and what MongoDB
+    raises.
 
     An unknown prefix and a wrong secret give the same error in the same time. Answers may be CACHE_MAX_AGE_S old.
+    A key that is bound to networks is refused when ``client_address`` is not told.
     """
     if not raw:
         raise KeyMissing
     match = KEY_PATTERN.fullmatch(raw)
     if match is None:
         raise KeyInvalid
-    record = _key_cache().get(match["prefix"])
-    expected = _NOBODY_SHA256 if record is None else record.secret_sha256
-    if not hmac.compare_digest(hash_secret(match["secret"]), expected) or record is None:
+    record = _key_cache().get(match["prefix"]) or _NOBODY
+    if not record.takes(hash_secret(match["secret"])):
         raise KeyInvalid
-    return _usable(record)
+    grant = _usable(record)
+    if grant.allowed_networks and not _is_in(client_address, grant.allowed_networks):
+        raise IpNotAllowed
+    return grant
+
+
+def _is_in(client_address: str, networks: tuple[IpNetwork, ...]) -> bool:
+    try:
+        address = ipaddress.ip_address(client_address.partition("%")[0])
+    except ValueError:
+        return False
+    return is_allowed_private(address, networks)
 
 
 def grant_for_prefix(prefix: str) -> KeyGrant:
-    """The grant of the key that signed a link. Raises KeyInvalid, KeyDisabled or KeyExpired; fresh as authenticate."""
+    """The grant of the key that signed a link. Raises KeyInvalid, KeyDisabled or KeyExpired; fresh as authenticate.
+
+    A key's networks do not bind its links: those are opened by other people. ``bind_links`` does.
+    """
     record = _key_cache().get(prefix) if re.fullmatch(r"[A-Za-z0-9]{8}", prefix, re.ASCII) else None
     if record is None:
         raise KeyInvalid

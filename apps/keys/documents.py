@@ -10,6 +10,19 @@ from apps.core.clock import utcnow
 from apps.core.search import SearchedDocument
 
 DEFAULT_LIMIT_PER_HOUR = 1000
+MAX_LIMIT = 1_000_000_000
+MAX_BYTES = 10**15
+MAX_CONCURRENT = 100_000
+MAX_NOTES = 4000
+LIMIT_NAMES = (
+    "limit_per_hour",
+    "limit_per_day",
+    "bytes_per_day",
+    "concurrent_streams",
+    "concurrent_jobs",
+    "longest_video_s",
+    "largest_file_bytes",
+)
 
 
 class Role(StrEnum):
@@ -26,46 +39,66 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-class User(SearchedDocument):
-    """Somebody who owns keys, and, with a role, may enter the admin. The password is stored as an Argon2 hash."""
+class WithLimits:
+    """Limits of a key; of a user, they are what the keys of theirs start from. None: as the user has it, else the
+    default (1000 requests an hour, nothing else limited). 0: no such limit."""
+
+    limit_per_hour = IntField(min_value=1, max_value=MAX_LIMIT)
+    limit_per_day = IntField(min_value=0, max_value=MAX_LIMIT)
+    bytes_per_day = IntField(min_value=0, max_value=MAX_BYTES)
+    concurrent_streams = IntField(min_value=0, max_value=MAX_CONCURRENT)
+    concurrent_jobs = IntField(min_value=0, max_value=MAX_CONCURRENT)
+    longest_video_s = IntField(min_value=0, max_value=MAX_LIMIT)
+    largest_file_bytes = IntField(min_value=0, max_value=MAX_BYTES)
+
+
+class User(WithLimits, SearchedDocument):
+    """Somebody who owns keys, and, with a role, may enter the admin. The password is stored as an Argon2 hash.
+
+    Switched off, the user can't log in and none of their keys works.
+    """
 
     username = StringField(required=True, min_length=1, max_length=64)
+    name = StringField(default="", max_length=100)
     contact = StringField(default="", max_length=254)
     password_hash = StringField(default="")
     role = StringField(required=True, choices=[role.value for role in Role], default=Role.NONE.value)
     active = BooleanField(default=True)
     session_version = IntField(default=1)  # raised to end every session of this user
-    notes = StringField(default="")
+    notes = StringField(default="", max_length=MAX_NOTES)
     last_login_at = DateTimeField()
     created_at = DateTimeField(default=utcnow)
 
-    searched_fields = ("username", "contact")
+    searched_fields = ("username", "name", "contact")
 
     meta = {
         "collection": "users",
-        "indexes": [{"fields": ["username"], "unique": True}],
+        "indexes": [{"fields": ["username"], "unique": True}, {"fields": ["-created_at"]}],
     }
 
 
-class ApiKey(SearchedDocument):
+class ApiKey(WithLimits, SearchedDocument):
     """A caller's key, ``yt_<prefix>_<secret>``. Only the SHA-256 of the secret is stored."""
 
     prefix = StringField(required=True, min_length=8, max_length=8)
     secret_sha256 = StringField(required=True, min_length=64, max_length=64)
+    old_secret_sha256 = StringField(default="", max_length=64)  # after a rotation, good until old_secret_until
+    old_secret_until = DateTimeField()
+    rotated_at = DateTimeField()
     name = StringField(required=True, min_length=1, max_length=100)
     owner = StringField(default="")  # a username
+    labels = ListField(StringField(max_length=50))
     scopes = ListField(StringField(choices=[scope.value for scope in Scope]))
     active = BooleanField(default=True)
     expires_at = DateTimeField()
-    limit_per_hour = IntField(required=True, min_value=1, max_value=1_000_000_000, default=DEFAULT_LIMIT_PER_HOUR)
-    limit_per_day = IntField(min_value=1)  # None, here and below: no such limit
-    bytes_per_day = IntField(min_value=1)
+    allowed_cidrs = ListField(StringField(max_length=50))  # empty: from everywhere
+    bind_links = BooleanField(default=False)  # links work only from the address that asked for them
     webhook_url = StringField(default="", max_length=2000)  # told when this key's jobs end; only the operator sets it
     webhook_secret_encrypted = StringField(default="")
     last_used_at = DateTimeField()
     created_at = DateTimeField(default=utcnow)
     revoked_at = DateTimeField()
-    searched_fields = ("name", "owner", "prefix")
+    searched_fields = ("name", "owner", "prefix", "labels")
 
     meta = {
         "collection": "api_keys",

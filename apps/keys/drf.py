@@ -38,7 +38,7 @@ class ApiKeyAuthentication(BaseAuthentication):
             return None
         django_request = request._request
         try:
-            grant = authenticate(raw)
+            grant = authenticate(raw, client_address(django_request))
         except ApiError:
             _charge_failure_once(django_request)
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bson import ObjectId
 
-from apps.keys.documents import ApiKey, User
+from apps.keys.documents import ApiKey, Role, User
 
 PAGE_SIZE = 1000
 
@@ -35,6 +35,17 @@ def find_user_by_id(user_id: str) -> User | None:
     return found
 
 
-def has_users() -> bool:
-    """Whether anybody is there at all; ``up`` makes the first admin when nobody is."""
-    return User.objects.first() is not None
+def list_users(*, offset: int = 0, limit: int = PAGE_SIZE) -> list[User]:
+    """Users by name, ``limit`` (at most PAGE_SIZE) of them from ``offset`` on."""
+    return list(User.objects.order_by("username").skip(offset).limit(min(limit, PAGE_SIZE)))
+
+
+def count_keys(owner: str) -> int:
+    """How many keys belong to a user."""
+    counted: int = ApiKey.objects(owner=owner).count()
+    return counted
+
+
+def has_admins() -> bool:
+    """Whether anybody may enter the admin; ``up`` makes the first admin when nobody may."""
+    return User.objects(role__ne=Role.NONE.value).first() is not None

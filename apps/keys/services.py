@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import string
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.contrib.auth.hashers import check_password as check_hash
 from django.contrib.auth.hashers import make_password
@@ -16,11 +17,11 @@ from mongoengine.queryset.visitor import Q
 
 from apps.core.errors import Conflict, InvalidParameter, NotFound
 from apps.keys.authentication import forget_cached_keys, hash_secret
-from apps.keys.documents import DEFAULT_LIMIT_PER_HOUR, ApiKey, Role, Scope, User
+from apps.keys.documents import ApiKey, Role, Scope, User
+from apps.keys.fields import check_key_fields, check_username
 from apps.keys.selectors import find_key, find_user
 
 DEFAULT_SCOPES = (Scope.INFO, Scope.MEDIA, Scope.SEARCH)
-MAX_LIMIT_PER_HOUR = 1_000_000_000
 MIN_PASSWORD_LENGTH = 12
 PREFIX_ATTEMPTS = 10
 _hashing = threading.BoundedSemaphore(2)  # Argon2 takes 100 MiB each time, and anybody may send a login form
@@ -40,35 +41,38 @@ def create_key(
     name: str,
     owner: str = "",
     scopes: tuple[str, ...] = DEFAULT_SCOPES,
-    limit_per_hour: int = DEFAULT_LIMIT_PER_HOUR,
     expires_at: datetime | None = None,
+    **more: Any,
 ) -> NewKey:
-    """Make a key: ``yt_<8 characters prefix>_<43 characters secret>``. Raises InvalidParameter."""
-    if not 1 <= len(name) <= 100:
-        raise InvalidParameter("A key's name has 1 to 100 characters.")
-    if not scopes or set(scopes) - {scope.value for scope in Scope}:
-        raise InvalidParameter(f"Scopes are some of: {', '.join(Scope)}.")
-    if not 1 <= limit_per_hour <= MAX_LIMIT_PER_HOUR:
-        raise InvalidParameter(f"The hourly limit is a number from 1 to {MAX_LIMIT_PER_HOUR}.")
-    if expires_at is not None and expires_at <= datetime.now(UTC):
-        raise InvalidParameter("The expiry lies in the past.")
-    secret = secrets.token_urlsafe(32)
+    """Make a key: ``yt_<8 characters prefix>_<43 characters secret>``. Raises InvalidParameter.
+
+    ``more``: limits, labels, ``allowed_cidrs``, ``bind_links``. An owner whom nobody has heard of becomes a user.
+    """
+    given = {"name": name, "owner": owner, "scopes": [str(scope) for scope in scopes], "expires_at": expires_at}
+    fields = check_key_fields({**given, **more})
+    if fields["owner"]:
+        ensure_user(fields["owner"])
+    secret = new_secret()
     for _ in range(PREFIX_ATTEMPTS):
-        document = ApiKey(
-            prefix=_new_prefix(),
-            secret_sha256=hash_secret(secret),
-            name=name,
-            owner=owner,
-            scopes=list(dict.fromkeys(str(scope) for scope in scopes)),
-            limit_per_hour=limit_per_hour,
-            expires_at=expires_at,
-        )
+        document = ApiKey(prefix=_new_prefix(), secret_sha256=hash_secret(secret), **fields)
         try:
             document.save(force_insert=True)
         except NotUniqueError:
             continue  # somebody has this prefix already
         return NewKey(key=f"yt_{document.prefix}_{secret}", document=document)
     raise Conflict("No free key prefix was found. Try again.")
+
+
+def new_secret() -> str:
+    """43 characters, 256 random bits."""
+    return secrets.token_urlsafe(32)
+
+
+def ensure_user(username: str) -> None:
+    """Make the API user ``username`` unless there is one. Idempotent, also when many do it at once."""
+    if find_user(check_username(username)) is None:
+        with suppress(NotUniqueError):
+            User(username=username, role=Role.NONE.value).save(force_insert=True)
 
 
 def _new_prefix() -> str:
@@ -102,8 +106,7 @@ def set_key_active(prefix: str, *, active: bool) -> bool:
 
 def create_user(*, username: str, password: str, role: Role = Role.NONE, contact: str = "") -> User:
     """Make a user; the password is stored as an Argon2 hash. Raises InvalidParameter, or Conflict for a taken name."""
-    if not re.fullmatch(r"[A-Za-z0-9._@+-]{1,64}", username, re.ASCII):
-        raise InvalidParameter("A username has 1 to 64 letters, digits or any of . _ @ + -")
+    check_username(username)
     if not MIN_PASSWORD_LENGTH <= len(password) <= 1000:
         raise InvalidParameter(f"A password has at least {MIN_PASSWORD_LENGTH} characters.")
     user = User(username=username, password_hash=make_password(password), role=role.value, contact=contact)

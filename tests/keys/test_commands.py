@@ -46,7 +46,7 @@ class TestKeyCommands:
         ("arguments", "problem"),
         [
             (("create_key", "--name", ""), "1 to 100 characters"),
-            (("create_key", "--name", "x", "--limit-per-hour", "0"), "hourly limit"),
+            (("create_key", "--name", "x", "--limit-per-hour", "0"), "limit_per_hour: a number from 1 to"),
             (("create_key", "--name", "x", "--expires-days", "nan"), "--expires-days: invalid"),
             (("revoke_key", "nosuchke"), "no key with the prefix"),
             (("create_admin", "--username", "a b"), "username"),

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from apps.core.command import clear_failures
-from apps.keys.documents import ApiKey
+from apps.keys.documents import LIMIT_NAMES, ApiKey
 from apps.keys.selectors import PAGE_SIZE, list_keys
 
 COLUMNS = ("prefix", "name", "owner", "active", "limit_per_hour", "scopes", "expires_at", "last_used_at")
@@ -42,7 +42,11 @@ def _row(key: ApiKey) -> dict[str, Any]:
         "name": key.name,
         "owner": key.owner,
         "active": key.active,
-        "limit_per_hour": key.limit_per_hour,
+        **{name: getattr(key, name) for name in LIMIT_NAMES},
+        "labels": list(key.labels),
+        "allowed_cidrs": list(key.allowed_cidrs),
+        "bind_links": key.bind_links,
+        "revoked": key.revoked_at is not None,
         "scopes": list(key.scopes),
         **{name: getattr(key, name) and getattr(key, name).isoformat(timespec="seconds") for name in COLUMNS[-2:]},
         "created_at": key.created_at.isoformat(timespec="seconds"),
