@@ -7,6 +7,7 @@ from enum import StrEnum
 from mongoengine.fields import BooleanField, DateTimeField, IntField, ListField, StringField
 
 from apps.core.clock import utcnow
+from apps.core.encrypted import EncryptedField
 from apps.core.search import SearchedDocument
 
 DEFAULT_LIMIT_PER_HOUR = 1000
@@ -94,7 +95,7 @@ class ApiKey(WithLimits, SearchedDocument):
     allowed_cidrs = ListField(StringField(max_length=50))  # empty: from everywhere
     bind_links = BooleanField(default=False)  # links work only from the address that asked for them
     webhook_url = StringField(default="", max_length=2000)  # told when this key's jobs end; only the operator sets it
-    webhook_secret_encrypted = StringField(default="")
+    webhook_secret_encrypted = EncryptedField(default="")
     last_used_at = DateTimeField()
     created_at = DateTimeField(default=utcnow)
     revoked_at = DateTimeField()

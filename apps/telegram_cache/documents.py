@@ -19,6 +19,7 @@ from mongoengine.fields import (
 )
 
 from apps.core.clock import utcnow
+from apps.core.encrypted import EncryptedField
 from apps.core.search import SearchedDocument
 from apps.core.stored import StoredDocument, StoredPart
 
@@ -211,7 +212,7 @@ class TelegramBot(StoredDocument):
 
     bot_id = StringField(primary_key=True)
     username = StringField(default="")
-    token_encrypted = StringField(required=True)
+    token_encrypted = EncryptedField(required=True)
     state = StringField(required=True, choices=[state.value for state in BotState], default=BotState.ACTIVE.value)
     reason = StringField(default="")
     until = DateTimeField()
