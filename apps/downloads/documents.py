@@ -8,6 +8,7 @@ from enum import StrEnum
 from mongoengine.fields import BooleanField, DateTimeField, DictField, FloatField, IntField, ListField, StringField
 
 from apps.core.clock import utcnow
+from apps.core.encrypted import EncryptedField
 from apps.core.stored import StoredDocument
 
 
@@ -144,7 +145,7 @@ class Identity(StoredDocument):
     id = StringField(primary_key=True, default=lambda: secrets.token_hex(6))
     kind = StringField(required=True, choices=[kind.value for kind in IdentityKind])
     name = StringField(required=True, max_length=64)  # the operator's, to tell them apart
-    secret_encrypted = StringField(required=True)
+    secret_encrypted = EncryptedField(required=True)
     version = IntField(default=1)  # one more when an operator replaces the secret: older write-backs are dropped
     use = StringField(choices=[use.value for use in ProxyUse])  # of proxies
     enabled = BooleanField(default=True)
