@@ -8,7 +8,7 @@ from mongoengine.errors import NotUniqueError
 from apps.core.clock import utcnow
 from apps.core.documents import AuditEntry
 from apps.core.errors import BotCheck, InvalidParameter, NotFound
-from apps.core.secrets import decrypt_secret
+from apps.core.secrets import decrypt_secret, encrypt_secret
 from apps.downloads.documents import Identity, IdentityKind, ProxyUse
 from apps.downloads.services.identities import (
     Actor,
@@ -98,9 +98,9 @@ class TestKeeping:
 
     def test_names_are_unique_in_the_database(self, mongo):
         Identity.ensure_indexes()
-        Identity(kind="proxy", name="a", secret_encrypted="x").save()
+        Identity(kind="proxy", name="a", secret_encrypted=encrypt_secret("x")).save()
         with pytest.raises(NotUniqueError):
-            Identity(kind="proxy", name="a", secret_encrypted="x").save()
+            Identity(kind="proxy", name="a", secret_encrypted=encrypt_secret("x")).save()
 
     def test_every_change_is_on_the_audit_log_without_the_secret(self, mongo):
         identity = add_proxy("out", ADDRESS, actor=WHO)
@@ -161,7 +161,7 @@ class TestChoosing:
 
     def test_one_whose_key_is_gone_rests_and_the_next_is_taken(self, ways):
         lost, fine = proxy("a"), proxy("b")
-        Identity.objects(id=lost).update_one(set__secret_encrypted="gAAAAA")
+        Identity.objects(id=lost).update_one(set__secret_encrypted="gAAAAA" + "A" * 94)
         assert {ways.choose().proxy_id for _ in range(3)} == {fine}
         assert Identity.objects.get(id=lost).last_error == "secret_unreadable"
 
