@@ -6,6 +6,7 @@ import itertools
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import structlog
 
@@ -97,7 +98,7 @@ class Slot:
 def free_dead_slots() -> None:
     """Give back what processes of this machine held that no longer run; those of other machines come free by time."""
     for bot in roster().bots:
-        names = redis_client().zrange(_slots_key(bot.bot_id), 0, -1)
+        names = cast("list[bytes]", redis_client().zrange(_slots_key(bot.bot_id), 0, -1))
         dead = [name for name in names if is_owner_dead(name.decode())]
         if dead:
             redis_client().zrem(_slots_key(bot.bot_id), *dead)
