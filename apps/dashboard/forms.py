@@ -75,24 +75,3 @@ class KeyForm(AdminForm):
             "limit_per_hour": data["limit_per_hour"],
             "expires_at": data["expires_on"],
         }
-
-
-class BotForm(AdminForm):
-    """A bot's token. It is checked with Telegram and stored encrypted; no page ever shows it again."""
-
-    token = forms.CharField(
-        max_length=200,
-        widget=forms.PasswordInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
-        help_text="As BotFather gives it: a number, a colon, letters. It is stored encrypted and never shown again.",
-    )
-
-
-class ChannelForm(AdminForm):
-    """A channel's id or name."""
-
-    channel = forms.CharField(
-        label="Channel",
-        max_length=64,
-        help_text="Its id, such as -1001234567890, or its @name. The bots must be in it.",
-    )
-    make_default = forms.BooleanField(label="Send new parts here", required=False, initial=True)

@@ -21,7 +21,7 @@ STATE_WORDS = {
 def bot_state(bot: TelegramBot) -> Cell:
     """The state in plain words, why, and until when."""
     word, tone = STATE_WORDS[BotState(bot.state)]
-    note = bot.reason or ""
+    note = bot.reason or (f"cannot post in {len(bot.barred)} of the channels" if bot.barred else "")
     if bot.state == BotState.COOLING and bot.until is not None:
         note = f"{note or 'Telegram asked to wait'}, goes on {relative(bot.until, datetime.now(UTC))}"
     return Cell(kind="badge", value=word, tone=tone, note=note)
@@ -30,26 +30,33 @@ def bot_state(bot: TelegramBot) -> Cell:
 def channel_state(channel: TelegramChannel) -> Cell:
     """The state in plain words and why; whether new parts go there."""
     word, tone = STATE_WORDS[BotState(channel.state)]
-    note = channel.reason or ("new parts go here" if channel.is_default else "read only")
+    note = channel.reason or channel.alert or ("new parts go here" if channel.is_default else "read only")
     return Cell(kind="badge", value=word, tone=tone, note=note)
 
 
+def _bot_href(bot: TelegramBot, action: str = "") -> str:
+    return reverse(f"dashboard:telegram-bot{action}", args=[bot.bot_id])
+
+
 def _bot_actions(bot: TelegramBot) -> list[Action]:
+    actions = [Action(label="New token", icon="key", href=_bot_href(bot, "-token"))]
     if bot.state == BotState.DISABLED:
-        return []
-    href = reverse("dashboard:telegram-bot-disable", args=[bot.bot_id])
-    return [Action(label="Stop using", icon="pause", href=href, tone="danger")]
+        return [*actions, Action(label="Use again", icon="check", href=_bot_href(bot, "-enable"), tone="success")]
+    return [*actions, Action(label="Stop using", icon="pause", href=_bot_href(bot, "-disable"), tone="danger")]
+
+
+def _channel_href(channel: TelegramChannel, action: str = "") -> str:
+    return reverse(f"dashboard:telegram-channel{action}", args=[channel.channel_id])
 
 
 def _channel_actions(channel: TelegramChannel) -> list[Action]:
     if channel.state == BotState.DISABLED:
-        return []
+        return [Action(label="Use again", icon="check", href=_channel_href(channel, "-enable"), tone="success")]
     actions = []
     if not channel.is_default:
-        href = reverse("dashboard:telegram-channel-default", args=[channel.channel_id])
-        actions.append(Action(label="Use for new parts", icon="check", href=href))
-    href = reverse("dashboard:telegram-channel-disable", args=[channel.channel_id])
-    return [*actions, Action(label="Stop using", icon="pause", href=href, tone="danger")]
+        actions.append(Action(label="Use for new parts", icon="check", href=_channel_href(channel, "-default")))
+    stop = Action(label="Stop using", icon="pause", href=_channel_href(channel, "-disable"), tone="danger")
+    return [*actions, stop]
 
 
 BOT_LIST = ListSpec(
@@ -57,7 +64,12 @@ BOT_LIST = ListSpec(
     sort="_id",
     page_size=500,  # both lists share one page: no paging
     columns=(
-        Column(label="Bot", cell=lambda bot: Cell(value=f"@{bot.username}" if bot.username else "name not known yet")),
+        Column(
+            label="Bot",
+            cell=lambda bot: Cell(
+                value=f"@{bot.username}" if bot.username else "name not known yet", href=_bot_href(bot)
+            ),
+        ),
         Column(label="Id", cell=lambda bot: Cell(kind="code", value=bot.bot_id)),
         Column(label="State", cell=bot_state),
         Column(label="Changed", cell=lambda bot: Cell(kind="time", value=bot.updated_at)),
@@ -82,11 +94,14 @@ CHANNEL_LIST = ListSpec(
         Column(
             label="Channel",
             cell=lambda channel: Cell(
-                value=channel.title or channel.channel_id, note=f"@{channel.username}" if channel.username else ""
+                value=channel.title or channel.channel_id,
+                note=f"@{channel.username}" if channel.username else "",
+                href=_channel_href(channel),
             ),
         ),
         Column(label="Id", cell=lambda channel: Cell(kind="code", value=channel.channel_id)),
         Column(label="State", cell=channel_state),
+        Column(label="Playable copies", cell=lambda channel: Cell(value="yes" if channel.playable else "no")),
         Column(label="Changed", cell=lambda channel: Cell(kind="time", value=channel.updated_at)),
     ),
     row_actions=_channel_actions,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
-from apps.dashboard.views import assets, audit, auth, jobs, keys, overview, telegram
+from apps.dashboard.views import assets, audit, auth, jobs, keys, overview, telegram, telegram_bots, telegram_channels
 
 
 class NameConverter(StringConverter):
@@ -36,10 +36,24 @@ urlpatterns = [
     path("jobs/<id:job_id>/retry", jobs.job_retry, name="jobs-retry"),
     path("telegram", telegram.telegram, name="telegram"),
     path("telegram/check", telegram.check, name="telegram-check"),
-    path("telegram/bots/new", telegram.bot_new, name="telegram-bot-new"),
-    path("telegram/bots/<id:bot_id>/disable", telegram.bot_disable, name="telegram-bot-disable"),
-    path("telegram/channels/new", telegram.channel_new, name="telegram-channel-new"),
-    path("telegram/channels/<id:channel_id>/disable", telegram.channel_disable, name="telegram-channel-disable"),
-    path("telegram/channels/<id:channel_id>/default", telegram.channel_default, name="telegram-channel-default"),
+    path("telegram/bots/new", telegram_bots.bot_new, name="telegram-bot-new"),
+    path("telegram/bots/<id:bot_id>", telegram_bots.bot_detail, name="telegram-bot"),
+    path("telegram/bots/<id:bot_id>/token", telegram_bots.bot_token, name="telegram-bot-token"),
+    path("telegram/bots/<id:bot_id>/disable", telegram_bots.bot_disable, name="telegram-bot-disable"),
+    path("telegram/bots/<id:bot_id>/enable", telegram_bots.bot_enable, name="telegram-bot-enable"),
+    path("telegram/channels/new", telegram_channels.channel_new, name="telegram-channel-new"),
+    path("telegram/channels/<id:channel_id>", telegram_channels.channel_detail, name="telegram-channel"),
+    path(
+        "telegram/channels/<id:channel_id>/settings",
+        telegram_channels.channel_settings,
+        name="telegram-channel-settings",
+    ),
+    path(
+        "telegram/channels/<id:channel_id>/disable", telegram_channels.channel_disable, name="telegram-channel-disable"
+    ),
+    path("telegram/channels/<id:channel_id>/enable", telegram_channels.channel_enable, name="telegram-channel-enable"),
+    path(
+        "telegram/channels/<id:channel_id>/default", telegram_channels.channel_default, name="telegram-channel-default"
+    ),
     path("audit", audit.audit_list, name="audit"),
 ]

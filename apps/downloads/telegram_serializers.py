@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rest_framework import serializers
 
+from apps.telegram_cache.services.channels import MAX_MESSAGES_PER_MIN
+
 
 class TokenRequestSerializer(serializers.Serializer):
     token = serializers.CharField(
@@ -27,6 +29,9 @@ class ChannelSettingsRequestSerializer(serializers.Serializer):
     playable = serializers.BooleanField(
         required=False, allow_null=True, default=None, help_text="Also post new media up to 50 MB playable."
     )
+    messages_per_min = serializers.IntegerField(
+        required=False, min_value=1, max_value=MAX_MESSAGES_PER_MIN, help_text="How many each bot sends there at most."
+    )
 
 
 class BotSerializer(serializers.Serializer):
@@ -48,6 +53,7 @@ class ChannelSerializer(serializers.Serializer):
     is_default = serializers.BooleanField()
     playable = serializers.BooleanField()
     scratch_chat_id = serializers.CharField()
+    messages_per_min = serializers.IntegerField()
     checked_at = serializers.DateTimeField(allow_null=True)
 
 

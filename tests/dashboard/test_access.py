@@ -14,8 +14,10 @@ from apps.keys.documents import ApiKey, Role, User
 from tests.dashboard.samples import fill_server, make_bot, make_channel, make_job
 
 OPEN_TO_ALL = {"login", "logout", "theme"}
-VIEWER_PAGES = ("", "overview/live", "overview/requests", "keys", "cache", "jobs", "telegram", "audit")
-OPERATOR_PAGES = ("keys/new", "telegram/bots/new", "telegram/channels/new")
+VIEWER_PAGES = ("", "overview/live", "overview/requests", "keys", "cache", "jobs", "telegram", "audit",
+                "telegram/bots/123456", "telegram/channels/-1001234567890")  # fmt: skip
+OPERATOR_PAGES = ("keys/new", "telegram/bots/new", "telegram/channels/new", "telegram/bots/123456/token",
+                  "telegram/bots/123456/enable", "telegram/channels/-1001234567890/enable")  # fmt: skip
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@ import pytest
 
 from apps.core.documents import AuditEntry
 from apps.telegram_cache.documents import BotState, TelegramBot, TelegramChannel
+from apps.telegram_cache.roster import roster
+from apps.telegram_cache.services.bot_records import set_bot
 from tests.telegram_cache.conftest import CHANNEL_ID, telegram  # noqa: F401 - a fixture
 
 
@@ -39,8 +41,79 @@ class TestBots:
         (entry,) = AuditEntry.objects(action="bot.disable")
         assert (entry.before, entry.after) == ({"state": "active"}, {"state": "disabled"})
 
+    def test_a_stopped_bot_is_used_again_when_telegram_takes_its_token(self, operator, bot, telegram):  # noqa: F811
+        operator.post("/admin/telegram/bots/new", {"token": bot.token})
+        operator.post("/admin/telegram/bots/111111/disable")
+        assert b"/admin/telegram/bots/111111/enable" in operator.get("/admin/telegram").content
+        assert b"Use this bot again?" in operator.get("/admin/telegram/bots/111111/enable").content
+        answer = operator.post("/admin/telegram/bots/111111/enable", follow=True)
+        assert b"The bot @store_bot is in use." in answer.content
+        assert TelegramBot.objects.get(bot_id="111111").state == BotState.ACTIVE
+        operator.post("/admin/telegram/bots/111111/disable")
+        telegram.reissue_token(bot)
+        answer = operator.post("/admin/telegram/bots/111111/enable", follow=True)
+        assert b"Ask BotFather for the current one" in answer.content
+        assert TelegramBot.objects.get(bot_id="111111").state == BotState.DISABLED
+        assert AuditEntry.objects(action="bot.enable").count() == 1
+
+    def test_a_new_token_of_this_bot_replaces_the_old_one(self, operator, bot, telegram):  # noqa: F811
+        operator.post("/admin/telegram/bots/new", {"token": bot.token})
+        other = telegram.add_bot(222222)
+        answer = operator.post("/admin/telegram/bots/111111/token", {"token": other.token})
+        assert (answer.status_code, b"the token of another bot" in answer.content) == (422, True)
+        fresh = telegram.reissue_token(bot)
+        answer = operator.post("/admin/telegram/bots/111111/token", {"token": fresh.token}, follow=True)
+        assert b"@store_bot has its new token" in answer.content
+        assert roster().bot("111111").token == fresh.token
+        (entry,) = AuditEntry.objects(action="bot.token")
+        assert fresh.token.partition(":")[2] not in str(entry.to_mongo())
+
+    def test_its_page_says_where_it_cannot_post_and_what_to_do(self, viewer, bot):
+        barred = {str(CHANNEL_ID): "@store_bot may not post in Store."}
+        fields = {"username": "store_bot", "token_encrypted": "x", "state": "active", "barred": barred}
+        set_bot("111111", set_=fields, upsert=True)
+        page = viewer.get("/admin/telegram/bots/111111").content
+        assert b"@store_bot may not post in Store." in page
+        assert b"allow it to post messages" in page
+        assert b"New token" not in page  # a viewer may not
+        assert viewer.get("/admin/telegram/bots/5").status_code == 404
+
 
 class TestChannels:
+    def test_its_settings_are_changed_and_checked(self, operator, bot, telegram):  # noqa: F811
+        operator.post("/admin/telegram/bots/new", {"token": bot.token})
+        operator.post("/admin/telegram/channels/new", {"channel": str(CHANNEL_ID), "make_default": "on"})
+        page = f"/admin/telegram/channels/{CHANNEL_ID}"
+        scratch = telegram.add_channel(-100777, title="Scratch")
+        wrong = {"scratch_chat": "-100777", "messages_per_min": "30"}
+        answer = operator.post(f"{page}/settings", wrong)
+        assert (answer.status_code, b"does not see the channel" in answer.content) == (422, True)
+        telegram.make_admin(bot, scratch)
+        answer = operator.post(f"{page}/settings", {**wrong, "playable": "on"}, follow=True)
+        assert b"The settings are in use." in answer.content
+        assert b'value="-100777"' in answer.content
+        channel = TelegramChannel.objects.get()
+        assert (channel.scratch_chat_id, channel.playable, channel.messages_per_min) == ("-100777", True, 30)
+        operator.post(f"{page}/settings", {"scratch_chat": "", "messages_per_min": "60"})
+        channel = TelegramChannel.objects.get()
+        assert (channel.scratch_chat_id, channel.playable, channel.messages_per_min) == ("", False, 60)
+        assert operator.post(f"{page}/settings", {"messages_per_min": "0"}).status_code == 422
+        first = AuditEntry.objects(action="channel.settings").order_by("at").first()
+        assert first.before == {"scratch_chat_id": "", "playable": False, "messages_per_min": 60}
+        assert first.after == {"scratch_chat_id": "-100777", "playable": True, "messages_per_min": 30}
+
+    def test_a_stopped_channel_is_used_again_after_a_check(self, operator, bot, telegram):  # noqa: F811
+        operator.post("/admin/telegram/bots/new", {"token": bot.token})
+        operator.post("/admin/telegram/channels/new", {"channel": str(CHANNEL_ID), "make_default": "on"})
+        page = f"/admin/telegram/channels/{CHANNEL_ID}"
+        operator.post(f"{page}/disable")
+        telegram.channels[CHANNEL_ID].admins[111111]["can_post_messages"] = False
+        assert b"may not post in Store" in operator.post(f"{page}/enable", follow=True).content
+        assert TelegramChannel.objects.get().state == BotState.DISABLED
+        telegram.channels[CHANNEL_ID].admins[111111]["can_post_messages"] = True
+        assert b"is in use" in operator.post(f"{page}/enable", follow=True).content
+        assert TelegramChannel.objects.get().state == BotState.ACTIVE
+
     def test_a_channel_is_added_checked_and_stopped(self, operator, bot):
         operator.post("/admin/telegram/bots/new", {"token": bot.token})
         form = {"channel": str(CHANNEL_ID), "make_default": "on"}

@@ -85,6 +85,8 @@ class TestChannels:
         assert changed.json()["channel"]["playable"] is True
         cleared = admin.post("admin/channels/-1002/settings", {"scratch_chat": "none"}).json()["channel"]
         assert (cleared["scratch_chat_id"], cleared["playable"]) == ("", True)
+        rate = admin.post("admin/channels/-1002/settings", {"messages_per_min": 5}).json()["channel"]
+        assert (rate["messages_per_min"], rate["playable"]) == (5, True)
         assert admin.post("admin/channels/-1002/disable", {}).json()["channel"]["state"] == "disabled"
         assert admin.post("admin/channels/-1002/default", {}).json()["error"] == "invalid_parameter"
         assert admin.post("admin/channels/-1002/enable", {}).json()["channel"]["state"] == "active"

@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetState, PartState
-from apps.telegram_cache.selectors import all_bots, cache_totals, find_assets
+from apps.telegram_cache.selectors import all_bots, cache_totals, find_assets, find_channel
 from apps.telegram_cache.services import touch_asset, upload_asset
 from tests.telegram_cache.conftest import CHANNEL_ID, MIB
 
@@ -50,6 +50,12 @@ class TestTelegram:
     def test_check_with_nothing_there_says_where_to_begin(self, mongo, telegram):
         with pytest.raises(CommandError, match="add-bot"):
             run("telegram", "check")
+
+    def test_messages_a_minute_are_a_choice_within_bounds(self, store):
+        assert "5 messages" in run("telegram", "set-rate", str(CHANNEL_ID), "5")
+        assert find_channel(str(CHANNEL_ID)).messages_per_min == 5
+        with pytest.raises(CommandError, match="1800"):
+            run("telegram", "set-rate", str(CHANNEL_ID), "100000")
 
     def test_disabling_takes_known_ids_only(self, store):
         run("telegram", "disable-bot", str(store.bot.bot_id))

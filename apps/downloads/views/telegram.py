@@ -28,12 +28,14 @@ from apps.telegram_cache.services.channels import (
     disable_channel,
     enable_channel,
     make_channel_default,
+    set_messages_per_min,
     set_playable,
     set_scratch_chat,
 )
 from apps.telegram_cache.services.checks import Finding
 
 BOT_ID = OpenApiParameter("id", str, OpenApiParameter.PATH, description="The bot's number.")
+AUDITED = ("title", "state", "is_default", "playable", "scratch_chat_id", "messages_per_min")
 CHANNEL_ID = OpenApiParameter("id", str, OpenApiParameter.PATH, description="The channel's number.")
 _ERRORS = error_responses("invalid_parameter", "not_found", "upstream_unreachable", *KEY_ERRORS)
 _BOT = {200: shapes.BotAnswerSerializer, **_ERRORS}
@@ -187,6 +189,8 @@ class ChannelsViewSet(_AdminViewSet):
             channel = set_scratch_chat(pk, fields["scratch_chat"].replace("none", ""))
         if fields["playable"] is not None:
             channel = set_playable(pk, fields["playable"])
+        if "messages_per_min" in fields:
+            channel = set_messages_per_min(pk, fields["messages_per_min"])
         return self._changed("channel.settings", channel)
 
     @action(detail=True, methods=["post"])
@@ -208,7 +212,7 @@ class ChannelsViewSet(_AdminViewSet):
         return self._changed("channel.enable", channel, findings)
 
     def _changed(self, what: str, channel: TelegramChannel, findings: Sequence[Finding] = ()) -> Response:
-        after = {name: getattr(channel, name) for name in ("title", "state", "is_default", "playable")}
+        after = {name: getattr(channel, name) for name in AUDITED}
         self._record(what, kind="channel", target_id=channel.channel_id, after=after)
         answer = {"status": True, "channel": _channel_fields(channel), "findings": _finding_fields(findings)}
         return Response(answer)

@@ -17,6 +17,7 @@ from apps.telegram_cache.services.bot_records import known_channel, set_channel
 from apps.telegram_cache.services.checks import Finding, look_up, note_rights
 
 log = structlog.get_logger(__name__)
+MAX_MESSAGES_PER_MIN = 1800  # about 30 a second, the most that Telegram gives one bot over all chats
 CHANNEL_PATTERN = re.compile(r"-?\d{1,20}|@[A-Za-z][A-Za-z0-9_]{3,}", re.ASCII)
 
 
@@ -57,6 +58,15 @@ def set_playable(channel_id: str, playable: bool) -> TelegramChannel:
     """Whether new media up to 50 MB is also posted playable there. Raises NotFound."""
     known_channel(channel_id)
     set_channel(channel_id, {"playable": playable})
+    return known_channel(channel_id)
+
+
+def set_messages_per_min(channel_id: str, messages_per_min: int) -> TelegramChannel:
+    """How many messages each bot sends there at most. Raises NotFound, InvalidParameter."""
+    known_channel(channel_id)
+    if not 1 <= messages_per_min <= MAX_MESSAGES_PER_MIN:
+        raise InvalidParameter(f"Messages a minute go from 1 to {MAX_MESSAGES_PER_MIN}.")
+    set_channel(channel_id, {"messages_per_min": messages_per_min})
     return known_channel(channel_id)
 
 

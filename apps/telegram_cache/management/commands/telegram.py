@@ -22,6 +22,7 @@ from apps.telegram_cache.services.channels import (
     disable_channel,
     enable_channel,
     make_channel_default,
+    set_messages_per_min,
     set_playable,
     set_scratch_chat,
 )
@@ -64,6 +65,9 @@ class Command(BaseCommand):
         playable = actions.add_parser("set-playable", help="whether new media up to 50 MB is also posted playable")
         playable.add_argument("channel")
         playable.add_argument("choice", choices=["on", "off"])
+        rate = actions.add_parser("set-rate", help="how many messages a minute each bot sends to a channel at most")
+        rate.add_argument("channel")
+        rate.add_argument("messages_per_min", type=int)
         rekeying = actions.add_parser("rekey", help="let every bot read what the others stored, at once")
         rekeying.add_argument("bot_id", nargs="*", help="default: every bot in use")
 
@@ -155,6 +159,10 @@ class Command(BaseCommand):
     def _set_playable(self, options: dict[str, Any]) -> None:
         set_playable(options["channel"], options["choice"] == "on")
         self.stdout.write(f"Playable copies of new media: {options['choice']}.")
+
+    def _set_rate(self, options: dict[str, Any]) -> None:
+        channel = set_messages_per_min(options["channel"], options["messages_per_min"])
+        self.stdout.write(f"Each bot sends at most {channel.messages_per_min} messages a minute there.")
 
     def _rekey(self, options: dict[str, Any]) -> None:
         bot_ids = [known_bot(bot_id).bot_id for bot_id in options["bot_id"]] or [bot.bot_id for bot in roster().bots]
