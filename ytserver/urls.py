@@ -16,6 +16,7 @@ urlpatterns = [
     path("admin", RedirectView.as_view(pattern_name="dashboard:overview", query_string=False)),
     path("api", RedirectView.as_view(pattern_name="api-root", query_string=True)),
     path("api/v1", RedirectView.as_view(pattern_name="api-root", query_string=True)),
+    path("api/v1/", include("apps.analytics.urls")),
     path("api/v1/", include("apps.downloads.urls")),
     *dialect_patterns(settings.ENV.dialects),
     path("api/schema", SchemaView.as_view(), name="schema"),

@@ -34,6 +34,7 @@ MENU = (
         entries=(
             Entry(label="Overview", icon="activity", url_name="overview"),
             Entry(label="Jobs", icon="download-cloud", url_name="jobs"),
+            Entry(label="Analytics", icon="bar-chart-2", url_name="analytics"),
         ),
     ),
     Group(

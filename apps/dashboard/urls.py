@@ -5,7 +5,18 @@ from __future__ import annotations
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
-from apps.dashboard.views import assets, audit, auth, jobs, keys, overview, telegram, telegram_bots, telegram_channels
+from apps.dashboard.views import (
+    analytics,
+    assets,
+    audit,
+    auth,
+    jobs,
+    keys,
+    overview,
+    telegram,
+    telegram_bots,
+    telegram_channels,
+)
 
 
 class NameConverter(StringConverter):
@@ -21,6 +32,9 @@ urlpatterns = [
     path("", overview.overview, name="overview"),
     path("overview/live", overview.overview_live, name="overview-live"),
     path("overview/requests", overview.overview_requests, name="overview-requests"),
+    path("analytics", analytics.analytics, name="analytics"),
+    path("analytics/data", analytics.analytics_data, name="analytics-data"),
+    path("analytics/export", analytics.analytics_export, name="analytics-export"),
     path("login", auth.login, name="login"),
     path("logout", auth.logout, name="logout"),
     path("theme", auth.theme, name="theme"),

@@ -20,7 +20,8 @@ from ytserver.entrance import Entrance
 CHROMIUM = shutil.which("chromium")
 WIDTHS = (360, 1280)
 PAGES = ("", "keys", "keys/new", "cache", "jobs", "telegram", "telegram/bots/new", "telegram/channels/new",
-         "telegram/bots/123456", "telegram/channels/-1001234567890", "audit")  # fmt: skip
+         "telegram/bots/123456", "telegram/channels/-1001234567890", "audit",
+         "analytics", "analytics?range=30d")  # fmt: skip
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt install chromium)"),

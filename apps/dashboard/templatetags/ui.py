@@ -55,6 +55,24 @@ def grouped(number: float | None) -> str:
 
 
 @register.filter
+def percent(share: float | None) -> str:
+    """A share (0 to 1) in per cent. A dash when not known."""
+    if share is None:
+        return NOT_KNOWN
+    return f"{share * 100:.1f}".removesuffix(".0") + " %"
+
+
+@register.filter
+def human_seconds(seconds: float | None) -> str:
+    """A short time in ms or s. A dash when not known."""
+    if seconds is None:
+        return NOT_KNOWN
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
+    return f"{seconds:.1f} s"
+
+
+@register.filter
 def human_duration(seconds: float | None) -> str:
     """Seconds as 3:25 or 1:02:03. A dash when not known."""
     if seconds is None:

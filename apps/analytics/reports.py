@@ -1,0 +1,197 @@
+"""The figures of a range of time, from sums alone: no question here reads an event, or a document beside its index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from apps.analytics.concurrency import Peak, peaks
+from apps.analytics.documents import By, UsageRollup
+from apps.analytics.histogram import BUCKETS, quantile
+from apps.analytics.spans import DAY_STEP_S, Segment, Span
+from apps.keys.documents import ApiKey
+from apps.telegram_cache.documents import Asset
+
+MAX_TIME_MS = 10_000
+TOP = 10
+MAX_TOP = 1000
+SUMS = ("requests", "errors", "refused", "bytes_sent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """``errors``: status 5xx. ``refused``: status 4xx, clients that left included."""
+
+    requests: int = 0
+    errors: int = 0
+    refused: int = 0
+    bytes_sent: int = 0
+
+    @property
+    def answered(self) -> int:
+        return self.requests - self.errors - self.refused
+
+    @property
+    def error_rate(self) -> float:
+        """0 to 1."""
+        return self.errors / self.requests if self.requests else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopRow:
+    """One value and its sums. ``label``: what people call it (a title, a key's name); "" when nobody knows."""
+
+    value: str
+    label: str
+    sums: Sums
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Steps of a chart, oldest first; every list has the same length. ``starts`` are UTC."""
+
+    step_s: int
+    starts: list[datetime]
+    sums: list[Sums]
+    first_byte_p50_s: list[float | None]
+    first_byte_p95_s: list[float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What the analytics page and the API show."""
+
+    span: Span
+    totals: Sums
+    first_byte_p50_s: float | None
+    first_byte_p95_s: float | None
+    hit_ratio: float | None  # 0 to 1: hot and telegram of all tiers; None: no media was asked for
+    peak_users: int
+    series: Series
+    videos: list[TopRow]
+    keys: list[TopRow]
+    routes: list[TopRow]
+    tiers: list[TopRow]
+    errors: list[TopRow]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyUsage:
+    """What one key did in a range: the whole, and the steps of a chart (without times to first byte)."""
+
+    span: Span
+    totals: Sums
+    starts: list[datetime]
+    sums: list[Sums]
+
+
+def usage_report(span: Span, *, top: int = TOP) -> Report:
+    """Everything about a range; ``top`` rows (MAX_TOP at most) in each list. Raises what MongoDB raises."""
+    top = min(top, MAX_TOP)
+    series, times = _series(span)
+    tiers = top_values(By.TIER, span, limit=top)
+    kept = sum(row.sums.requests for row in tiers if row.value in {"hot", "telegram"})
+    asked = sum(row.sums.requests for row in tiers)
+    return Report(
+        span=span,
+        totals=_total(series.sums),
+        first_byte_p50_s=quantile(times, 0.5),
+        first_byte_p95_s=quantile(times, 0.95),
+        hit_ratio=kept / asked if asked else None,
+        peak_users=max((peak.users for peak in user_peaks(span)), default=0),
+        series=series,
+        videos=top_values(By.VIDEO, span, limit=top),
+        keys=top_values(By.KEY, span, limit=top),
+        routes=top_values(By.ROUTE, span, limit=top),
+        tiers=tiers,
+        errors=top_values(By.ERROR, span, limit=top),
+    )
+
+
+def key_usage(key_prefix: str, span: Span) -> KeyUsage:
+    """What one key did. One covered range of an index. A key that did nothing has zeros."""
+    found = _by_step(span, {"by": By.KEY.value, "value": key_prefix})
+    starts = span.steps()
+    sums = [found.get((start, key_prefix), Sums()) for start in starts]
+    return KeyUsage(span=span, totals=_total(sums), starts=starts, sums=sums)
+
+
+def top_values(by: By, span: Span, *, limit: int = TOP) -> list[TopRow]:
+    """The values with the most requests in a range, most first."""
+    rows = list(UsageRollup._get_collection().aggregate(top_pipeline(by, span.segments(by), limit), **_OPTIONS))
+    labels = _labels(by, [row["_id"] for row in rows])
+    return [TopRow(value=row["_id"], label=labels.get(row["_id"], ""), sums=_sums(row)) for row in rows]
+
+
+def user_peaks(span: Span) -> list[Peak]:
+    """The most users at once in each minute of a range (of its last 31 days at most)."""
+    return peaks(max(span.start, span.end - timedelta(days=31)), span.end)
+
+
+def top_pipeline(by: By, segments: list[Segment], limit: int) -> list[dict[str, Any]]:
+    """The question of ``top_values``: each segment is summed from its index, then all of them together."""
+    first, *others = [_segment_sums(by, segment) for segment in segments]
+    unions = [{"$unionWith": {"coll": UsageRollup._get_collection_name(), "pipeline": pipeline}} for pipeline in others]
+    again = [{"$group": {"_id": "$_id", **_ADDED}}] if others else []
+    return [*first, *unions, *again, {"$sort": {"requests": -1, "_id": 1}}, {"$limit": limit}]
+
+
+def _segment_sums(by: By, segment: Segment) -> list[dict[str, Any]]:
+    where = {"by": by.value, "grain": segment.grain.value, "start": {"$gte": segment.start, "$lt": segment.end}}
+    return [{"$match": where}, {"$group": {"_id": "$value", **_ADDED}}]
+
+
+def step_pipeline(span: Span, where: dict[str, Any]) -> list[dict[str, Any]]:
+    """The question of a chart: sums by step and value."""
+    unit: dict[str, Any] = {"unit": "day", "timezone": span.zone.key}
+    if span.step_s != DAY_STEP_S:
+        unit = {"unit": "minute", "binSize": span.step_s // 60}
+    match = {**where, "grain": span.grain.value, "start": {"$gte": span.start, "$lt": span.end}}
+    step = {"$dateTrunc": {"date": "$start", **unit}}
+    return [{"$match": match}, {"$group": {"_id": {"start": step, "value": "$value"}, **_ADDED}}]
+
+
+def _series(span: Span) -> tuple[Series, list[int]]:
+    """The chart, and the histogram of the whole range."""
+    starts = span.steps()
+    found = _by_step(span, {"by": By.ALL.value, "value": ""})
+    times: dict[datetime, list[int]] = {start: [0] * BUCKETS for start in starts}
+    for (start, bucket), sums in _by_step(span, {"by": By.FIRST_BYTE.value}).items():
+        times.setdefault(start, [0] * BUCKETS)[int(bucket)] += sums.requests
+    series = Series(
+        step_s=span.step_s,
+        starts=starts,
+        sums=[found.get((start, ""), Sums()) for start in starts],
+        first_byte_p50_s=[quantile(times[start], 0.5) for start in starts],
+        first_byte_p95_s=[quantile(times[start], 0.95) for start in starts],
+    )
+    return series, [sum(counts) for counts in zip(*times.values(), strict=True)]
+
+
+def _by_step(span: Span, where: dict[str, Any]) -> dict[tuple[datetime, str], Sums]:
+    rows = UsageRollup._get_collection().aggregate(step_pipeline(span, where), **_OPTIONS)
+    return {(row["_id"]["start"].replace(tzinfo=UTC), row["_id"]["value"]): _sums(row) for row in rows}
+
+
+def _labels(by: By, values: list[str]) -> dict[str, str]:
+    if by is By.VIDEO:
+        found = Asset.objects(video_id__in=values, title__ne="").only("video_id", "title").limit(10 * MAX_TOP)
+        return {asset.video_id: asset.title for asset in found}
+    if by is By.KEY:
+        return {key.prefix: key.name for key in ApiKey.objects(prefix__in=values).only("prefix", "name")}
+    return {}
+
+
+def _sums(row: dict[str, Any]) -> Sums:
+    return Sums(**{name: int(row[name]) for name in SUMS})
+
+
+def _total(sums: Iterable[Sums]) -> Sums:
+    rows = list(sums)
+    return Sums(**{name: sum(getattr(row, name) for row in rows) for name in SUMS})
+
+
+_ADDED = {name: {"$sum": f"${name}"} for name in SUMS}
+_OPTIONS: dict[str, Any] = {"maxTimeMS": MAX_TIME_MS, "allowDiskUse": True}

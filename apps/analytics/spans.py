@@ -1,0 +1,116 @@
+"""A range of time that somebody asks about, and how it is cut: into steps of a chart, and into sums that exist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, available_timezones
+
+from apps.analytics.documents import By, Grain, kept_for
+from apps.analytics.periods import ceil, floor
+from apps.core.clock import utcnow
+from apps.core.errors import InvalidParameter
+
+RANGES = {
+    "1h": timedelta(hours=1),
+    "24h": timedelta(hours=24),
+    "7d": timedelta(days=7),
+    "30d": timedelta(days=30),
+}
+LONGEST = timedelta(days=3 * 366)
+MARGIN = timedelta(hours=2)  # sums that are about to end are not counted on
+STEPS = (  # up to this length: this step, made of sums of this grain
+    (timedelta(hours=1), 60, Grain.MINUTE),
+    (timedelta(hours=6), 300, Grain.MINUTE),
+    (timedelta(days=2), 900, Grain.MINUTE),
+    (timedelta(days=10), 3600, Grain.HOUR),
+)
+DAY_STEP_S = 86400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A part of a range that is answered from sums of one grain."""
+
+    grain: Grain
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """[start, end) in UTC, on the borders of the sums it is answered from. ``zone``: the one that days are cut in.
+
+    Days of a chart are made of hours, so in zones that are not whole hours from UTC they begin up to 45 minutes off.
+    """
+
+    start: datetime
+    end: datetime
+    zone: ZoneInfo
+    step_s: int  # of the chart; DAY_STEP_S: days of the zone
+    grain: Grain  # of the sums that the chart is made of
+
+    def steps(self) -> list[datetime]:
+        """The starts of the chart's steps, oldest first."""
+        if self.step_s != DAY_STEP_S:
+            first = int(self.start.timestamp()) // self.step_s
+            last = (int(self.end.timestamp()) - 1) // self.step_s
+            return [datetime.fromtimestamp(number * self.step_s, UTC) for number in range(first, last + 1)]
+        day = self.start.astimezone(self.zone).date()
+        starts: list[datetime] = []
+        while (start := datetime(day.year, day.month, day.day, tzinfo=self.zone)) < self.end:
+            starts.append(start.astimezone(UTC))
+            day += timedelta(days=1)
+        return starts
+
+    def segments(self, by: By, *, now: datetime | None = None) -> list[Segment]:
+        """The few sums that make up the range. Videos of long ago only have sums of whole UTC days."""
+        now = now or utcnow()
+        start, end = self.start, self.end
+        if self.grain is Grain.MINUTE and start > now - kept_for(Grain.MINUTE, by) + MARGIN:
+            return [Segment(grain=Grain.MINUTE, start=start, end=end)]
+        oldest_hour = now - kept_for(Grain.HOUR, by) + MARGIN
+        start = floor(start, Grain.HOUR if start > oldest_hour else Grain.DAY)
+        end = ceil(end, Grain.HOUR if end > oldest_hour else Grain.DAY)
+        first_day, last_day = ceil(start, Grain.DAY), floor(min(end, max(start, now)), Grain.DAY)
+        if first_day >= last_day:
+            return [Segment(grain=Grain.HOUR, start=start, end=end)]
+        found = [
+            Segment(grain=Grain.HOUR, start=start, end=first_day),
+            Segment(grain=Grain.DAY, start=first_day, end=last_day),
+            Segment(grain=Grain.HOUR, start=last_day, end=end),
+        ]
+        return [segment for segment in found if segment.start < segment.end]
+
+
+def read_zone(name: str) -> ZoneInfo:
+    """The time zone of a name such as Europe/Berlin. Raises InvalidParameter."""
+    if name not in available_timezones():
+        raise InvalidParameter("zone: must be a time zone such as UTC or Europe/Berlin.", parameter="zone")
+    return ZoneInfo(name)
+
+
+def named_span(name: str, *, zone: ZoneInfo, now: datetime | None = None) -> Span:
+    """One of RANGES, up to now. Raises InvalidParameter."""
+    if name not in RANGES:
+        raise InvalidParameter(f"range: must be one of {', '.join(RANGES)}.", parameter="range")
+    now = now or utcnow()
+    return make_span(now - RANGES[name], now, zone=zone, now=now)
+
+
+def make_span(start: datetime, end: datetime, *, zone: ZoneInfo, now: datetime | None = None) -> Span:
+    """Any range, widened to whole minutes, hours or days of ``zone``. Raises InvalidParameter."""
+    now = now or utcnow()
+    if start >= end:
+        raise InvalidParameter("start: must lie before end.", parameter="start")
+    if end - start > LONGEST:
+        raise InvalidParameter("start: the range may be three years at most.", parameter="start")
+    length = end - start
+    step_s, grain = next(
+        ((step, grain) for longest, step, grain in STEPS if length <= longest), (DAY_STEP_S, Grain.HOUR)
+    )
+    if grain is Grain.MINUTE and start <= now - kept_for(Grain.MINUTE, By.ALL) + MARGIN:
+        step_s, grain = 3600, Grain.HOUR
+    if start <= now - kept_for(Grain.HOUR, By.ALL) + MARGIN:
+        step_s, grain, zone = DAY_STEP_S, Grain.DAY, ZoneInfo("UTC")
+    return Span(start=floor(start, grain), end=ceil(end, grain), zone=zone, step_s=step_s, grain=grain)

@@ -1,0 +1,101 @@
+import csv
+import io
+from datetime import timedelta
+
+import pytest
+
+from apps.analytics.rollups import roll_up
+from apps.core.clock import utcnow
+from apps.keys.documents import Role, Scope
+from apps.keys.services import create_key
+from tests.analytics.samples import add_events
+from tests.dashboard.conftest import _quick_hashes, log_in, make_user, server  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
+
+PATH = "/api/v1/admin/analytics"
+
+
+@pytest.fixture
+def usage(mongo):
+    now = utcnow()
+    add_events(now - timedelta(minutes=10), 3)
+    add_events(now - timedelta(days=3), 2, video_id="bbbbbbbbbbb", status=404, error="=cmd", key_prefix="wxyz9876")
+    roll_up(wait=False)
+
+
+@pytest.fixture
+def viewer(log_in):  # noqa: F811 - the fixture
+    return log_in(Role.VIEWER)
+
+
+class TestApi:
+    def test_only_admin_keys_and_people_in_the_admin(self, client, viewer):
+        for path in (PATH, f"{PATH}/live", f"{PATH}/abcd1234"):
+            assert client.get(path).json()["error"] == "key_missing"
+            plain = create_key(name="plain", scopes=(Scope.INFO,)).key
+            assert client.get(path, headers={"X-API-Key": plain}).json()["error"] == "scope_missing"
+        assert viewer.get(f"{PATH}/live").status_code == 200
+
+    def test_the_same_figures_as_the_page(self, client, viewer, usage):
+        key = create_key(name="admin", scopes=(Scope.ADMIN,)).key
+        given = client.get(f"{PATH}?range=7d", headers={"X-API-Key": key}).json()
+        assert given.pop("status") is True
+        assert given["totals"]["requests"] == 5
+        assert [row["value"] for row in given["videos"]] == ["abcdefghijk", "bbbbbbbbbbb"]
+        assert viewer.get("/admin/analytics/data?range=7d").json() == given
+        page = viewer.get("/admin/analytics?range=7d").content.decode()
+        assert "abcdefghijk" in page
+        assert "bbbbbbbbbbb" in page
+
+    def test_one_key(self, client, usage):
+        made = create_key(name="admin", scopes=(Scope.ADMIN,))
+        add_events(utcnow() - timedelta(minutes=3), 4, key_prefix=made.document.prefix)
+        roll_up(wait=False)
+        headers = {"X-API-Key": made.key}
+        given = client.get(f"{PATH}/{made.document.prefix}?range=1h", headers=headers).json()
+        assert given["totals"]["requests"] == sum(step["requests"] for step in given["series"]) == 4
+        assert client.get(f"{PATH}/nobody00", headers=headers).json()["error"] == "not_found"
+
+    @pytest.mark.parametrize("query", ["range=2y", "zone=Mars", "start=x", "end=2026-01-01T00:00:00Z", "top=0"])
+    def test_wrong_fields_are_named(self, viewer, query):
+        answer = viewer.get(f"{PATH}?{query}")
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_parameter")
+        assert answer.json()["parameter"] in {"range", "zone", "start", "top"}
+
+
+class TestPage:
+    def test_an_empty_server_says_what_to_do(self, viewer):
+        page = viewer.get("/admin/analytics").content.decode()
+        assert "No requests in this range" in page
+        assert "create a key" in page
+
+    def test_an_own_range_in_a_zone_and_a_wrong_one_in_words(self, viewer, usage):
+        start = (utcnow() - timedelta(days=4)).strftime("%Y-%m-%dT%H:%M")
+        good = viewer.get(f"/admin/analytics?from={start}&zone=Asia/Tokyo")
+        assert good.status_code == 200
+        assert "From (Asia/Tokyo)" in good.content.decode()
+        for query, words in (
+            ("from=2026-01-02T00:00&to=2026-01-01T00:00", "must lie before end"),
+            ("from=soon", "must be a day and a time"),
+            ("zone=Mars", "must be a time zone"),
+            ("range=2y", "must be one of"),
+        ):
+            answer = viewer.get(f"/admin/analytics?{query}")
+            assert answer.status_code == 422
+            assert words in answer.content.decode()
+
+    def test_tables_are_files_that_spreadsheets_can_open_safely(self, viewer, usage):
+        answer = viewer.get("/admin/analytics/export?range=7d&table=error_codes")
+        assert answer["Content-Type"].startswith("text/csv")
+        assert answer["Content-Disposition"].startswith("attachment; filename=")
+        (row,) = csv.DictReader(io.StringIO(answer.content.decode()))
+        assert (row["value"], row["requests"]) == ("'=cmd", "2")
+        series = list(csv.DictReader(io.StringIO(viewer.get("/admin/analytics/export?table=series").content.decode())))
+        assert sum(int(row["requests"]) for row in series) == 3
+        assert viewer.get("/admin/analytics/export?range=7d").json()["totals"]["requests"] == 5
+        assert viewer.get("/admin/analytics/export?table=secrets").status_code == 400
+
+    def test_nobody_who_is_not_logged_in(self, client):
+        for path in ("analytics", "analytics/data", "analytics/export"):
+            assert client.get(f"/admin/{path}").status_code == 302
