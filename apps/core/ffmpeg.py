@@ -40,6 +40,7 @@ _TIME = re.compile(r"\btime=(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _STREAM = re.compile(r"^\s+Stream #0:\d+.*?: (Video|Audio): (\w+)(.*)$", re.MULTILINE)
 _FPS = re.compile(r"([\d.]+) fps\b")
 _BITRATE = re.compile(r"^\s+Duration: .*bitrate: (\d+) kb/s", re.MULTILINE)
+_HDR_BY_TRANSFER = {"smpte2084": "HDR10", "arib-std-b67": "HLG"}
 _SIZE = re.compile(r"\b(\d{2,5})x(\d{2,5})\b")
 
 
@@ -66,6 +67,7 @@ class MediaFacts:
     width: int | None = None
     fps: float | None = None
     bitrate_kbps: float | None = None  # of the whole file
+    dynamic_range: str | None = None  # SDR, HDR10 or HLG; None: no picture
 
 
 @cache
@@ -91,6 +93,7 @@ def probe_media(path: Path, *, stop: threading.Event | None = None) -> MediaFact
         width=int(size.group(1)) if size else None,
         fps=_first_number(_FPS, pictures[0][1]) if pictures else None,
         bitrate_kbps=_first_number(_BITRATE, log),
+        dynamic_range=_dynamic_range(pictures[0][1]) if pictures else None,
     )
 
 
@@ -125,6 +128,11 @@ def measure_duration(path: Path, *, timeout_s: float, stop: threading.Event | No
 
 def _inputs(paths: Sequence[Path], before: Sequence[str] = ()) -> list[str]:
     return [part for path in paths for part in (*before, "-format_whitelist", DEMUXERS, "-i", f"file:{path}")]
+
+
+def _dynamic_range(stream: str) -> str:
+    """By the transfer function in a stream's colours, as ffmpeg names them: "(tv, bt2020nc/bt2020/smpte2084)"."""
+    return next((name for function, name in _HDR_BY_TRANSFER.items() if function in stream), "SDR")
 
 
 def _first_number(pattern: re.Pattern[str], text: str) -> float | None:

@@ -42,6 +42,7 @@ class MeasuredSerializer(serializers.Serializer):
     width = serializers.IntegerField(allow_null=True)
     height = serializers.IntegerField(allow_null=True)
     fps = serializers.FloatField(allow_null=True)
+    dynamic_range = serializers.CharField(allow_null=True, help_text="SDR, HDR10 or HLG; null for audio.")
     bitrate_kbps = serializers.FloatField(allow_null=True)
 
 
@@ -78,6 +79,9 @@ class FormatSerializer(serializers.Serializer):
     container = serializers.CharField()
     height = serializers.IntegerField(allow_null=True)
     fps = serializers.FloatField(allow_null=True)
+    dynamic_range = serializers.CharField(
+        allow_null=True, help_text="SDR, HDR10, HLG, ...: the plain picture is taken where there is one."
+    )
     video_codec = serializers.CharField(allow_null=True)
     audio_codec = serializers.CharField(allow_null=True)
     bitrate_kbps = serializers.FloatField(allow_null=True)
@@ -106,6 +110,8 @@ class InfoAnswerSerializer(serializers.Serializer):
     title = serializers.CharField(allow_blank=True)
     channel = serializers.CharField(allow_blank=True)
     channel_id = serializers.CharField(allow_blank=True)
+    artist = serializers.CharField(allow_null=True, help_text="Of music, when the source says it.")
+    album = serializers.CharField(allow_null=True, help_text="Of music, when the source says it.")
     description = serializers.CharField(allow_blank=True)
     duration = serializers.CharField(allow_blank=True, help_text='A label such as "3:32" or "1:02:03".')
     duration_seconds = serializers.IntegerField(allow_null=True)
@@ -116,6 +122,7 @@ class InfoAnswerSerializer(serializers.Serializer):
     video_qualities = serializers.ListField(
         child=serializers.CharField(), help_text='What "quality" can be, best first: "1080p", "720p"...'
     )
+    hdr = serializers.BooleanField(help_text="Whether some format has a high dynamic range.")
     audio_formats = serializers.ListField(child=serializers.CharField(), help_text='What an audio "format" can be.')
     formats = FormatSerializer(many=True)
     subtitles = SubtitleSerializer(many=True)

@@ -122,6 +122,7 @@ class Asset(SearchedDocument):
     width = IntField()
     height = IntField()
     fps = FloatField()
+    dynamic_range = StringField()
     bitrate_kbps = FloatField()
     sha256 = StringField(max_length=64)
     block_sha256 = BinaryField()

@@ -54,6 +54,15 @@ class TestProbeMedia:
         assert abs(facts.duration_s - 6) < 0.3
         assert facts.height == (360 if video else None)
 
+    @pytest.mark.parametrize(("transfer", "name"), [("smpte2084", "HDR10"), ("arib-std-b67", "HLG"), ("bt709", "SDR")])
+    def test_says_which_dynamic_range_a_picture_has(self, tmp_path, transfer, name):
+        colours = f"colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"
+        encode = ["-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "ultrafast", "-x264-params", colours]
+        source = ["-f", "lavfi", "-i", "testsrc2=size=64x64:rate=5:duration=1"]
+        command = [ffmpeg_path(), "-v", "error", *source, *encode, tmp_path / "hdr.mp4"]
+        subprocess.run(command, check=True, timeout=30)
+        assert probe_media(tmp_path / "hdr.mp4").dynamic_range == name
+
     def test_a_cover_picture_is_not_video(self, media, tmp_path):
         covered = tmp_path / "covered.m4a"
         command = [ffmpeg_path(), "-v", "error", "-i", media / "audio.mp3", "-i", media / "video360.mp4"]

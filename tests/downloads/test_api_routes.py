@@ -56,6 +56,7 @@ class TestInfo:
         assert (answer["video_qualities"], answer["audio_formats"]) == (["1080p", "720p"], ["m4a", "opus"])
         assert answer["formats"][0]["size_bytes"] == 1234
         assert (answer["subtitles"], answer["chapters"]) == ([], [])
+        assert (answer["hdr"], answer["artist"], answer["album"]) == (False, None, None)
         assert api.post("info", {"url": VIDEO_ID}).json().keys() == answer.keys()
 
 

@@ -201,7 +201,7 @@ def _chapters_input(plan: FetchPlan, output: Path) -> list[tuple[str, Path]]:
 
 
 def _tags(plan: FetchPlan) -> list[str]:
-    tags = {"title": plan.title, "artist": plan.uploader}
+    tags = {"title": plan.title, "artist": plan.artist or plan.uploader, "album": plan.album}
     return [
         part
         for name, text in tags.items()

@@ -21,6 +21,7 @@ class Format(BaseModel):
     container: str
     height: int | None = None
     fps: float | None = None
+    dynamic_range: str | None = None  # SDR, HDR10, HDR10+, HLG, DV; None: not said, or no picture
     video_codec: str | None = None
     audio_codec: str | None = None
     bitrate_kbps: float | None = None
@@ -54,6 +55,8 @@ class VideoInfo(BaseModel):
     title: str
     uploader: str = ""
     uploader_id: str = ""
+    artist: str = ""  # of music, when the source says it
+    album: str = ""
     description: str = ""
     duration_s: float | None = None
     thumbnail: str = ""
@@ -93,7 +96,7 @@ class FetchPlan:
     remux: ``files[0]`` is put into ``container`` (a faststart MP4 is taken as it is). mux: ``files[0]`` is
     video and ``files[1]`` audio, joined without re-encoding. mp3, flac: the sound of ``files[0]`` is encoded.
     With ``clip`` only that stretch is kept (``duration_s`` is its length). What we finish ourselves gets title,
-    artist and ``chapters``, and sound the picture of ``cover``.
+    artist, album and ``chapters``, and sound the picture of ``cover``.
     """
 
     key: AssetKey
@@ -104,6 +107,8 @@ class FetchPlan:
     mime: str
     title: str = ""
     uploader: str = ""
+    artist: str = ""  # of music; empty: the tags name the uploader
+    album: str = ""
     duration_s: float | None = None
     thumbnail: str = ""
     clip: Clip | None = None

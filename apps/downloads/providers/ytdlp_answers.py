@@ -10,7 +10,7 @@ MAX_LISTED = 300
 MAX_TEXT_CHARS = 20_000
 TOP_FIELDS = (
     "id", "title", "description", "duration", "thumbnail", "uploader", "channel", "uploader_id", "channel_id",
-    "upload_date", "view_count", "live_status", "is_live", "chapters",
+    "upload_date", "view_count", "live_status", "is_live", "chapters", "artist", "album",
 )  # fmt: skip
 FORMAT_FIELDS = (
     "format_id", "url", "protocol", "ext", "container", "width", "height", "fps", "vcodec", "acodec", "abr", "tbr",

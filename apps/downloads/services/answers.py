@@ -64,6 +64,8 @@ def info_answer(info: VideoInfo, *, response_time_s: float) -> dict[str, Any]:
         "title": info.title,
         "channel": info.uploader,
         "channel_id": info.uploader_id,
+        "artist": info.artist or None,
+        "album": info.album or None,
         "description": info.description,
         "duration": duration_label(info.duration_s),
         "duration_seconds": whole_seconds(info.duration_s),
@@ -72,6 +74,7 @@ def info_answer(info: VideoInfo, *, response_time_s: float) -> dict[str, Any]:
         "upload_date": f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 else None,
         "view_count": info.view_count,
         "video_qualities": [f"{height}p" for height in info.video_heights],
+        "hdr": any(item.dynamic_range not in (None, "SDR") for item in info.formats),
         "audio_formats": list(info.audio_formats),
         "formats": [item.model_dump() for item in info.formats],
         "subtitles": [item.model_dump() for item in info.subtitles],
@@ -157,6 +160,7 @@ def measured(asset: Asset) -> dict[str, Any] | None:
         "width": asset.width,
         "height": asset.height,
         "fps": asset.fps,
+        "dynamic_range": asset.dynamic_range,
         "bitrate_kbps": asset.bitrate_kbps,
     }
 

@@ -25,6 +25,7 @@ from apps.telegram_cache.documents import Asset, AssetKey, AssetState
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 CONTENT_RETRY_S = 600.0
 FIRST_RETRY_S = 15.0
+MEASURED = ("video_codec", "audio_codec", "width", "height", "fps", "dynamic_range", "bitrate_kbps")
 CLAIMABLE = (AssetState.ABSENT.value, AssetState.QUEUED.value, AssetState.FETCHING.value)
 
 
@@ -170,7 +171,7 @@ def commit_ready(
 
 
 def _measured(facts: MediaFacts | None, *, size_bytes: int, duration_s: float | None) -> dict[str, Any]:
-    found: dict[str, Any] = dict.fromkeys(("video_codec", "audio_codec", "width", "height", "fps", "bitrate_kbps"))
+    found: dict[str, Any] = dict.fromkeys(MEASURED)
     if facts is not None:
         found = {name: getattr(facts, name) for name in found}
     if duration_s:

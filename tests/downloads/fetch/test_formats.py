@@ -159,10 +159,19 @@ def chapters_of(path) -> list[tuple[float, str]]:
     return found
 
 
+def test_music_is_tagged_with_its_artist_and_album(fetcher, origin, media):
+    about = {"title": "Song", "uploader": "Some Channel", "artist": "Band", "album": "First"}
+    source = remote(origin.put("a", media.read("audio.m4a")))
+    serve(fetcher, "", files=(source,), finish="mp3", container="mp3", mime="audio/mpeg", duration_s=SECONDS, **about)
+    assert fetcher.fetch(AssetKey(VIDEO_ID, MediaKind.AUDIO, "mp3")).state == JobState.DONE
+    found = ID3(fetcher.path(asset()))
+    assert [found[name].text for name in ("TIT2", "TPE1", "TALB")] == [["Song"], ["Band"], ["First"]]
+
+
 def test_what_the_answer_says_is_measured(fetcher, youtube):
     made = make(fetcher, MediaKind.VIDEO, "360p")
     facts = probe_media(fetcher.path(made))
     said = measured(made)
     assert (said["width"], said["height"], said["fps"]) == (facts.width, facts.height, facts.fps)
-    assert (said["video_codec"], said["audio_codec"]) == ("h264", "aac")
+    assert (said["video_codec"], said["audio_codec"], said["dynamic_range"]) == ("h264", "aac", "SDR")
     assert said["bitrate_kbps"] == pytest.approx(made.size_bytes * 8 / 1000 / facts.duration_s, rel=0.02)

@@ -52,6 +52,17 @@ def chosen(kind: Any, variant: str, *formats: dict[str, Any]) -> list[str]:
     return [file.source_id.removeprefix("ytdlp:") for file in plan(kind, variant, *formats).files]
 
 
+def test_metadata_says_which_formats_are_hdr_and_what_music_it_is() -> None:
+    formats = [
+        video("hdr", 1080, "vp09.02", dynamic_range="HDR10"),
+        video("sdr", 1080, dynamic_range="SDR"),
+        audio("a"),
+    ]
+    info = make_video_info({"id": ID, "title": "t", "artist": "Band", "album": "First", "formats": formats}, ID)
+    assert [item.dynamic_range for item in info.formats] == ["HDR10", "SDR", None]
+    assert (info.artist, info.album) == ("Band", "First")
+
+
 class TestChoice:
     def test_h264_then_av1_then_vp9(self) -> None:
         sound = audio("140", abr=128)
