@@ -1,84 +1,150 @@
-// Keeps the overview fresh: every 30 s the server's own pieces of the page, and the figures of the chart.
+// Keeps the overview fresh: every second over a websocket; every 30 s by asking, where there is no websocket.
 
-const PERIOD_MS = 30_000;
-const TIMEOUT_MS = 10_000;
-const canvas = document.getElementById("requests");
+import { lineChart } from "./charts.js";
+
+const ASK_MS = 30_000;
+const SILENT_MS = 8_000; // no message for so long: as good as no websocket
+const RETRY_MS = [1_000, 2_000, 5_000, 15_000, 30_000];
+const ANSWER_MS = 10_000;
+const LOGGED_OUT = 4401;
+const KEPT_POINTS = 360;
+
 const fresh = document.getElementById("fresh");
 const freshText = document.getElementById("fresh-text");
-const note = document.getElementById("chart-note");
-let chart = null;
+const bytes = (value) => {
+  const units = ["B", "KB", "MB", "GB", "TB"];
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) { value /= 1024; unit += 1; }
+  return `${value >= 10 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}/s`;
+};
+const seconds = (value) => (value >= 1 ? `${value.toFixed(1)} s` : `${Math.round(value * 1000)} ms`);
+const count = (value) => (value >= 10 || Number.isInteger(value) ? `${Math.round(value)}` : value.toFixed(1));
 
-async function ask(address) {
-  const answer = await fetch(address, {
-    headers: { "X-Requested-With": "fetch" },
-    signal: AbortSignal.timeout(TIMEOUT_MS),
+const charts = window.Chart ? {
+  requests: lineChart("chart-requests", [["answered", "--chart-ok"], ["refused", "--chart-refused"], ["failed", "--chart-failed"]], { text: count, stacked: true, least: 1 }),
+  times: lineChart("chart-times", [["half within", "--chart-ok"], ["95 % within", "--chart-refused"]], { text: seconds, least: 0.01 }),
+  bytes: lineChart("chart-bytes", [["sent", "--chart-ok"]], { text: bytes, filled: true, least: 1024 }),
+  people: lineChart("chart-people", [["users", "--chart-ok"], ["streams", "--chart-refused"]], { text: count, least: 2 }),
+} : {};
+
+let history = null;
+
+function showHistory(message) {
+  history = message;
+  draw(null);
+}
+
+// The last point of each chart is the running moment; it becomes history when its step is over.
+function draw(now) {
+  if (!history || !window.Chart) return;
+  const starts = [...history.starts];
+  const series = {
+    requests: [
+      history.requests_per_s.map((all, at) => Math.max(0, all - history.refused_per_s[at] - history.errors_per_s[at])),
+      [...history.refused_per_s],
+      [...history.errors_per_s],
+    ],
+    times: [[...history.first_byte_p50_s], [...history.first_byte_p95_s]],
+    bytes: [[...history.bytes_per_s]],
+    people: [[...history.users], [...history.streams]],
+  };
+  if (now) {
+    starts.push(now.at);
+    const refused = now.requests_per_s * now.refused_rate;
+    const failed = now.requests_per_s * now.error_rate;
+    const values = {
+      requests: [now.requests_per_s - refused - failed, refused, failed],
+      times: [now.first_byte_p50_s, now.first_byte_p95_s],
+      bytes: [now.bytes_per_s],
+      people: [now.users, now.streams],
+    };
+    for (const name of Object.keys(series)) series[name].forEach((list, at) => list.push(values[name][at]));
+    keep(now, refused, failed);
+  }
+  for (const name of Object.keys(series)) charts[name].show(starts, series[name]);
+}
+
+function keep(now, refused, failed) {
+  const last = history.starts[history.starts.length - 1] ?? 0;
+  if (now.at - last < 2 * history.step_s) return;
+  const lists = [history.starts, history.requests_per_s, history.refused_per_s, history.errors_per_s,
+    history.first_byte_p50_s, history.first_byte_p95_s, history.bytes_per_s, history.users, history.streams];
+  const values = [last ? last + history.step_s : Math.floor(now.at), now.requests_per_s, refused, failed, now.first_byte_p50_s, now.first_byte_p95_s,
+    now.bytes_per_s, now.users, now.streams];
+  lists.forEach((list, at) => {
+    list.push(values[at]);
+    if (list.length > KEPT_POINTS) list.shift();
   });
-  if (answer.status === 401) window.location.reload(); // the session is over: to the login page
+}
+
+// A piece is exchanged only when it looks different, and never under somebody's focus.
+const shown = new Map();
+function showPiece(id, html) {
+  const place = document.getElementById(id);
+  if (!place || shown.get(id) === html || place.contains(document.activeElement)) return;
+  shown.set(id, html);
+  const parsed = new DOMParser().parseFromString(html, "text/html");
+  place.replaceChildren(...parsed.body.childNodes);
+}
+
+function say(text, state) {
+  freshText.textContent = text;
+  fresh.dataset.state = state;
+}
+
+function clock() {
+  return new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+}
+
+// The websocket
+let heardAt = 0;
+let tries = 0;
+let socket = null;
+
+function connect() {
+  const address = new URL(fresh.dataset.socket, window.location.href);
+  address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
+  socket = new WebSocket(address);
+  socket.addEventListener("message", (event) => {
+    heardAt = Date.now();
+    tries = 0;
+    const message = JSON.parse(event.data);
+    if (message.type === "history") showHistory(message);
+    else if (!document.hidden) {
+      for (const [name, html] of Object.entries(message.pieces)) showPiece(`live-${name}`, html);
+      draw(message.figures);
+      say("live", "live");
+    }
+  });
+  socket.addEventListener("close", (event) => {
+    socket = null;
+    if (event.code === LOGGED_OUT) window.location.reload(); // to the login page, and back here after it
+    else window.setTimeout(connect, RETRY_MS[Math.min(tries++, RETRY_MS.length - 1)]);
+  });
+}
+
+// Without it
+async function ask(address) {
+  const answer = await fetch(address, { headers: { "X-Requested-With": "fetch" }, signal: AbortSignal.timeout(ANSWER_MS) });
+  if (answer.status === 401) window.location.reload();
   if (!answer.ok) throw new Error(`status ${answer.status}`);
   return answer;
 }
 
-async function refreshPieces() {
-  const page = new DOMParser().parseFromString(await (await ask(fresh.dataset.live)).text(), "text/html");
-  for (const piece of page.querySelectorAll("[data-into]")) {
-    const place = document.getElementById(piece.dataset.into);
-    if (place && !place.contains(document.activeElement)) place.replaceChildren(...piece.childNodes);
+async function askForAll() {
+  if (document.hidden || Date.now() - heardAt < SILENT_MS) return;
+  try {
+    const page = new DOMParser().parseFromString(await (await ask(fresh.dataset.live)).text(), "text/html");
+    for (const piece of page.querySelectorAll("[data-into]")) showPiece(piece.dataset.into, piece.innerHTML);
+    if (window.Chart) showHistory(await (await ask(fresh.dataset.history)).json());
+    say(`as of ${clock()}, every 30 s`, "slow");
+  } catch {
+    say("the server does not answer, trying again", "away");
   }
 }
 
-async function refreshChart() {
-  const minutes = await (await ask(canvas.dataset.source)).json();
-  const total = [...minutes.answered, ...minutes.refused, ...minutes.failed].reduce((sum, count) => sum + count, 0);
-  note.textContent = total ? "" : "No requests in the last hour.";
-  canvas.setAttribute("aria-label", `Requests per minute in the last hour: ${total} in all`);
-  const labels = minutes.starts.map((start) =>
-    new Date(start).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }),
-  );
-  chart ??= makeChart();
-  chart.data.labels = labels;
-  ["answered", "refused", "failed"].forEach((name, index) => {
-    chart.data.datasets[index].data = minutes[name];
-  });
-  chart.update("none");
-}
-
-function makeChart() {
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(name).trim();
-  const bars = (label, name) => ({ label, data: [], backgroundColor: colour(name), borderRadius: 2, stack: "all" });
-  window.Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
-  window.Chart.defaults.color = colour("--quiet");
-  return new window.Chart(canvas, {
-    type: "bar",
-    data: {
-      labels: [],
-      datasets: [bars("answered", "--chart-ok"), bars("refused", "--chart-refused"), bars("failed", "--chart-failed")],
-    },
-    options: {
-      animation: false,
-      maintainAspectRatio: false,
-      interaction: { mode: "index", intersect: false },
-      plugins: { legend: { display: false } },
-      scales: {
-        x: { stacked: true, grid: { display: false }, ticks: { maxRotation: 0, autoSkipPadding: 24 } },
-        y: { stacked: true, beginAtZero: true, suggestedMax: 5, grid: { color: colour("--line") }, ticks: { precision: 0, maxTicksLimit: 6 } },
-      },
-    },
-  });
-}
-
-async function refresh(...tasks) {
-  const results = await Promise.allSettled(tasks.map((task) => task()));
-  const failed = results.some((result) => result.status === "rejected");
-  const now = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-  freshText.textContent = failed ? "the server does not answer, trying again" : `as of ${now}`;
-}
-
-const draw = window.Chart ? [refreshChart] : [];
-await refresh(...draw);
-window.setInterval(() => {
-  if (!document.hidden) refresh(refreshPieces, ...draw);
-}, PERIOD_MS);
-document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) refresh(refreshPieces, ...draw);
-});
+connect();
+window.setTimeout(askForAll, 2_000);
+window.setInterval(askForAll, ASK_MS);
+document.addEventListener("visibilitychange", askForAll);
+window.addEventListener("pagehide", () => socket?.close());

@@ -14,7 +14,7 @@ from apps.keys.documents import ApiKey, Role, User
 from tests.dashboard.samples import fill_server, make_bot, make_channel, make_job
 
 OPEN_TO_ALL = {"login", "logout", "theme"}
-VIEWER_PAGES = ("", "overview/live", "overview/requests", "keys", "cache", "jobs", "telegram", "audit",
+VIEWER_PAGES = ("", "overview/live", "overview/history", "keys", "cache", "jobs", "telegram", "audit",
                 "telegram/bots/123456", "telegram/channels/-1001234567890")  # fmt: skip
 OPERATOR_PAGES = ("keys/new", "telegram/bots/new", "telegram/channels/new", "telegram/bots/123456/token",
                   "telegram/bots/123456/enable", "telegram/channels/-1001234567890/enable")  # fmt: skip
@@ -56,7 +56,7 @@ class TestNobody:
         assert AuditEntry.objects.count() == 0
 
     def test_a_script_gets_401_instead_of_a_login_page(self, server):
-        answer = Client().get("/admin/overview/requests", headers={"X-Requested-With": "fetch"})
+        answer = Client().get("/admin/overview/history", headers={"X-Requested-With": "fetch"})
         assert answer.status_code == 401
 
     def test_the_root_leads_to_the_admin(self, server):

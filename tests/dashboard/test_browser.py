@@ -68,7 +68,7 @@ def browser():
 @pytest.fixture(scope="module")
 def served() -> Iterator[str]:
     """The whole server behind real sockets, as ``ytserver.asgi`` puts it together."""
-    with serving(Entrance(get_wsgi_application())) as url:
+    with serving(Entrance(get_wsgi_application()), ws="websockets-sansio") as url:
         yield url
 
 

@@ -100,20 +100,9 @@ class TestOverview:
         assert not figures.is_new
         assert b"<html" not in answer.content
 
-    def test_the_chart_gets_each_minute_of_the_last_hour(self, server):
-        for number, (seconds, status) in enumerate([(5, 200), (10, 206), (70, 404), (70, 499), (80, 502), (4000, 200)]):
-            event(number, at=NOW - timedelta(seconds=seconds), status=status).save()
-        minutes = selectors.last_hour(now=NOW)
-        assert len(minutes.starts) == len(minutes.answered) == 60
-        assert minutes.starts[-1] == NOW.replace(second=0)
-        assert (minutes.answered[-2:], minutes.refused[-2:], minutes.failed[-2:]) == ([0, 2], [2, 0], [1, 0])
-        assert (minutes.total, minutes.failed_percent) == (5, 20.0)
-
-    def test_the_endpoint_of_the_chart_gives_the_same(self, viewer):
-        event(1, at=datetime.now(UTC)).save()
-        body = viewer.get("/admin/overview/requests").json()
-        assert {len(values) for values in body.values()} == {60}
-        assert sum(body["answered"]) == 1
+    def test_the_charts_get_the_last_hour_in_one_answer(self, viewer):
+        body = viewer.get("/admin/overview/history").json()
+        assert len(body["starts"]) == len(body["requests_per_s"]) == len(body["users"]) == 360
 
     def test_a_key_shows_what_it_did_in_a_day(self, server):
         for number, (hours, status) in enumerate([(1, 200), (2, 500), (30, 200)]):

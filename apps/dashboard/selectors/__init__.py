@@ -3,17 +3,20 @@
 from apps.dashboard.selectors.figures import Figures, figures
 from apps.dashboard.selectors.health import Health, health
 from apps.dashboard.selectors.history import asset_jobs, history
-from apps.dashboard.selectors.requests import KeyUsage, Minutes, key_usage, last_hour
+from apps.dashboard.selectors.requests import KeyUsage, key_usage
+from apps.dashboard.selectors.work import Queue, bots_at_work, queues, with_titles
 
 __all__ = [
     "Figures",
     "Health",
     "KeyUsage",
-    "Minutes",
+    "Queue",
     "asset_jobs",
+    "bots_at_work",
     "figures",
     "health",
     "history",
     "key_usage",
-    "last_hour",
+    "queues",
+    "with_titles",
 ]

@@ -13,7 +13,7 @@ from apps.keys.documents import ApiKey
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetState, MediaKind, TelegramBot
 
-FRESH_S = 5
+FRESH_S = 10
 MAX_TIME_MS = 5_000
 SHOWN_JOBS = 8
 

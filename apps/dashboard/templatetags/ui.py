@@ -63,6 +63,12 @@ def percent(share: float | None) -> str:
 
 
 @register.filter
+def human_rate(per_second: float) -> str:
+    """Something per second: 0, 0.4, 12."""
+    return f"{per_second:,.0f}" if per_second >= 10 or not per_second else f"{per_second:.1f}"
+
+
+@register.filter
 def human_seconds(seconds: float | None) -> str:
     """A short time in ms or s. A dash when not known."""
     if seconds is None:

@@ -1,48 +1,28 @@
-"""The overview: how the server is, at a glance, kept fresh by a small script."""
+"""The overview: how the server is, second by second over a websocket, every 30 s without one."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from django.conf import settings
 from django.http import HttpResponse, JsonResponse
 from django.shortcuts import render
 
-from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page
-from apps.dashboard.job_list import job_progress, job_state
+from apps.dashboard.live.moment import PIECES, history, read_moment
 
 
 @admin_page()
 def overview(request: AdminRequest) -> HttpResponse:
-    return render(request, "dashboard/overview/page.html", {**_live(), "base_url": settings.ENV.base_url})
+    return render(request, "dashboard/overview/page.html", {**read_moment(), "base_url": settings.ENV.base_url})
 
 
 @admin_page()
 def overview_live(request: AdminRequest) -> HttpResponse:
-    """Only what changes, as a piece of the page."""
-    return render(request, "dashboard/overview/_live.html", _live())
+    """Only what changes, as pieces of the page."""
+    templates = [(f"live-{name}", f"dashboard/overview/_{name}.html") for name in PIECES]
+    return render(request, "dashboard/overview/_live.html", {**read_moment(), "templates": templates})
 
 
 @admin_page()
-def overview_requests(request: AdminRequest) -> JsonResponse:
-    """Requests per minute in the last hour, for the chart."""
-    minutes = selectors.last_hour()
-    return JsonResponse(
-        {
-            "starts": [start.isoformat() for start in minutes.starts],
-            "answered": minutes.answered,
-            "refused": minutes.refused,
-            "failed": minutes.failed,
-        }
-    )
-
-
-def _live() -> dict[str, Any]:
-    figures = selectors.figures()
-    return {
-        "figures": figures,
-        "minutes": selectors.last_hour(),
-        "health": selectors.health(),
-        "jobs": [{"job": job, "state": job_state(job), "progress": job_progress(job)} for job in figures.jobs],
-    }
+def overview_history(request: AdminRequest) -> JsonResponse:
+    """The last hour, for the charts of a browser that got no websocket."""
+    return JsonResponse(history())

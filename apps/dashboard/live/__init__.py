@@ -1,0 +1,1 @@
+"""The live dashboard: one publisher of the whole installation, and a websocket for everybody who looks."""

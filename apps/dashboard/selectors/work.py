@@ -1,0 +1,62 @@
+"""What is being worked on, and what waits: queues, bots, the names of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from apps.core.heartbeats import QUEUES, idle_queues
+from apps.core.redis import redis_client
+from apps.downloads.documents import JobState, MediaJob
+from apps.downloads.selectors import count_active_jobs
+from apps.telegram_cache.documents import BotState, TelegramBot
+from apps.telegram_cache.selectors import find_assets
+
+BROKER_PREFIX = "yt:celery:"
+SHOWN_BOTS = 8
+MAX_COUNTED = 5000
+DOES = {
+    "resolve": "metadata",
+    "fetch": "fetching media",
+    "upload": "sending to Telegram",
+    "care": "looking after the rest",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queue:
+    """One queue of the workers. ``waiting``: tasks that nobody has begun."""
+
+    name: str
+    does: str
+    waiting: int
+    is_idle: bool  # no worker takes from it
+
+
+def queues() -> list[Queue]:
+    """Every queue. What waits to be fetched is counted in MongoDB, where the order of jobs is. Raises RedisError."""
+    pipeline = redis_client().pipeline(transaction=False)
+    for name in QUEUES:
+        pipeline.llen(f"{BROKER_PREFIX}{name}")
+    lengths = dict(zip(QUEUES, pipeline.execute(), strict=True))
+    lengths["fetch"] = count_active_jobs(limit=MAX_COUNTED, state=JobState.QUEUED)
+    idle = set(idle_queues())
+    return [Queue(name=name, does=DOES[name], waiting=int(lengths[name]), is_idle=name in idle) for name in QUEUES]
+
+
+def bots_at_work() -> list[TelegramBot]:
+    """Bots that are in use: those that rest first, the soonest to go on at the top. At most SHOWN_BOTS."""
+    bots = list(TelegramBot.objects(state__ne=BotState.DISABLED.value).exclude("token_encrypted").limit(500))
+    far = max((bot.until for bot in bots if bot.until), default=None)
+
+    def place(bot: TelegramBot) -> tuple[bool, Any, str]:
+        return bot.state != BotState.COOLING, bot.until or far or 0, bot.bot_id
+
+    return sorted(bots, key=place)[:SHOWN_BOTS]
+
+
+def with_titles(jobs: Sequence[MediaJob]) -> list[tuple[MediaJob, str]]:
+    """Each job with its video's title, or its id while the title is not known. One query."""
+    assets = find_assets(job.asset_id for job in jobs)
+    return [(job, (assets[job.asset_id].title if job.asset_id in assets else "") or job.video_id) for job in jobs]
