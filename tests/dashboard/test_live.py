@@ -11,9 +11,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from apps.core.redis import redis_client
-from apps.dashboard.consumers import BUSY, LOGGED_OUT, WRONG_PAGE, LiveConsumer
+from apps.dashboard import sockets
 from apps.dashboard.live.moment import PIECES, moment_text
 from apps.dashboard.live.publisher import LEASE_KEY, Publisher
+from apps.dashboard.sockets import FORBIDDEN, LOGGED_OUT
 from apps.keys.documents import Role, User
 from tests.core.serving import serving
 from tests.dashboard.samples import fill_server, make_bot, make_job
@@ -62,26 +63,19 @@ class TestWhoMayListen:
 
     def test_a_page_of_another_port_is_turned_away(self, url, viewer):
         with look(url, viewer, origin="http://127.0.0.1:1") as socket:
-            assert closed_with(socket) == WRONG_PAGE
+            assert closed_with(socket) == FORBIDDEN
 
     @pytest.mark.parametrize("origin", ["https://elsewhere.example", "null"])
     def test_a_page_of_elsewhere_is_not_even_let_in(self, url, viewer, origin):
         with pytest.raises(InvalidStatus, match="403"), look(url, viewer, origin=origin):
             pass
 
-    def test_logging_out_ends_it(self, url, viewer):
+    def test_logging_out_ends_it(self, url, viewer, monkeypatch):
+        monkeypatch.setattr(sockets, "RECHECK_S", 0.2)
         with look(url, viewer) as socket:
             socket.recv(timeout=15)
             viewer.post("/admin/logout")
             assert closed_with(socket) == LOGGED_OUT
-
-    def test_there_is_a_bound(self, url, viewer, monkeypatch):
-        monkeypatch.setattr("apps.dashboard.consumers.MAX_OPEN", 1)
-        wait_until(lambda: LiveConsumer.open_now == 0)
-        with look(url, viewer) as first:
-            first.recv(timeout=15)
-            with look(url, viewer) as second:
-                assert closed_with(second) == BUSY
 
 
 class TestPublisher:
