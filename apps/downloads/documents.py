@@ -188,6 +188,7 @@ class VideoInfoRecord(StoredDocument):
     error_message = StringField()
     fresh_until = DateTimeField(required=True)
     expires_at = DateTimeField(required=True)
+    asked_at = DateTimeField()  # when the sources last gave an answer, or failed to
     created_at = DateTimeField(default=utcnow)
 
     meta = {

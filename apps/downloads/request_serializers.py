@@ -120,7 +120,9 @@ class AudioFields(SoundFields, ClipFields):
 
 
 class InfoRequestSerializer(UrlFields):
-    """A video."""
+    refresh = serializers.BooleanField(
+        default=False, help_text="Ask the sources again, unless they were asked about this video in the last minute."
+    )
 
 
 class VideoRequestSerializer(UrlFields, VideoFields, WaitFields):

@@ -1,4 +1,6 @@
 import re
+import threading
+from datetime import timedelta
 
 import pytest
 from drf_spectacular.drainage import GENERATOR_STATS
@@ -6,16 +8,19 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 
 from apps.core.clock import utcnow
-from apps.core.errors import ERRORS_BY_CODE, UpstreamError
-from apps.downloads.documents import MediaJob
+from apps.core.errors import ERRORS_BY_CODE, UpstreamError, VideoPrivate
+from apps.core.redis import redis_client
+from apps.downloads.documents import MediaJob, VideoInfoRecord
 from apps.downloads.services.claims import claim_asset, commit_failed
-from apps.downloads.services.info import record_info
+from apps.downloads.services.flights import RESOLVE_QUEUE
+from apps.downloads.services.info import get_info, let_info_age, record_info, record_info_error
 from apps.downloads.services.jobs import finish_job
 from apps.keys.documents import Scope
 from apps.keys.services import create_key
 from apps.telegram_cache.documents import Asset
 from tests.downloads.conftest import Api
 from tests.downloads.library import AUDIO, CONTENT, TITLE, VIDEO, VIDEO_ID, known_info, put_hot, put_in_telegram
+from tests.waiting import wait_until
 
 ROUTES = [
     "info",
@@ -46,6 +51,40 @@ class TestInfo:
         changed = api.client.get("/api/v1/info", {"url": VIDEO_ID}, headers={"If-None-Match": etag})
         assert (changed.status_code, changed.json()["title"]) == (200, "New")
         assert api.get("info", url="nonsense").headers["Cache-Control"] == "no-store"
+
+    def test_refresh_asks_outside_again_once_a_minute_for_any_number_of_callers(self, api):
+        new = known_info().model_copy(update={"title": "New"})
+        record_info(new.model_copy(update={"title": "Old"}))
+        assert api.get("info", url=VIDEO_ID, refresh="1").json()["title"] == "Old"  # asked within the last minute
+        VideoInfoRecord.objects.update(set__asked_at=utcnow() - timedelta(minutes=2))
+        answers = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(api.get("info", url=VIDEO_ID, refresh="1").json()["title"]))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: redis_client().llen(RESOLVE_QUEUE))
+        assert redis_client().llen(RESOLVE_QUEUE) == 1
+        record_info(new)
+        for thread in threads:
+            thread.join()
+        assert set(answers) == {"New"}
+        assert api.get("info", url=VIDEO_ID).headers["Cache-Control"] == "private, max-age=300"
+
+    def test_refresh_gives_what_was_known_when_the_sources_fail(self, api):
+        known_info()
+        VideoInfoRecord.objects.update(set__asked_at=utcnow() - timedelta(minutes=2))
+        let_info_age(VIDEO_ID, asked_before=utcnow())
+        record_info_error(VIDEO_ID, UpstreamError())
+        assert api.get("info", url=VIDEO_ID, refresh="1").json()["title"] == TITLE
+
+    def test_refresh_also_forgets_an_error(self, api):
+        record_info_error(VIDEO_ID, VideoPrivate())
+        assert api.get("info", url=VIDEO_ID, refresh="1").json()["error"] == "video_private"
+        VideoInfoRecord.objects.update(set__asked_at=utcnow() - timedelta(minutes=2))
+        let_info_age(VIDEO_ID, asked_before=utcnow() - timedelta(minutes=1))
+        assert get_info(VIDEO_ID) is None
 
     def test_gives_everything_that_is_known(self, api):
         known_info()

@@ -57,6 +57,19 @@ def get_info(video_id: str) -> VideoInfo | None:
     return info
 
 
+def was_asked_since(video_id: str, moment: datetime) -> bool:
+    """Whether the sources have answered about this video since then, well or with an error."""
+    record = find_info_record(video_id)
+    return record is not None and record.asked_at is not None and record.asked_at > moment
+
+
+def let_info_age(video_id: str, *, asked_before: datetime) -> None:
+    """Have the next question go to the sources, unless they were asked since ``asked_before``. One conditional update,
+    so any number of callers have them asked once."""
+    old = {"_id": video_id, "$or": [{"asked_at": None}, {"asked_at": {"$lte": asked_before}}]}
+    _collection().update_one(old, [{"$set": {"fresh_until": {"$min": ["$fresh_until", "$$NOW"]}}}])
+
+
 def fresh_for_s(video_id: str) -> float:
     """How long what is on record will not be asked for again; 0 when it has aged."""
     record = find_info_record(video_id)
@@ -103,7 +116,7 @@ def record_info_error(video_id: str, error: ApiError) -> None:
     until = utcnow() + _remembered(error)
     if not is_content:
         good = {"_id": video_id, "error_code": None, "expires_at": {"$gt": until}}
-        if _collection().update_one(good, {"$set": {"fresh_until": until}}).matched_count:
+        if _collection().update_one(good, {"$set": {"fresh_until": until, "asked_at": utcnow()}}).matched_count:
             return
     failed: dict[str, Any] = {"provider": None, "info": {}, "error_code": error.code, "error_message": error.message}
     _save(video_id, {**failed, "fresh_until": until, "expires_at": until})
@@ -162,7 +175,9 @@ def _flight(video_id: str) -> Flight:
 
 
 def _save(video_id: str, fields: dict[str, Any]) -> None:
-    _collection().update_one({"_id": video_id}, {"$set": fields, "$setOnInsert": {"created_at": utcnow()}}, upsert=True)
+    now = utcnow()
+    change = {"$set": {**fields, "asked_at": now}, "$setOnInsert": {"created_at": now}}
+    _collection().update_one({"_id": video_id}, change, upsert=True)
 
 
 def _collection() -> Any:

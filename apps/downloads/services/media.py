@@ -16,7 +16,7 @@ from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
 from apps.downloads.quality import resolve_audio_variant, resolve_video_variant
 from apps.downloads.selectors import active_job, latest_job
-from apps.downloads.services.info import get_info, request_info
+from apps.downloads.services.info import get_info, let_info_age, request_info, was_asked_since
 from apps.downloads.services.jobs import ensure_job, move_up, note_joined
 from apps.downloads.variants import AS_IT_COMES, AUDIO_FORMATS, MediaOptions
 from apps.streaming.hotstore import HotStore
@@ -24,6 +24,8 @@ from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
 from apps.telegram_cache.selectors import find_asset, find_best_asset
 
 INFO_WAIT_S = 25.0
+REFRESH_EVERY = timedelta(minutes=1)
+"""So often, at most, the sources are asked about one video because somebody wants its newest metadata."""
 
 
 class Tier(StrEnum):
@@ -84,6 +86,19 @@ def wait_for_info(video_id: str, *, waited_s: float, priority: JobPriority = Job
         request_info(video_id, patient=priority is JobPriority.BATCH)
         raise Suspend(f"info:{video_id}")
     return info
+
+
+def wait_for_new_info(video_id: str, *, waited_s: float) -> VideoInfo:
+    """As wait_for_info, but asked anew: what is given is at most REFRESH_EVERY old, however many ask for it.
+
+    When the sources fail, or take too long, what was known before is given.
+    """
+    young = utcnow() - timedelta(seconds=waited_s) - REFRESH_EVERY
+    if waited_s < INFO_WAIT_S and not was_asked_since(video_id, young):
+        let_info_age(video_id, asked_before=young)
+        request_info(video_id)
+        raise Suspend(f"info:{video_id}")
+    return wait_for_info(video_id, waited_s=waited_s)
 
 
 def resolve_key(ask: MediaAsk, *, waited_s: float) -> AssetKey:

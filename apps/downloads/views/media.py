@@ -19,7 +19,7 @@ from apps.downloads.request_serializers import AudioRequestSerializer, InfoReque
 from apps.downloads.services.answers import info_answer, media_answer
 from apps.downloads.services.cache_stats import count_answer
 from apps.downloads.services.info import fresh_for_s
-from apps.downloads.services.media import MediaAsk, MediaState, Tier, request_media, wait_for_info
+from apps.downloads.services.media import MediaAsk, MediaState, Tier, request_media, wait_for_info, wait_for_new_info
 from apps.downloads.views.base import ApiViewSet, base_url
 from apps.keys.documents import Scope
 from apps.telegram_cache.documents import MediaKind
@@ -46,7 +46,7 @@ class InfoViewSet(ApiViewSet):
 
     Nothing is downloaded. An answer may be kept for as long as its Cache-Control says; with If-None-Match it is only
     sent again when it has changed (304 else). The first question about a video asks outside, later ones are answered
-    from the record.
+    from the record; `refresh=1` asks outside again, at most once a minute for each video.
     """
 
     serializer_class = InfoRequestSerializer
@@ -59,9 +59,11 @@ class InfoViewSet(ApiViewSet):
         return self._answer(request)
 
     def _answer(self, request: Request) -> Response:
-        video_id = parse_video_id(self.fields()["url"])
+        fields = self.fields()
+        video_id = parse_video_id(fields["url"])
         self.note(video_id=video_id)
-        info = wait_for_info(video_id, waited_s=waited_s(request))
+        look = wait_for_new_info if fields["refresh"] else wait_for_info
+        info = look(video_id, waited_s=waited_s(request))
         etag = f'W/"{hashlib.sha256(info.model_dump_json().encode()).hexdigest()[:32]}"'
         max_age_s = int(min(fresh_for_s(video_id), MAX_AGE_S))
         headers = {"ETag": etag, "Cache-Control": f"private, max-age={max_age_s}", "Vary": "X-API-Key, Authorization"}
