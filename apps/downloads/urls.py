@@ -10,6 +10,7 @@ from rest_framework.routers import APIRootView, DefaultRouter
 
 from apps.downloads.views.batches import BatchViewSet
 from apps.downloads.views.extras import SubtitlesViewSet, ThumbnailViewSet
+from apps.downloads.views.identities import CookiesViewSet, ProxiesViewSet
 from apps.downloads.views.jobs import JobsViewSet
 from apps.downloads.views.lists import ChannelViewSet, PlaylistViewSet, SearchViewSet
 from apps.downloads.views.media import AudioViewSet, InfoViewSet, VideoViewSet
@@ -50,6 +51,8 @@ router.register("status", StatusViewSet, basename="status")
 router.register("cache/stats", CacheStatsViewSet, basename="cache-stats")
 router.register("jobs", JobsViewSet, basename="jobs")
 router.register("admin/providers", ProvidersViewSet, basename="admin-providers")
+router.register("admin/cookies", CookiesViewSet, basename="admin-cookies")
+router.register("admin/proxies", ProxiesViewSet, basename="admin-proxies")
 router.register("admin/bots", BotsViewSet, basename="admin-bots")
 router.register("admin/channels", ChannelsViewSet, basename="admin-channels")
 

@@ -29,6 +29,9 @@ class Api:
     def post(self, path: str, body: Any, content_type: str = "application/json") -> Any:
         return self.client.post(f"/api/v1/{path}", body, content_type=content_type)
 
+    def delete(self, path: str) -> Any:
+        return self.client.delete(f"/api/v1/{path}")
+
     @property
     def client(self) -> Client:
         return Client(headers={"X-API-Key": self.key, "Accept": "application/json"})

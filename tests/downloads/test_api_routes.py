@@ -35,7 +35,7 @@ ROUTES = [
     "cache/stats",
     "jobs",
 ]
-ADMIN_ROUTES = ["admin/providers", "admin/bots", "admin/channels"]
+ADMIN_ROUTES = ["admin/providers", "admin/cookies", "admin/proxies", "admin/bots", "admin/channels"]
 
 
 class TestInfo:

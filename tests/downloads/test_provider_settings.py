@@ -1,17 +1,23 @@
+import time
+
 import pytest
 
 from apps.core.documents import AuditEntry
 from apps.core.errors import NotReady, UpstreamError
-from apps.downloads.providers import arrangement
+from apps.core.owners import make_owner
+from apps.core.redis import redis_client
+from apps.downloads.providers import arrangement, health
 from apps.downloads.providers.arrangement import arrange_providers, forget_arrangement
 from apps.downloads.providers.breaker import FAILURES_TO_OPEN
 from apps.downloads.providers.chain import ProviderChain
+from apps.downloads.services.provider_settings import move_provider, view_providers
 from apps.keys.documents import Scope
 from apps.keys.services import create_key
 from tests.downloads.conftest import Api
 from tests.downloads.fetch.origin import SampleProvider
 from tests.downloads.library import AUDIO, VIDEO_ID
 from tests.downloads.samples import audio_plan
+from tests.waiting import Clock
 
 NAMES = ("savetube", "ytdlp")
 
@@ -84,6 +90,41 @@ def test_health_and_an_open_circuit_are_shown(admin):
     entry = shown(admin)["ytdlp"]
     assert (entry["failures"], entry["circuit"], entry["last_error"]) == (FAILURES_TO_OPEN, "open", "upstream_error")
     assert 0 < entry["next_trial_s"] <= 5
+    assert entry["circuit_text"].startswith("Left alone by one process")
+    assert [(error["code"], error["message"]) for error in entry["recent_errors"]] == [("upstream_error", "Down.")] * 5
     chain.resolve(VIDEO_ID, timeout_s=5)  # nobody else is left: tried all the same
     entry = shown(admin)["ytdlp"]
     assert (entry["answers"], entry["circuit"], entry["paused_processes"]) == (1, "closed", 0)
+
+
+def test_a_half_open_circuit_and_its_trial_are_shown(admin, monkeypatch):
+    clock = Clock()
+    source = sample("ytdlp", make_plan=UpstreamError("Down."))
+    chain = ProviderChain([source, sample("savetube")], clock=clock.monotonic)
+    for _ in range(FAILURES_TO_OPEN):
+        assert next(iter(chain.plans(AUDIO, timeout_s=5))).plan.provider == "savetube"
+    assert shown(admin)["ytdlp"]["circuit"] == "open"
+    clock.ahead_s = 6
+    monkeypatch.setattr(health, "time", clock)
+    entry = shown(admin)["ytdlp"]
+    assert (entry["circuit"], entry["half_open_processes"], entry["next_trial_s"]) == ("half_open", 1, None)
+    assert entry["circuit_text"].startswith("Half open")
+    seen = []
+    source.before_plan = lambda: seen.append(shown(admin)["ytdlp"])
+    next(iter(chain.plans(AUDIO, timeout_s=5)))
+    assert (seen[0]["trials_running"], seen[0]["circuit_text"][:8]) == (1, "On trial")
+    assert shown(admin)["ytdlp"]["circuit"] == "open"  # the trial failed
+
+
+def test_processes_that_are_gone_say_nothing(admin, redis_server):
+    redis_client().hset("yt:provider:ytdlp:paused", make_owner().rpartition(":")[0] + ":1", time.time() + 60)
+    assert shown(admin)["ytdlp"]["circuit"] == "closed"
+
+
+def test_one_place_up_or_down(admin):
+    move_provider("ytdlp", up=True, actor="tester")
+    assert [view.name for view in view_providers()] == ["ytdlp", "savetube"]
+    move_provider("ytdlp", up=True, actor="tester")  # it is the first already
+    move_provider("ytdlp", up=False, actor="tester")
+    assert [view.name for view in view_providers()] == list(NAMES)
+    assert AuditEntry.objects(action="provider.order").count() == 2

@@ -28,8 +28,8 @@ from apps.core.errors import (
 )
 from apps.downloads.providers.arrangement import arrange_providers
 from apps.downloads.providers.base import FetchPlan, MediaProvider, VideoInfo
-from apps.downloads.providers.breaker import CircuitBreaker
-from apps.downloads.providers.health import note_outcome
+from apps.downloads.providers.breaker import TRIAL_LASTS_S, CircuitBreaker
+from apps.downloads.providers.health import note_closed, note_outcome, note_trial
 from apps.telegram_cache.documents import AssetKey
 
 CONTENT_ERRORS = (VideoUnavailable, VideoPrivate, AgeRestricted, GeoBlocked, LiveNotSupported, DrmProtected)
@@ -195,7 +195,10 @@ class ProviderChain:
         members = self._arranged() if members is None else members
         nobody_is_well = all(member.breaker.is_open for member in members)
         for member in members:
+            is_trial = member.breaker.is_open
             if member.breaker.may_try(even_during_pause=nobody_is_well):
+                if is_trial:
+                    note_trial(member.provider.name, lasts_s=TRIAL_LASTS_S)
                 yield member
             else:
                 failures.append(ProviderFailure(provider=member.provider.name, error=member.last_error, skipped=True))
@@ -212,7 +215,7 @@ class ProviderChain:
             self.note_failure(member, error, took_s=time.monotonic() - began_at)
             raise
         except (*CONTENT_ERRORS, QualityUnavailable):
-            member.breaker.record_success()  # it works; the video is what is wrong
+            self._note_well(member)  # it works; the video is what is wrong
             raise
         except Exception as error:  # a fault in one source's code must not take the next one's turn
             log.exception("provider_fault", provider=member.provider.name)
@@ -224,12 +227,20 @@ class ProviderChain:
             note_outcome(member.provider.name, error_code="", took_s=time.monotonic() - began_at)
         return answer
 
+    def _note_well(self, member: _Member) -> None:
+        was_open = member.breaker.is_open
+        member.breaker.record_success()
+        if was_open:
+            note_closed(member.provider.name)
+
     def note_failure(self, member: _Member, error: ApiError, *, took_s: float = 0.0) -> None:
         member.last_error = error
         was_open = member.breaker.is_open
         member.breaker.record_failure()
         pause_s = member.breaker.pause_left_s if member.breaker.is_open else None
-        note_outcome(member.provider.name, error_code=error.code, took_s=took_s, pause_s=pause_s)
+        note_outcome(
+            member.provider.name, error_code=error.code, error_message=error.message, took_s=took_s, pause_s=pause_s
+        )
         log.warning("provider_failed", provider=member.provider.name, code=error.code)
         if member.breaker.is_open and not was_open:
             log.warning("provider_paused", provider=member.provider.name, pause_s=member.breaker.pause_left_s)

@@ -154,8 +154,8 @@ def _add(kind: IdentityKind, name: str, secret: str, *, use: ProxyUse | None, ac
 def _checked_proxy(address: str) -> str:
     """Its host may be private: it is the operator's own. Raises InvalidParameter, without quoting the address."""
     wrong = InvalidParameter(
-        f"url: a proxy's address, such as http://user:password@host:8080. Schemes: {', '.join(SCHEMES)}.",
-        parameter="url",
+        f"proxy: a proxy's address, such as http://user:password@host:8080. Schemes: {', '.join(SCHEMES)}.",
+        parameter="proxy",
     )
     address = address.strip()
     try:

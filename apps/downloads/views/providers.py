@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,14 +12,24 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.downloads.openapi import KEY_ERRORS, error_responses
-from apps.downloads.providers.arrangement import arrange_providers
-from apps.downloads.providers.health import read_health
 from apps.downloads.request_serializers import NoFieldsSerializer
 from apps.downloads.services.answers import iso_utc
-from apps.downloads.services.provider_settings import configured_providers, order_providers, set_provider_enabled
+from apps.downloads.services.provider_settings import (
+    ProviderView,
+    order_providers,
+    set_provider_enabled,
+    view_providers,
+)
 from apps.downloads.views.base import ApiViewSet
 from apps.keys.documents import Scope
 from apps.keys.drf import client_address
+
+
+class RecentErrorSerializer(serializers.Serializer):
+    at = serializers.DateTimeField()
+    code = serializers.CharField()
+    message = serializers.CharField()
+    took_s = serializers.FloatField()
 
 
 class ProviderSerializer(serializers.Serializer):
@@ -28,9 +37,14 @@ class ProviderSerializer(serializers.Serializer):
     enabled = serializers.BooleanField()
     position = serializers.IntegerField(allow_null=True, help_text="1 is asked first; null when it is off.")
     circuit = serializers.ChoiceField(
-        ["closed", "open"], help_text="Open: it failed five times in a row, so some process leaves it alone for now."
+        ["closed", "half_open", "open"],
+        help_text="Open: it failed five times in a row, so some process leaves it alone for now. Half open: the pause "
+        "is over, and the next question is a trial.",
     )
+    circuit_text = serializers.CharField(help_text="The same in a sentence.")
     paused_processes = serializers.IntegerField()
+    half_open_processes = serializers.IntegerField()
+    trials_running = serializers.IntegerField()
     next_trial_s = serializers.FloatField(allow_null=True, help_text="Seconds until it is tried again, if paused.")
     answers = serializers.IntegerField(help_text="While in use, and for a week after.")
     failures = serializers.IntegerField()
@@ -38,6 +52,7 @@ class ProviderSerializer(serializers.Serializer):
     last_failure_at = serializers.DateTimeField(allow_null=True)
     last_error = serializers.CharField(allow_blank=True)
     last_took_s = serializers.FloatField(allow_null=True)
+    recent_errors = RecentErrorSerializer(many=True, help_text="Newest first, ten at most.")
 
 
 @extend_schema_serializer(many=False)
@@ -106,27 +121,28 @@ class ProvidersViewSet(ApiViewSet):
         return {"actor": self.request.user.actor, "address": client_address(self.request._request)}
 
     def _answer(self) -> Response:
-        names = configured_providers()
-        used = list(arrange_providers(names))
-        shown = [*used, *(name for name in names if name not in used)]
-        return Response({"status": True, "providers": [_provider(name, used) for name in shown]})
+        return Response({"status": True, "providers": [_fields(view) for view in view_providers()]})
 
 
-def _provider(name: str, used: list[str]) -> dict[str, Any]:
-    health = read_health(name)
+def _fields(view: ProviderView) -> dict[str, Any]:
+    health = view.health
     return {
-        "name": name,
-        "enabled": name in used,
-        "position": used.index(name) + 1 if name in used else None,
-        "circuit": "open" if health.paused_until else "closed",
+        "name": view.name,
+        "enabled": view.enabled,
+        "position": view.position,
+        "circuit": health.circuit,
+        "circuit_text": view.circuit_words,
         "paused_processes": len(health.paused_until),
-        "next_trial_s": round(health.paused_until[0] - time.time(), 1) if health.paused_until else None,
+        "half_open_processes": health.half_open,
+        "trials_running": health.on_trial,
+        "next_trial_s": None if view.next_trial_s is None else round(view.next_trial_s, 1),
         "answers": health.answers,
         "failures": health.failures,
         "last_answer_at": _moment(health.last_answer_at),
         "last_failure_at": _moment(health.last_failure_at),
         "last_error": health.last_error,
         "last_took_s": health.last_took_s,
+        "recent_errors": [{**error, "at": _moment(error["at"])} for error in health.recent_errors],
     }
 
 
