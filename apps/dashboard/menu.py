@@ -48,6 +48,7 @@ MENU = (
     Group(
         label="Server",
         entries=(
+            Entry(label="Sources", icon="shuffle", url_name="sources"),
             Entry(label="Telegram", icon="send", url_name="telegram"),
             Entry(label="Audit log", icon="list", url_name="audit"),
         ),

@@ -13,6 +13,7 @@ from apps.dashboard.views import (
     jobs,
     keys,
     overview,
+    sources,
     telegram,
     telegram_bots,
     telegram_channels,
@@ -25,7 +26,17 @@ class NameConverter(StringConverter):
     regex = "[A-Za-z0-9@_-]{1,64}"
 
 
+class ChangeConverter(StringConverter):
+    regex = "on|off|up|down"
+
+
+class IdentityKindConverter(StringConverter):
+    regex = "cookies|proxy"
+
+
 register_converter(NameConverter, "id")
+register_converter(ChangeConverter, "on_off_up_down")
+register_converter(IdentityKindConverter, "identity_kind")
 
 app_name = "dashboard"
 urlpatterns = [
@@ -48,6 +59,18 @@ urlpatterns = [
     path("jobs", jobs.job_list, name="jobs"),
     path("jobs/<id:job_id>/cancel", jobs.job_cancel, name="jobs-cancel"),
     path("jobs/<id:job_id>/retry", jobs.job_retry, name="jobs-retry"),
+    path("sources", sources.sources, name="sources"),
+    path("sources/providers/<id:name>/<on_off_up_down:what>", sources.provider_change, name="sources-provider"),
+    path("sources/cookies/new", sources.cookies_new, name="sources-cookies-new"),
+    path("sources/proxies/new", sources.proxy_new, name="sources-proxy-new"),
+    path(
+        "sources/<identity_kind:kind>/<id:identity_id>/<on_off_up_down:what>",
+        sources.identity_switch,
+        name="sources-identity-switch",
+    ),
+    path(
+        "sources/<identity_kind:kind>/<id:identity_id>/remove", sources.identity_remove, name="sources-identity-remove"
+    ),
     path("telegram", telegram.telegram, name="telegram"),
     path("telegram/check", telegram.check, name="telegram-check"),
     path("telegram/bots/new", telegram_bots.bot_new, name="telegram-bot-new"),

@@ -14,9 +14,9 @@ from apps.keys.documents import ApiKey, Role, User
 from tests.dashboard.samples import fill_server, make_bot, make_channel, make_job
 
 OPEN_TO_ALL = {"login", "logout", "theme"}
-VIEWER_PAGES = ("", "overview/live", "overview/history", "keys", "cache", "jobs", "telegram", "audit",
+VIEWER_PAGES = ("", "overview/live", "overview/history", "keys", "cache", "jobs", "sources", "telegram", "audit",
                 "telegram/bots/123456", "telegram/channels/-1001234567890")  # fmt: skip
-OPERATOR_PAGES = ("keys/new", "telegram/bots/new", "telegram/channels/new", "telegram/bots/123456/token",
+OPERATOR_PAGES = ("keys/new", "sources/cookies/new", "sources/proxies/new", "telegram/bots/new", "telegram/channels/new", "telegram/bots/123456/token",
                   "telegram/bots/123456/enable", "telegram/channels/-1001234567890/enable")  # fmt: skip
 
 
@@ -33,6 +33,9 @@ def addresses(key: ApiKey) -> dict[str, str]:
         for name, value in (("prefix", key.prefix), ("asset_id", "a" * 24), ("job_id", job), ("bot_id", "123456"),
                             ("channel_id", "-1001234567890")):  # fmt: skip
             route = route.replace(f"<id:{name}>", value)
+        for part, value in (("<id:name>", "ytdlp"), ("<on_off_up_down:what>", "on"), ("<identity_kind:kind>", "proxy"),
+                            ("<id:identity_id>", "abc123")):  # fmt: skip
+            route = route.replace(part, value)
         if pattern.name not in OPEN_TO_ALL:
             values[pattern.name] = f"/admin/{route}"
     assert "<" not in "".join(values.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
@@ -58,6 +59,12 @@ class ProviderView:
     def next_trial_s(self) -> float | None:
         """Seconds until some process tries it again; None when none leaves it alone."""
         return max(0.0, self.health.paused_until[0] - time.time()) if self.health.paused_until else None
+
+    @property
+    def last_errors(self) -> list[dict[str, Any]]:
+        """The newest three, each with ``code``, ``message``, ``took_s`` and ``when``."""
+        errors = self.health.recent_errors[:3]
+        return [{**error, "when": datetime.fromtimestamp(error["at"], UTC)} for error in errors]
 
     @property
     def circuit_words(self) -> str:

@@ -1,0 +1,126 @@
+"""Sources of media: their order, on and off, health; and the cookies and proxies with which yt-dlp asks YouTube."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+
+from apps.core.errors import ApiError
+from apps.dashboard.access import AdminRequest, admin_page, client_address, may
+from apps.dashboard.pages import confirm_page, form_page
+from apps.dashboard.source_forms import CookiesForm, ProxyForm
+from apps.downloads.documents import IdentityKind, ProxyUse
+from apps.downloads.services.identities import (
+    Actor,
+    add_cookies,
+    add_proxy,
+    remove_identity,
+    set_identity_enabled,
+    view_identities,
+)
+from apps.downloads.services.provider_settings import move_provider, set_provider_enabled, view_providers
+from apps.keys.documents import Role
+
+PAGE = "dashboard:sources"
+BACK_LABEL = "Sources"
+
+
+@admin_page()
+def sources(request: AdminRequest) -> HttpResponse:
+    context = {
+        "providers": view_providers(),
+        "cookies": view_identities(IdentityKind.COOKIES),
+        "proxies": view_identities(IdentityKind.PROXY),
+        "can_change": may(request.admin_user, Role.OPERATOR),
+    }
+    return render(request, "dashboard/sources/page.html", context)
+
+
+@admin_page(Role.OPERATOR, methods=("POST",))
+def provider_change(request: AdminRequest, name: str, what: str) -> HttpResponse:
+    """``what``: up, down, on or off. Counts in every process within two seconds."""
+    who = {"actor": request.admin_user.username, "address": client_address(request)}
+    try:
+        if what in {"up", "down"}:
+            move_provider(name, up=what == "up", **who)
+        else:
+            set_provider_enabled(name, enabled=what == "on", **who)
+    except ApiError as error:
+        messages.error(request, error.message)
+    return redirect(PAGE)
+
+
+@admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
+def cookies_new(request: AdminRequest) -> HttpResponse:
+    def save(values: dict[str, Any]) -> HttpResponse:
+        view = add_cookies(values["name"], values["cookies"], actor=_actor(request))
+        messages.success(request, f"The cookies “{view.name}” are in use: {view.about}.")
+        return redirect(PAGE)
+
+    return form_page(
+        request,
+        CookiesForm(request.POST or None),
+        title="Add cookies",
+        label="Check and keep",
+        back=reverse(PAGE),
+        back_label=BACK_LABEL,
+        save=save,
+        help_template="dashboard/sources/_cookies_help.html",
+    )
+
+
+@admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
+def proxy_new(request: AdminRequest) -> HttpResponse:
+    def save(values: dict[str, Any]) -> HttpResponse:
+        view = add_proxy(values["name"], values["proxy"], use=ProxyUse(values["use"]), actor=_actor(request))
+        messages.success(request, f"The proxy “{view.name}” is in use: {view.about}.")
+        return redirect(PAGE)
+
+    return form_page(
+        request,
+        ProxyForm(request.POST or None),
+        title="Add a proxy",
+        label="Keep",
+        back=reverse(PAGE),
+        back_label=BACK_LABEL,
+        save=save,
+        help_template="dashboard/sources/_proxy_help.html",
+    )
+
+
+@admin_page(Role.OPERATOR, methods=("POST",))
+def identity_switch(request: AdminRequest, kind: str, identity_id: str, what: str) -> HttpResponse:
+    """``what``: on or off."""
+    try:
+        set_identity_enabled(identity_id, enabled=what == "on", kind=IdentityKind(kind), actor=_actor(request))
+    except ApiError as error:
+        messages.error(request, error.message)
+    return redirect(PAGE)
+
+
+@admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
+def identity_remove(request: AdminRequest, kind: str, identity_id: str) -> HttpResponse:
+    def remove() -> str:
+        remove_identity(identity_id, kind=IdentityKind(kind), actor=_actor(request))
+        return "Deleted."
+
+    thing = "this proxy" if kind == IdentityKind.PROXY else "these cookies"
+    return confirm_page(
+        request,
+        title=f"Delete {thing}?",
+        text="What is stored of it is gone for good. To stop using it for a while, switch it off instead.",
+        label="Delete",
+        tone="danger",
+        icon="trash-2",
+        back=reverse(PAGE),
+        back_label=BACK_LABEL,
+        do=remove,
+    )
+
+
+def _actor(request: AdminRequest) -> Actor:
+    return Actor(name=request.admin_user.username, address=client_address(request))
