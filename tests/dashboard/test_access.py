@@ -16,7 +16,8 @@ from tests.dashboard.samples import fill_server, make_bot, make_channel, make_jo
 OPEN_TO_ALL = {"login", "logout", "theme"}
 VIEWER_PAGES = ("", "overview/live", "overview/history", "keys", "cache", "jobs", "sources", "telegram", "audit",
                 "telegram/bots/123456", "telegram/channels/-1001234567890")  # fmt: skip
-OPERATOR_PAGES = ("keys/new", "sources/cookies/new", "sources/proxies/new", "telegram/bots/new", "telegram/channels/new", "telegram/bots/123456/token",
+OPERATOR_PAGES = ("keys/new", "sources/cookies/new", "sources/proxies/new", "telegram/bots/new",
+                  "telegram/channels/new", "telegram/bots/123456/token",
                   "telegram/bots/123456/enable", "telegram/channels/-1001234567890/enable")  # fmt: skip
 
 

@@ -288,7 +288,7 @@ class TestSchemaAndPages:
         validate_schema(schema)
         assert {f"/api/v1/{route}" for route in ROUTES} <= schema["paths"].keys()
         assert {"/stream/audio/{video_id}", "/stream/video/{video_id}"} <= schema["paths"].keys()
-        assert len(schema["components"]["securitySchemes"]) == 3
+        assert len(schema["components"]["securitySchemes"]) == 4
         for path, operations in schema["paths"].items():
             for operation in operations.values():
                 codes = {
