@@ -150,6 +150,12 @@ class Env(BaseSettings):
     )
     web_workers: int = Field(2, ge=1, le=256, description="Web server processes.")
     worker_threads: int = Field(4, ge=1, le=256, description="Threads of each background worker.")
+    metrics_token: SecretStr = Field(
+        SecretStr(""), description="Bearer token for /metrics, 16 characters or more. Empty: by address only."
+    )
+    metrics_addresses: NetworkList = Field(
+        (), description="Networks that may read /metrics without it. Empty: this machine, unless METRICS_TOKEN is set."
+    )
     usage_kept_days: int = Field(
         90, ge=1, le=3650, description="How long single events (usage_stats) are kept, in days. Sums live longer."
     )
@@ -172,6 +178,13 @@ class Env(BaseSettings):
     def _secret_key_is_long(cls, value: SecretStr) -> SecretStr:
         if value.get_secret_value() and len(value.get_secret_value()) < 32:
             raise ValueError("must be at least 32 characters")
+        return value
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _metrics_token_is_long(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and not re.fullmatch(r"[\x21-\x7e]{16,}", value.get_secret_value()):
+            raise ValueError("must be 16 or more visible ASCII characters")
         return value
 
     @field_validator("field_keys")

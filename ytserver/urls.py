@@ -6,11 +6,13 @@ from django.conf import settings
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from apps.analytics.metrics_view import metrics_view
 from apps.downloads.dialects.urls import dialect_patterns
 from apps.downloads.views.docs import DocsView, SchemaView
 
 urlpatterns = [
     path("", include("apps.core.urls")),
+    path("metrics", metrics_view, name="metrics"),
     path("admin/", include("apps.dashboard.urls")),
     path("", RedirectView.as_view(pattern_name="dashboard:overview", query_string=False)),
     path("admin", RedirectView.as_view(pattern_name="dashboard:overview", query_string=False)),
