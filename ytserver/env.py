@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
@@ -138,6 +138,11 @@ class Env(BaseSettings):
     outbound_allow: NetworkList = Field((), description="Non-public networks that outbound requests may reach.")
     trusted_proxies: NetworkList = Field(
         (), description="Networks of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."
+    )
+    limits_on_redis_loss: Literal["deny", "allow-local"] = Field(
+        "allow-local",
+        description="While Redis is away: `allow-local` lets each process count alone, with its share of the limits; "
+        "`deny` answers 503 to every key.",
     )
     session_idle_s: int = Field(
         2 * 3600, ge=60, le=30 * 86400, description="Seconds without a click after which the admin logs somebody out."

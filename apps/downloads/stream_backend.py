@@ -34,9 +34,10 @@ from apps.downloads.variants import AS_IT_COMES, MediaOptions
 from apps.keys.authentication import KeyGrant, authenticate, extract_key, grant_for_prefix
 from apps.keys.documents import Scope
 from apps.keys.limits import LimitState, charge, charge_failure, limit_headers
+from apps.keys.meter import StreamMeters
 from apps.streaming.hotstore import FileState
 from apps.streaming.links import SIGNATURE_PARAMETER, check_link
-from apps.streaming.ports import BlockFiller, StreamBackend, StreamRequest, StreamTarget
+from apps.streaming.ports import BlockFiller, StreamBackend, StreamMeter, StreamRequest, StreamTarget
 from apps.telegram_cache.documents import AssetKey, AssetState, MediaKind
 from apps.telegram_cache.reader import TelegramFiller
 
@@ -49,6 +50,7 @@ RECHECK_S = 1.0
 RECHECKS_PER_S = 100  # with very many waiting requests each one looks again less often; a link may be opened by anybody
 TURNS = 8  # of the threads: woken requests take turns, so that they never keep new ones out
 RECORD_MAX_AGE_S = 1.0
+KEY_MAX_AGE_S = 0.5  # of running streams: with StreamTiming.key_check_s they end within a second of their key
 FILE_NAME_CHARACTERS = 120
 _NOT_IN_FILE_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]+')
 
@@ -66,6 +68,7 @@ class Admission:
     options: MediaOptions = AS_IT_COMES
     link_expires_at: float | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    meter: StreamMeter | None = None
 
 
 class Find(Protocol):
@@ -85,15 +88,17 @@ class MediaStreamBackend(StreamBackend):
         self.waiting = 0
         self._turns = asyncio.Semaphore(TURNS)
         self._records = RecordCache()
+        self._meters = StreamMeters()
 
     async def aclose(self) -> None:
         """Stop what the filler downloads, and give the threads back. What still waits in them is dropped."""
+        await self._meters.aclose()
         await self._close_filler()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def open_target(self, request: StreamRequest) -> StreamTarget:
         """See StreamBackend. Waits up to MAX_WAIT_S for a fetch, then raises UpstreamTimeout."""
-        admission = await self._run(partial(_admit, request))
+        admission = await self._run(partial(_admit, request, self._meters))
         return await self._wait_for_target(partial(self._find_target, admission), max_age_s=RECORD_MAX_AGE_S)
 
     async def renew_target(self, target: StreamTarget) -> StreamTarget:
@@ -137,10 +142,11 @@ class MediaStreamBackend(StreamBackend):
     async def still_allowed(self, target: StreamTarget) -> bool:
         """See StreamBackend. While MongoDB is away, streams that were allowed go on."""
         try:
-            await self._run(partial(grant_for_prefix, target.key_prefix))
+            grant = await self._run(partial(grant_for_prefix, target.key_prefix, max_age_s=KEY_MAX_AGE_S))
         except ApiError as error:
             return error.retryable
-        return True
+        self._meters.note_grant(grant)
+        return Scope.MEDIA in grant.scopes
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         if self.pending >= MAX_PENDING:
@@ -219,10 +225,10 @@ def make_backend() -> MediaStreamBackend:
     return MediaStreamBackend(TelegramFiller())
 
 
-def _admit(request: StreamRequest) -> Admission:
+def _admit(request: StreamRequest, meters: StreamMeters) -> Admission:
     kind = MediaKind(request.kind)
     if SIGNATURE_PARAMETER in request.query:
-        return _admit_link(request, kind)
+        return _admit_link(request, kind, meters)
     grant, limit = _admit_key(request)
     serializer_class = VideoStreamRequestSerializer if kind is MediaKind.VIDEO else AudioStreamRequestSerializer
     fields = check_fields(request.query, serializer_class)
@@ -234,13 +240,15 @@ def _admit(request: StreamRequest) -> Admission:
         wish=fields["quality"] if kind is MediaKind.VIDEO else fields.get("format"),
         options=fields["options"],
         headers=tuple(limit_headers(limit).items()),
+        meter=meters.meter(grant),
     )
 
 
-def _admit_link(request: StreamRequest, kind: MediaKind) -> Admission:
-    """A link is as good as the key that asked for it. Following it does not count as a request."""
+def _admit_link(request: StreamRequest, kind: MediaKind, meters: StreamMeters) -> Admission:
+    """A link is as good as the key that asked for it. Following it is no request, but a stream of that key."""
     link = check_link(request.path, request.query)
-    grant_for_prefix(link.key_prefix)
+    grant = grant_for_prefix(link.key_prefix)
+    _check_scope(grant)
     wish = read_wish(link.asset_id)
     return Admission(
         key_prefix=link.key_prefix,
@@ -250,6 +258,7 @@ def _admit_link(request: StreamRequest, kind: MediaKind) -> Admission:
         asset_id=link.asset_id if wish is None else None,
         wish=wish or None,
         link_expires_at=link.expires_at,
+        meter=meters.meter(grant),
     )
 
 
@@ -260,9 +269,13 @@ def _admit_key(request: StreamRequest) -> tuple[KeyGrant, LimitState]:
         charge_failure(request.client_address)
         raise
     limit = charge(grant)
+    _check_scope(grant)
+    return grant, limit
+
+
+def _check_scope(grant: KeyGrant) -> None:
     if Scope.MEDIA not in grant.scopes:
         raise ScopeMissing(f"This API key does not have the scope {Scope.MEDIA.value}.")
-    return grant, limit
 
 
 def _target_of(record: AssetRecord, admission: Admission) -> StreamTarget | None:
@@ -301,6 +314,7 @@ def _make_target(record: AssetRecord, admission: Admission, *, size_bytes: int |
         key_prefix=admission.key_prefix,
         link_expires_at=admission.link_expires_at,
         headers=admission.headers,
+        meter=admission.meter,
     )
 
 

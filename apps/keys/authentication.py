@@ -170,17 +170,17 @@ class _KeyCache:
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._flights: dict[str, _Flight] = {}
 
-    def get(self, prefix: str) -> _Record | None:
-        """The record of ``prefix``. Raises what MongoDB raises."""
+    def get(self, prefix: str, *, max_age_s: float = CACHE_MAX_AGE_S) -> _Record | None:
+        """The record of ``prefix``, as it was at most ``max_age_s`` ago. Raises what MongoDB raises."""
         now = time.monotonic()
         with self._lock:
             known = self._known.get(prefix)
-            if known is not None and now - known[0] < CACHE_MAX_AGE_S:
+            if known is not None and now - known[0] < max_age_s:
                 return known[1]
-            if now - self._unknown.get(prefix, -CACHE_MAX_AGE_S) < CACHE_MAX_AGE_S:
+            if now - self._unknown.get(prefix, -CACHE_MAX_AGE_S) < max_age_s:
                 return None
             flight = self._flights.get(prefix)
-            leads = flight is None or now - flight.started_at >= CACHE_MAX_AGE_S
+            leads = flight is None or now - flight.started_at >= max_age_s
             if flight is None or leads:
                 flight = self._flights[prefix] = _Flight(started_at=now, future=Future())
         if not leads:
@@ -276,12 +276,13 @@ def _is_in(client_address: str, networks: tuple[IpNetwork, ...]) -> bool:
     return is_allowed_private(address, networks)
 
 
-def grant_for_prefix(prefix: str) -> KeyGrant:
+def grant_for_prefix(prefix: str, *, max_age_s: float = CACHE_MAX_AGE_S) -> KeyGrant:
     """The grant of the key that signed a link. Raises KeyInvalid, KeyDisabled or KeyExpired; fresh as authenticate.
 
     A key's networks do not bind its links: those are opened by other people. ``bind_links`` does.
     """
-    record = _key_cache().get(prefix) if re.fullmatch(r"[A-Za-z0-9]{8}", prefix, re.ASCII) else None
+    is_prefix = re.fullmatch(r"[A-Za-z0-9]{8}", prefix, re.ASCII)
+    record = _key_cache().get(prefix, max_age_s=max_age_s) if is_prefix else None
     if record is None:
         raise KeyInvalid
     return _usable(record)

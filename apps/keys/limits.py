@@ -6,7 +6,7 @@ The fast lane gathers the calls of simultaneous requests in one pipeline::
     state = read_answer(answer, grant)                       # raises RateLimited, or QuotaExceeded
 
 While Redis is away each process counts for itself, in bounded memory, with its share of the limits
-(limit / WEB_WORKERS): callers go on being served and limited, and none of them sees an error because of it.
+(limit / WEB_WORKERS): callers go on being served and limited. With LIMITS_ON_REDIS_LOSS=deny they get ``not_ready``.
 """
 
 from __future__ import annotations
@@ -20,17 +20,15 @@ from typing import Any
 
 import redis
 import redis.asyncio
-from django.conf import settings
 from redis.exceptions import NoScriptError, RedisError
 
 from apps.core.errors import QuotaExceeded, RateLimited
 from apps.core.redis import redis_client
 from apps.keys.authentication import KeyGrant
-from apps.keys.local_limits import LocalLimiter
+from apps.keys.redis_loss import health, local_counts, share_of
 from apps.keys.windows import SCRIPT, SCRIPT_SHA, Arguments, Window, WindowKind, WindowState, at_time, window_arguments
 
 FAILURES_PER_MINUTE = 60
-REDIS_PAUSE_S = 1.0  # after an error Redis is left alone for so long, so that requests do not queue up behind time-outs
 _REFUSALS = {
     WindowKind.HOUR: "This API key has used up its requests for the hour.",
     WindowKind.DAY: "This API key has used up its requests for the day.",
@@ -108,68 +106,53 @@ async def _aevaluate(arguments: Arguments, client: redis.asyncio.Redis) -> list[
     return [int(number) for number in answer]
 
 
-class _RedisHealth:
-    """Remembers for REDIS_PAUSE_S that Redis failed."""
-
-    def __init__(self) -> None:
-        self._away_until = 0.0
-
-    def is_away(self) -> bool:
-        return time.monotonic() < self._away_until
-
-    def note_failure(self) -> None:
-        self._away_until = time.monotonic() + REDIS_PAUSE_S
-
-
-_health = _RedisHealth()
-_local = LocalLimiter()
-
-
 def charge(grant: KeyGrant, *, now_s: float = 0) -> LimitState:
     """Count one request of a key, atomically over all processes. Raises RateLimited or QuotaExceeded.
 
-    ``now_s`` (UNIX seconds) replaces Redis's clock in tests. Never raises because Redis is away.
+    ``now_s`` (UNIX seconds) replaces Redis's clock in tests. While Redis is away: ``charge_without_redis``.
     """
-    if _health.is_away():
+    if health.is_away():
         return charge_without_redis(grant)
     try:
         answer = _evaluate(script_arguments(grant, now_s=now_s))
     except RedisError:
-        _health.note_failure()
+        health.note_failure()
         return charge_without_redis(grant)
     return read_answer(answer, grant)
 
 
 async def acharge(grant: KeyGrant, client: redis.asyncio.Redis) -> LimitState:
     """``charge`` for the event loop."""
-    if _health.is_away():
+    if health.is_away():
         return charge_without_redis(grant)
     try:
         answer = await _aevaluate(script_arguments(grant), client)
     except RedisError:
-        _health.note_failure()
+        health.note_failure()
         return charge_without_redis(grant)
     return read_answer(answer, grant)
 
 
 def charge_without_redis(grant: KeyGrant) -> LimitState:
-    """``charge`` while Redis is away: this process counts alone, with its share of the limits."""
-    workers = settings.ENV.web_workers
-    shares = tuple(replace(window, limit=max(1, window.limit // workers)) for window in grant.windows)
-    return _read(_local.decide(shares), shares)
+    """``charge`` while Redis is away: this process counts alone, with its share of the limits.
+
+    Raises NotReady when LIMITS_ON_REDIS_LOSS is ``deny``.
+    """
+    shares = tuple(replace(window, limit=share_of(window.limit)) for window in grant.windows)
+    return _read(local_counts.decide(shares), shares)
 
 
 def usage(grant: KeyGrant) -> list[WindowState]:
     """Where each window of a key stands, without counting. What Redis does not know (or cannot say) reads as unused."""
     answers: list[dict[bytes, bytes]] = [{} for _ in grant.windows]
-    if not _health.is_away():
+    if not health.is_away():
         try:
             with redis_client().pipeline(transaction=False) as pipeline:
                 for window in grant.windows:
                     pipeline.hgetall(window.name)
                 answers = pipeline.execute()
         except RedisError:
-            _health.note_failure()
+            health.note_failure()
     return [_seen(window, fields) for window, fields in zip(grant.windows, answers, strict=True)]
 
 
@@ -209,12 +192,12 @@ def charge_failure(client_address: str) -> None:
         ),
     )
     try:
-        if _health.is_away():
+        if health.is_away():
             raise redis.ConnectionError
         answer = _evaluate(window_arguments(windows))
     except RedisError:
-        _health.note_failure()
-        answer = _local.decide(windows)
+        health.note_failure()
+        answer = local_counts.decide(windows)
     if answer[0]:
         raise RateLimited(
             "Too many requests without a good API key came from your address.",

@@ -40,6 +40,18 @@ class LocalLimiter:
                     answer[2 * number + 1] += window.cost
         return answer
 
+    def take(self, window: Window, *, limit: int, wanted: int) -> tuple[int, int]:
+        """Up to ``wanted`` of what ``limit`` leaves: how many, and in how many ms the next ones are free."""
+        now = time.monotonic()
+        bucket = int(now // window.bucket_s)
+        with self._lock:
+            counts = self._open(window, bucket)
+            given = max(0, min(wanted, limit - sum(counts.values())))
+            if given:
+                counts[bucket] = counts.get(bucket, 0) + given
+            oldest = min(counts, default=bucket)
+        return given, int(((oldest + window.buckets + 1) * window.bucket_s - now) * 1000)
+
     def _open(self, window: Window, bucket: int) -> dict[int, int]:
         counts = self._counts.setdefault(window.name, {})
         self._counts.move_to_end(window.name)

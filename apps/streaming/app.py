@@ -113,8 +113,11 @@ class StreamApp:
             backend=self._backend, store=self._store, followers=self.followers, timing=self._timing, target=target
         )
         stream = RunningStream(target, interruption)
+        meter = target.meter if request.method == "GET" else None
         self.running.add(stream)
         try:
+            if meter is not None:
+                await meter.open()
             await source.open()
             note(answer.scope, tier=source.tier)
             part = await self._wait_for_part(source, request, target)
@@ -125,6 +128,8 @@ class StreamApp:
             else:
                 await _send_body(answer, source, stream, part.start if part else 0, part.stop if part else size)
         finally:
+            if meter is not None:
+                meter.close()
             self.running.discard(stream)
             source.close()
 
@@ -287,6 +292,7 @@ def _head(part: ByteRange | None, size_bytes: int | None, headers: RawHeaders) -
 
 async def _send_body(answer: _Answer, source: Source, stream: RunningStream, start: int, stop: int | None) -> None:
     """The bytes [start, stop), as they become available; ``stop`` None: until the file is finished."""
+    meter = stream.target.meter
     now = asyncio.get_running_loop().time
     slice_bytes = CHUNKED_SLICE_BYTES if stop is None else SLICE_BYTES
     at, yield_at = start, start + YIELD_EVERY_BYTES
@@ -300,6 +306,12 @@ async def _send_body(answer: _Answer, source: Source, stream: RunningStream, sta
         end = at + min(available, slice_bytes)
         if stop is not None:
             end = min(end, stop)
+        if meter is not None:
+            taken = meter.take(end - at)
+            if not taken:
+                await meter.refill()
+                continue
+            end = at + taken
         stream.sending_since = now()
         await answer.send_slice(source.view(at, end), more=end != stop)
         stream.sending_since = None

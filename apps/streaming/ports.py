@@ -35,6 +35,26 @@ class StreamRequest:
     method: str
 
 
+class StreamMeter(Protocol):
+    """Counts one stream and its bytes against the limits of its key. ``open`` and ``close`` may be repeated."""
+
+    async def open(self) -> None:
+        """Count the stream. Raises TooManyStreams or QuotaExceeded."""
+        ...
+
+    def take(self, wanted: int) -> int:
+        """How many of ``wanted`` bytes may leave now; 0: ``refill`` first. Never waits."""
+        ...
+
+    async def refill(self) -> None:
+        """Make ``take`` give at least one byte. Raises QuotaExceeded."""
+        ...
+
+    def close(self) -> None:
+        """The stream is over. Never waits."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class StreamTarget:
     """What to send. ``size_bytes`` is None while nobody knows it yet (then no Range can be answered: 200 only)."""
@@ -50,6 +70,7 @@ class StreamTarget:
     key_prefix: str
     link_expires_at: float | None = None  # UNIX seconds
     headers: tuple[tuple[str, str], ...] = ()  # sent along with every answer, such as where the key's limit stands
+    meter: StreamMeter | None = None
 
 
 class BlockFiller(Protocol):

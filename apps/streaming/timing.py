@@ -14,5 +14,5 @@ class StreamTiming:
     client_stall_s: float = 900.0  # a client that takes nothing; players that pause longer come back with a Range
     poll_s: float = 0.01  # looking at a growing file
     refresh_s: float = 1.0  # looking at the record while a growing file does not move
-    key_check_s: float = 0.5  # looking at a key while its streams run
+    key_check_s: float = 0.25  # looking at a key while its streams run
     key_answer_s: float = 5.0

@@ -16,12 +16,15 @@ from apps.core.errors import (
     LinkInvalid,
     NotFound,
     QualityUnavailable,
+    QuotaExceeded,
     RateLimited,
     ScopeMissing,
+    TooManyStreams,
     UpstreamError,
     UpstreamTimeout,
     VideoPrivate,
 )
+from apps.core.redis import redis_client
 from apps.core.wake import wake_hub
 from apps.downloads import stream_backend, stream_records
 from apps.downloads.documents import MediaJob
@@ -30,6 +33,8 @@ from apps.downloads.services.info import record_info_error
 from apps.downloads.services.jobs import cancel_job, finish_job
 from apps.downloads.stream_backend import make_backend
 from apps.downloads.stream_records import AssetRecord
+from apps.keys.changes import update_key
+from apps.keys.meter import slots_name
 from apps.keys.services import create_key, revoke_key
 from apps.streaming.links import sign_link
 from apps.streaming.ports import StreamRequest
@@ -347,11 +352,49 @@ class TestARunningStream:
         put_hot(AUDIO)
         target = await backend.open_target(by_link(api))
 
-        def away(prefix):
+        def away(prefix, **_):
             raise ServerSelectionTimeoutError
 
         monkeypatch.setattr(stream_backend, "grant_for_prefix", away)
         assert await backend.still_allowed(target)
+
+
+class TestLimitsOfTheKeyThatSigned:
+    async def test_streams_by_link_and_by_key_are_counted_together(self, api, backend):
+        known_info()
+        put_hot(AUDIO)
+        update_key(api.prefix, {"concurrent_streams": 1}, actor="tester")
+        by_its_link, by_its_key = [
+            await backend.open_target(ask) for ask in (by_link(api), by_key(api, query={"format": "m4a"}))
+        ]
+        await by_its_link.meter.open()
+        with pytest.raises(TooManyStreams):
+            await by_its_key.meter.open()
+        by_its_link.meter.close()
+        await until(lambda: not redis_client().exists(slots_name(api.prefix)))
+        await by_its_key.meter.open()
+        by_its_key.meter.close()
+
+    async def test_a_changed_limit_reaches_running_streams(self, api, backend):
+        put_hot(AUDIO)
+        target = await backend.open_target(by_link(api))
+        await target.meter.open()
+        assert target.meter.take(5000) == 5000
+        update_key(api.prefix, {"bytes_per_day": 1000}, actor="tester")
+        assert await backend.still_allowed(target)
+        await target.meter.refill()
+        assert target.meter.take(5000) == 1000
+        with pytest.raises(QuotaExceeded):
+            await target.meter.refill()
+        target.meter.close()
+
+    async def test_without_the_scope_media_links_and_running_streams_end(self, api, backend):
+        put_hot(AUDIO)
+        target = await backend.open_target(by_link(api))
+        update_key(api.prefix, {"scopes": ["info"]}, actor="tester")
+        assert not await backend.still_allowed(target)
+        with pytest.raises(ScopeMissing):
+            await backend.open_target(by_link(api))
 
 
 class TestATargetWhoseBytesAreGone:

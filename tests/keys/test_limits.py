@@ -15,9 +15,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from apps.core.errors import QuotaExceeded, RateLimited
 from apps.core.redis import make_async_redis, redis_client
-from apps.keys import limits
+from apps.keys import limits, redis_loss
 from apps.keys.authentication import KeyGrant
 from apps.keys.limits import acharge, charge, charge_failure, limit_headers, peek
+from apps.keys.local_limits import LocalLimiter
+from apps.keys.windows import Window, WindowKind
 from tests.waiting import Clock
 
 NOON_S = 1_700_000_000.0 - 1_700_000_000.0 % 10
@@ -47,8 +49,8 @@ def is_let_through(grant: KeyGrant, now_s: float) -> bool:
 
 @pytest.fixture(autouse=True)
 def _redis(redis_server, monkeypatch):
-    monkeypatch.setattr(limits, "_health", limits._RedisHealth())
-    monkeypatch.setattr(limits, "_local", limits.LocalLimiter())
+    monkeypatch.setattr(limits, "health", redis_loss.RedisHealth())
+    monkeypatch.setattr(limits, "local_counts", LocalLimiter())
 
 
 class TestCharge:
@@ -305,7 +307,7 @@ class TestRedisAway:
 
     def test_is_asked_again_only_after_a_while(self, monkeypatch):
         clock = Clock()
-        monkeypatch.setattr(limits, "time", clock)
+        monkeypatch.setattr(redis_loss, "time", clock)
         asked = []
 
         def refused(*_):
@@ -313,7 +315,7 @@ class TestRedisAway:
             raise RedisConnectionError
 
         monkeypatch.setattr(limits, "_evaluate", refused)
-        for ahead_s, count in ((0, 1), (0, 1), (limits.REDIS_PAUSE_S - 0.01, 1), (limits.REDIS_PAUSE_S, 2)):
+        for ahead_s, count in ((0, 1), (0, 1), (redis_loss.REDIS_PAUSE_S - 0.01, 1), (redis_loss.REDIS_PAUSE_S, 2)):
             clock.ahead_s = ahead_s
             charge(make_grant(limit=100))
             assert len(asked) == count
@@ -385,10 +387,10 @@ class TestLimitHeaders:
 class TestLocalLimiter:
     def test_forgets_the_names_used_longest_ago(self, monkeypatch):
         monkeypatch.setattr("apps.keys.local_limits.MAX_NAMES", 3)
-        limiter = limits.LocalLimiter()
+        limiter = LocalLimiter()
         names = [str(number) for number in range(10)]
         random.Random(1).shuffle(names)
         for name in names:
-            window = limits.Window(kind=limits.WindowKind.REFUSED, name=name, limit=1, window_s=60, bucket_s=10)
+            window = Window(kind=WindowKind.REFUSED, name=name, limit=1, window_s=60, bucket_s=10)
             limiter.decide((window,))
         assert list(limiter._counts) == names[-3:]

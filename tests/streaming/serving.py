@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import httpx
 import uvicorn
 
-from apps.core.errors import ApiError, KeyInvalid, NotFound
+from apps.core.errors import ApiError, KeyInvalid, NotFound, QuotaExceeded, TooManyStreams
 from apps.core.listener import bind_listener
 from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import HotFile, HotStore
@@ -51,6 +51,31 @@ class TableFiller:
 
 
 @dataclass
+class TableMeter:
+    """Lets ``limit`` streams and ``left`` bytes through."""
+
+    limit: int = 1
+    left: int = 10**9
+    open_now: int = 0
+
+    async def open(self) -> None:
+        if self.open_now >= self.limit:
+            raise TooManyStreams
+        self.open_now += 1
+
+    def take(self, wanted: int) -> int:
+        taken = min(wanted, self.left)
+        self.left -= taken
+        return taken
+
+    async def refill(self) -> None:
+        raise QuotaExceeded
+
+    def close(self) -> None:
+        self.open_now = max(0, self.open_now - 1)
+
+
+@dataclass
 class TableBackend:
     """Who may have what, from tables. The key is the query field ``key``."""
 
@@ -59,6 +84,7 @@ class TableBackend:
     revoked: set[str] = field(default_factory=set)
     fetch_errors: dict[str, ApiError] = field(default_factory=dict)
     renewals: list[StreamTarget] = field(default_factory=list)  # what renew_target gives, one after the other
+    meter: TableMeter | None = None
     refreshed: int = 0
     checked: int = 0
 
@@ -89,7 +115,7 @@ class TableBackend:
         if request.video_id not in self.targets:
             raise NotFound
         target = self.targets[request.video_id]
-        return replace(target, key_prefix=key, attachment=request.query.get("download") == "1")
+        return replace(target, key_prefix=key, attachment=request.query.get("download") == "1", meter=self.meter)
 
     async def refresh_target(self, target: StreamTarget) -> StreamTarget:
         self.refreshed += 1

@@ -20,7 +20,7 @@ from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import BLOCK_BYTES, HotStore
 from apps.streaming.ports import BytesGone, StreamTarget
 from tests.streaming.media import ASSET, block_hashes, block_of, make_bytes, wait_until
-from tests.streaming.serving import VIDEO_ID, Running, TableBackend, connect_and_pause, serve
+from tests.streaming.serving import VIDEO_ID, Running, TableBackend, TableMeter, connect_and_pause, serve
 
 SIZE = 3 * BLOCK_BYTES + 12345
 DATA = make_bytes(SIZE, seed=9)
@@ -395,6 +395,41 @@ class TestKeys:
             wait_until(lambda: len(server.app.running) == 1)
             server.wait_until_idle()
             client.close()
+
+
+class TestMeter:
+    """A limited stream. Its meter is closed also when it refused: a real one is one object for each stream."""
+
+    def test_a_stream_counts_from_its_start_to_its_end(self, server: Running) -> None:
+        put_whole(server)
+        meter = server.backend.meter = TableMeter()
+        client = connect_and_pause(server.port, f"/stream/video/{VIDEO_ID}")
+        wait_until(lambda: meter.open_now == 1)
+        client.close()
+        wait_until(lambda: meter.open_now == 0, what="the end of the stream that was left")
+        assert server.http.get(server.video).content == DATA
+        wait_until(lambda: meter.open_now == 0, what="the end of the stream")
+        assert meter.left <= 10**9 - SIZE
+
+    def test_one_too_many_is_a_clean_error_and_head_counts_nothing(self, server: Running) -> None:
+        put_whole(server)
+        meter = server.backend.meter = TableMeter(limit=0)
+        answer = server.http.get(server.video)
+        assert (answer.status_code, answer.json()["error"]) == (429, "too_many_streams")
+        assert server.http.head(server.video).status_code == 200
+        assert meter.left == 10**9
+
+    def test_not_one_byte_more_than_the_limit_leaves(self, server: Running) -> None:
+        put_whole(server)
+        server.backend.meter = TableMeter(limit=9, left=700_001)
+        got: list[bytes] = []
+        with server.http.stream("GET", server.video) as answer, pytest.raises(httpx.RemoteProtocolError):
+            got.extend(answer.iter_raw())
+        assert b"".join(got) == DATA[:700_001]
+        server.backend.meter = TableMeter(limit=9, left=1000)
+        part = server.http.get(server.video, headers={"Range": "bytes=5-1004"})
+        assert (part.status_code, part.content == DATA[5:1005]) == (206, True)
+        server.wait_until_idle()
 
 
 class TestManyClients:
