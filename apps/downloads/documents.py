@@ -10,6 +10,8 @@ from mongoengine.fields import BooleanField, DateTimeField, DictField, FloatFiel
 from apps.core.clock import utcnow
 from apps.core.encrypted import EncryptedField
 from apps.core.stored import StoredDocument
+from apps.downloads import warm_documents as warm_documents  # so that ensure_indexes finds those as well
+from apps.downloads.ids import new_job_id
 
 
 class JobState(StrEnum):
@@ -25,11 +27,6 @@ class JobPriority(StrEnum):
 
     INTERACTIVE = "interactive"
     BATCH = "batch"
-
-
-def new_job_id() -> str:
-    """An id that cannot be guessed: knowing it is enough to read the job."""
-    return secrets.token_urlsafe(16)
 
 
 class MediaJob(StoredDocument):

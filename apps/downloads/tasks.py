@@ -9,7 +9,7 @@ from celery.signals import worker_ready, worker_shutting_down
 
 from apps.downloads.fetch import engine
 from apps.downloads.providers.chain import provider_chain
-from apps.downloads.services import asking, batches, info, jobs, queue, refetching, sweep, webhooks
+from apps.downloads.services import asking, batches, info, jobs, queue, refetching, sweep, warm_rounds, webhooks
 
 
 @shared_task(name="apps.downloads.tasks.resolve_info")
@@ -47,6 +47,11 @@ def sweep_jobs() -> None:
 @shared_task(name="apps.downloads.tasks.deliver_webhooks")
 def deliver_webhooks() -> None:
     webhooks.deliver_due()
+
+
+@shared_task(name="apps.downloads.tasks.advance_warm_ups")
+def advance_warm_ups() -> None:
+    warm_rounds.advance_warm_ups()
 
 
 @shared_task(name="apps.downloads.tasks.refetch_lost")

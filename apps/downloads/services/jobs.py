@@ -295,7 +295,7 @@ def cancel_job(job_id: str, *, key_prefix: str | None = None) -> MediaJob:
     NotFound for an unknown job, or one that this key never asked for.
     """
     job = find_job(job_id)
-    if job is None or (key_prefix is not None and key_prefix not in job.seen_by):
+    if job is None or (key_prefix is not None and key_prefix not in (job.key_prefix, *job.joined_by)):
         raise NotFound
     stoppable: dict[str, Any] = {"_id": job_id, "active": True}
     if key_prefix is not None:

@@ -1,0 +1,65 @@
+"""Reads of warm-ups."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import cast
+
+from mongoengine import Q
+
+from apps.downloads.warm_documents import WarmEntryState, WarmState, WarmUp, WarmUpEntry
+
+
+def find_warm_up(warm_up_id: str) -> WarmUp | None:
+    return cast("WarmUp | None", WarmUp.objects(id=warm_up_id).first())
+
+
+def running_warm_ups() -> list[WarmUp]:
+    """Those that are neither paused nor over, oldest first."""
+    return list(WarmUp.objects(state=WarmState.RUNNING.value).order_by("created_at"))
+
+
+def warm_counts(warm_up_ids: list[str]) -> dict[str, dict[str, int]]:
+    """How many entries of each warm-up are in each state."""
+    pipeline = [
+        {"$match": {"warm_up_id": {"$in": warm_up_ids}}},
+        {"$group": {"_id": {"warm_up": "$warm_up_id", "state": "$state"}, "count": {"$sum": 1}}},
+    ]
+    counts = {warm_up_id: dict.fromkeys([state.value for state in WarmEntryState], 0) for warm_up_id in warm_up_ids}
+    for row in WarmUpEntry._get_collection().aggregate(pipeline):
+        counts[row["_id"]["warm_up"]][row["_id"]["state"]] = row["count"]
+    return counts
+
+
+def fetching_entries(warm_up_id: str | None = None) -> list[WarmUpEntry]:
+    """What is being fetched, of one warm-up or of all."""
+    fetching = WarmUpEntry.objects(state=WarmEntryState.FETCHING.value)
+    return list(fetching.filter(warm_up_id=warm_up_id) if warm_up_id else fetching)
+
+
+def waiting_entries(warm_up_id: str, *, now: datetime, limit: int) -> list[WarmUpEntry]:
+    """What may be begun now, in order."""
+    waiting = WarmUpEntry.objects(warm_up_id=warm_up_id, state=WarmEntryState.WAITING.value)
+    return list(waiting.filter(Q(not_before=None) | Q(not_before__lte=now)).order_by("number").limit(limit))
+
+
+def has_open_entries(warm_up_id: str) -> bool:
+    """Whether something of it waits or is being fetched."""
+    states = [WarmEntryState.WAITING.value, WarmEntryState.FETCHING.value]
+    return WarmUpEntry.objects(warm_up_id=warm_up_id, state__in=states).only("id").first() is not None
+
+
+def is_fetched_elsewhere(entry: WarmUpEntry) -> bool:
+    """Whether another warm-up waits for the same job."""
+    same = WarmUpEntry.objects(job_id=entry.job_id, state=WarmEntryState.FETCHING.value, id__ne=entry.id)
+    return same.only("id").first() is not None
+
+
+def count_started(*, since: datetime) -> int:
+    """How many fetches warm-ups have begun since then."""
+    return int(WarmUpEntry.objects(started_at__gte=since).count())
+
+
+def bytes_fetched(*, since: datetime) -> int:
+    """The size of what warm-ups have begun to fetch since then, as far as it is there."""
+    return int(WarmUpEntry.objects(started_at__gte=since).sum("size_bytes"))
