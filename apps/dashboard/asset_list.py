@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
 from django.urls import reverse
 
-from apps.dashboard.lists import Cell, Column, ListSpec
-from apps.dashboard.lists.spec import Empty, choices_filter
+from apps.dashboard.asset_work import WORKS
+from apps.dashboard.lists import BulkAction, Cell, Column, Empty, Filter, ListSpec, age_filter, choices_filter
+from apps.downloads.services.media import hot_store
 from apps.telegram_cache.documents import Asset, AssetState, MediaKind
 
+MAX_HOT_IDS = 50_000
+TIERS = (("hot", "On this server"), ("telegram", "In Telegram"), ("cold", "In Telegram only"))
 STATE_TONES = {
     AssetState.ABSENT: "secondary",
     AssetState.QUEUED: "info",
@@ -35,6 +42,37 @@ def asset_href(asset_id: str) -> str:
     return reverse("dashboard:assets-detail", args=[asset_id])
 
 
+def asset_tiers(asset: Asset) -> list[str]:
+    """Where the whole file is right now: "hot" (on this server), "telegram", both or nowhere."""
+    if not asset.is_finished:
+        return []
+    tiers = ["hot"] if hot_store().is_complete(asset.id, asset.generation) else []
+    return tiers + (["telegram"] if asset.state == AssetState.CACHED else [])
+
+
+def _where_tier(tier: str) -> Mapping[str, Any]:
+    if tier == "telegram":
+        return {"state": AssetState.CACHED.value}
+    on_disk = {entry.asset_id for entry in islice(hot_store().entries(), MAX_HOT_IDS)}
+    if tier == "hot":
+        return {"_id": {"$in": list(on_disk)}}
+    return {"state": AssetState.CACHED.value, "_id": {"$nin": list(on_disk)}}
+
+
+def _bulk(name: str) -> BulkAction:
+    work = WORKS[name]
+    return BulkAction(
+        name=name,
+        label=work.label,
+        icon=work.icon,
+        question=lambda count: work.many.format(count="one file" if count == 1 else f"{count} files"),
+        text=work.text,
+        run=work.do,
+        done=lambda count: f"{work.label}: {'one file' if count == 1 else f'{count} files'}.",
+        tone=work.tone,
+    )
+
+
 ASSET_LIST = ListSpec(
     document=Asset,
     sort="-last_accessed_at",
@@ -49,6 +87,7 @@ ASSET_LIST = ListSpec(
         Column(label="Kind", cell=lambda asset: Cell(value=asset.kind)),
         Column(label="Variant", cell=lambda asset: Cell(value=asset.variant)),
         Column(label="State", cell=asset_state),
+        Column(label="Where", cell=lambda asset: Cell(kind="badges", value=asset_tiers(asset))),
         Column(
             label="Size", sort="size_bytes", numeric=True, cell=lambda asset: Cell(kind="bytes", value=asset.size_bytes)
         ),
@@ -69,13 +108,16 @@ ASSET_LIST = ListSpec(
     filters=(
         choices_filter("kind", "Kind", tuple((kind.value, kind.value) for kind in MediaKind)),
         choices_filter("state", "State", tuple((state.value, state.value) for state in AssetState)),
+        Filter(name="tier", label="Where", choices=TIERS, where=_where_tier),
+        age_filter("last_accessed_at", name="used", label="Used"),
     ),
-    exclude=("block_sha256", "parts"),
+    exclude=("block_sha256",),
+    bulk_actions=tuple(_bulk(name) for name in WORKS),
     empty=Empty(
         title="Nothing in the cache yet",
-        text="The first request for a video puts it here. Create an API key, then ask for one: the overview shows how.",
+        text="The first request for a video puts it here. Try it with a link of yours.",
         icon="film",
-        href="/admin/keys/new",
-        label="Create a key",
+        href="/admin/try",
+        label="Try a link",
     ),
 )

@@ -9,6 +9,7 @@ from apps.dashboard.job_work import cancel, retry
 from apps.dashboard.lists import Action, BulkAction, Cell, Column, Empty, Filter, ListSpec, age_filter, choices_filter
 from apps.dashboard.templatetags.ui import human_bytes
 from apps.downloads.documents import JobState, MediaJob
+from apps.keys.people import PERSON_PATTERN
 from apps.telegram_cache.documents import MediaKind
 
 STATE_TONES = {
@@ -44,6 +45,8 @@ def job_progress(job: MediaJob) -> Cell:
 
 
 def _key(job: MediaJob) -> Cell:
+    if PERSON_PATTERN.fullmatch(job.key_prefix or ""):
+        return Cell(value="the admin")
     href = reverse("dashboard:keys-detail", args=[job.key_prefix]) if job.key_prefix else ""
     return Cell(kind="code", value=job.key_prefix, href=href)
 

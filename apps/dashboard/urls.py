@@ -56,6 +56,7 @@ urlpatterns = [
     path("keys/<id:prefix>/activate", keys.key_activate, name="keys-activate"),
     path("cache", assets.asset_list, name="assets"),
     path("cache/<id:asset_id>", assets.asset_detail, name="assets-detail"),
+    path("cache/<id:asset_id>/<id:name>", assets.asset_work, name="assets-work"),
     path("jobs", jobs.job_list, name="jobs"),
     path("jobs/<id:job_id>/cancel", jobs.job_cancel, name="jobs-cancel"),
     path("jobs/<id:job_id>/retry", jobs.job_retry, name="jobs-retry"),

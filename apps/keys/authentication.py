@@ -11,14 +11,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from typing import Any
 
 from apps.core.addresses import IpNetwork, is_allowed_private
 from apps.core.errors import IpNotAllowed, KeyDisabled, KeyExpired, KeyInvalid, KeyMissing
-from apps.keys.documents import DEFAULT_LIMIT_PER_HOUR, LIMIT_NAMES, ApiKey, User
+from apps.keys.documents import DEFAULT_LIMIT_PER_HOUR, LIMIT_NAMES, ApiKey, Scope, User
+from apps.keys.people import PERSON_PATTERN, find_person
 from apps.keys.selectors import find_key, find_user
 from apps.keys.windows import (
     DAY_BUCKET_S,
@@ -123,6 +124,8 @@ class _Flight:
 
 
 def _load(prefix: str) -> _Record | None:
+    if PERSON_PATTERN.fullmatch(prefix):
+        return _load_person(prefix)
     key = find_key(prefix)
     if key is None:
         return None
@@ -145,6 +148,15 @@ def _load(prefix: str) -> _Record | None:
         old_secret_until=key.old_secret_until,
         active=key.active and (user is None or user.active),
     )
+
+
+def _load_person(prefix: str) -> _Record | None:
+    """Somebody of the admin, for the links that its pages made for them. There is no secret: no request is let in."""
+    person = find_person(prefix)
+    if person is None:
+        return None
+    grant = KeyGrant(prefix=prefix, name=person.username, owner=person.username, scopes=frozenset({Scope.MEDIA.value}))
+    return replace(_NOBODY, grant=grant, active=True)
 
 
 def effective_limits(key: ApiKey, user: User | None) -> dict[str, Any]:
@@ -277,11 +289,12 @@ def _is_in(client_address: str, networks: tuple[IpNetwork, ...]) -> bool:
 
 
 def grant_for_prefix(prefix: str, *, max_age_s: float = CACHE_MAX_AGE_S) -> KeyGrant:
-    """The grant of the key that signed a link. Raises KeyInvalid, KeyDisabled or KeyExpired; fresh as authenticate.
+    """The grant of the key (or the person of the admin) that signed a link. Raises KeyInvalid, KeyDisabled or
+    KeyExpired; fresh as authenticate.
 
     A key's networks do not bind its links: those are opened by other people. ``bind_links`` does.
     """
-    is_prefix = re.fullmatch(r"[A-Za-z0-9]{8}", prefix, re.ASCII)
+    is_prefix = re.fullmatch(r"[A-Za-z0-9]{8}", prefix, re.ASCII) or PERSON_PATTERN.fullmatch(prefix)
     record = _key_cache().get(prefix, max_age_s=max_age_s) if is_prefix else None
     if record is None:
         raise KeyInvalid

@@ -8,6 +8,7 @@ from celery import shared_task
 from celery.signals import worker_ready
 
 from apps.telegram_cache import services
+from apps.telegram_cache.selectors import find_asset
 from apps.telegram_cache.services import verifying
 
 
@@ -24,6 +25,14 @@ def sweep_uploads() -> None:
 @shared_task(name="apps.telegram_cache.tasks.verify_sample")
 def verify_sample() -> None:
     verifying.verify_sample()
+
+
+@shared_task(name="apps.telegram_cache.tasks.verify_asset")
+def verify_asset(asset_id: str) -> None:
+    """Asked for by an operator. Bad parts are stored again by the sweep."""
+    asset = find_asset(asset_id)
+    if asset is not None:
+        verifying.verify_asset(asset)
 
 
 @shared_task(name="apps.telegram_cache.tasks.evict_hot")

@@ -32,7 +32,7 @@ def addresses(key: ApiKey) -> dict[str, str]:
     for pattern in urlpatterns:
         route = str(pattern.pattern)
         for name, value in (("prefix", key.prefix), ("asset_id", "a" * 24), ("job_id", job), ("bot_id", "123456"),
-                            ("channel_id", "-1001234567890")):  # fmt: skip
+                            ("name", "verify"), ("channel_id", "-1001234567890")):  # fmt: skip
             route = route.replace(f"<id:{name}>", value)
         for part, value in (("<id:name>", "ytdlp"), ("<on_off_up_down:what>", "on"), ("<identity_kind:kind>", "proxy"),
                             ("<id:identity_id>", "abc123")):  # fmt: skip

@@ -1,18 +1,23 @@
-"""The cache: list, and one asset with its parts and jobs."""
+"""The cache: list, one asset with its player, parts and jobs, and what can be done with it."""
 
 from __future__ import annotations
 
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 
 from apps.dashboard import selectors
-from apps.dashboard.access import AdminRequest, admin_page, problem
-from apps.dashboard.asset_list import ASSET_LIST, asset_state
+from apps.dashboard.access import AdminRequest, admin_page, may, problem
+from apps.dashboard.asset_list import ASSET_LIST, asset_state, asset_tiers
+from apps.dashboard.asset_work import WORKS, play_link
 from apps.dashboard.lists import answer_list
+from apps.dashboard.pages import confirm_page
+from apps.keys.documents import Role
+from apps.telegram_cache.documents import AssetState
 from apps.telegram_cache.selectors import find_asset
 
 
-@admin_page()
+@admin_page(methods=("GET", "HEAD", "POST"))
 def asset_list(request: AdminRequest) -> HttpResponse:
     return answer_list(request, ASSET_LIST, title="Cache")
 
@@ -21,6 +26,44 @@ def asset_list(request: AdminRequest) -> HttpResponse:
 def asset_detail(request: AdminRequest, asset_id: str) -> HttpResponse:
     asset = find_asset(asset_id)
     if asset is None:
-        return problem(request, 404, "This is not in the cache.", "It may have been removed since the list was shown.")
-    context = {"asset": asset, "state": asset_state(asset), "jobs": selectors.asset_jobs(asset_id)}
+        return _not_there(request)
+    can_play = asset.is_finished or asset.state == AssetState.FETCHING
+    context = {
+        "asset": asset,
+        "state": asset_state(asset),
+        "tiers": asset_tiers(asset),
+        "jobs": selectors.asset_jobs(asset_id),
+        "history": selectors.history("asset", asset_id),
+        "play_href": play_link(request.admin_user, asset) if can_play else "",
+        "works": WORKS.values() if asset.is_finished and may(request.admin_user, Role.OPERATOR) else (),
+    }
     return render(request, "dashboard/assets/detail.html", context)
+
+
+@admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
+def asset_work(request: AdminRequest, asset_id: str, name: str) -> HttpResponse:
+    """Ask, then do one of WORKS with an asset."""
+    asset = find_asset(asset_id)
+    work = WORKS.get(name)
+    if asset is None or work is None:
+        return _not_there(request)
+
+    def do() -> str:
+        work.do(request, asset)
+        return work.done
+
+    return confirm_page(
+        request,
+        title=work.question,
+        text=f"{asset.title or asset.video_id} ({asset.kind}, {asset.variant}). {work.text}",
+        label=work.label,
+        tone=work.tone,
+        icon=work.icon,
+        back=reverse("dashboard:assets-detail", args=[asset_id]),
+        back_label=asset.title or asset.video_id,
+        do=do,
+    )
+
+
+def _not_there(request: AdminRequest) -> HttpResponse:
+    return problem(request, 404, "This is not in the cache.", "It may have been removed since the list was shown.")

@@ -69,6 +69,30 @@ def mark_part_bad(asset_id: str, *, generation: int, index: int, reason: str) ->
     return bool(done.modified_count)
 
 
+def mark_all_parts_bad(asset: Asset, *, reason: str) -> bool:
+    """Have every stored part sent again. One conditional update on the generation that ``asset`` was read with."""
+    done = assets().update_one(
+        {
+            "_id": asset.id,
+            "generation": asset.generation,
+            "parts_generation": asset.parts_generation,
+            "upload_owner": None,
+            "state": AssetState.CACHED.value,
+        },
+        {
+            "$set": {
+                "parts.$[stored].state": PartState.BAD.value,
+                "parts.$[stored].bad_reason": reason,
+                "state": AssetState.READY.value,
+                "updated_at": datetime.now(UTC),
+            },
+            "$unset": {"verified_at": ""},
+        },
+        array_filters=[{"stored.state": PartState.STORED.value}],
+    )
+    return bool(done.modified_count)
+
+
 def make_due(asset_id: str) -> bool:
     """Forget the delay and the failed tries of an unfinished upload. False: there is none."""
     done = assets().update_one(

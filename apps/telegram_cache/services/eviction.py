@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 from django.conf import settings
 
+from apps.core.errors import Conflict, NotFound
 from apps.streaming.hotstore import FileState, HotEntry, HotStore
 from apps.telegram_cache.documents import AssetState
 from apps.telegram_cache.selectors import assets_in_state, telegram_is_on
@@ -66,6 +67,21 @@ def evict_hot(*, max_bytes: int | None = None, now: float | None = None) -> Evic
     return Eviction(
         removed=tuple(removed), freed_bytes=freed, stale_removed=len(stale) + folders, still_over_bytes=max(0, excess)
     )
+
+
+def evict_asset(asset_id: str) -> int:
+    """Remove one asset's file from the hot store now; returns the bytes freed, 0 when there was none. Idempotent.
+
+    Raises NotFound, or Conflict while the asset is nowhere else.
+    """
+    known = assets_in_state([asset_id]).get(asset_id)
+    if known is None:
+        raise NotFound("This is not in the cache.")
+    state, generation = known
+    if state != AssetState.CACHED.value:
+        raise Conflict("It is not in Telegram in full yet: this is the only copy.")
+    freed: int = HotStore(settings.ENV.hot_root).remove(asset_id, generation)
+    return freed
 
 
 def _excess(entries: list[HotEntry], max_bytes: int) -> int:

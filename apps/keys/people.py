@@ -1,0 +1,30 @@
+"""Links of people who are logged in to the admin: they have no API key, so their grant is made of who they are."""
+
+from __future__ import annotations
+
+import re
+
+from apps.keys.documents import Role, User
+from apps.keys.roles import may
+from apps.keys.selectors import find_user_by_id
+
+PERSON_PATTERN = re.compile(r"admin-(?P<user_id>[0-9a-f]{24})-(?P<version>[0-9]{1,9})", re.ASCII)
+
+
+def person_prefix(user: User) -> str:
+    """What stands in the place of a key's prefix for this person. No key has such a prefix; nobody is let in by it.
+
+    It ends with the person's sessions (``session_version``), role or entry.
+    """
+    return f"admin-{user.id}-{user.session_version}"
+
+
+def find_person(prefix: str) -> User | None:
+    """The person whom such a prefix stands for, while they may enter the admin. None for anything else."""
+    match = PERSON_PATTERN.fullmatch(prefix)
+    if match is None:
+        return None
+    user = find_user_by_id(match["user_id"])
+    if user is None or not user.active or not may(user, Role.VIEWER):
+        return None
+    return user if user.session_version == int(match["version"]) else None
