@@ -1,4 +1,4 @@
-"""Logging in: bounded attempts with growing waits, and no hint whether a user exists."""
+"""Logging in with a password and perhaps a code: bounded tries with growing waits, no hint whether a user exists."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import cast
 from apps.core import audit
 from apps.core.redis import redis_client
 from apps.dashboard.access import may
+from apps.keys.admins import is_password_of
 from apps.keys.documents import Role, User
 from apps.keys.limits import network_of
+from apps.keys.second_factor import WRONG_CODE, has_second_factor, take_code
 from apps.keys.services import check_password
 
 FREE_TRIES = {"pair": 5, "account": 50, "address": 20}
@@ -48,9 +50,10 @@ return '0'
 
 @dataclass(frozen=True, kw_only=True)
 class LoginResult:
-    """Exactly one of the two says something: ``user`` who may enter, or ``problem`` in plain words."""
+    """``user`` who may enter, or with ``needs_code`` after a code of the second factor; else ``problem`` in words."""
 
     user: User | None = None
+    needs_code: bool = False
     problem: str = ""
     wait_s: int = 0
 
@@ -59,18 +62,57 @@ def try_login(*, username: str, password: str, address: str) -> LoginResult:
     """Check a name and a password. Every outcome is in the audit log. Raises redis.RedisError when Redis is away.
 
     A wrong name, a wrong password, a user who is switched off and one without entry to the admin all get the same
-    answer after the same work.
+    answer after the same work. Tries are forgotten only when somebody is in: not while a code is still missing.
     """
     buckets = _buckets(username, address)
-    wait_s = _take_attempt(buckets)
-    if wait_s:
-        return LoginResult(problem=f"Too many tries. Wait {_in_words(wait_s)}, then try again.", wait_s=wait_s)
+    if wait := _wait(buckets):
+        return wait
     user = check_password(username, password)
     if user is None or not may(user, Role.VIEWER):
         _record(username, "login.failed", address)
         return LoginResult(problem="The name or the password is wrong.")
+    if has_second_factor(user):
+        return LoginResult(user=user, needs_code=True)
+    return _let_in(user, buckets, address, "login.done")
+
+
+def try_code(*, user: User, code: str, address: str) -> LoginResult:
+    """Check the second factor of somebody whose password was right. Counts as ``try_login`` does."""
+    buckets = _buckets(user.username, address)
+    if wait := _wait(buckets):
+        return wait
+    kind = take_code(user, code)
+    if not kind:
+        _record(user.username, "login.code_failed", address)
+        return LoginResult(problem=WRONG_CODE)
+    return _let_in(user, buckets, address, "login.done" if kind == "app" else "login.done_by_recovery_code")
+
+
+def confirm_password(*, user: User, password: str, address: str) -> str:
+    """Ask somebody who is logged in for the password again: "" when it is right, else the problem in words.
+
+    Wrong ones count as wrong logins, so that a stolen session cannot guess either.
+    """
+    buckets = _buckets(user.username, address)
+    if wait := _wait(buckets):
+        return wait.problem
+    if not is_password_of(user, password):
+        _record(user.username, "password.wrong", address)
+        return "The password is wrong."
     redis_client().delete(*buckets.values())
-    _record(user.username, "login.done", address)
+    return ""
+
+
+def _wait(buckets: dict[str, str]) -> LoginResult | None:
+    wait_s = _take_attempt(buckets)
+    if not wait_s:
+        return None
+    return LoginResult(problem=f"Too many tries. Wait {_in_words(wait_s)}, then try again.", wait_s=wait_s)
+
+
+def _let_in(user: User, buckets: dict[str, str], address: str, action: str) -> LoginResult:
+    redis_client().delete(*buckets.values())
+    _record(user.username, action, address)
     return LoginResult(user=user)
 
 

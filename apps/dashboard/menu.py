@@ -43,7 +43,10 @@ MENU = (
     ),
     Group(
         label="People",
-        entries=(Entry(label="API keys", icon="key", url_name="keys"),),
+        entries=(
+            Entry(label="API keys", icon="key", url_name="keys"),
+            Entry(label="Admins", icon="shield", url_name="admins", role=Role.OWNER),
+        ),
     ),
     Group(
         label="Server",

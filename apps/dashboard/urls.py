@@ -6,6 +6,8 @@ from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
 from apps.dashboard.views import (
+    account,
+    admins,
     analytics,
     assets,
     audit,
@@ -47,6 +49,7 @@ urlpatterns = [
     path("analytics/export", analytics.analytics_export, name="analytics-export"),
     path("overview/history", overview.overview_history, name="overview-history"),
     path("login", auth.login, name="login"),
+    path("login/code", auth.login_code, name="login-code"),
     path("logout", auth.logout, name="logout"),
     path("theme", auth.theme, name="theme"),
     path("keys", keys.key_list, name="keys"),
@@ -93,5 +96,18 @@ urlpatterns = [
     path(
         "telegram/channels/<id:channel_id>/default", telegram_channels.channel_default, name="telegram-channel-default"
     ),
+    path("account", account.account, name="account"),
+    path("account/password", account.password, name="account-password"),
+    path("account/second-factor", account.second_factor, name="account-second-factor"),
+    path("account/second-factor/off", account.second_factor_off, name="account-second-factor-off"),
+    path("account/recovery-codes", account.recovery_codes, name="account-recovery-codes"),
+    path("account/sessions/end", account.log_out_elsewhere, name="account-sessions-end"),
+    path("admins", admins.admin_list, name="admins"),
+    path("admins/new", admins.admin_new, name="admins-new"),
+    path("admins/<id:user_id>", admins.admin_detail, name="admins-detail"),
+    path("admins/<id:user_id>/role", admins.admin_role, name="admins-role"),
+    path("admins/<id:user_id>/switch", admins.admin_switch, name="admins-switch"),
+    path("admins/<id:user_id>/password", admins.admin_password, name="admins-password"),
+    path("admins/<id:user_id>/second-factor", admins.admin_second_factor, name="admins-second-factor"),
     path("audit", audit.audit_list, name="audit"),
 ]

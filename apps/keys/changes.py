@@ -129,11 +129,16 @@ def add_user(username: str, fields: Mapping[str, Any], *, actor: str, address: s
 
 
 def update_user(username: str, fields: Mapping[str, Any], *, actor: str, address: str = "") -> User:
-    """Change some fields of a user; their keys follow within a second. Raises NotFound, InvalidParameter."""
+    """Change some fields of a user; their keys follow within a second. Raises NotFound, InvalidParameter.
+
+    Raises Conflict for switching somebody off, or on, who may enter the admin: owners do that (``apps.keys.admins``).
+    """
     changes = check_user_fields(fields)
-    before = User.objects(username=username).modify(**_setting(changes)) if changes else known_user(username)
+    which = {"username": username} | ({"role": Role.NONE.value} if "active" in changes else {})
+    before = User.objects(**which).modify(**_setting(changes)) if changes else known_user(username)
     if before is None:
-        raise NotFound(f"There is no user {username}.")
+        known_user(username)
+        raise Conflict(f"{username} may enter the admin. An owner switches admins off and on, on the page Admins.")
     forget_cached_keys()
     _keep_words(User, {"username": username}, changes)
     _record("user.update", "user", username, before, changes, actor=actor, address=address)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import string
 import threading
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,7 +24,7 @@ from apps.keys.selectors import find_key, find_user
 DEFAULT_SCOPES = (Scope.INFO, Scope.MEDIA, Scope.SEARCH)
 MIN_PASSWORD_LENGTH = 12
 PREFIX_ATTEMPTS = 10
-_hashing = threading.BoundedSemaphore(2)  # Argon2 takes 100 MiB each time, and anybody may send a login form
+_hashing = threading.BoundedSemaphore(2)
 _PREFIX_ALPHABET = string.ascii_letters + string.digits
 
 
@@ -120,18 +120,25 @@ def create_user(*, username: str, password: str, role: Role = Role.NONE, contact
 def check_password(username: str, password: str) -> User | None:
     """The active user with this name and password, else None. An unknown name takes as long as a wrong password."""
     user = find_user(username)
-    with _hashing:
+    with limit_hashing():
         if user is None or not user.password_hash:
             make_password(password)
             return None
         return user if check_hash(password, user.password_hash) and user.active else None
 
 
+def limit_hashing() -> AbstractContextManager[Any]:
+    """At most two passwords are hashed at once in this process: each takes 100 MiB, and anybody may send a form."""
+    return _hashing
+
+
 def set_password(user: User, password: str) -> None:
     """Give a user a new password, and end every session of theirs. Raises InvalidParameter."""
     if not MIN_PASSWORD_LENGTH <= len(password) <= 1000:
         raise InvalidParameter(f"A password has at least {MIN_PASSWORD_LENGTH} characters.")
-    User.objects(id=user.id).update_one(password_hash=make_password(password), inc__session_version=1)
+    with limit_hashing():
+        hashed = make_password(password)
+    User.objects(id=user.id).update_one(password_hash=hashed, inc__session_version=1)
     user.reload()
 
 

@@ -25,12 +25,34 @@ _USER_ID = "_user_id"
 _SESSION_VERSION = "_session_version"
 _STARTED_AT = "_started_at"
 _USED_AT = "_used_at"
+_WAITING_ID = "_waiting_id"
+_WAITING_VERSION = "_waiting_version"
+_WAITING_SINCE = "_waiting_since"
+CODE_WITHIN_S = 300
 
 
 def login(request: HttpRequest, user: User) -> None:
     """Sign ``user`` in on a new session key, so that a key somebody planted before is worth nothing."""
     _start(request, user)
     mark_login(user, at=datetime.now(UTC))
+
+
+def wait_for_code(request: HttpRequest, user: User) -> None:
+    """Remember, on a new session key, that ``user`` gave the right password and still owes a code. Nobody is in yet."""
+    request.session.flush()
+    request.session[_WAITING_ID] = str(user.id)
+    request.session[_WAITING_VERSION] = user.session_version
+    request.session[_WAITING_SINCE] = int(time.time())
+    request.session.cycle_key()
+    request.session.set_expiry(CODE_WITHIN_S)
+
+
+def user_waiting_for_code(request: HttpRequest) -> User | None:
+    """Who gave the right password less than CODE_WITHIN_S ago, unless sessions of that user were ended since."""
+    user_id, since = request.session.get(_WAITING_ID), _number(request.session, _WAITING_SINCE)
+    if not isinstance(user_id, str) or time.time() - since >= CODE_WITHIN_S:
+        return None
+    return _active_admin(user_id, request.session.get(_WAITING_VERSION))
 
 
 def go_on_after_change(request: HttpRequest, user: User) -> None:
@@ -78,11 +100,14 @@ def _user_of(session: Any) -> User | None:
     user_id = session.get(_USER_ID)
     if not isinstance(user_id, str) or not _is_in_time(session):
         return None
+    return _active_admin(user_id, session.get(_SESSION_VERSION))
+
+
+def _active_admin(user_id: str, version: Any) -> User | None:
     user = find_user_by_id(user_id)
     if user is None or not user.active or user.role == Role.NONE.value:
         return None
-    version = str(session.get(_SESSION_VERSION))
-    return user if hmac.compare_digest(version, str(user.session_version)) else None
+    return user if hmac.compare_digest(str(version), str(user.session_version)) else None
 
 
 def _is_in_time(session: Mapping[str, Any]) -> bool:

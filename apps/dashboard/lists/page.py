@@ -116,7 +116,8 @@ def _chosen(item: Filter, params: Mapping[str, str]) -> str:
 
 
 def _where(spec: ListSpec, query: str, filters: Sequence[ShownFilter]) -> dict[str, Any]:
-    conditions: list[Mapping[str, Any]] = [item.filter.where(item.chosen) for item in filters if item.chosen]
+    conditions: list[Mapping[str, Any]] = [spec.only] if spec.only else []
+    conditions += [item.filter.where(item.chosen) for item in filters if item.chosen]
     if query and spec.is_searched:
         words = [words_where(query)] if spec.has_words else []
         conditions.append({"$or": words + [{name: query} for name in spec.exact_fields]})

@@ -92,14 +92,15 @@ class ListSpec:
     A SearchedDocument is searched by the beginnings of its words; ``exact_fields`` are searched for exactly the text,
     so give them an index. So do for what is sorted by, together with ``_id``: ``{"fields": ["-created_at", "-_id"]}``.
     ``exclude`` names big fields that the list does not show. ``row_actions`` is only asked for people who may change.
-    ``name`` of a row (its first column, unless given) is what a confirmation lists. ``live_s``: the list reads itself
-    anew so often while somebody looks.
+    ``only`` is a condition for everything in the list. ``name`` of a row (its first column, unless given) is what a
+    confirmation lists. ``live_s``: the list reads itself anew so often while somebody looks.
     """
 
     document: type[Document]
     columns: Sequence[Column]
     sort: str
     empty: Empty
+    only: Mapping[str, Any] = field(default_factory=dict)
     exact_fields: Sequence[str] = ()
     search_hint: str = "Search"
     filters: Sequence[Filter] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 import redis
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -12,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from pymongo.errors import PyMongoError
 
 from apps.dashboard import access
-from apps.dashboard.login import try_login
+from apps.dashboard.login import LoginResult, try_code, try_login
 from apps.keys import sessions
 from apps.keys.documents import Role
 
@@ -42,13 +44,45 @@ def _login(request: HttpRequest) -> HttpResponse:
         username=username, password=request.POST.get("password", "")[:1000], address=access.client_address(request)
     )
     if result.user is None:
-        context = {"problem": result.problem, "username": username, "next": goal}
-        response = render(request, "dashboard/login.html", context, status=429 if result.wait_s else 401)
-        if result.wait_s:
-            response["Retry-After"] = str(result.wait_s)
-        return response
+        context = {"username": username, "next": goal}
+        return _refused(request, "dashboard/login.html", result, context)
+    if result.needs_code:
+        sessions.wait_for_code(request, result.user)
+        return redirect(f"{reverse('dashboard:login-code')}?{urlencode({'next': goal})}")
     sessions.login(request, result.user)
     return redirect(goal)
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def login_code(request: HttpRequest) -> HttpResponse:
+    """The second step of a login with a second factor."""
+    try:
+        return _login_code(request)
+    except (PyMongoError, redis.RedisError) as error:
+        return access.unavailable(request, error)
+
+
+def _login_code(request: HttpRequest) -> HttpResponse:
+    goal = safe_next(request)
+    user = sessions.user_waiting_for_code(request)
+    if user is None:
+        return redirect(f"{reverse('dashboard:login')}?{urlencode({'next': goal})}")
+    if request.method != "POST":
+        return render(request, "dashboard/login_code.html", {"next": goal})
+    result = try_code(user=user, code=request.POST.get("code", "")[:40], address=access.client_address(request))
+    if result.user is None:
+        return _refused(request, "dashboard/login_code.html", result, {"next": goal})
+    sessions.login(request, result.user)
+    return redirect(goal)
+
+
+def _refused(request: HttpRequest, template: str, result: LoginResult, context: dict[str, str]) -> HttpResponse:
+    status = 429 if result.wait_s else 401
+    response = render(request, template, {"problem": result.problem, **context}, status=status)
+    if result.wait_s:
+        response["Retry-After"] = str(result.wait_s)
+    return response
 
 
 def safe_next(request: HttpRequest) -> str:

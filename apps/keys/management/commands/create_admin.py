@@ -11,6 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from apps.core.command import clear_failures
+from apps.keys.admins import ADMIN_ROLES
 from apps.keys.documents import Role
 from apps.keys.services import create_user
 
@@ -21,6 +22,12 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--username", required=True)
+        parser.add_argument(
+            "--role",
+            choices=[role.value for role in ADMIN_ROLES],
+            default=Role.OWNER.value,
+            help="owner (everything), operator (all but admins, secrets and settings) or viewer (looks only)",
+        )
         parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -28,7 +35,7 @@ class Command(BaseCommand):
         is_given = options["password_stdin"]
         password = sys.stdin.readline().rstrip("\r\n") if is_given else secrets.token_urlsafe(18)
         with clear_failures():
-            user = create_user(username=options["username"], password=password, role=Role.OWNER)
+            user = create_user(username=options["username"], password=password, role=Role(options["role"]))
         made = {"username": user.username} if is_given else {"username": user.username, "password": password}
         if options["json"]:
             self.stdout.write(json.dumps(made))

@@ -1,0 +1,146 @@
+"""What people do about their own account: password, second factor, logging out elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+
+from apps.core.errors import InvalidParameter
+from apps.dashboard import selectors
+from apps.dashboard.access import AdminRequest, admin_page, client_address, record_change
+from apps.dashboard.account_forms import CodeForm, ConfirmForm, PasswordForm
+from apps.dashboard.login import confirm_password
+from apps.dashboard.pages import confirm_page, form_page
+from apps.keys.admins import end_sessions
+from apps.keys.second_factor import (
+    begin_setup,
+    finish_setup,
+    has_second_factor,
+    remove_second_factor,
+    renew_recovery_codes,
+)
+from apps.keys.services import set_password
+from apps.keys.sessions import go_on_after_change
+
+PAGE = "dashboard:account"
+FORM = ("GET", "HEAD", "POST")
+BACK = "Your account"
+
+
+@admin_page()
+def account(request: AdminRequest) -> HttpResponse:
+    user = request.admin_user
+    context = {
+        "has_second_factor": has_second_factor(user),
+        "codes_left": len(user.recovery_hashes),
+        "history": selectors.history("user", user.username),
+    }
+    return render(request, "dashboard/account/page.html", context)
+
+
+@admin_page(methods=FORM)
+def password(request: AdminRequest) -> HttpResponse:
+    """A new password ends every other session; this one goes on."""
+
+    def save(data: dict[str, Any]) -> HttpResponse:
+        _ask_password(request, data)
+        set_password(request.admin_user, data["new"])
+        _go_on(request, "password.change")
+        messages.success(request, "Your password is changed. Other browsers are logged out.")
+        return redirect(PAGE)
+
+    form = PasswordForm(request.POST or None)
+    return form_page(
+        request, form, title="Change your password", label="Change", back=reverse(PAGE), back_label=BACK, save=save
+    )
+
+
+@admin_page(methods=FORM)
+def second_factor(request: AdminRequest) -> HttpResponse:
+    """Set the second factor up: a picture for the app, then a first code. The recovery codes are shown once."""
+    if has_second_factor(request.admin_user):
+        return redirect(PAGE)
+
+    def save(data: dict[str, Any]) -> HttpResponse:
+        _ask_password(request, data)
+        codes = finish_setup(request.admin_user, data["code"])
+        _go_on(request, "second_factor.on")
+        return _show_codes(request, codes)
+
+    form, setup = CodeForm(request.POST or None), begin_setup(request.admin_user)
+    return form_page(
+        request, form, title="Set up a second factor", label="Switch on", icon="shield", back=reverse(PAGE),
+        back_label=BACK, save=save, help_template="dashboard/account/_setup.html", setup=setup,
+    )  # fmt: skip
+
+
+@admin_page(methods=FORM)
+def second_factor_off(request: AdminRequest) -> HttpResponse:
+    def save(data: dict[str, Any]) -> HttpResponse:
+        _ask_password(request, data)
+        if remove_second_factor(request.admin_user):
+            _go_on(request, "second_factor.off")
+        messages.success(request, "The second factor is off: your password alone logs you in.")
+        return redirect(PAGE)
+
+    form = ConfirmForm(request.POST or None)
+    return form_page(
+        request, form, title="Switch the second factor off?", label="Switch off", back=reverse(PAGE), back_label=BACK,
+        save=save,
+    )  # fmt: skip
+
+
+@admin_page(methods=FORM)
+def recovery_codes(request: AdminRequest) -> HttpResponse:
+    """New recovery codes, shown once; the old ones end."""
+    if not has_second_factor(request.admin_user):
+        return redirect(PAGE)
+
+    def save(data: dict[str, Any]) -> HttpResponse:
+        _ask_password(request, data)
+        codes = renew_recovery_codes(request.admin_user)
+        _record(request, "second_factor.new_recovery_codes")
+        return _show_codes(request, codes)
+
+    form = ConfirmForm(request.POST or None)
+    return form_page(
+        request, form, title="Make new recovery codes", label="Make them", back=reverse(PAGE), back_label=BACK,
+        save=save,
+    )  # fmt: skip
+
+
+@admin_page(methods=FORM)
+def log_out_elsewhere(request: AdminRequest) -> HttpResponse:
+    def do() -> str:
+        end_sessions(request.admin_user)
+        _go_on(request, "sessions.end")
+        return "Every other browser is logged out."
+
+    return confirm_page(
+        request, title="Log out everywhere else?", text="Every other browser has to log in again. This one stays in.",
+        label="Log out elsewhere", icon="log-out", back=reverse(PAGE), back_label=BACK, do=do,
+    )  # fmt: skip
+
+
+def _ask_password(request: AdminRequest, data: dict[str, Any]) -> None:
+    problem = confirm_password(user=request.admin_user, password=data["password"], address=client_address(request))
+    if problem:
+        raise InvalidParameter(problem, parameter="password")
+
+
+def _go_on(request: AdminRequest, action: str) -> None:
+    """Note a change that ended every session, and keep this browser in, on a new session key."""
+    _record(request, action)
+    go_on_after_change(request, request.admin_user)
+
+
+def _record(request: AdminRequest, action: str) -> None:
+    record_change(request, action, target_kind="user", target_id=request.admin_user.username)
+
+
+def _show_codes(request: AdminRequest, codes: list[str]) -> HttpResponse:
+    return render(request, "dashboard/account/codes.html", {"codes": "\n".join(codes)})
