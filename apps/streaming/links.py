@@ -9,7 +9,8 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlencode
+from functools import lru_cache
+from urllib.parse import quote_plus
 
 from django.conf import settings
 
@@ -28,19 +29,23 @@ class SignedLink:
     attachment: bool
 
 
+@lru_cache(maxsize=2)
+def _signing_key(secret: str) -> bytes:
+    return hashlib.sha256(b"ytserver signed links\0" + secret.encode()).digest()
+
+
 def _sign(path: str, asset_id: str, key_prefix: str, expires_at: int, attachment: bool) -> str:
-    key = hashlib.sha256(b"ytserver signed links\0" + settings.SECRET_KEY.encode()).digest()
-    text = "\n".join((path, asset_id, key_prefix, str(expires_at), str(int(attachment))))
-    return urlsafe_b64encode(hmac.digest(key, text.encode(), "sha256")).rstrip(b"=").decode()
+    text = f"{path}\n{asset_id}\n{key_prefix}\n{expires_at}\n{int(attachment)}"
+    digest = hmac.digest(_signing_key(settings.SECRET_KEY), text.encode(), "sha256")
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def sign_link(*, path: str, asset_id: str, key_prefix: str, expires_at: int, attachment: bool) -> str:
     """``path`` with the query that lets its holder read ``asset_id`` until ``expires_at`` (UNIX seconds)."""
     signature = _sign(path, asset_id, key_prefix, expires_at, attachment)
-    query = {"asset": asset_id, "key_id": key_prefix, "expires": expires_at}
-    if attachment:
-        query["download"] = 1
-    return f"{path}?{urlencode(query)}&{SIGNATURE_PARAMETER}={signature}"
+    download = "&download=1" if attachment else ""
+    query = f"asset={quote_plus(asset_id)}&key_id={quote_plus(key_prefix)}&expires={expires_at}{download}"
+    return f"{path}?{query}&{SIGNATURE_PARAMETER}={signature}"
 
 
 def check_link(path: str, query: Mapping[str, str], *, now: float | None = None) -> SignedLink:

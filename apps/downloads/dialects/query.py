@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlsplit
 
 from rest_framework.request import Request
@@ -27,11 +28,14 @@ class QueryView(DialectView):
             link = urlsplit(file["download_url"])
             headers = {"Location": file["download_url"], STREAM_HEADER: f"{link.path}?{link.query}"}
             return Response(status=307, headers=headers)
-        return Response(
-            {
-                "stream": file["stream_url"],
-                "title": file["title"],
-                "duration": file["duration_seconds"] or 0,
-                "thumbnail": file["thumbnail"],
-            }
-        )
+        return Response(song(file))
+
+
+def song(file: dict[str, Any]) -> dict[str, Any]:
+    """The answer for a file: ``file`` is the one of /api/v1."""
+    return {
+        "stream": file["stream_url"],
+        "title": file["title"],
+        "duration": file["duration_seconds"] or 0,
+        "thumbnail": file["thumbnail"],
+    }

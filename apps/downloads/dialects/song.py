@@ -52,12 +52,15 @@ class SongView(DialectView):
         if state.tier is Tier.EXTERNAL:
             note_polled(state, key_prefix=request.user.prefix)
             return self._answer("downloading", format=container_of(state.asset), title=state.asset.title)
-        answer = self.describe(state, key_prefix=request.user.prefix)
-        link = answer["download_url"]
-        return self._answer("done", link=link, format=answer["container"], title=answer["title"])
+        return done(self.describe(state, key_prefix=request.user.prefix))
 
     def _answer(self, status: str, **fields: Any) -> dict[str, Any]:
         return {"status": status, "link": "", "format": self.usual_format, "title": "", **fields}
+
+
+def done(file: dict[str, Any]) -> dict[str, Any]:
+    """The last answer: ``file`` is the one of /api/v1."""
+    return {"status": "done", "link": file["download_url"], "format": file["container"], "title": file["title"]}
 
 
 class VideoView(SongView):

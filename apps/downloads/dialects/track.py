@@ -43,9 +43,13 @@ class TrackView(DialectView):
             self.note(video_id=video_id)
             link = open_link(ask, base_url=base_url(request), key_prefix=prefix, attachment=True)
             return Response(_answer(link, video_id))
-        file = self.describe(state, key_prefix=prefix)
-        about = {name: file[name] for name in ("title", "thumbnail")}
-        return Response(_answer(file["download_url"], video_id, **about, duration=file["duration_seconds"] or 0))
+        return Response(track(self.describe(state, key_prefix=prefix)))
+
+
+def track(file: dict[str, Any]) -> dict[str, Any]:
+    """The answer for a known file: ``file`` is the one of /api/v1."""
+    about = {name: file[name] for name in ("title", "thumbnail")}
+    return _answer(file["download_url"], file["video_id"], **about, duration=file["duration_seconds"] or 0)
 
 
 def _answer(link: str, video_id: str, **known: Any) -> dict[str, Any]:

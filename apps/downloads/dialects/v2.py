@@ -53,8 +53,7 @@ class DownloadView(DialectView):
                 raise
         else:
             if state.tier is not Tier.EXTERNAL and not self.always_queued:
-                file = self.describe(state, key_prefix=request.user.prefix)
-                return Response({"status": "success", "job_id": None, "result": _result(file)})
+                return Response(ready(self.describe(state, key_prefix=request.user.prefix)))
         ticket = make_ticket(query=query, kind=kind, key_prefix=request.user.prefix)
         return Response({"status": "queued", "job_id": ticket.id})
 
@@ -97,6 +96,11 @@ class JobStatusView(DialectView):
 
 def _pending(state: MediaState) -> str:
     return "processing" if state.job is not None and state.job.state == JobState.RUNNING else "queued"
+
+
+def ready(file: dict[str, Any]) -> dict[str, Any]:
+    """The answer that needs no job: ``file`` is the one of /api/v1."""
+    return {"status": "success", "job_id": None, "result": _result(file)}
 
 
 def _result(file: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
+import time
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from django.conf import settings
 
@@ -16,10 +18,29 @@ from apps.streaming.links import sign_link
 from apps.telegram_cache.documents import Asset
 
 
+class MediaLinks(NamedTuple):
+    """What of an answer belongs to one caller and one moment."""
+
+    download_url: str
+    stream_url: str
+    expires_at: str
+
+
 def media_answer(state: MediaState, *, base_url: str, key_prefix: str, response_time_s: float) -> dict[str, Any]:
     """The answer to a video or audio request: every field is always there."""
     asset = state.asset
-    expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=settings.ENV.link_ttl_s)
+    path = f"/stream/{asset.kind}/{asset.video_id}"
+    links = media_links(path, asset.id, base_url=base_url, key_prefix=key_prefix)
+    return {**describe_media(state, links), "response_time": shown_response_time(response_time_s)}
+
+
+def shown_response_time(response_time_s: float) -> float:
+    return round(response_time_s, 4)
+
+
+def describe_media(state: MediaState, links: MediaLinks) -> dict[str, Any]:
+    """The answer without the time it took."""
+    asset = state.asset
     return {
         "status": True,
         "video_id": asset.video_id,
@@ -34,25 +55,27 @@ def media_answer(state: MediaState, *, base_url: str, key_prefix: str, response_
         "media": measured(asset),
         "cached": state.tier is not Tier.EXTERNAL,
         "source": state.tier.value,
-        "download_url": _link(asset, base_url, key_prefix, expires_at, attachment=True),
-        "stream_url": _link(asset, base_url, key_prefix, expires_at, attachment=False),
-        "expires_at": iso_utc(expires_at),
+        "download_url": links.download_url,
+        "stream_url": links.stream_url,
+        "expires_at": links.expires_at,
         "job": None if state.job is None else job_summary(state.job),
         "telegram": telegram_copy(asset),
-        "response_time": round(response_time_s, 4),
     }
 
 
-def _link(asset: Asset, base_url: str, key_prefix: str, expires_at: datetime, *, attachment: bool) -> str:
-    path = f"/stream/{asset.kind}/{asset.video_id}"
-    signed = sign_link(
-        path=path,
-        asset_id=asset.id,
-        key_prefix=key_prefix,
-        expires_at=int(expires_at.timestamp()),
-        attachment=attachment,
+def media_links(path: str, asset_id: str, *, base_url: str, key_prefix: str) -> MediaLinks:
+    """Links to the stream at ``path``, signed for a key; both end LINK_TTL_S from now."""
+    expires_at = int(time.time()) + settings.ENV.link_ttl_s
+    download, stream = (
+        sign_link(path=path, asset_id=asset_id, key_prefix=key_prefix, expires_at=expires_at, attachment=attachment)
+        for attachment in (True, False)
     )
-    return f"{base_url}{signed}"
+    return MediaLinks(f"{base_url}{download}", f"{base_url}{stream}", _shown_moment(expires_at))
+
+
+@lru_cache(maxsize=16)
+def _shown_moment(unix_s: int) -> str:
+    return str(iso_utc(datetime.fromtimestamp(unix_s, UTC)))
 
 
 def info_answer(info: VideoInfo, *, response_time_s: float) -> dict[str, Any]:
@@ -79,7 +102,7 @@ def info_answer(info: VideoInfo, *, response_time_s: float) -> dict[str, Any]:
         "formats": [item.model_dump() for item in info.formats],
         "subtitles": [item.model_dump() for item in info.subtitles],
         "chapters": [item.model_dump() for item in info.chapters],
-        "response_time": round(response_time_s, 4),
+        "response_time": shown_response_time(response_time_s),
     }
 
 
