@@ -153,6 +153,7 @@ class Env(BaseSettings):
         le=30 * 86400,
         description="Seconds after which the admin asks to log in again, whatever happens.",
     )
+    fast_lane: bool = Field(True, description="Answer known files and metadata in front of Django. Off: all in Django.")
     web_workers: int = Field(2, ge=1, le=256, description="Web server processes.")
     worker_threads: int = Field(4, ge=1, le=256, description="Threads of each background worker.")
     metrics_token: SecretStr = Field(

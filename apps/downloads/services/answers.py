@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -12,10 +13,13 @@ from django.conf import settings
 from apps.core.errors import error_from_code
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
+from apps.downloads.services.info import fresh_for_s
 from apps.downloads.services.media import MediaState, Tier
 from apps.downloads.variants import container_of_variant
 from apps.streaming.links import sign_link
 from apps.telegram_cache.documents import Asset
+
+INFO_MAX_AGE_S = 300
 
 
 class MediaLinks(NamedTuple):
@@ -104,6 +108,13 @@ def info_answer(info: VideoInfo, *, response_time_s: float) -> dict[str, Any]:
         "chapters": [item.model_dump() for item in info.chapters],
         "response_time": shown_response_time(response_time_s),
     }
+
+
+def info_headers(info: VideoInfo) -> dict[str, str]:
+    """ETag and Cache-Control of an info answer. Reads the record for how long it stays fresh."""
+    etag = f'W/"{hashlib.sha256(info.model_dump_json().encode()).hexdigest()[:32]}"'
+    max_age_s = int(min(fresh_for_s(info.video_id), INFO_MAX_AGE_S))
+    return {"ETag": etag, "Cache-Control": f"private, max-age={max_age_s}"}
 
 
 def job_summary(job: MediaJob) -> dict[str, Any]:

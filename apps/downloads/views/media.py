@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.utils.http import parse_etags
 from drf_spectacular.utils import OpenApiResponse, extend_schema, extend_schema_view
@@ -16,15 +15,13 @@ from apps.downloads.answer_serializers import InfoAnswerSerializer, MediaAnswerS
 from apps.downloads.links import parse_video_id
 from apps.downloads.openapi import CONTENT_ERRORS, FIELD_ERRORS, KEY_ERRORS, error_responses
 from apps.downloads.request_serializers import AudioRequestSerializer, InfoRequestSerializer, VideoRequestSerializer
-from apps.downloads.services.answers import info_answer, media_answer
+from apps.downloads.services.answers import info_answer, info_headers, media_answer
 from apps.downloads.services.cache_stats import count_answer
-from apps.downloads.services.info import fresh_for_s
 from apps.downloads.services.media import MediaAsk, MediaState, Tier, request_media, wait_for_info, wait_for_new_info
 from apps.downloads.views.base import ApiViewSet, base_url
 from apps.keys.documents import Scope
 from apps.telegram_cache.documents import MediaKind
 
-MAX_AGE_S = 300
 INFO_ANSWERS = {
     200: InfoAnswerSerializer,
     304: OpenApiResponse(description="It has not changed: the ETag is the one in If-None-Match."),
@@ -64,11 +61,9 @@ class InfoViewSet(ApiViewSet):
         self.note(video_id=video_id)
         look = wait_for_new_info if fields["refresh"] else wait_for_info
         info = look(video_id, waited_s=waited_s(request))
-        etag = f'W/"{hashlib.sha256(info.model_dump_json().encode()).hexdigest()[:32]}"'
-        max_age_s = int(min(fresh_for_s(video_id), MAX_AGE_S))
-        headers = {"ETag": etag, "Cache-Control": f"private, max-age={max_age_s}", "Vary": "X-API-Key, Authorization"}
+        headers = {**info_headers(info), "Vary": "X-API-Key, Authorization"}
         asked = request.headers.get("If-None-Match", "")
-        if request.method in ("GET", "HEAD") and _names(etag, asked):
+        if request.method in ("GET", "HEAD") and _names(headers["ETag"], asked):
             return Response(status=304, headers=headers)
         return Response(info_answer(info, response_time_s=waited_s(request)), headers=headers)
 
@@ -94,12 +89,7 @@ class MediaViewSet(ApiViewSet):
 
     def _answer(self, request: Request) -> Response:
         fields = self.fields()
-        ask = MediaAsk(
-            kind=self.kind,
-            video_id=parse_video_id(fields["url"]),
-            wish=fields.get(self.wish_field),
-            options=fields["options"],
-        )
+        ask = self.ask_of(fields)
         self.note(video_id=ask.video_id)
         state = self._state_of(request, ask, wait_s=fields["wait"])
         tier = Tier.EXTERNAL if WAITED_FOR_FETCH in request._request.META else state.tier
@@ -112,6 +102,16 @@ class MediaViewSet(ApiViewSet):
             response_time_s=waited_s(request),
         )
         return Response(answer)
+
+    @classmethod
+    def ask_of(cls, fields: dict[str, Any]) -> MediaAsk:
+        """What checked fields mean. Raises InvalidUrl."""
+        return MediaAsk(
+            kind=cls.kind,
+            video_id=parse_video_id(fields["url"]),
+            wish=fields.get(cls.wish_field),
+            options=fields["options"],
+        )
 
     @staticmethod
     def _state_of(request: Request, ask: MediaAsk, *, wait_s: float) -> MediaState:
