@@ -15,9 +15,11 @@ from apps.telegram_cache.selectors import find_asset
 MIB = 1024 * 1024
 
 
-def make_asset(size_bytes: int, *, seed: int = 1) -> str:
+def make_asset(
+    size_bytes: int, *, seed: int = 1, key: AssetKey | None = None, mime: str = "video/mp4", container: str = "mp4"
+) -> str:
     """The id of an asset that is ready: on record with its hashes, and whole in the hot store."""
-    key = AssetKey(f"bench{seed:06d}", MediaKind.VIDEO, "1080p")
+    key = key or AssetKey(f"bench{seed:06d}", MediaKind.VIDEO, "1080p")
     data = random.Random(seed).randbytes(MIB)  # noqa: S311 - test data
     whole = hashlib.sha256()
     with HotStore(settings.ENV.hot_root).create(key.asset_id, 1, resume=False) as writer:
@@ -28,11 +30,20 @@ def make_asset(size_bytes: int, *, seed: int = 1) -> str:
             writer.append(block)
         hashes = writer.finish()
     Asset(
-        id=key.asset_id, video_id=key.video_id, kind=key.kind, variant=key.variant, title="Bench", mime="video/mp4",
-        container="mp4", size_bytes=size_bytes, sha256=whole.hexdigest(), block_sha256=b"".join(hashes),
+        id=key.asset_id, video_id=key.video_id, kind=key.kind, variant=key.variant, title="Bench", mime=mime,
+        container=container, size_bytes=size_bytes, sha256=whole.hexdigest(), block_sha256=b"".join(hashes),
         state=AssetState.READY,
     ).save()  # fmt: skip
     return key.asset_id
+
+
+def make_audio(video_id: str, *, size_bytes: int = 3 * MIB) -> str:
+    """As ``make_asset``, the m4a of this video, with metadata that says so."""
+    from apps.downloads.providers.base import VideoInfo
+    from apps.downloads.services.info import record_info
+
+    record_info(VideoInfo(video_id=video_id, provider="bench", title="Bench", duration_s=180, audio_formats=("m4a",)))
+    return make_asset(size_bytes, key=AssetKey(video_id, MediaKind.AUDIO, "m4a"), mime="audio/mp4", container="m4a")
 
 
 def remove_hot(asset_id: str) -> None:

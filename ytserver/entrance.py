@@ -19,6 +19,7 @@ from apps.downloads.dialects.handover import hand_over
 from apps.downloads.stream_backend import make_backend
 from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import HotStore
+from ytserver.fast_lane import FastLane
 
 if TYPE_CHECKING:
     pass
@@ -31,7 +32,8 @@ class _Parts:
         self._bridge = DjangoBridge(django, wake_hub)
         self._backend = make_backend()
         self._streams = StreamApp(self._backend, HotStore(settings.ENV.hot_root))
-        self.recorder = EventRecorder(self._route)
+        self._lane = FastLane(self._route) if settings.ENV.fast_lane else None
+        self.recorder = EventRecorder(self._lane or self._route)
         self.http: AsgiApp = self.recorder
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,6 +48,8 @@ class _Parts:
             await self._bridge(scope, receive, send)
 
     async def aclose(self) -> None:
+        if self._lane is not None:
+            await self._lane.aclose()
         self._bridge.close()
         await self._backend.aclose()
         await self.recorder.close()

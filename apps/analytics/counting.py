@@ -116,10 +116,15 @@ class LivePublisher:
         self._process = secrets.token_hex(6)
         self._told_open = False
         self._failing = False
+        self._stopping = False
+
+    def stop(self) -> None:
+        """``run`` ends. The Redis library can swallow a cancellation that comes while an answer does."""
+        self._stopping = True
 
     async def run(self) -> None:
-        """Never ends by itself."""
-        while True:
+        """Never ends by itself; after ``stop`` at the next chance, also when a cancellation got lost on the way."""
+        while not self._stopping:
             await asyncio.sleep(PERIOD_S - time.time() % PERIOD_S)
             await self.publish()
 

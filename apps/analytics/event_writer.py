@@ -40,8 +40,11 @@ class EventWriter:
         self._numbers = count(1)
 
     def make_payload(self, event: dict[str, Any]) -> str:
-        """The event with an id of its own, as text."""
-        return event_payload({"id": f"{self._process}-{next(self._numbers)}", **event})
+        """The event as text, with an id of its own if it has none."""
+        return event_payload({"id": self.make_id(), **event})
+
+    def make_id(self) -> str:
+        return f"{self._process}-{next(self._numbers)}"
 
     async def append(self, payload: str) -> None:
         """Return when Redis has it, or at once while Redis is away. Raises nothing."""
@@ -52,11 +55,6 @@ class EventWriter:
         self._waiting.append((payload, future))
         self._start()
         await future
-
-    def append_later(self, payload: str) -> None:
-        """Keep it and append it in the background: for an event whose own pipeline failed."""
-        self._keep(payload)
-        self._start()
 
     async def aclose(self) -> None:
         """Send what is left, for CLOSING_S at most."""

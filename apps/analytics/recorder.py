@@ -68,7 +68,7 @@ class EventRecorder:
     stay for months, and a stranger could fill the disk with them. The live figures count all of them.
 
     Whoever has a Redis call of its own before the answer may send the event along with it: ``scope[RECORDING]`` is the
-    request's ``Recording`` (see its ``take_event``).
+    request's ``Recording`` (see its ``draft_event``).
     """
 
     def __init__(self, app: AsgiApp) -> None:
@@ -127,6 +127,7 @@ class _Parts:
         self._publishing = asyncio.create_task(self._publisher.run(), name="live-figures")
 
     async def aclose(self) -> None:
+        self._publisher.stop()
         self._publishing.cancel()
         with suppress(asyncio.CancelledError):
             await self._publishing
@@ -153,6 +154,7 @@ class Recording:
         self._bytes = 0
         self._recorded = False
         self._streaming_user = ""
+        self._event_id = ""
 
     async def run(self, app: AsgiApp, receive: Receive) -> None:
         try:
@@ -179,21 +181,24 @@ class Recording:
                 await self._record(self._status)
         await self._send(message)
 
-    def take_event(self, *, status: int, bytes_sent: int) -> str | None:
-        """The event's payload, for whoever appends it in a pipeline of its own (``events.append_command``) right before
-        a whole answer of ``bytes_sent``. None: this request leaves no event.
+    def draft_event(self, route: str, facts: dict[str, Any], *, status: int, bytes_sent: int) -> str:
+        """The event's payload, with ``facts`` in place of what was noted, for whoever appends it in a call of its own
+        (``events.append_command``) right before a whole answer of ``bytes_sent``; then: ``event_was_appended``.
 
-        From here on the event is the taker's to append; when that fails: ``give_back``.
+        It has the request's own event id: when nobody knows whether it was appended, the request may simply go on, and
+        what is recorded at its end takes the place of the draft. Its times are those until now.
         """
-        self._first_byte_s = time.monotonic() - self._started
-        self._bytes = bytes_sent
-        payload = self._take(status)
-        self._bytes = 0
-        return payload
+        self._event_id = self._event_id or self._writer.make_id()
+        now_s = time.monotonic() - self._started
+        return self._writer.make_payload(self._event(route, status, facts, first_byte_s=now_s, bytes_sent=bytes_sent))
 
-    def give_back(self, payload: str) -> None:
-        """A taken event could not be appended: it is appended in the background, however often it got there."""
-        self._writer.append_later(payload)
+    def event_was_appended(self, route: str, facts: dict[str, Any], *, status: int, bytes_sent: int) -> Send:
+        """Count the answer, now that its event is on its way; gives what sends its messages."""
+        self._recorded = True
+        self._first_byte_s = time.monotonic() - self._started
+        self._count(route, status, facts)
+        self._counters.sent(bytes_sent, self._kind)
+        return self._send
 
     async def _record(self, status: int) -> None:
         payload = self._take(status)
@@ -204,6 +209,13 @@ class Recording:
         self._recorded = True
         facts = noted(self.scope)
         route = route_of(self.scope["path"])
+        self._count(route, status, facts)
+        if not facts.get("key_prefix") and not self._keyless.take():
+            return None
+        event = self._event(route, status, facts, first_byte_s=self._first_byte_s, bytes_sent=self._bytes)
+        return self._writer.make_payload(event)
+
+    def _count(self, route: str, status: int, facts: dict[str, Any]) -> None:
         self._counters.answered(
             route=route,
             status=status,
@@ -212,12 +224,8 @@ class Recording:
             error=facts.get("error"),
             first_byte_s=self._first_byte_s,
         )
-        if facts.get("key_prefix"):
-            if self._kind == "api":
-                self._counters.users.seen(self._user(), Activity.API)
-        elif not self._keyless.take():
-            return None
-        return self._writer.make_payload(self._event(route, status, facts))
+        if facts.get("key_prefix") and self._kind == "api":
+            self._counters.users.seen(user_id(facts["key_prefix"], _address(self.scope)), Activity.API)
 
     def _stop_streaming(self) -> None:
         if self._streaming_user:
@@ -228,15 +236,18 @@ class Recording:
     def _user(self) -> str:
         return user_id(noted(self.scope).get("key_prefix"), _address(self.scope))
 
-    def _event(self, route: str, status: int, facts: dict[str, Any]) -> dict[str, Any]:
+    def _event(
+        self, route: str, status: int, facts: dict[str, Any], *, first_byte_s: float | None, bytes_sent: int
+    ) -> dict[str, Any]:
         return {
+            **({"id": self._event_id} if self._event_id else {}),
             "at": time.time(),
             "route": route,
             "method": self.scope["method"],
             "status": status,
-            "first_byte_s": self._first_byte_s,
+            "first_byte_s": first_byte_s,
             "duration_s": time.monotonic() - self._started,
-            "bytes_sent": self._bytes,
+            "bytes_sent": bytes_sent,
             **{name: facts[name] for name in TRACE_FIELDS if facts.get(name)},
         }
 

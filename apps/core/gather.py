@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 class Gatherer(Generic[Item, Result]):
-    """Belongs to one event loop. ``work`` gets up to ``max_batch`` items and gives a result for each, in their order."""
+    """Belongs to one event loop. ``work`` gets up to ``max_batch`` items and gives a result for each, in order."""
 
     def __init__(self, work: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], *, max_batch: int) -> None:
         self._work = work

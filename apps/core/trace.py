@@ -22,4 +22,4 @@ def note(scope: Scope | None, **fields: Any) -> None:
 
 def noted(scope: Scope) -> dict[str, Any]:
     """Everything noted about the request so far."""
-    return dict(scope.get(TRACE, {}))
+    return dict(scope.get(TRACE, ()))

@@ -73,6 +73,7 @@ class Ready:
     tier: Tier | None = None
     stream_path: str = ""
     hot_checked_at: float = 0.0
+    facts: dict[str, str] = field(default_factory=dict)  # for the event record
 
     def body(self, *, base_url: str, key_prefix: str, response_time_s: float) -> bytes:
         """The JSON, with links signed for this key, now."""
@@ -124,6 +125,7 @@ def _ready_media(state: MediaState, shape: Shape | None, read_at: float) -> Read
         tier=state.tier,
         stream_path=f"/stream/{asset.kind}/{asset.video_id}",
         hot_checked_at=read_at,
+        facts={"asset_id": asset.id, "tier": state.tier.value},
     )
 
 

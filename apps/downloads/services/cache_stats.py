@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
 from apps.core.redis import redis_client
 from apps.downloads.services.media import MediaState, Tier
 from apps.telegram_cache.selectors import cache_totals
-from apps.telegram_cache.services import touch_asset
+from apps.telegram_cache.services import touch_asset, touch_assets
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +32,48 @@ def count_answer(state: MediaState, tier: Tier) -> None:
     touch_asset(state.asset.id)
 
 
+class Answered(NamedTuple):
+    """One media answer, as it counts. ``polled``: it may be the last of several (``count_polled_answer``)."""
+
+    asset_id: str
+    tier: Tier
+    key_prefix: str
+    polled: bool
+
+
+def count_answers(answers: Mapping[Answered, int]) -> None:
+    """Count many media answers at once, as ``count_answer`` and ``count_polled_answer`` do one by one.
+
+    Raises what MongoDB raises, before anything is counted.
+    """
+    uses: Counter[str] = Counter()
+    for answered, count in answers.items():
+        uses[answered.asset_id] += count
+    touch_assets(uses)
+    polled = [answered for answered in answers if answered.polled]
+    try:
+        with redis_client().pipeline(transaction=False) as pipeline:
+            for answered in polled:
+                pipeline.delete(_polled_name(answered.asset_id, answered.key_prefix))
+            was_told_to_wait = dict(zip(polled, pipeline.execute(), strict=True))
+        tiers: Counter[Tier] = Counter()
+        for answered, count in answers.items():
+            first = min(1, was_told_to_wait.get(answered, 0))
+            tiers[answered.tier] += count - first
+            tiers[Tier.EXTERNAL] += first
+        with redis_client().pipeline(transaction=False) as pipeline:
+            for tier, count in tiers.items():
+                if count:
+                    pipeline.hincrby(TIER_COUNTS, tier.value, count)
+            pipeline.execute()
+    except RedisError as error:
+        logger.warning("answers were not counted: %s", type(error).__name__)
+
+
 def note_polled(state: MediaState, *, key_prefix: str) -> None:
     """Remember that somebody was told to ask again for this file: the answer with the file is then no hit."""
     try:
-        redis_client().set(_polled_name(state, key_prefix), 1, ex=POLLED_KEPT_S)
+        redis_client().set(_polled_name(state.asset.id, key_prefix), 1, ex=POLLED_KEPT_S)
     except RedisError as error:
         logger.warning("a poll was not noted: %s", type(error).__name__)
 
@@ -41,14 +81,14 @@ def note_polled(state: MediaState, *, key_prefix: str) -> None:
 def count_polled_answer(state: MediaState, *, key_prefix: str) -> None:
     """``count_answer`` where callers ask again and again: as EXTERNAL after ``note_polled``."""
     try:
-        polled = bool(redis_client().delete(_polled_name(state, key_prefix)))
+        polled = bool(redis_client().delete(_polled_name(state.asset.id, key_prefix)))
     except RedisError:
         polled = False
     count_answer(state, Tier.EXTERNAL if polled else state.tier)
 
 
-def _polled_name(state: MediaState, key_prefix: str) -> str:
-    return f"yt:polled:{key_prefix}:{state.asset.id}"
+def _polled_name(asset_id: str, key_prefix: str) -> str:
+    return f"yt:polled:{key_prefix}:{asset_id}"
 
 
 def cache_stats() -> dict[str, Any]:

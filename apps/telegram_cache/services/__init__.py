@@ -1,6 +1,6 @@
 """What the rest of the program may ask of the Telegram cache."""
 
-from apps.telegram_cache.services.access import touch_asset
+from apps.telegram_cache.services.access import touch_asset, touch_assets
 from apps.telegram_cache.services.care_records import forget_refetch, note_old_parts
 from apps.telegram_cache.services.eviction import evict_asset, evict_hot
 from apps.telegram_cache.services.operating import repair_upload, request_verification, send_again
@@ -20,5 +20,6 @@ __all__ = [
     "send_again",
     "sweep_uploads",
     "touch_asset",
+    "touch_assets",
     "upload_asset",
 ]

@@ -1,0 +1,96 @@
+"""Answers per second of one web process for a known file: lane, Django, and a raw ASGI application sending the same.
+
+``python -m bench.fast_lane [--seconds 3] [--rounds 3] [--json]``. Each round measures all in turn; ratios are of
+the same round. The load generator is a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from bench.instance import bench_instance
+from bench.load import Outcome, Plan, get, run_load
+from bench.report import Figure, Report
+from bench.web import web_process
+
+CONNECTIONS = 64
+PATH = "/api/v1/audio?url=https://youtu.be/benchaudio1"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.fast_lane", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default: 3)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    if not (0.5 <= options.seconds <= 30 and 1 <= options.rounds <= 10):
+        parser.error("0.5 to 30 seconds, 1 to 10 rounds")
+    report = Report("fast_lane")
+    with bench_instance(bots=0):
+        measure(report, seconds=options.seconds, rounds=options.rounds)
+    report.show(as_json=options.json)
+
+
+def measure(report: Report, *, seconds: float, rounds: int) -> None:
+    from apps.keys.services import create_key
+    from bench.media import make_audio
+
+    make_audio("benchaudio1")
+    key = create_key(name="bench", limit_per_hour=1_000_000_000).key
+    headers = {"X-API-Key": key}
+    with ExitStack() as stack:
+        lane, _ = stack.enter_context(web_process(FAST_LANE="on"))
+        django, _ = stack.enter_context(web_process(FAST_LANE="off"))
+        raw, _ = stack.enter_context(_raw_copy(lane, headers))
+        ports = {"raw": raw, "lane": lane, "django": django}
+        plans = {
+            name: Plan(port=port, requests=[get(PATH, port=port, **headers)], connections=CONNECTIONS, seconds=seconds)
+            for name, port in ports.items()
+        }
+        for plan in plans.values():  # warm
+            run_load(Plan(**{**plan.__dict__, "seconds": 1.0}))
+        shares, django_shares, rates, p99 = [], [], [], []
+        for _ in range(rounds):
+            reference, fast, slow = (_good(run_load(plans[name])) for name in ("raw", "lane", "django"))
+            shares.append(fast.per_s / reference.per_s)
+            django_shares.append(slow.per_s / reference.per_s)
+            rates.append((reference.per_s, fast.per_s, slow.per_s))
+            half = Plan(**{**plans["lane"].__dict__, "rate_per_s": fast.per_s / 2})
+            p99.append(_good(run_load(half)).p99_ms)
+    for place, name in enumerate(("raw ASGI", "fast lane", "Django behind the bridge")):
+        report.add(Figure(f"{name}, answers/s", [rate[place] for rate in rates]))
+    report.add(Figure("fast lane to raw ASGI", shares, floor=0.4))
+    report.add(Figure("Django to raw ASGI", django_shares))
+    report.add(Figure("fast lane at half of its maximum, p99 in ms", p99, ceiling=15))
+
+
+def _good(outcome: Outcome) -> Outcome:
+    if outcome.errors or set(outcome.statuses) - {"200"}:
+        raise SystemExit(f"not every answer was good: {outcome.statuses} {outcome.errors}")
+    return outcome
+
+
+@contextmanager
+def _raw_copy(port: int, headers: dict[str, str]) -> Iterator[tuple[int, int]]:
+    """A raw application that sends what the lane sends."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    for _ in range(2):  # the first one is Django's
+        connection.request("GET", PATH, headers=headers)
+        answer = connection.getresponse()
+        body = answer.read()
+    connection.close()
+    lines = [f"{name}: {value}" for name, value in answer.getheaders() if name.lower() != "date"]
+    with tempfile.NamedTemporaryFile(prefix="ytserver-bench-") as file:
+        Path(file.name).write_bytes("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+        with web_process("bench.raw_app", file.name) as running:
+            yield running
+
+
+if __name__ == "__main__":
+    sys.exit(main())

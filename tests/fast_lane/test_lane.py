@@ -1,0 +1,327 @@
+"""The lane answers what Django would answer, and nothing that Django would not."""
+
+import asyncio
+import json
+import re
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from django.conf import settings as django_settings
+from django.core.wsgi import get_wsgi_application
+
+from apps.analytics import events
+from apps.analytics.documents import UsageEvent
+from apps.core.redis import redis_client
+from apps.downloads.documents import VideoInfoRecord
+from apps.downloads.services import answers, cache_stats
+from apps.downloads.services.media import hot_store
+from apps.keys.documents import Scope
+from apps.keys.services import create_key, revoke_key
+from apps.telegram_cache.documents import Asset, AssetState
+from tests.downloads.library import AUDIO, VIDEO, VIDEO_ID, known_info, put_hot, put_in_telegram
+from tests.waiting import Clock
+from ytserver.entrance import Entrance
+
+LINK = f"https://youtu.be/{VIDEO_ID}"
+CHANGING = {"date", "x-request-id", "ratelimit-remaining", "ratelimit-reset"}
+
+
+class Server:
+    """The whole entrance in this process; ``in_django`` counts what got past the lane."""
+
+    def __init__(self) -> None:
+        self._wsgi = get_wsgi_application()
+        self.in_django = 0
+        self.entrance = Entrance(self._django)
+
+    def _django(self, environ, start_response):
+        self.in_django += 1
+        return self._wsgi(environ, start_response)
+
+    @asynccontextmanager
+    async def client(self, key="", **headers):
+        transport = httpx.ASGITransport(app=self.entrance)
+        own = {"X-API-Key": key} if key else {}
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://testserver", headers={**own, **headers}
+        ) as it:
+            yield it
+
+    async def close(self):
+        await self.entrance._running_parts().aclose()
+
+
+@pytest.fixture(autouse=True)
+def _everything(mongo, redis_server, hot_root, monkeypatch):
+    env = django_settings.ENV.model_copy(update={"dialects": ("song", "track", "v2", "query"), "public_url": ""})
+    monkeypatch.setattr(django_settings, "ENV", env)
+    monkeypatch.setattr(django_settings, "ROOT_URLCONF", "tests.downloads.dialects.urls")
+    monkeypatch.setattr(answers, "time", Clock())  # the same second for both
+
+
+@pytest.fixture
+async def lane():
+    server = Server()
+    yield server
+    await server.close()
+
+
+@pytest.fixture
+async def django(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(django_settings, "ENV", django_settings.ENV.model_copy(update={"fast_lane": False}))
+        server = Server()
+        server.entrance._running_parts()
+    yield server
+    await server.close()
+
+
+@pytest.fixture
+def key():
+    return create_key(name="test", scopes=tuple(Scope)).key
+
+
+def comparable(response):
+    headers = sorted((name, value) for name, value in response.headers.multi_items() if name not in CHANGING)
+    names = sorted(name for name in response.headers if name in CHANGING)
+    body = re.sub(rb'"response_time":[0-9.e-]+', b'"response_time":0', response.content)
+    body = re.sub(rb'"request_id":"[0-9a-f]+"', b'"request_id":""', body)
+    headers = [(name, value) for name, value in headers if name != "content-length"]
+    return response.status_code, body, headers, names
+
+
+async def same_from_both(lane, django, key, method, path, **request):
+    """Asks both; the lane twice, as it learns Django's headers from the first answer. Returns the lane's answer."""
+    async with lane.client(key) as fast, django.client(key) as slow:
+        await fast.request(method, path, **request)
+        before = lane.in_django
+        answer = await fast.request(method, path, **request)
+        in_lane = lane.in_django == before
+        other = await slow.request(method, path, **request)
+    assert comparable(answer) == comparable(other)
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    return answer, in_lane
+
+
+ASKS = [
+    ("GET", f"/api/v1/audio?url={LINK}", {}),
+    ("GET", f"/api/v1/audio?url={VIDEO_ID}&format=m4a", {}),
+    ("GET", f"/api/v1/audio?url={VIDEO_ID}&wait=5", {}),
+    ("GET", f"/api/v1/audio?url={VIDEO_ID}&quality=best&tags=false&bitrate=", {}),
+    ("GET", f"/api/v1/video?url={VIDEO_ID}", {}),
+    ("GET", f"/api/v1/video?url={VIDEO_ID}&quality=BEST&format=mp4&container=mp4", {}),
+    ("GET", f"/api/v1/video?url={VIDEO_ID}&quality=1200", {}),
+    ("GET", f"/api/v1/info?url={VIDEO_ID}", {}),
+    ("POST", "/api/v1/audio", {"json": {"url": LINK}}),
+    ("POST", f"/api/v1/video?url={VIDEO_ID}", {"json": {"quality": "1080p"}}),
+    ("POST", "/api/v1/info", {"data": {"url": LINK}}),
+    ("GET", f"/song/{VIDEO_ID}", {}),
+    ("GET", f"/video/{VIDEO_ID}", {}),
+    ("GET", f"/song/{VIDEO_ID}?api=ignored", {}),
+    ("GET", f"/api/track?url={LINK}&video=True", {}),
+    ("GET", f"/api/song?query={VIDEO_ID}", {}),
+    ("GET", f"/youtube/v2/download?query={VIDEO_ID}&isVideo=false", {}),
+]
+
+
+@pytest.fixture
+def library():
+    put_hot(AUDIO)
+    put_in_telegram(VIDEO)
+    known_info()
+
+
+@pytest.mark.usefixtures("library")
+class TestAnswersFromTheLane:
+    @pytest.mark.parametrize(("method", "path", "request_"), ASKS, ids=[f"{m} {p}" for m, p, _ in ASKS])
+    async def test_are_those_of_django(self, lane, django, key, method, path, request_):
+        answer, in_lane = await same_from_both(lane, django, key, method, path, **request_)
+        assert answer.status_code == 200
+        assert in_lane
+
+    async def test_take_the_key_wherever_django_takes_it(self, lane, key):
+        path = f"/api/v1/audio?url={VIDEO_ID}"
+        async with lane.client() as client:
+            await client.get(path, headers={"X-API-Key": key})
+            assert (await client.get(f"{path}&api_key={key}")).status_code == 200
+            assert (await client.get(path, headers={"Authorization": f"Bearer {key}"})).status_code == 200
+            await client.get(f"/song/{VIDEO_ID}?api={key}")
+            before = lane.in_django
+            assert (await client.get(f"/song/{VIDEO_ID}?api={key}")).json()["status"] == "done"
+            assert lane.in_django == before == 2
+
+    async def test_leave_one_event_each_with_the_same_fields(self, lane, django, key):
+        path = f"/api/v1/audio?url={VIDEO_ID}"
+        async with lane.client(key) as fast, django.client(key) as slow:
+            await slow.get(path)
+            for _ in range(5):
+                await fast.get(path)
+        assert lane.in_django == 1
+        events.drain_events()
+        found = [event.to_mongo().to_dict() for event in UsageEvent.objects]
+        assert len(found) == 6
+        assert len({tuple(sorted(event)) for event in found}) == 1
+        alike = ("route", "method", "status", "key_prefix", "video_id", "asset_id", "tier")
+        assert len({tuple(event[name] for name in alike) for event in found}) == 1
+        assert found[0]["status"] == 200
+
+    async def test_count_as_uses_of_the_asset_and_as_hits(self, lane, key):
+        async with lane.client(key) as client:
+            for _ in range(4):
+                await client.get(f"/api/v1/audio?url={VIDEO_ID}")
+        await lane.close()
+        assert Asset.objects.get(id=AUDIO.asset_id).access_count == 4
+        assert redis_client().hget(cache_stats.TIER_COUNTS, "hot") == b"4"
+
+    async def test_that_were_polled_for_count_as_fetched_once(self, lane, key):
+        redis_client().set(f"yt:polled:{key[3:11]}:{AUDIO.asset_id}", 1)
+        async with lane.client(key) as client:
+            for _ in range(3):
+                await client.get(f"/song/{VIDEO_ID}")
+        await lane.close()
+        counts = redis_client().hgetall(cache_stats.TIER_COUNTS)
+        assert {name: int(count) for name, count in counts.items()} == {b"external": 1, b"hot": 2}
+
+    async def test_are_counted_exactly_also_when_they_come_at_once(self, lane):
+        key = create_key(name="few", limit_per_hour=50).key
+        async with lane.client(key) as client:
+            await client.get(f"/api/v1/audio?url={VIDEO_ID}")
+            answers_ = await asyncio.gather(*(client.get(f"/api/v1/audio?url={VIDEO_ID}") for _ in range(80)))
+        statuses = [answer.status_code for answer in answers_]
+        assert (statuses.count(200), statuses.count(429)) == (49, 31)
+        left = sorted(int(a.headers["RateLimit-Remaining"]) for a in answers_ if a.status_code == 200)
+        assert left == list(range(49))
+        assert all("Retry-After" in a.headers for a in answers_ if a.status_code == 429)
+        events.drain_events()
+        assert UsageEvent.objects(status=200).count() == 50
+        assert UsageEvent.objects(status=429).count() == 31
+
+    async def test_are_logged_as_django_logs(self, lane, key, caplog):
+        caplog.set_level("INFO", logger="ytserver.access")
+        async with lane.client(key) as client:
+            await client.get(f"/song/{VIDEO_ID}?api={key}")
+            await client.get(f"/song/{VIDEO_ID}?api={key}")
+        await lane.close()
+        django, ready = caplog.records
+        line = json.loads(ready.getMessage())
+        for name in ("method", "path", "route", "status", "key_prefix", "client"):
+            assert line[name] == getattr(django, name), name
+        assert key not in ready.getMessage()
+
+
+OTHERS = [
+    ("GET", f"/api/v1/audio?url={VIDEO_ID}&nonsense=1", {}),
+    ("GET", f"/api/v1/audio?url={VIDEO_ID}&url={VIDEO_ID}", {}),
+    ("GET", "/api/v1/audio?url=https://example.com/x", {}),
+    ("GET", "/api/v1/audio", {}),
+    ("GET", f"/api/v1/audio?url={VIDEO_ID}", {"headers": {"X-API-Key": "yt_nobodyhe_" + "x" * 43}}),
+    ("GET", f"/api/v1/audio?url={VIDEO_ID}", {"headers": {"Accept": "text/html"}}),
+    ("GET", f"/api/v1/audio?url={VIDEO_ID}", {"headers": {"Accept": "image/png"}}),
+    ("GET", f"/api/v1/audio?url={VIDEO_ID}", {"headers": {"Origin": "https://elsewhere.example"}}),
+    ("GET", f"/api/v1/audio?url={VIDEO_ID}", {"headers": {"Host": "elsewhere.example"}}),
+    ("GET", f"/api/v1/info?url={VIDEO_ID}", {"headers": {"If-None-Match": "*"}}),
+    ("HEAD", f"/api/v1/audio?url={VIDEO_ID}", {}),
+    ("OPTIONS", "/api/v1/audio", {}),
+    ("DELETE", "/api/v1/audio", {}),
+    ("POST", "/api/v1/audio", {"content": b"{", "headers": {"Content-Type": "application/json"}}),
+    ("POST", "/api/v1/audio", {"json": [1]}),
+    ("POST", "/api/v1/audio", {"json": {"url": VIDEO_ID, "nonsense": "x" * 5000}}),
+    ("GET", f"/song/{VIDEO_ID}?something=else", {}),
+    ("GET", f"/api/song?query={VIDEO_ID}&download=true", {}),
+    ("GET", f"/queued/youtube/v2/download?query={VIDEO_ID}", {}),
+]
+
+
+@pytest.mark.usefixtures("library")
+class TestWhatIsUnusual:
+    @pytest.mark.parametrize(
+        ("method", "path", "request_"), OTHERS, ids=[f"{m} {p} {n}" for n, (m, p, _) in enumerate(OTHERS)]
+    )
+    async def test_is_django_s(self, lane, key, method, path, request_):
+        async with lane.client(key) as client:
+            await client.get(f"/api/v1/audio?url={VIDEO_ID}")
+            before = lane.in_django
+            await client.request(method, path, **request_)
+        assert lane.in_django == before + 1
+
+    async def test_a_key_in_a_post_s_body_opens_nothing_but_a_dialect(self, lane, key):
+        async with lane.client(key) as client:
+            await client.post("/api/v1/audio", json={"url": VIDEO_ID})
+        async with lane.client() as client:
+            answer = await client.post("/api/v1/audio", json={"url": VIDEO_ID, "api_key": key})
+        assert answer.json()["error"] == "key_missing"
+
+
+@pytest.mark.usefixtures("library")
+class TestChanges:
+    """What Django would no longer answer, the lane does not either."""
+
+    PATH = f"/api/v1/audio?url={VIDEO_ID}&format=m4a"
+
+    async def after(self, lane, key, change, path=PATH):
+        """The answer after ``change``, when what is remembered of before no longer counts."""
+        async with lane.client(key) as client:
+            for _ in range(2):
+                assert (await client.get(path)).status_code == 200
+            assert lane.in_django == 1
+            change()
+            answer = await client.get(path)
+            deadline = asyncio.get_running_loop().time() + 30
+            while answer.status_code == 200 and answer.json().get("source") == "hot":
+                assert asyncio.get_running_loop().time() < deadline
+                answer = await client.get(path)
+            return answer
+
+    async def test_a_revoked_key(self, lane, key):
+        answer = await self.after(lane, key, lambda: revoke_key(key[3:11]))
+        assert answer.json()["error"] == "key_disabled"
+
+    async def test_an_evicted_file_that_is_in_telegram(self, lane, key):
+        Asset.objects(id=AUDIO.asset_id).update_one(
+            set__parts=list(Asset.objects.get(id=VIDEO.asset_id).parts), set__state=AssetState.CACHED
+        )
+        answer = await self.after(lane, key, lambda: hot_store().remove(AUDIO.asset_id, 1))
+        assert answer.json()["source"] == "telegram"
+
+    async def test_a_deleted_asset_is_fetched_anew(self, lane, key):
+        def delete():
+            Asset.objects(id=AUDIO.asset_id).delete()
+            hot_store().remove(AUDIO.asset_id, 1)
+
+        answer = await self.after(lane, key, delete)
+        assert answer.json()["source"] == "external"
+
+    async def test_a_key_without_the_scope(self, lane, key):
+        other = create_key(name="info only", scopes=(Scope.INFO,)).key
+        async with lane.client(key) as client:
+            await client.get(self.PATH)
+            assert (await client.get(self.PATH, headers={"X-API-Key": other})).json()["error"] == "scope_missing"
+
+    async def test_metadata_that_is_gone(self, lane, key):
+        path = f"/api/v1/info?url={VIDEO_ID}"
+        async with lane.client(key) as client:
+            for _ in range(2):
+                assert (await client.get(path)).status_code == 200
+            VideoInfoRecord.objects(video_id=VIDEO_ID).update_one(
+                set__error_code="video_private", set__error_message="It is private now."
+            )
+            answer = await client.get(path)
+            while answer.status_code == 200:
+                answer = await client.get(path)
+        assert answer.json()["error"] == "video_private"
+
+
+@pytest.mark.usefixtures("library")
+async def test_without_redis_django_answers(lane, key, monkeypatch):
+    path = f"/api/v1/audio?url={VIDEO_ID}"
+    async with lane.client(key) as client:
+        for _ in range(2):
+            await client.get(path)
+        assert lane.in_django == 1
+        redis_client().config_set("maxmemory", "1")
+        try:
+            answer = await client.get(path)
+        finally:
+            redis_client().config_set("maxmemory", "0")
+    assert (answer.status_code, lane.in_django) == (200, 2)

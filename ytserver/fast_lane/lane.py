@@ -1,0 +1,204 @@
+"""The fast lane: what is known is answered in front of Django, everything else goes on to it unchanged.
+
+A request is answered here when all of this holds, else Django sees it as it came: it asks for metadata or a file in a
+usual way (``reading``); its key is good and may do that; the answer is known (``apps.downloads.ready``); the limits let
+it through (``till``, the one Redis call). Who may do what, what is known, what links and bodies look like, are the same
+functions that the views use. The headers that do not change from answer to answer are those of Django's own last one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
+
+from apps.analytics.recorder import RECORDING, Recording
+from apps.core.api_errors import SERVICE_DOWN
+from apps.core.asgi import BODY_TIMEOUT_S, AsgiApp, Message, Receive, Scope, Send
+from apps.core.errors import ApiError
+from apps.downloads.ready import Question, Ready, ReadyAnswers, look_up
+from apps.downloads.services.cache_stats import Answered
+from apps.keys.authentication import KeyGrant, authenticate, extract_key, is_known_by_heart
+from apps.keys.limits import LimitState, limit_headers
+from ytserver.fast_lane.access_log import AccessLog
+from ytserver.fast_lane.reading import MAX_BODY_BYTES, Asked, Head, Reader, read_head
+from ytserver.fast_lane.tally import Tally
+from ytserver.fast_lane.till import Till
+
+Result = TypeVar("Result")
+Header = tuple[bytes, bytes]
+
+THREADS = 4
+MAX_LOOKING = 1000  # looks into MongoDB that wait for a thread; beyond that Django decides what to do
+MAX_MESSAGES = 4  # in which a body may come
+OK = 200
+
+
+class FastLane:
+    """ASGI, in front of ``app``. Belongs to one event loop; ``aclose`` ends it."""
+
+    def __init__(self, app: AsgiApp) -> None:
+        self._app = app
+        self._reader = Reader()
+        self._answers = ReadyAnswers()
+        self._till = Till()
+        self._tally = Tally()
+        self._log = AccessLog()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fast-lane")
+        self._looks: dict[Question, asyncio.Future[Ready | None]] = {}
+        self._looking = 0
+        self._headers: dict[tuple[str, str], list[Header]] = {}
+
+    async def aclose(self) -> None:
+        await self._till.aclose()
+        await self._tally.aclose()
+        self._log.write()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not self._reader.may_read(scope) or not self._till.is_open:
+            await self._app(scope, receive, send)
+            return
+        started_at = time.monotonic()
+        head = read_head(scope)
+        if head is None or scope["method"] not in ("GET", "POST"):
+            await self._app(scope, receive, send)
+            return
+        body = b""
+        if scope["method"] == "POST":
+            messages, body = await _read_body(receive)
+            receive = _again(messages, receive)
+            if not body:
+                await self._app(scope, receive, send)
+                return
+        asked = self._reader.read(scope, head.content_type if body else b"", body)
+        if asked is None or not await self._answer(scope, head, asked, started_at):
+            await self._app(scope, receive, self._learning(scope, asked, send))
+
+    async def _answer(self, scope: Scope, head: Head, asked: Asked, started_at: float) -> bool:
+        """Whether the request has been answered."""
+        recording: Recording | None = scope.get(RECORDING)
+        headers = self._headers.get((asked.route, scope["scheme"]))
+        base_url = self._reader.base_url(scope, head.host)
+        if recording is None or headers is None or base_url is None:
+            return False
+        grant = await self._grant(head, asked)
+        if grant is None or asked.scope not in grant.scopes:
+            return False
+        ready = self._answers.get(asked.question) or await self._look(asked.question)
+        if ready is None:
+            return False
+        body = ready.body(base_url=base_url, key_prefix=grant.prefix, response_time_s=time.monotonic() - started_at)
+        facts = {"key_prefix": grant.prefix, "video_id": asked.question.video_id, **ready.facts}
+        event = recording.draft_event(asked.event_route, facts, status=OK, bytes_sent=len(body))
+        limit = await self._till.charge(grant, event)
+        if limit is None:
+            return False
+        send = recording.event_was_appended(asked.event_route, facts, status=OK, bytes_sent=len(body))
+        if ready.asset_id is not None and ready.tier is not None:
+            self._tally.add(Answered(ready.asset_id, ready.tier, grant.prefix, asked.polled))
+        all_headers = [*headers, *ready.headers, *_own_headers(limit, head.request_id, body)]
+        await send({"type": "http.response.start", "status": OK, "headers": all_headers})
+        await send({"type": "http.response.body", "body": body})
+        waited_s = time.monotonic() - started_at
+        self._log.add(scope, asked, head.request_id, grant.prefix, status=OK, waited_s=waited_s)
+        return True
+
+    async def _grant(self, head: Head, asked: Asked) -> KeyGrant | None:
+        """The caller's grant; None: no good key, or nobody knows just now."""
+        keys = asked.keys
+        raw = extract_key(head.key_headers, keys) or keys.get("api", "").strip()
+        if not raw:
+            return None
+        try:
+            if is_known_by_heart(raw):
+                return authenticate(raw)
+            return await self._in_thread(lambda: authenticate(raw))
+        except (ApiError, *SERVICE_DOWN):
+            return None
+
+    async def _look(self, question: Question) -> Ready | None:
+        """Look it up; simultaneous requests look once."""
+        look = self._looks.get(question)
+        if look is None:
+            look = self._looks[question] = asyncio.ensure_future(self._look_once(question))
+            look.add_done_callback(lambda _: self._looks.pop(question, None))
+        return await asyncio.shield(look)
+
+    async def _look_once(self, question: Question) -> Ready | None:
+        try:
+            ready = await self._in_thread(lambda: look_up(question))
+        except SERVICE_DOWN:
+            return None
+        if ready is not None:
+            self._answers.put(question, ready)
+        return ready
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result | None:
+        """None when too much is waiting."""
+        if self._looking >= MAX_LOOKING:
+            return None
+        self._looking += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._looking -= 1
+
+    def _learning(self, scope: Scope, asked: Asked | None, send: Send) -> Send:
+        """``send``, which keeps Django's headers of a good answer when the lane does not know them yet."""
+        if asked is None or (asked.route, scope["scheme"]) in self._headers:
+            return send
+
+        async def learn(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == OK:
+                self._headers[asked.route, scope["scheme"]] = _lasting(message["headers"])
+            await send(message)
+
+        return learn
+
+
+_OWN = frozenset({b"content-length", b"x-request-id", b"etag", b"date"})
+_OWN_IF_READY = frozenset({b"cache-control"})
+
+
+def _lasting(headers: list[Header]) -> list[Header]:
+    """Those that are the same on every answer of a route."""
+    etagged = any(name == b"etag" for name, _ in headers)
+    own = _OWN | _OWN_IF_READY if etagged else _OWN
+    return [(name, value) for name, value in headers if name not in own and not name.startswith(b"ratelimit-")]
+
+
+def _own_headers(limit: LimitState, request_id: str, body: bytes) -> list[Header]:
+    own = [(name.lower().encode(), value.encode()) for name, value in limit_headers(limit).items()]
+    return [*own, (b"x-request-id", request_id.encode()), (b"content-length", b"%d" % len(body))]
+
+
+async def _read_body(receive: Receive) -> tuple[list[Message], bytes]:
+    """The messages up to the end of the body, and the body; empty when it is too long for the lane, or breaks off."""
+    messages: list[Message] = []
+    body = b""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while len(messages) < MAX_MESSAGES:
+                message = await receive()
+                messages.append(message)
+                body += message.get("body", b"")
+                if message["type"] != "http.request" or len(body) > MAX_BODY_BYTES:
+                    break
+                if not message.get("more_body", False):
+                    return messages, body
+    return messages, b""
+
+
+def _again(messages: list[Message], receive: Receive) -> Receive:
+    """``receive`` from the start: the messages that have been taken come once more."""
+    waiting = deque(messages)
+
+    async def receive_again() -> Message:
+        return waiting.popleft() if waiting else await receive()
+
+    return receive_again
