@@ -11,7 +11,7 @@ from apps.analytics.metrics_text import gauge, render
 from apps.core.redis import make_async_redis, redis_client
 from ytserver.env import BASE_DIR, Env
 
-pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
+pytestmark = pytest.mark.usefixtures("mongo", "redis_server", "hot_root")
 
 SAMPLE = re.compile(r'(?P<name>[a-z_]+)(?:\{(?P<labels>(?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)*)\})? (?P<value>-?[0-9.e+-]+)')
 GRAFANA = BASE_DIR / "docs" / "grafana.json"

@@ -86,8 +86,8 @@ class FastLane:
         base_url = self._reader.base_url(scope, head.host)
         if recording is None or headers is None or base_url is None:
             return False
-        grant = await self._grant(head, asked)
-        if grant is None or asked.scope not in grant.scopes:
+        grant = await self._grant(scope, head, asked)
+        if grant is None or asked.scope not in grant.scopes or _is_narrow(grant):
             return False
         ready = self._answers.get(asked.question) or await self._look(asked.question)
         if ready is None:
@@ -108,16 +108,17 @@ class FastLane:
         self._log.add(scope, asked, head.request_id, grant.prefix, status=OK, waited_s=waited_s)
         return True
 
-    async def _grant(self, head: Head, asked: Asked) -> KeyGrant | None:
+    async def _grant(self, scope: Scope, head: Head, asked: Asked) -> KeyGrant | None:
         """The caller's grant; None: no good key, or nobody knows just now."""
         keys = asked.keys
         raw = extract_key(head.key_headers, keys) or keys.get("api", "").strip()
         if not raw:
             return None
+        address = scope["client"][0] if scope.get("client") else ""
         try:
             if is_known_by_heart(raw):
-                return authenticate(raw)
-            return await self._in_thread(lambda: authenticate(raw))
+                return authenticate(raw, address)
+            return await self._in_thread(lambda: authenticate(raw, address))
         except (ApiError, *SERVICE_DOWN):
             return None
 
@@ -159,6 +160,11 @@ class FastLane:
             await send(message)
 
         return learn
+
+
+def _is_narrow(grant: KeyGrant) -> bool:
+    """Whether the key limits what files it may have, or who may open its links: a view looks after that."""
+    return grant.bind_links or grant.longest_video_s is not None or grant.largest_file_bytes is not None
 
 
 _OWN = frozenset({b"content-length", b"x-request-id", b"etag", b"date"})

@@ -150,6 +150,8 @@ class Reader:
             ask = view.ask_of(checked)
             question = Question(video_id=ask.video_id, ask=ask)
         else:
+            if checked["refresh"]:
+                raise _Unusual
             question = Question(video_id=parse_video_id(checked["url"]))
         scope = view.required_scope or KeyScope.ADMIN
         keys = {name: in_query[name] for name in ("api_key",) if name in in_query}
