@@ -1,4 +1,4 @@
-"""Reads a request's fields, the same for GET and POST, and says clearly which one is wrong."""
+"""Reads a request's fields, the same for GET, POST and PATCH, and says clearly which one is wrong."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SHOWN_NAME_CHARACTERS = 64
 
 
 def read_fields(request: Request, serializer_class: type[Serializer]) -> dict[str, Any]:
-    """The checked fields of a request. Of a POST, the body wins over the query.
+    """The checked fields of a request. Of a POST or PATCH, the body wins over the query.
 
     Raises InvalidParameter, which names the field, for one that is unknown, missing, given twice or wrong.
     """
     given = dict(_single_values(request.query_params))
-    if request.method == "POST":
+    if request.method in {"POST", "PATCH"}:
         given.update(_single_values(request.data))
     return check_fields(given, serializer_class)
 

@@ -12,6 +12,7 @@ from apps.downloads.views.batches import BatchViewSet
 from apps.downloads.views.extras import SubtitlesViewSet, ThumbnailViewSet
 from apps.downloads.views.identities import CookiesViewSet, ProxiesViewSet
 from apps.downloads.views.jobs import JobsViewSet
+from apps.downloads.views.keys import KeysViewSet, UsersViewSet
 from apps.downloads.views.lists import ChannelViewSet, PlaylistViewSet, SearchViewSet
 from apps.downloads.views.media import AudioViewSet, InfoViewSet, VideoViewSet
 from apps.downloads.views.providers import ProvidersViewSet
@@ -55,5 +56,7 @@ router.register("admin/cookies", CookiesViewSet, basename="admin-cookies")
 router.register("admin/proxies", ProxiesViewSet, basename="admin-proxies")
 router.register("admin/bots", BotsViewSet, basename="admin-bots")
 router.register("admin/channels", ChannelsViewSet, basename="admin-channels")
+router.register("admin/keys", KeysViewSet, basename="admin-keys")
+router.register("admin/users", UsersViewSet, basename="admin-users")
 
 urlpatterns = router.urls

@@ -18,7 +18,7 @@ from typing import Any
 from redis.exceptions import NoScriptError, RedisError
 
 from apps.core.errors import RateLimited, TooManyStreams
-from apps.core.redis import make_async_redis
+from apps.core.redis import make_async_redis, redis_client
 from apps.keys.authentication import KeyGrant
 from apps.keys.limits import refusal
 from apps.keys.redis_loss import health, local_counts, share_of
@@ -82,6 +82,17 @@ RENEW_BATCH = 500
 def slots_name(prefix: str) -> str:
     """The sorted set of a key's running streams."""
     return f"yt:streams:{prefix}"
+
+
+def count_streams(prefix: str) -> int | None:
+    """The streams of a limited key that run now, in all processes. None when Redis cannot say."""
+    client = redis_client()
+    try:
+        now_ms = float(client.time()[0]) * 1000
+        counted: Any = client.zcount(slots_name(prefix), now_ms, "+inf")
+    except RedisError:
+        return None
+    return int(counted)
 
 
 class StreamMeters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from apps.keys.documents import Role, Scope, User
@@ -43,3 +44,16 @@ def may(user: User | None, role: Role) -> bool:
 def role_needed(method: str, *, to_read: Role = Role.VIEWER, to_change: Role = Role.OPERATOR) -> Role:
     """The role that a request with this HTTP method needs."""
     return to_read if method in SAFE_METHODS else to_change
+
+
+def may_change_key(role: str, scopes: Iterable[str]) -> bool:
+    """Whether somebody with ``role`` may make or change a key that has (or gets) ``scopes``.
+
+    A key with the scope admin may do what an owner may: whoever could make one, or learn its new secret, would be one.
+    """
+    return reaches(role, Role.OWNER if Scope.ADMIN in set(scopes) else Role.OPERATOR)
+
+
+def may_change_user(role: str, user: User) -> bool:
+    """Whether somebody with ``role`` may change this user: only owners touch people who may enter the admin."""
+    return reaches(role, Role.OPERATOR if user.role == Role.NONE.value else Role.OWNER)

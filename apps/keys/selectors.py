@@ -40,9 +40,15 @@ def list_users(*, offset: int = 0, limit: int = PAGE_SIZE) -> list[User]:
     return list(User.objects.order_by("username").skip(offset).limit(min(limit, PAGE_SIZE)))
 
 
-def count_keys(owner: str) -> int:
-    """How many keys belong to a user."""
-    counted: int = ApiKey.objects(owner=owner).count()
+def count_keys(owner: str | None = None) -> int:
+    """How many keys there are, or belong to a user."""
+    counted: int = (ApiKey.objects if owner is None else ApiKey.objects(owner=owner)).count()
+    return counted
+
+
+def count_users() -> int:
+    """How many users there are."""
+    counted: int = User.objects.count()
     return counted
 
 

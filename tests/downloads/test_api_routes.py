@@ -35,7 +35,15 @@ ROUTES = [
     "cache/stats",
     "jobs",
 ]
-ADMIN_ROUTES = ["admin/providers", "admin/cookies", "admin/proxies", "admin/bots", "admin/channels"]
+ADMIN_ROUTES = [
+    "admin/providers",
+    "admin/cookies",
+    "admin/proxies",
+    "admin/bots",
+    "admin/channels",
+    "admin/keys",
+    "admin/users",
+]
 
 
 class TestInfo:
