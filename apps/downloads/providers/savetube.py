@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -18,9 +18,9 @@ from apps.core.outbound import check_url, guarded_httpx_client, resolves_only_to
 from apps.downloads.links import watch_url
 from apps.downloads.providers.base import FetchPlan, RemoteFile, VideoInfo
 from apps.downloads.providers.savetube_cipher import decrypt_info
+from apps.downloads.providers.savetube_heights import AskedHeights, RefusedError
 from apps.downloads.providers.savetube_info import (
     DEFAULT_AUDIO_KBPS,
-    KNOWN_HEIGHTS,
     SaveTubeInfo,
     means_not_ready,
     read_info,
@@ -61,11 +61,12 @@ class _CdnFailedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class _Session:
-    """One checked info answer, and the CDN whose key it holds."""
+    """One checked info answer, and the CDN whose key it holds; and what asking for heights has shown."""
 
     cdn: str
     info: SaveTubeInfo
     made_at: float
+    asked: AskedHeights = field(default_factory=AskedHeights, repr=False)
 
 
 class SaveTubeProvider:
@@ -91,8 +92,8 @@ class SaveTubeProvider:
         session = self._open_session(video_id, deadline=deadline)
         info = session.info.as_video_info(video_id)
         if session.info.heights is None:  # not said: find the best one by asking for it
-            best = self._probe_heights(video_id, session, deadline=deadline)
-            info = info.model_copy(update={"video_heights": tuple(h for h in KNOWN_HEIGHTS if best and h <= best)})
+            heights = session.asked.find(lambda h: self._download_url(video_id, "video", h, session, deadline=deadline))
+            info = info.model_copy(update={"video_heights": heights})
         return info
 
     def plan(self, key: AssetKey, *, timeout_s: float, fresh: bool = False) -> FetchPlan:
@@ -103,7 +104,13 @@ class SaveTubeProvider:
                 return self._plan(key, session, deadline=deadline)
             except (UpstreamError, UpstreamUnreachable):  # its key may have run out: once more with a new one
                 self._forget(key.video_id)
-        return self._plan(key, self._open_session(key.video_id, deadline=deadline), deadline=deadline)
+        session = self._open_session(key.video_id, deadline=deadline)
+        try:
+            return self._plan(key, session, deadline=deadline)
+        except RefusedError:
+            if session.info.heights is None:  # it said of no height that it has it
+                raise QualityUnavailable from None
+            raise
 
     def _plan(self, key: AssetKey, session: _Session, *, deadline: float) -> FetchPlan:
         info = session.info
@@ -111,12 +118,18 @@ class SaveTubeProvider:
             height = variant_height(key.variant)
             if height is None or (info.heights is not None and height not in info.heights):
                 raise QualityUnavailable
-            quality, container, mime = height, "mp4", "video/mp4"
+            container, mime = "mp4", "video/mp4"
+            if info.heights is None:
+                quality, url = session.asked.next_lower(
+                    height, lambda h: self._download_url(key.video_id, "video", h, session, deadline=deadline)
+                )
+            else:
+                quality, url = height, self._download_url(key.video_id, "video", height, session, deadline=deadline)
         else:
             if key.variant != "mp3" or not info.audio_kbps:
                 raise QualityUnavailable
             quality, container, mime = max(info.audio_kbps, default=DEFAULT_AUDIO_KBPS), "mp3", "audio/mpeg"
-        url = self._download_url(key.video_id, key.kind, quality, session, deadline=deadline)
+            url = self._download_url(key.video_id, "audio", quality, session, deadline=deadline)
         headers = {"User-Agent": BROWSER_HEADERS["User-Agent"], "Referer": BROWSER_HEADERS["Referer"]}
         return FetchPlan(
             key=key,
@@ -195,18 +208,10 @@ class SaveTubeProvider:
             if answer.get("status") is True:
                 return _checked_download_url(answer)
             if not means_not_ready(answer.get("message")):
-                raise refusal(answer.get("message"))
+                error = refusal(answer.get("message"))
+                raise RefusedError if type(error) is UpstreamError else error
             _pause(READY_PAUSE_S, deadline=deadline)
         raise UpstreamTimeout
-
-    def _probe_heights(self, video_id: str, session: _Session, *, deadline: float) -> int | None:
-        for height in KNOWN_HEIGHTS:
-            try:
-                self._download_url(video_id, "video", height, session, deadline=deadline)
-            except (UpstreamError, QualityUnavailable):
-                continue
-            return height
-        return None
 
     def _ask(
         self, method: str, url: str, body: dict[str, str] | None, *, max_bytes: int, deadline: float

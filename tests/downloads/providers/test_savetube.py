@@ -86,7 +86,8 @@ class TestResolve:
         site.videos[ID] = SaveTubeVideo(title="Bare", drop=drop)
         info = provider.resolve(ID, timeout_s=10)
         assert (info.title, info.duration_s, info.audio_formats) == ("Bare", 6.0, ("mp3",))
-        assert info.video_heights == (360, 240, 144)  # found by asking from the top
+        assert info.video_heights == (360, 240, 144)  # found by asking: 1080, 720, 480, 360
+        assert site.counts["download"] == 4
         assert read(provider.plan(MP3, timeout_s=10).files[0].url) == site.file_of(ID, "audio")
 
     @pytest.mark.parametrize(("video_id", "error"), [("private0001", VideoPrivate), ("removed0001", VideoUnavailable)])
@@ -110,6 +111,44 @@ class TestPlan:
         assert plan.files[0].source_id == "savetube:video:240"
         assert "Mozilla" in plan.files[0].headers["User-Agent"]
         assert read(plan.files[0].url) == site.file_of(ID, "video", 240)
+
+    def test_a_refused_height_becomes_the_next_lower_one_when_nothing_was_said_of_heights(
+        self, site: SaveTubeStandIn, provider: SaveTubeProvider
+    ) -> None:
+        site.videos[ID] = SaveTubeVideo(title="Bare", drop=frozenset({"video_formats"}))
+        key = AssetKey(ID, "video", "720p")
+        plan = provider.plan(key, timeout_s=10)
+        assert plan.files[0].source_id == "savetube:video:360"
+        assert read(plan.files[0].url) == site.file_of(ID, "video", 360)
+        asked = site.counts["download"]
+        assert asked == 3
+        provider.plan(key, timeout_s=10)
+        assert site.counts["download"] == asked + 1  # what was refused is not asked for again
+
+    def test_the_link_that_showed_the_best_height_is_used(
+        self, site: SaveTubeStandIn, provider: SaveTubeProvider
+    ) -> None:
+        site.videos[ID] = SaveTubeVideo(title="Bare", drop=frozenset({"video_formats"}))
+        provider.resolve(ID, timeout_s=10)
+        asked = site.counts["download"]
+        assert provider.plan(AssetKey(ID, "video", "360p"), timeout_s=10).files[0].source_id == "savetube:video:360"
+        assert site.counts["download"] == asked
+
+    def test_when_every_height_is_refused_the_next_source_is_asked(
+        self, site: SaveTubeStandIn, provider: SaveTubeProvider
+    ) -> None:
+        site.videos[ID] = SaveTubeVideo(title="Bare", drop=frozenset({"video_formats"}))
+        site.faults.add("download", status=200, body={"status": False, "message": "No."}, times=99)
+        with pytest.raises(QualityUnavailable):
+            provider.plan(AssetKey(ID, "video", "1080p"), timeout_s=10)
+        assert site.counts["download"] == 6
+
+    def test_trouble_is_not_taken_for_a_refusal(self, site: SaveTubeStandIn, provider: SaveTubeProvider) -> None:
+        site.videos[ID] = SaveTubeVideo(title="Bare", drop=frozenset({"video_formats"}))
+        site.faults.add("download", status=500, times=99)
+        with pytest.raises(UpstreamError):
+            provider.plan(AssetKey(ID, "video", "1080p"), timeout_s=10)
+        assert site.counts["download"] == 1
 
     def test_audio_is_the_best_mp3(self, site: SaveTubeStandIn, provider: SaveTubeProvider) -> None:
         plan = provider.plan(MP3, timeout_s=10)
