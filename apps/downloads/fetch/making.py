@@ -209,7 +209,11 @@ class Maker:
         output = parts[0].with_name(f"finished-{self._claim.attempt}.{plan.container}")
         self._progress.stage = "muxing"
         cover = await fetch_cover(self._session, plan.cover, output.with_suffix(".cover"))
-        await in_thread(lambda stop: finish_file(plan, parts, output, cover=cover, stop=stop))
+        try:
+            await in_thread(lambda stop: finish_file(plan, parts, output, cover=cover, stop=stop))
+        except BaseException:  # also when the job is cancelled: half a file is of no use, the parts are
+            output.unlink(missing_ok=True)
+            raise
         self._progress.stage = "checking"
         facts = await in_thread(lambda stop: check_media(output, plan, size_was_declared=True, stop=stop))
         hashes = await in_thread(lambda stop: hash_file(output, stop=stop))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 from django.conf import settings
@@ -18,7 +18,6 @@ from apps.core.errors import (
     DrmProtected,
     GeoBlocked,
     LiveNotSupported,
-    NotReady,
     QualityUnavailable,
     UpstreamError,
     UpstreamTimeout,
@@ -29,31 +28,17 @@ from apps.core.errors import (
 from apps.downloads.providers.arrangement import arrange_providers
 from apps.downloads.providers.base import FetchPlan, MediaProvider, VideoInfo
 from apps.downloads.providers.breaker import TRIAL_LASTS_S, CircuitBreaker
+from apps.downloads.providers.failures import ProviderFailure, most_telling
 from apps.downloads.providers.health import note_closed, note_outcome, note_trial
+from apps.downloads.stopping import WorkStopped
 from apps.telegram_cache.documents import AssetKey
 
 CONTENT_ERRORS = (VideoUnavailable, VideoPrivate, AgeRestricted, GeoBlocked, LiveNotSupported, DrmProtected)
 UPSTREAM_ERRORS = (UpstreamError, UpstreamUnreachable, UpstreamTimeout, BotCheck)
-_MOST_TELLING_FIRST = ("bot_check", "upstream_timeout", "upstream_error", "upstream_unreachable")
 _SHARE_OF_TIME = 0.6  # what one source may use of the time that is left, while another one follows
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProviderFailure:
-    """Why one source could not do it. ``skipped``: it was not asked, because it kept failing before."""
-
-    provider: str
-    error: ApiError
-    skipped: bool = False
-    took_s: float | None = None
-
-    def as_document(self) -> dict[str, Any]:
-        """As it is kept on a job (``provider_errors``)."""
-        said = {"provider": self.provider, "code": self.error.code, "message": self.error.message}
-        return said if self.took_s is None else {**said, "took_s": round(self.took_s, 3)}
 
 
 @dataclass(kw_only=True)
@@ -217,6 +202,8 @@ class ProviderChain:
         except (*CONTENT_ERRORS, QualityUnavailable):
             self._note_well(member)  # it works; the video is what is wrong
             raise
+        except WorkStopped:
+            raise
         except Exception as error:  # a fault in one source's code must not take the next one's turn
             log.exception("provider_fault", provider=member.provider.name)
             mapped = UpstreamError()
@@ -258,19 +245,6 @@ class ProviderChain:
             close = getattr(member.provider, "close", None)
             if close is not None:
                 close()
-
-
-def most_telling(failures: Sequence[ProviderFailure]) -> ApiError:
-    """The one error to show for all: QualityUnavailable only when every source said so."""
-    if not failures:
-        return NotReady(
-            "No source of media is configured and switched on. Set SAVETUBE_KEY, or add ytdlp to PROVIDERS."
-        )
-    upstream = [failure.error for failure in failures if not isinstance(failure.error, QualityUnavailable)]
-    if not upstream:
-        return failures[0].error
-    rank = {code: number for number, code in enumerate(_MOST_TELLING_FIRST)}
-    return min(upstream, key=lambda error: rank.get(error.code, -1))
 
 
 def make_providers() -> list[MediaProvider]:

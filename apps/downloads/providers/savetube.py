@@ -27,6 +27,7 @@ from apps.downloads.providers.savetube_info import (
     refusal,
 )
 from apps.downloads.quality import variant_height
+from apps.downloads.stopping import pause, raise_if_stopped
 from apps.telegram_cache.documents import AssetKey
 
 CDN_TRIES = 5
@@ -217,6 +218,7 @@ class SaveTubeProvider:
         self, method: str, url: str, body: dict[str, str] | None, *, max_bytes: int, deadline: float
     ) -> dict[str, Any]:
         """One call, its answer a JSON object. Raises _CdnFailedError, or UpstreamTimeout when the time is up."""
+        raise_if_stopped()
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             raise UpstreamTimeout
@@ -295,4 +297,4 @@ def _pause(seconds: float, *, deadline: float) -> None:
     """Wait before the next try. Raises UpstreamTimeout when there is no time left for one."""
     if time.monotonic() + seconds >= deadline:
         raise UpstreamTimeout
-    time.sleep(seconds)
+    pause(seconds)

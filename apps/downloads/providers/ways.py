@@ -29,6 +29,15 @@ class Way:
         return {"key": key, "cookies": self.cookies, "proxy": self.proxy}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Transport:
+    """How the operator has yt-dlp connect; the fetch engine does the same."""
+
+    proxy: str | None = None
+    proxy_id: str = ""  # of the pool
+    verify_tls: bool = True
+
+
 class Ways(Protocol):
     """Where ways come from, and who hears how each did. Thread-safe."""
 

@@ -24,10 +24,9 @@ from apps.core.errors import (
 )
 from apps.downloads.providers.base import FetchPlan, VideoInfo
 from apps.downloads.providers.listing import Listing, ListQuestion
-from apps.downloads.providers.ways import PlainWay, Way, Ways
+from apps.downloads.providers.ways import PlainWay, Transport, Way, Ways
 from apps.downloads.providers.ytdlp_errors import blame, map_failure, spoils_session
 from apps.downloads.providers.ytdlp_formats import (
-    Transport,
     is_drm_protected,
     make_plan,
     make_video_info,
@@ -37,6 +36,7 @@ from apps.downloads.providers.ytdlp_formats import (
 from apps.downloads.providers.ytdlp_lists import list_question, make_listing
 from apps.downloads.providers.ytdlp_pool import ChildPool
 from apps.downloads.providers.ytdlp_subtitles import Subtitles, make_subtitles
+from apps.downloads.stopping import pause
 from apps.telegram_cache.documents import AssetKey
 
 REMEMBERED_S = 120.0  # media addresses live for hours; this only spans resolve and the plan that follows
@@ -136,7 +136,7 @@ class YtDlpProvider:
         plan = make_plan(info, key, self._transport_of(way))
         wait_s = seconds_until_available(info, now=time.time())
         if wait_s > 0:  # YouTube refuses the media while its player would show an advertisement
-            time.sleep(max(0.0, min(wait_s, deadline - time.monotonic())))
+            pause(max(0.0, min(wait_s, deadline - time.monotonic())))
         return plan
 
     def list_videos(self, question: ListQuestion, *, timeout_s: float) -> Listing:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +11,7 @@ from apps.core.errors import QualityUnavailable, UpstreamError
 from apps.core.outbound import check_url
 from apps.downloads.providers.base import Chapter, FetchPlan, Finish, Format, RemoteFile, SubtitleTrack, VideoInfo
 from apps.downloads.providers.text import clean_text
+from apps.downloads.providers.ways import Transport
 from apps.downloads.quality import codec_fits
 from apps.downloads.variants import AudioVariant, VideoVariant, parse_audio_variant, parse_video_variant
 from apps.telegram_cache.documents import AssetKey
@@ -32,15 +32,6 @@ MAX_WAIT_S = 15.0
 _VIDEO_CODECS = ("avc1", "h264", "av01", "vp9", "vp09")  # best first: what plays everywhere
 _LABEL = re.compile(r"(?:^|[ ,])(\d{3,4})p\d{0,3}\b", re.ASCII)
 _HEADERS_SENT = ("User-Agent", "Accept", "Accept-Language", "Referer", "Origin")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transport:
-    """How the operator has yt-dlp connect; the fetch engine does the same."""
-
-    proxy: str | None = None
-    proxy_id: str = ""  # of the pool
-    verify_tls: bool = True
 
 
 def usable_formats(info: dict[str, Any]) -> list[dict[str, Any]]:

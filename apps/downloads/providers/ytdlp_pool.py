@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from apps.core.errors import UpstreamError, UpstreamTimeout
+from apps.downloads.stopping import STEP_S, raise_if_stopped
 
 ROOT = Path(__file__).resolve().parents[3]
 MODULE = "apps.downloads.providers.ytdlp_child"
@@ -72,7 +73,8 @@ class _Child:
         self._is_ready = True
 
     def ask(self, question: dict[str, Any], *, deadline: float) -> dict[str, Any]:
-        """Raises UpstreamTimeout at the deadline, _ChildGoneError when it cannot answer any more."""
+        """Raises UpstreamTimeout at the deadline, WorkStopped when nobody wants the answer any more, _ChildGoneError
+        when it cannot answer."""
         self.questions += 1
         self._say(question)
         return self.hear(deadline=deadline)
@@ -88,8 +90,11 @@ class _Child:
         descriptor = self._stdout.fileno()
         while b"\n" not in self._received:
             left_s = deadline - time.monotonic()
-            if left_s <= 0 or not _readable(descriptor, left_s):
+            if left_s <= 0:
                 raise UpstreamTimeout
+            raise_if_stopped()
+            if not _readable(descriptor, min(left_s, STEP_S)):
+                continue
             piece = os.read(descriptor, 256 * 1024)
             self._received += piece
             if not piece or len(self._received) > MAX_ANSWER_BYTES:
@@ -131,13 +136,16 @@ class ChildPool:
     def ask(
         self, question: dict[str, Any], *, timeout_s: float, spoils: Callable[[dict[str, Any]], bool] = lambda _: False
     ) -> dict[str, Any]:
-        """The answer of a process. Raises UpstreamTimeout (it is killed then), UpstreamError when it died.
+        """The answer of a process. Raises UpstreamTimeout or WorkStopped (then it is killed), UpstreamError when it
+        died.
 
         ``spoils(answer)``: whether to replace the process because of what it answered.
         """
         deadline = time.monotonic() + timeout_s
-        if not self._slots.acquire(timeout=timeout_s):
-            raise UpstreamTimeout
+        while not self._slots.acquire(timeout=max(0.0, min(STEP_S, deadline - time.monotonic()))):
+            raise_if_stopped()
+            if time.monotonic() >= deadline:
+                raise UpstreamTimeout
         try:
             try:
                 return self._ask(question, deadline=deadline, spoils=spoils)

@@ -5,6 +5,7 @@ import threading
 from dataclasses import replace
 from datetime import timedelta
 
+import psutil
 import pytest
 from pymongo.errors import PyMongoError
 
@@ -13,14 +14,14 @@ from apps.core.errors import VideoPrivate
 from apps.core.ffmpeg import probe_media
 from apps.core.owners import make_owner
 from apps.downloads.documents import JobState, MediaJob
-from apps.downloads.fetch import engine
+from apps.downloads.fetch import engine, finish
 from apps.downloads.selectors import find_job
 from apps.downloads.services import jobs
 from apps.downloads.services.claims import claim_asset
 from apps.downloads.services.jobs import cancel_job
 from apps.downloads.services.sweep import sweep_jobs
 from apps.streaming.hotstore import FileState
-from apps.telegram_cache.documents import Asset, AssetState
+from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind
 from tests.downloads.fetch.conftest import wait_until
 from tests.downloads.fetch.origin import SampleProvider, remote
 from tests.downloads.fetch.test_engine import MIB, VIDEO, asset, serve
@@ -40,6 +41,22 @@ class TestStopping:
         assert not thread.is_alive()
         assert (asset().state, asset().lease_owner) == (AssetState.ABSENT, None)
         assert fetcher.store.open(job.asset_id, 1).state == FileState.FAILED
+
+    def test_a_cancelled_job_stops_ffmpeg_and_its_file_goes(self, fetcher, origin, long_audio, monkeypatch):
+        monkeypatch.setattr(finish, "_cut", lambda plan: ["-re"])  # ffmpeg reads no faster than the sound plays: 100 s
+        serve(fetcher, origin.put("a", long_audio), finish="mp3", container="mp3", duration_s=100)
+        job = fetcher.job(AssetKey("dQw4w9WgXcQ", MediaKind.AUDIO, "mp3"))
+        thread = fetcher.begin(job)
+        scratch = fetcher.store.root / ".scratch"
+        wait_until(lambda: [path for path in scratch.rglob("finished-*") if path.stat().st_size])
+        programs = psutil.Process().children(recursive=True)
+        assert [program for program in programs if "ffmpeg" in program.name()]
+        cancel_job(job.id)
+        thread.join(10)
+        assert not thread.is_alive()
+        assert not [program for program in programs if program.is_running() and "ffmpeg" in program.name()]
+        assert list(scratch.rglob("finished-*")) == []
+        assert (asset().state, asset().lease_owner) == (AssetState.ABSENT, None)
 
     def test_a_new_job_after_a_cancelled_one_goes_on_from_its_bytes(self, fetcher, origin, long_audio):
         serve(fetcher, origin.put("a", long_audio), duration_s=100)

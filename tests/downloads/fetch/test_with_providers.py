@@ -2,15 +2,19 @@
 
 import json
 
+import psutil
 import pytest
 
 from apps.core.ffmpeg import probe_media
 from apps.downloads.documents import JobState
 from apps.downloads.providers.savetube import SaveTubeProvider
 from apps.downloads.providers.ytdlp import YtDlpProvider
+from apps.downloads.selectors import find_job
+from apps.downloads.services.jobs import cancel_job
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
 from tests.standins.savetube import TEST_KEY, SaveTubeStandIn
 from tests.standins.youtube import YouTubeStandIn
+from tests.waiting import wait_until
 
 VIDEO_ID = "fetchtest01"
 M4A_ITAG = 140
@@ -78,3 +82,19 @@ def test_a_refused_media_address_is_extracted_again(fetcher, youtube):
 def test_a_private_video_ends_the_job_with_its_code(fetcher, savetube, youtube):
     job = fetcher.fetch(AssetKey("private0001", MediaKind.AUDIO, "m4a"))
     assert (job.state, job.error_code) == (JobState.FAILED, "video_private")
+
+
+def test_cancelling_while_youtube_is_asked_ends_the_process_and_its_connection(fetcher, youtube):
+    youtube.faults.add("watch", delay_s=3600)
+    job = fetcher.job(key(MediaKind.AUDIO, "m4a"))
+    thread = fetcher.begin(job)
+    wait_until(lambda: youtube.counts["watch"])
+    askers = [
+        child for child in psutil.Process().children() if "apps.downloads.providers.ytdlp_child" in child.cmdline()
+    ]
+    assert len(askers) == 1
+    cancel_job(job.id)
+    thread.join(10)
+    assert not thread.is_alive()
+    wait_until(lambda: not askers[0].is_running() and not youtube._pipes)
+    assert find_job(job.id).state == JobState.CANCELLED

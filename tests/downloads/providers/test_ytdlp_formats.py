@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from apps.core.errors import QualityUnavailable, UpstreamError
 from apps.downloads.providers.base import FetchPlan
+from apps.downloads.providers.ways import Transport
 from apps.downloads.providers.ytdlp_formats import (
-    Transport,
     height_of,
     make_plan,
     make_video_info,
