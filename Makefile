@@ -68,6 +68,7 @@ bench: setup-dev
 	@$(BIN)/python -m bench.first_byte
 	@$(BIN)/python -m bench.telegram_read
 	@$(BIN)/python -m bench.telegram_upload
+	@$(BIN)/python -m bench.rollups --events 200000 --rounds 5
 
 lock: setup-dev
 	$(LOCK) --output-file requirements.txt requirements.in

@@ -106,7 +106,7 @@ class UsageRollup(StoredDocument):
     meta = {
         "collection": "usage_rollups",
         "indexes": [
-            {"fields": ["by", "grain", "start", "value", *_SUMS]},  # both cover whole questions: no document is read
+            {"fields": ["by", "grain", "start", "-requests", "value", *_SUMS[1:]]},  # both cover whole questions
             {"fields": ["by", "grain", "value", "start", *_SUMS]},
             {"fields": ["expires_at"], "expireAfterSeconds": 0},
         ],

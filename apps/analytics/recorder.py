@@ -210,7 +210,8 @@ class Recording:
         facts = noted(self.scope)
         route = route_of(self.scope["path"])
         self._count(route, status, facts)
-        if not facts.get("key_prefix") and not self._keyless.take():
+        is_keyless = status < 500 and not facts.get("key_prefix")  # 5xx: MongoDB may be away, and nobody knows the key
+        if is_keyless and not self._keyless.take():
             return None
         event = self._event(route, status, facts, first_byte_s=self._first_byte_s, bytes_sent=self._bytes)
         return self._writer.make_payload(event)

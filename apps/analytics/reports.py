@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apps.analytics.concurrency import Peak, peaks
-from apps.analytics.documents import By, UsageRollup
+from apps.analytics.documents import By, Grain, UsageRollup
 from apps.analytics.histogram import BUCKETS, quantile
 from apps.analytics.spans import DAY_STEP_S, Segment, Span
 from apps.keys.documents import ApiKey
@@ -17,6 +17,7 @@ from apps.telegram_cache.documents import Asset
 MAX_TIME_MS = 10_000
 TOP = 10
 MAX_TOP = 1000
+AMONG = 500  # of each minute, hour or day: these are looked at
 SUMS = ("requests", "errors", "refused", "bytes_sent")
 
 
@@ -119,8 +120,14 @@ def key_usage(key_prefix: str, span: Span) -> KeyUsage:
 
 
 def top_values(by: By, span: Span, *, limit: int = TOP) -> list[TopRow]:
-    """The values with the most requests in a range, most first."""
-    rows = list(UsageRollup._get_collection().aggregate(top_pipeline(by, span.segments(by), limit), **_OPTIONS))
+    """The values with the most requests in a range, most first.
+
+    Two questions: who is among the most used of some minute, hour or day of the range, and what those did in all. So
+    the number of different videos does not matter. A value that is never among the AMONG most used can be missed.
+    """
+    collection, segments = UsageRollup._get_collection(), span.segments(by)
+    found = [row["_id"] for row in collection.aggregate(candidates_pipeline(by, segments, limit), **_OPTIONS)]
+    rows = list(collection.aggregate(sums_pipeline(by, segments, found, limit), **_OPTIONS)) if found else []
     labels = _labels(by, [row["_id"] for row in rows])
     return [TopRow(value=row["_id"], label=labels.get(row["_id"], ""), sums=_sums(row)) for row in rows]
 
@@ -130,17 +137,43 @@ def user_peaks(span: Span) -> list[Peak]:
     return peaks(max(span.start, span.end - timedelta(days=31)), span.end)
 
 
-def top_pipeline(by: By, segments: list[Segment], limit: int) -> list[dict[str, Any]]:
-    """The question of ``top_values``: each segment is summed from its index, then all of them together."""
-    first, *others = [_segment_sums(by, segment) for segment in segments]
-    unions = [{"$unionWith": {"coll": UsageRollup._get_collection_name(), "pipeline": pipeline}} for pipeline in others]
-    again = [{"$group": {"_id": "$_id", **_ADDED}}] if others else []
-    return [*first, *unions, *again, {"$sort": {"requests": -1, "_id": 1}}, {"$limit": limit}]
+def candidates_pipeline(by: By, segments: list[Segment], limit: int) -> list[dict[str, Any]]:
+    """Who may be among the ``limit`` most used: the first of each stretch of time, straight from the index."""
+    taken = max(AMONG, 2 * limit)
+    parts: list[list[dict[str, Any]]] = []
+    for segment in segments:
+        for start in segment.starts() if segment.grain is not Grain.MINUTE else ():
+            where = {"by": by.value, "grain": segment.grain.value, "start": start}
+            first: list[dict[str, Any]] = [{"$match": where}, {"$sort": {"requests": -1}}, {"$limit": taken}]
+            parts.append([*first, {"$project": {"_id": "$value", "requests": 1}}])
+        if segment.grain is Grain.MINUTE:
+            group = {"$group": {"_id": "$value", "requests": {"$sum": "$requests"}}}
+            parts.append([_within(by, segment), group])
+    added = {"$group": {"_id": "$_id", "requests": {"$sum": "$requests"}}}
+    return [*_union(parts), added, {"$sort": {"requests": -1, "_id": 1}}, {"$limit": 5 * limit + 50}]
 
 
-def _segment_sums(by: By, segment: Segment) -> list[dict[str, Any]]:
-    where = {"by": by.value, "grain": segment.grain.value, "start": {"$gte": segment.start, "$lt": segment.end}}
-    return [{"$match": where}, {"$group": {"_id": "$value", **_ADDED}}]
+def sums_pipeline(by: By, segments: list[Segment], values: list[str], limit: int) -> list[dict[str, Any]]:
+    """What each of some values did in the range; the ``limit`` most used of them."""
+    parts = []
+    for segment in segments:
+        within = _within(by, segment)
+        within["$match"]["value"] = {"$in": values}
+        parts.append([within, {"$group": {"_id": "$value", **_ADDED}}])
+    return [
+        *_union(parts), {"$group": {"_id": "$_id", **_ADDED}}, {"$sort": {"requests": -1, "_id": 1}}, {"$limit": limit}
+    ]  # fmt: skip
+
+
+def _within(by: By, segment: Segment) -> dict[str, Any]:
+    start = {"$gte": segment.start, "$lt": segment.end}
+    return {"$match": {"by": by.value, "grain": segment.grain.value, "start": start}}
+
+
+def _union(parts: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    first, *others = parts
+    name = UsageRollup._get_collection_name()
+    return [*first, *({"$unionWith": {"coll": name, "pipeline": part}} for part in others)]
 
 
 def step_pipeline(span: Span, where: dict[str, Any]) -> list[dict[str, Any]]:

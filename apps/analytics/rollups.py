@@ -153,7 +153,9 @@ def _merge(source: Any, grain: Grain, groups: list[dict[str, Any]], start: datet
     into = UsageRollup._get_collection_name()
     merge = {"$merge": {"into": into, "on": "_id", "whenMatched": "replace", "whenNotMatched": "insert"}}
     source._get_collection().aggregate(
-        [*groups, {"$replaceWith": shape}, merge], allowDiskUse=True, maxTimeMS=MAX_TIME_MS
+        [*groups, {"$replaceWith": shape}, {"$match": {"expires_at": {"$gt": utcnow()}}}, merge],
+        allowDiskUse=True,
+        maxTimeMS=MAX_TIME_MS,
     )
     made = UsageRollup.objects(by__in=[by.value for by in By], grain=grain.value, start__gte=start, start__lt=end)
     return int(made.count())

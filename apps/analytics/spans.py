@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones
 
 from apps.analytics.documents import By, Grain, kept_for
-from apps.analytics.periods import ceil, floor
+from apps.analytics.periods import ceil, floor, length
 from apps.core.clock import utcnow
 from apps.core.errors import InvalidParameter
 
@@ -19,6 +19,7 @@ RANGES = {
 }
 LONGEST = timedelta(days=3 * 366)
 MARGIN = timedelta(hours=2)  # sums that are about to end are not counted on
+SETTLED = {Grain.HOUR: timedelta(minutes=5), Grain.DAY: timedelta(minutes=30)}  # younger sums may still change
 STEPS = (  # up to this length: this step, made of sums of this grain
     (timedelta(hours=1), 60, Grain.MINUTE),
     (timedelta(hours=6), 300, Grain.MINUTE),
@@ -35,6 +36,11 @@ class Segment:
     grain: Grain
     start: datetime
     end: datetime
+
+    def starts(self) -> list[datetime]:
+        """The starts of its sums."""
+        step = length(self.grain)
+        return [self.start + number * step for number in range((self.end - self.start) // step)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,23 +70,36 @@ class Span:
         return starts
 
     def segments(self, by: By, *, now: datetime | None = None) -> list[Segment]:
-        """The few sums that make up the range. Videos of long ago only have sums of whole UTC days."""
+        """The few sums that make up the range: days inside, hours and minutes at its ends.
+
+        Videos of long ago only have sums of whole hours, then of whole UTC days: the range is widened to those.
+        """
         now = now or utcnow()
-        start, end = self.start, self.end
-        if self.grain is Grain.MINUTE and start > now - kept_for(Grain.MINUTE, by) + MARGIN:
-            return [Segment(grain=Grain.MINUTE, start=start, end=end)]
-        oldest_hour = now - kept_for(Grain.HOUR, by) + MARGIN
-        start = floor(start, Grain.HOUR if start > oldest_hour else Grain.DAY)
-        end = ceil(end, Grain.HOUR if end > oldest_hour else Grain.DAY)
-        first_day, last_day = ceil(start, Grain.DAY), floor(min(end, max(start, now)), Grain.DAY)
-        if first_day >= last_day:
-            return [Segment(grain=Grain.HOUR, start=start, end=end)]
-        found = [
-            Segment(grain=Grain.HOUR, start=start, end=first_day),
-            Segment(grain=Grain.DAY, start=first_day, end=last_day),
-            Segment(grain=Grain.HOUR, start=last_day, end=end),
+        grains = [
+            grain for grain in (self.grain, *_COARSER[self.grain]) if grain is Grain.DAY or self._has(grain, by, now)
         ]
-        return [segment for segment in found if segment.start < segment.end]
+        finest = grains[0]
+        return _cut(floor(self.start, finest), ceil(self.end, finest), grains, now)
+
+    def _has(self, grain: Grain, by: By, now: datetime) -> bool:
+        return self.start > now - kept_for(grain, by) + MARGIN
+
+
+_COARSER = {Grain.MINUTE: (Grain.HOUR, Grain.DAY), Grain.HOUR: (Grain.DAY,), Grain.DAY: ()}
+
+
+def _cut(start: datetime, end: datetime, grains: list[Grain], now: datetime) -> list[Segment]:
+    """``grains``: finest first; ``start`` and ``end`` lie on borders of the finest."""
+    if start >= end:
+        return []
+    *finer, grain = grains
+    if not finer:
+        return [Segment(grain=grain, start=start, end=end)]
+    first, last = ceil(start, grain), floor(min(end, max(start, now - SETTLED[grain])), grain)
+    if first >= last:
+        return _cut(start, end, finer, now)
+    inside = Segment(grain=grain, start=first, end=last)
+    return [*_cut(start, first, finer, now), inside, *_cut(last, end, finer, now)]
 
 
 def read_zone(name: str) -> ZoneInfo:
@@ -105,10 +124,8 @@ def make_span(start: datetime, end: datetime, *, zone: ZoneInfo, now: datetime |
         raise InvalidParameter("start: must lie before end.", parameter="start")
     if end - start > LONGEST:
         raise InvalidParameter("start: the range may be three years at most.", parameter="start")
-    length = end - start
-    step_s, grain = next(
-        ((step, grain) for longest, step, grain in STEPS if length <= longest), (DAY_STEP_S, Grain.HOUR)
-    )
+    wide = end - start
+    step_s, grain = next(((step, grain) for longest, step, grain in STEPS if wide <= longest), (DAY_STEP_S, Grain.HOUR))
     if grain is Grain.MINUTE and start <= now - kept_for(Grain.MINUTE, By.ALL) + MARGIN:
         step_s, grain = 3600, Grain.HOUR
     if start <= now - kept_for(Grain.HOUR, By.ALL) + MARGIN:

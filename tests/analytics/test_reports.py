@@ -1,11 +1,20 @@
 from datetime import timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from apps.analytics import reports
 from apps.analytics.documents import By, Grain, UsageRollup
 from apps.analytics.periods import floor
-from apps.analytics.reports import key_usage, step_pipeline, top_pipeline, top_values, usage_report
+from apps.analytics.reports import (
+    candidates_pipeline,
+    key_usage,
+    step_pipeline,
+    sums_pipeline,
+    top_values,
+    usage_report,
+)
 from apps.analytics.rollups import roll_up
 from apps.analytics.spans import DAY_STEP_S, RANGES, make_span, named_span, read_zone
 from apps.core.clock import utcnow
@@ -94,13 +103,26 @@ class TestUsageReport:
     @pytest.mark.parametrize("name", RANGES)
     def test_no_question_reads_a_collection_or_a_document(self, usage, name):
         span = named_span(name, zone=UTC_ZONE)
-        questions = [top_pipeline(by, span.segments(by), 10) for by in By]
+        questions = [candidates_pipeline(by, span.segments(by), 10) for by in By]
+        questions += [sums_pipeline(by, span.segments(by), ["a", "abcdefghijk"], 10) for by in By]
         questions += [step_pipeline(span, {"by": "all", "value": ""}), step_pipeline(span, {"by": "first_byte"})]
         questions.append(step_pipeline(span, {"by": "key", "value": "abcd1234"}))
         for question in questions:
             seen = {stage["stage"] for stage in explain(question)}
             assert "IXSCAN" in seen, question
             assert not seen & {"COLLSCAN", "FETCH"}, question
+
+    def test_of_very_many_videos_the_most_used_are_found(self, monkeypatch):
+        monkeypatch.setattr(reports, "AMONG", 3)
+        now = utcnow()
+        for day in (2, 3, 4):
+            for number in range(20):
+                add_events(now - timedelta(days=day), 1, video_id=f"tail{number}{day}")
+            add_events(now - timedelta(days=day), 1 + day, video_id="steady")
+        add_events(now - timedelta(days=3), 6, video_id="once")
+        roll_up(wait=False)
+        top = top_values(By.VIDEO, named_span("7d", zone=UTC_ZONE), limit=2)
+        assert [(row.value, row.sums.requests) for row in top] == [("steady", 12), ("once", 6)]
 
 
 class TestKeyUsage:
@@ -113,6 +135,16 @@ class TestKeyUsage:
 
 
 class TestSpans:
+    @pytest.mark.parametrize("name", RANGES)
+    @pytest.mark.parametrize("by", [By.ALL, By.VIDEO])
+    def test_the_segments_follow_each_other_without_a_gap_and_are_few(self, name, by):
+        span = named_span(name, zone=UTC_ZONE)
+        segments = span.segments(by)
+        if by is By.ALL:
+            assert (segments[0].start, segments[-1].end) == (span.start, span.end)
+        assert all(one.end == other.start for one, other in pairwise(segments))
+        assert sum(len(segment.starts()) for segment in segments) <= 200
+
     def test_wrong_ranges_are_refused_in_words(self):
         now = utcnow()
         for problem in (
