@@ -39,7 +39,10 @@ MENU = (
     ),
     Group(
         label="Media",
-        entries=(Entry(label="Cache", icon="film", url_name="assets"),),
+        entries=(
+            Entry(label="Cache", icon="film", url_name="assets"),
+            Entry(label="Warm-ups", icon="sunrise", url_name="warm-ups"),
+        ),
     ),
     Group(
         label="People",

@@ -19,6 +19,7 @@ from apps.dashboard.views import (
     telegram,
     telegram_bots,
     telegram_channels,
+    warm_ups,
 )
 
 
@@ -109,5 +110,12 @@ urlpatterns = [
     path("admins/<id:user_id>/switch", admins.admin_switch, name="admins-switch"),
     path("admins/<id:user_id>/password", admins.admin_password, name="admins-password"),
     path("admins/<id:user_id>/second-factor", admins.admin_second_factor, name="admins-second-factor"),
+    path("warm-ups", warm_ups.warm_up_list, name="warm-ups"),
+    path("warm-ups/new", warm_ups.warm_up_new, name="warm-ups-new"),
+    path("warm-ups/limits", warm_ups.warm_up_limits, name="warm-ups-limits"),
+    path("warm-ups/<id:warm_up_id>", warm_ups.warm_up_detail, name="warm-ups-detail"),
+    path("warm-ups/<id:warm_up_id>/pause", warm_ups.warm_up_pause, name="warm-ups-pause"),
+    path("warm-ups/<id:warm_up_id>/resume", warm_ups.warm_up_resume, name="warm-ups-resume"),
+    path("warm-ups/<id:warm_up_id>/cancel", warm_ups.warm_up_cancel, name="warm-ups-cancel"),
     path("audit", audit.audit_list, name="audit"),
 ]

@@ -10,19 +10,22 @@ from pymongo.errors import ServerSelectionTimeoutError
 from apps.core.documents import AuditEntry
 from apps.dashboard import selectors
 from apps.dashboard.urls import urlpatterns
+from apps.downloads.warm_documents import WarmUp
 from apps.keys.documents import ApiKey, Role, User
 from tests.dashboard.samples import fill_server, make_bot, make_channel, make_job
 
 OPEN_TO_ALL = {"login", "login-code", "logout", "theme"}
-VIEWER_PAGES = ("", "overview/live", "overview/history", "keys", "cache", "jobs", "sources", "telegram", "audit",
-                "telegram/bots/123456", "telegram/channels/-1001234567890")  # fmt: skip
-OPERATOR_PAGES = ("keys/new", "sources/cookies/new", "sources/proxies/new", "telegram/bots/new",
-                  "telegram/channels/new", "telegram/bots/123456/token",
+VIEWER_PAGES = ("", "overview/live", "overview/history", "keys", "cache", "jobs", "sources", "warm-ups", "telegram",
+                "audit", "telegram/bots/123456", "telegram/channels/-1001234567890")  # fmt: skip
+OPERATOR_PAGES = ("keys/new", "sources/cookies/new", "sources/proxies/new", "warm-ups/new", "warm-ups/limits",
+                  "telegram/bots/new", "telegram/channels/new", "telegram/bots/123456/token",
                   "telegram/bots/123456/enable", "telegram/channels/-1001234567890/enable")  # fmt: skip
+WARM_UP_ID = "W4rmUp"
 
 
 @pytest.fixture
 def filled(server) -> ApiKey:
+    WarmUp(id=WARM_UP_ID, name="Charts", kind="audio", total=0).save()
     return fill_server()
 
 
@@ -35,7 +38,7 @@ def addresses(key: ApiKey) -> dict[str, str]:
                             ("name", "verify"), ("channel_id", "-1001234567890"), ("user_id", "0" * 24)):  # fmt: skip
             route = route.replace(f"<id:{name}>", value)
         for part, value in (("<id:name>", "ytdlp"), ("<on_off_up_down:what>", "on"), ("<identity_kind:kind>", "proxy"),
-                            ("<id:identity_id>", "abc123")):  # fmt: skip
+                            ("<id:identity_id>", "abc123"), ("<id:warm_up_id>", WARM_UP_ID)):  # fmt: skip
             route = route.replace(part, value)
         if pattern.name not in OPEN_TO_ALL:
             values[pattern.name] = f"/admin/{route}"

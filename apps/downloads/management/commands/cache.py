@@ -14,6 +14,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from apps.core.command import clear_failures
+from apps.downloads.services.warm_ups import make_warm_up
 from apps.downloads.services.warming import MAX_LINKS, warm
 from apps.telegram_cache.documents import Asset, AssetState, MediaKind
 from apps.telegram_cache.selectors import cache_totals, count_assets, find_asset, iterate_assets
@@ -53,6 +54,9 @@ class Command(BaseCommand):
         warm.add_argument("--format", help="for audio, such as mp3; default: the best without re-encoding")
         warm.add_argument("--at-once", type=int, default=2, help="how many at a time (1 to 20; default: 2)")
         warm.add_argument("--max", type=int, default=1000, help="how many links to read at most (default: 1000)")
+        warm.add_argument(
+            "--later", metavar="NAME", help="keep the list under this name: the server fetches it in quiet hours"
+        )
         warm.add_argument("--timeout", type=float, default=1800, help="seconds to wait for each (default: 1800)")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -137,6 +141,10 @@ class Command(BaseCommand):
         with _opened(options["file"], "r") as source:
             lines = (line.strip() for line in source or sys.stdin)
             links = list(islice((line for line in lines if line and not line.startswith("#")), options["max"]))
+        if options["later"]:
+            made = make_warm_up(name=options["later"], kind=kind, wish=wish, links=links, created_by="command line")
+            self.stdout.write(f"Kept {made.total} links as {made.id}. See /admin/warm-ups for how it goes.")
+            return
         done = warm(links, kind=kind, wish=wish, max_active=options["at_once"], timeout_s=options["timeout"])
         for number, item in enumerate(done, start=1):
             failed += bool(item.problem)

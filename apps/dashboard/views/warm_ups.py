@@ -1,0 +1,170 @@
+"""Warm-ups: lists that are fetched in quiet hours. Make one, watch it, pause, go on, cancel; the limits for all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+
+from apps.core.clock import utcnow
+from apps.dashboard import selectors
+from apps.dashboard.access import AdminRequest, admin_page, problem, record_change
+from apps.dashboard.lists import answer_list, read_page
+from apps.dashboard.pages import confirm_page, form_page
+from apps.dashboard.warm_up_forms import GIB, WarmLimitsForm, WarmUpForm
+from apps.dashboard.warm_up_lists import WARM_UP_LIST, entry_list, warm_up_state, what_of
+from apps.downloads.services.warm_limits import is_quiet, next_quiet, save_warm_limits, warm_limits
+from apps.downloads.services.warm_ups import cancel_warm_up, make_warm_up, pause_warm_up, resume_warm_up
+from apps.downloads.warm_documents import WarmUp, WarmUpLimits
+from apps.downloads.warm_selectors import find_warm_up, warm_counts
+from apps.keys.documents import Role
+
+LIMIT_FIELDS = ("quiet_from", "quiet_until", "time_zone", "at_once", "max_per_hour", "max_bytes_per_day")
+
+
+@admin_page()
+def warm_up_list(request: AdminRequest) -> HttpResponse:
+    return answer_list(
+        request,
+        WARM_UP_LIST,
+        title="Warm-ups",
+        template="dashboard/warm_ups/list.html",
+        new_href=reverse("dashboard:warm-ups-new"),
+        new_label="Fetch a list",
+        **_hours(warm_limits()),
+    )
+
+
+@admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
+def warm_up_new(request: AdminRequest) -> HttpResponse:
+    form = WarmUpForm(request.POST or None)
+
+    def save(_: dict[str, Any]) -> HttpResponse:
+        made = make_warm_up(**form.arguments(), created_by=request.admin_user.username)
+        facts = {"name": made.name, "kind": made.kind, "wish": made.wish, "links": made.total,
+                 "playlist": made.playlist_id, "any_hour": made.any_hour}  # fmt: skip
+        record_change(request, "warm_up.make", target_kind="warm_up", target_id=made.id, after=facts)
+        messages.success(request, f"“{made.name}” is kept. {_begins(made)}")
+        return redirect("dashboard:warm-ups-detail", made.id)
+
+    return form_page(
+        request,
+        form,
+        title="Fetch a list ahead of time",
+        label="Keep this list",
+        back=reverse("dashboard:warm-ups"),
+        back_label="Warm-ups",
+        save=save,
+    )
+
+
+@admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
+def warm_up_limits(request: AdminRequest) -> HttpResponse:
+    before = warm_limits()
+    shown = {name: getattr(before, name) for name in LIMIT_FIELDS}
+    initial = {**shown, "gib_per_day": round(before.max_bytes_per_day / GIB, 2)}
+    form = WarmLimitsForm(request.POST or None, initial=initial)
+
+    def save(_: dict[str, Any]) -> HttpResponse:
+        after = save_warm_limits(**form.arguments())
+        changed = {name: getattr(after, name) for name in LIMIT_FIELDS}
+        record_change(request, "warm_up.limits", target_kind="warm_up", target_id="limits", before=shown, after=changed)
+        messages.success(request, "The limits hold from now on.")
+        return redirect("dashboard:warm-ups")
+
+    return form_page(
+        request,
+        form,
+        title="Quiet hours and limits",
+        label="Save",
+        back=reverse("dashboard:warm-ups"),
+        back_label="Warm-ups",
+        save=save,
+    )
+
+
+@admin_page()
+def warm_up_detail(request: AdminRequest, warm_up_id: str) -> HttpResponse:
+    warm_up = find_warm_up(warm_up_id)
+    if warm_up is None:
+        return _unknown(request)
+    counts = warm_counts([warm_up_id])[warm_up_id]
+    context = {
+        "warm_up": warm_up,
+        "state": warm_up_state(warm_up),
+        "what": what_of(warm_up),
+        "counts": counts,
+        "page": read_page(entry_list(warm_up_id), request.GET.dict(), user=request.admin_user),
+        "history": selectors.history("warm_up", warm_up_id),
+        **_hours(warm_limits()),
+    }
+    return render(request, "dashboard/warm_ups/detail.html", context)
+
+
+@admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
+def warm_up_pause(request: AdminRequest, warm_up_id: str) -> HttpResponse:
+    text = "Nothing more of it is begun until you let it go on. What is being fetched now is finished."
+    return _steer(request, warm_up_id, "pause", title="Pause this list?", text=text, label="Pause", icon="pause")
+
+
+@admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
+def warm_up_resume(request: AdminRequest, warm_up_id: str) -> HttpResponse:
+    text = "What is left of it is fetched, within the limits."
+    return _steer(request, warm_up_id, "resume", title="Go on with this list?", text=text, label="Go on", icon="play")
+
+
+@admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
+def warm_up_cancel(request: AdminRequest, warm_up_id: str) -> HttpResponse:
+    text = "What waits is not fetched, and fetches stop that nobody else waits for. Files that are there stay."
+    return _steer(
+        request, warm_up_id, "cancel", title="Cancel this list?", text=text, label="Cancel it", icon="x", tone="danger"
+    )
+
+
+_STEERING = {
+    "pause": (pause_warm_up, "It is paused."),
+    "resume": (resume_warm_up, "It goes on."),
+    "cancel": (cancel_warm_up, "It is cancelled."),
+}
+
+
+def _steer(request: AdminRequest, warm_up_id: str, what: str, **words: str) -> HttpResponse:
+    warm_up = find_warm_up(warm_up_id)
+    if warm_up is None:
+        return _unknown(request)
+    change, said = _STEERING[what]
+
+    def do() -> str:
+        change(warm_up_id)
+        after = find_warm_up(warm_up_id)
+        record_change(
+            request,
+            f"warm_up.{what}",
+            target_kind="warm_up",
+            target_id=warm_up_id,
+            before={"state": warm_up.state, "name": warm_up.name},
+            after={"state": after.state if after else None},
+        )
+        return said
+
+    back = reverse("dashboard:warm-ups-detail", args=[warm_up_id])
+    return confirm_page(request, back=back, back_label=warm_up.name, do=do, **words)
+
+
+def _hours(limits: WarmUpLimits) -> dict[str, Any]:
+    now = utcnow()
+    return {"limits": limits, "is_quiet": is_quiet(limits, now), "next_quiet": next_quiet(limits, now)}
+
+
+def _begins(warm_up: WarmUp) -> str:
+    limits = warm_limits()
+    if warm_up.any_hour or is_quiet(limits, utcnow()):
+        return "It begins now."
+    return f"It begins at {limits.quiet_from} ({limits.time_zone})."
+
+
+def _unknown(request: AdminRequest) -> HttpResponse:
+    return problem(request, 404, "There is no such warm-up.", "They are forgotten after 90 days.")
