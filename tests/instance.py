@@ -28,6 +28,7 @@ class Instance:
     folder: Path
     settings: dict[str, str]
     worker_threads: int = 8
+    web_processes: int = 1
     url: str = ""
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -40,7 +41,9 @@ class Instance:
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with listener:
             fd = listener.fileno()
-            self._start("web", [sys.executable, "-m", "apps.core.web_worker", str(fd)], pass_fds=(fd,))
+            for number in range(self.web_processes):
+                name = f"web{number or ''}"
+                self._start(name, [sys.executable, "-m", "apps.core.web_worker", str(fd)], pass_fds=(fd,))
         celery = [sys.executable, "-m", "celery", "--skip-checks", "-A", "ytserver", "worker", "-Q", QUEUES]
         options = ["-P", "threads", "-c", str(self.worker_threads), "--without-mingle", "--without-gossip"]
         self._start("worker", [*celery, *options, "-l", "INFO"])

@@ -4,32 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from apps.streaming.hotstore import HotFile
 from apps.streaming.ports import StreamTarget
-from apps.telegram_cache.documents import BLOCK_BYTES, Part
+from apps.telegram_cache.stretches import Stretch
 
 GRACE_S = 1.0  # a player that seeks closes one request and opens the next
 LINGER_S = 20.0  # the reader is busy sending what it has
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stretch:
-    """Blocks that are brought together: a whole part, or a window of one where any stretch can be read alone."""
-
-    part: Part
-    first_block: int
-    block_count: int
-
-    @property
-    def stop_block(self) -> int:
-        return self.first_block + self.block_count
-
-    @property
-    def offset_in_part(self) -> int:
-        return self.first_block * BLOCK_BYTES - int(self.part.offset)
 
 
 class Flight:

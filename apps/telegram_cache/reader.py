@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -16,51 +15,32 @@ from apps.streaming.ports import BytesGone, StreamTarget
 from apps.telegram_cache.block_writer import BlockWriter
 from apps.telegram_cache.clients.bot_files import BotFiles
 from apps.telegram_cache.clients.errors import (
-    FileIdInvalid,
-    FileTooBig,
     FileUnavailable,
-    MessageNotFound,
     TelegramError,
     TelegramUncertain,
     TelegramUnreachable,
 )
-from apps.telegram_cache.documents import BLOCK_BYTES, Asset, PartState
-from apps.telegram_cache.flights import Flight, Stretch
+from apps.telegram_cache.failures import Failures
+from apps.telegram_cache.flights import Flight
 from apps.telegram_cache.part_source import PartSource
-from apps.telegram_cache.roster import Bot
-from apps.telegram_cache.selectors import find_asset
+from apps.telegram_cache.roster import Bot, forget_roster
+from apps.telegram_cache.selectors import find_asset, parked_since
 from apps.telegram_cache.services.care_records import mark_part_bad
 from apps.telegram_cache.services.pool import note_error, readers_in_turn
+from apps.telegram_cache.stretches import DAMAGED, Stretch, cut_into_stretches, stretch_of
 
 log = structlog.get_logger(__name__)
 ROUNDS = 3
-WRONG_TWICE = 2
 ROUND_PAUSE_S = 0.5
 LONGEST_COOL_WAIT_S = 5.0
 LOCKED_POLL_S = 0.02
+NEW_TOKEN_WAIT_S = 20.0  # the only bot's token is refused: streams go on if the new one comes within this time
+NEW_TOKEN_WITHIN = timedelta(minutes=1)
+NEW_TOKEN_POLL_S = 0.5
 RECORD_LIFE_S = 5.0
 MAX_RECORDS = 1000
 LOCAL_WINDOW_BLOCKS = 16
 READ_AHEAD_MAX = 3
-DAMAGED = "The stored copy of this media is damaged. It will be stored again; try again later."
-
-
-@dataclass
-class _Failures:
-    """What the bots said while one part was asked for; ``said`` holds each one's last word."""
-
-    said: dict[str, Exception] = field(default_factory=dict)
-    _wrong: Counter[str] = field(default_factory=Counter)
-
-    def add(self, bot_id: str, error: Exception) -> None:
-        self.said[bot_id] = error
-        self._wrong[bot_id] += isinstance(error, WrongBlock)
-
-    def is_final(self, bot_id: str) -> bool:
-        """Whether asking that bot again cannot help. Wrong bytes may have been spoilt on the way: once is no proof."""
-        if self._wrong[bot_id] >= WRONG_TWICE:
-            return True
-        return isinstance(self.said.get(bot_id), (MessageNotFound, FileIdInvalid, FileTooBig))
 
 
 class TelegramFiller:
@@ -98,7 +78,7 @@ class TelegramFiller:
             flight = self._running(target, block)
             if flight is None:
                 stretches = await self._stretches(target)
-                stretch = _stretch_of(stretches, block)
+                stretch = stretch_of(stretches, block)
                 flight = self._running(target, block) or self._start(target, hot_file, stretch, wanted_block=block)
             self._read_ahead(flight, block)
             if await flight.wait_for(hot_file, block):
@@ -170,7 +150,7 @@ class TelegramFiller:
         asset = await asyncio.to_thread(find_asset, target.asset_id)
         if asset is None or asset.generation != target.generation or asset.parts_generation != target.generation:
             raise BytesGone("This media was replaced or removed. Ask for it again.")
-        return list(_cut(asset, LOCAL_WINDOW_BLOCKS if self._files.reads_local_files else None))
+        return list(cut_into_stretches(asset, LOCAL_WINDOW_BLOCKS if self._files.reads_local_files else None))
 
     # -- downloading -------------------------------------------------------------------------------------------
 
@@ -187,9 +167,9 @@ class TelegramFiller:
             return
 
     async def _download(self, flight: Flight) -> None:
-        failures = _Failures()
+        failures = Failures()
         for number in range(ROUNDS):
-            bots = await asyncio.to_thread(readers_in_turn)
+            bots = await self._readers()
             self._bot_count = len(bots)
             part = flight.stretch.part
             bots.sort(key=lambda bot: not self._source.has_file_id(bot, part))
@@ -212,7 +192,18 @@ class TelegramFiller:
             await asyncio.sleep(await self._pause_s(number, failures))
         raise await self._verdict(flight, failures)
 
-    async def _pause_s(self, number: int, failures: _Failures) -> float:
+    async def _readers(self) -> list[Bot]:
+        """Bots to ask, none if there is none. While a token that Telegram refuses may be being replaced, it waits."""
+        deadline = time.monotonic() + NEW_TOKEN_WAIT_S
+        while not (bots := await asyncio.to_thread(readers_in_turn)):
+            is_parked = await asyncio.to_thread(parked_since, datetime.now(UTC) - NEW_TOKEN_WITHIN)
+            forget_roster()
+            if not is_parked or time.monotonic() > deadline:
+                return await asyncio.to_thread(readers_in_turn)  # the new token may be there by now
+            await asyncio.sleep(NEW_TOKEN_POLL_S)
+        return bots
+
+    async def _pause_s(self, number: int, failures: Failures) -> float:
         """How long to wait before the next round. Raises Overloaded when Telegram wants us to wait for long."""
         bots = await asyncio.to_thread(readers_in_turn)
         wait_s = min((bot.cooling_s() for bot in bots if not failures.is_final(bot.bot_id)), default=0.0)
@@ -228,7 +219,7 @@ class TelegramFiller:
         if isinstance(error, TelegramError):
             await asyncio.to_thread(note_error, error, bot, channel_id=flight.stretch.part.channel_id or "")
 
-    async def _verdict(self, flight: Flight, failures: _Failures) -> ApiError:
+    async def _verdict(self, flight: Flight, failures: Failures) -> ApiError:
         usable = {bot.bot_id for bot in await asyncio.to_thread(readers_in_turn)}  # without those parked meanwhile
         said = [failures.said.get(bot_id) for bot_id in usable]
         if usable and all(failures.is_final(bot_id) for bot_id in usable):
@@ -268,24 +259,3 @@ def _notice(task: asyncio.Task[list[Stretch]]) -> None:
     """Its error goes to whoever waits; when they have all left, it is nobody's."""
     if not task.cancelled():
         task.exception()
-
-
-def _cut(asset: Asset, window_blocks: int | None) -> list[Stretch]:
-    stretches = []
-    for part in asset.parts:
-        if part.state != PartState.STORED:
-            continue
-        first = part.offset // BLOCK_BYTES
-        stop = -(-(part.offset + part.size) // BLOCK_BYTES)
-        step = window_blocks or stop - first
-        stretches += [
-            Stretch(part=part, first_block=at, block_count=min(step, stop - at)) for at in range(first, stop, step)
-        ]
-    return stretches
-
-
-def _stretch_of(stretches: list[Stretch], block: int) -> Stretch:
-    for stretch in stretches:
-        if stretch.first_block <= block < stretch.stop_block:
-            return stretch
-    raise BytesGone(DAMAGED)

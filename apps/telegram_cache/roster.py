@@ -22,6 +22,7 @@ class Bot:
     bot_id: str
     username: str
     token: str = field(repr=False)
+    token_encrypted: str = field(default="", repr=False)  # as it is stored: tells an old token from its replacement
     cooling_until: datetime | None
     barred: frozenset[str]  # channels it cannot post in
 
@@ -73,6 +74,7 @@ class _Kept:
         self.lock = threading.Lock()
         self.roster = Roster()
         self.read_at = float("-inf")
+        self.version = 0
 
 
 _kept = _Kept()
@@ -84,14 +86,16 @@ def roster() -> Roster:
         return _kept.roster
     with _kept.lock:
         if time.monotonic() - _kept.read_at >= MAX_AGE_S:
-            started_at = time.monotonic()
+            started_at, version = time.monotonic(), _kept.version
             _kept.roster = _read()
-            _kept.read_at = started_at
+            if version == _kept.version:  # nobody has changed anything while it was being read
+                _kept.read_at = started_at
         return _kept.roster
 
 
 def forget_roster() -> None:
     """Read it again at the next use: this process has just changed it."""
+    _kept.version += 1
     _kept.read_at = float("-inf")
 
 
@@ -109,6 +113,7 @@ def _read() -> Roster:
                 bot_id=document.bot_id,
                 username=document.username,
                 token=token,
+                token_encrypted=document.token_encrypted,
                 cooling_until=document.until if document.state == BotState.COOLING else None,
                 barred=frozenset(document.barred),
             )

@@ -12,6 +12,7 @@ from apps.telegram_cache.documents import (
     FINISHED_STATES,
     Asset,
     AssetState,
+    BotState,
     MediaKind,
     PartState,
     TelegramBot,
@@ -203,6 +204,12 @@ def telegram_is_on() -> bool:
 def all_bots() -> list[TelegramBot]:
     """Every bot, in the order in which they were added."""
     return list(TelegramBot.objects.order_by("created_at", "bot_id"))
+
+
+def parked_since(moment: datetime) -> bool:
+    """Whether Telegram (not an operator) has stopped a bot since then: its token may be being replaced."""
+    parked = {"state": BotState.DISABLED.value, "reason": {"$ne": DISABLED_BY_OPERATOR}, "updated_at": {"$gte": moment}}
+    return TelegramBot._get_collection().find_one(parked, {"_id": 1}) is not None
 
 
 def find_bot(bot_id: str) -> TelegramBot | None:

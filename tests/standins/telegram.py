@@ -98,6 +98,7 @@ class TelegramStandIn(StandIn):
         self._held_until = 0
         self._together = asyncio.Event()
         self.file_bytes_sent = 0
+        self.calls_of: Counter[int] = Counter()  # bot id -> method calls that were let in
 
     # -- what a test sets up and asks --------------------------------------------------------------------------
 
@@ -199,6 +200,7 @@ class TelegramStandIn(StandIn):
         bot = self.bots.get(token)
         if bot is None or not bot.alive:
             raise ApiRefusal(401, "Unauthorized")
+        self.calls_of[bot.bot_id] += 1
         return bot
 
     def _chat(self, bot: FakeBot, given: Any) -> FakeChannel:

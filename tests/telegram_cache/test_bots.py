@@ -13,7 +13,7 @@ from apps.telegram_cache.documents import TelegramBot, TelegramChannel
 from apps.telegram_cache.roster import forget_roster, roster
 from apps.telegram_cache.selectors import all_bots, all_channels
 from apps.telegram_cache.services import pool, seed_from_settings
-from apps.telegram_cache.services.bots import add_bot, check_all, disable_bot
+from apps.telegram_cache.services.bots import add_bot, check_all, disable_bot, replace_token
 from apps.telegram_cache.services.channels import add_channel, disable_channel, make_channel_default
 from tests.telegram_cache.conftest import CHANNEL_ID
 from tests.waiting import Clock
@@ -213,3 +213,16 @@ class TestPool:
         clock.ahead_s = roster_module.MAX_AGE_S + 0.001
         assert roster().bots == ()
         assert roster_module.MAX_AGE_S < 1
+
+
+class TestRacingWithANewToken:
+    def test_a_process_that_still_used_the_old_token_does_not_stop_the_bot(self, store):
+        old = roster().bot("111111")
+        fresh = store.telegram.reissue_token(store.bot)
+        replace_token("111111", fresh.token)
+        pool.note_error(TokenRefused("Unauthorized"), old)
+        assert roster().bot("111111").token == fresh.token
+
+    def test_the_token_that_is_refused_stops_it(self, store):
+        pool.note_error(TokenRefused("Unauthorized"), roster().bot("111111"))
+        assert roster().bot("111111") is None

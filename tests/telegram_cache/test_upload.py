@@ -19,7 +19,7 @@ from apps.core.owners import make_owner
 from apps.core.redis import redis_client
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind, PartState
-from apps.telegram_cache.roster import roster
+from apps.telegram_cache.roster import Roster, roster
 from apps.telegram_cache.services import (
     pool,
     request_upload,
@@ -88,6 +88,13 @@ class TestUpload:
         assert upload_asset(made.asset_id) is UploadResult.OFF
         request_upload(made.asset_id)
         assert sweep_uploads() == 0
+
+    def test_a_task_that_came_before_the_worker_knew_the_channel_is_sent_again(self, store, make_asset, monkeypatch):
+        made = make_asset()
+        request_upload(made.asset_id)
+        monkeypatch.setattr(upload, "roster", Roster)
+        assert upload_asset(made.asset_id) is UploadResult.OFF
+        assert sweep_uploads() == 1
         assert reload(made.asset_id).state == AssetState.READY
 
     def test_an_unknown_asset_and_one_that_is_being_fetched_are_left_alone(self, store, make_asset):

@@ -29,6 +29,7 @@ from apps.telegram_cache.clients.errors import (
 READ_BUFFER_BYTES = 256 * 1024
 LOCAL_READ_BYTES = 1024 * 1024
 MAX_CONNECTIONS = 256
+LINK_GONE = (400, 401, 403, 404, 410)  # getFile says what it is: an old link, another token, or worse
 _CALL_LIMITS = aiohttp.ClientTimeout(total=60, connect=10, sock_connect=5, sock_read=45)
 _FILE_LIMITS = aiohttp.ClientTimeout(total=600, connect=10, sock_connect=5, sock_read=20)
 
@@ -143,8 +144,8 @@ def _pread(path: Path, offset: int) -> bytes:
 def _check_link_status(response: aiohttp.ClientResponse) -> None:
     if response.status == 200:
         return
-    if response.status == 404:
-        raise FileLinkGone("the file link has expired")
+    if response.status in LINK_GONE:
+        raise FileLinkGone(f"the file link is no longer good ({response.status})")
     if response.status == 429:
         read_answer(status=429, headers=response.headers, body=b"", token="")
     if response.status >= 500:

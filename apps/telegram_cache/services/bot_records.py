@@ -5,10 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
+
 from apps.core.errors import NotFound
-from apps.telegram_cache.documents import TelegramBot, TelegramChannel
+from apps.telegram_cache.documents import BotState, TelegramBot, TelegramChannel
 from apps.telegram_cache.roster import forget_roster
 from apps.telegram_cache.selectors import find_bot, find_channel
+
+log = structlog.get_logger(__name__)
 
 
 def set_bot(
@@ -23,6 +27,18 @@ def set_bot(
         update["$setOnInsert"] = {"created_at": now}
     TelegramBot._get_collection().update_one({"_id": bot_id}, update, upsert=upsert)
     forget_roster()
+
+
+def park_bot(bot_id: str, *, token_encrypted: str, reason: str) -> bool:
+    """Stop using a bot whose token Telegram refuses, unless it has got another token since. One conditional update."""
+    done = TelegramBot._get_collection().update_one(
+        {"_id": bot_id, "token_encrypted": token_encrypted},
+        {"$set": {"state": BotState.DISABLED.value, "reason": reason, "updated_at": datetime.now(UTC)}},
+    )
+    forget_roster()
+    if done.matched_count:
+        log.error("telegram_bot_parked", bot_id=bot_id, reason=reason)
+    return bool(done.matched_count)
 
 
 def set_channel(channel_id: str, fields: dict[str, Any]) -> None:

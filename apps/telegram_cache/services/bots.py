@@ -15,7 +15,7 @@ from apps.telegram_cache.clients.errors import TelegramError, TelegramRefused, T
 from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState, TelegramBot
 from apps.telegram_cache.roster import UNREADABLE, forget_roster
 from apps.telegram_cache.selectors import all_bots, all_channels
-from apps.telegram_cache.services.bot_records import known_bot, set_bot, set_channel
+from apps.telegram_cache.services.bot_records import known_bot, park_bot, set_bot, set_channel
 from apps.telegram_cache.services.channels import rename_channel
 from apps.telegram_cache.services.checks import Finding, failed_finding, look_up, note_rights
 
@@ -107,7 +107,7 @@ def _check_bot(bot: TelegramBot) -> Finding:
     try:
         identity = BotApi(decrypt_secret(bot.token_encrypted)).get_me()
     except TokenRefused as error:
-        disable_bot(bot.bot_id, reason=f"Telegram refuses the token: {error}")
+        park_bot(bot.bot_id, token_encrypted=bot.token_encrypted, reason=f"Telegram refuses the token: {error}")
         return failed_finding(bot, "", error)
     except (TelegramError, SecretUnreadable) as error:
         return failed_finding(bot, "", error)

@@ -126,6 +126,11 @@ def mark_queued(asset_id: str) -> None:
     assets().update_one({"_id": asset_id}, {"$set": {"upload_queued_at": datetime.now(UTC)}})
 
 
+def forget_queued(asset_id: str) -> None:
+    """Its task came to nothing: the sweep need not wait for it."""
+    assets().update_one({"_id": asset_id}, {"$unset": {"upload_queued_at": ""}})
+
+
 def note_old_parts(asset: Asset) -> None:
     """The asset starts over as a new generation: what ``asset`` (read before that) has in Telegram is not needed."""
     leftovers = [

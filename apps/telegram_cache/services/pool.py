@@ -21,13 +21,13 @@ from apps.telegram_cache.clients.errors import (
 )
 from apps.telegram_cache.documents import BotState, TelegramBot
 from apps.telegram_cache.roster import Bot, Channel, forget_roster, roster
-from apps.telegram_cache.services.bot_records import set_bot, set_channel
+from apps.telegram_cache.services.bot_records import park_bot, set_bot, set_channel
 
 log = structlog.get_logger(__name__)
 MAX_UPLOADS_PER_BOT = 4  # Bot API: simultaneous uploads of one bot are spaced; a backlog over 5 s is refused with 429
 SLOT_S = 60.0  # a slot that is not renewed comes free: its process died (on this machine the sweep sees it sooner)
 BURST_MESSAGES = 20  # what a channel takes at once before messages_per_min counts
-NO_BOT_WAIT_S = 30.0
+NO_BOT_WAIT_S = 5.0  # the sweep looks again soon after an operator has mended it
 
 _TAKE = """
 local now = redis.call('TIME'); now = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -108,10 +108,10 @@ def _slots_key(bot_id: str) -> str:
     return f"yt:tg:slots:{bot_id}"
 
 
-def take_slot() -> Slot:
-    """A slot of some usable bot in the default channel; bots take turns. Raises NoBotNow."""
+def take_slot(channel_id: str = "") -> Slot:
+    """A slot of some usable bot in a channel (default: where new parts go); bots take turns. Raises NoBotNow."""
     known = roster()
-    channel = known.default_channel
+    channel = known.channel(channel_id) if channel_id else known.default_channel
     if channel is None:
         raise NoBotNow(NO_BOT_WAIT_S, "there is no usable channel")
     bots = [bot for bot in known.bots if channel.channel_id not in bot.barred]
@@ -145,8 +145,7 @@ def note_error(error: TelegramError, bot: Bot, *, channel_id: str = "") -> None:
     if isinstance(error, TelegramRateLimited):
         cool_down(bot.bot_id, error.retry_after_s)
     elif isinstance(error, TokenRefused):
-        set_bot(bot.bot_id, set_={"state": BotState.DISABLED.value, "reason": f"Telegram refuses the token: {error}"})
-        log.error("telegram_bot_parked", bot_id=bot.bot_id, reason=str(error))
+        park_bot(bot.bot_id, token_encrypted=bot.token_encrypted, reason=f"Telegram refuses the token: {error}")
     elif isinstance(error, (BotForbidden, ChatNotFound)) and channel_id:
         set_bot(bot.bot_id, set_={f"barred.{channel_id}": str(error)})
         log.error("telegram_bot_barred", bot_id=bot.bot_id, channel_id=channel_id, reason=str(error))

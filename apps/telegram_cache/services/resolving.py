@@ -33,10 +33,11 @@ def caption_of(asset_id: str, part: Part, *, attempt_id: str, sha256: str) -> st
     return f"yt1|{asset_id}|{part.index}|{attempt_id}|{sha256[:16]}"
 
 
-def find_sent(asset: Asset, part: Part, *, take: Callable[[], Slot]) -> tuple[Bot, StoredMessage] | None:
+def find_sent(asset: Asset, part: Part, *, take: Callable[[str], Slot]) -> tuple[Bot, StoredMessage] | None:
     """The message of an attempt and the bot that saw it, or None when it is certainly not there (by now).
 
-    ``take`` gives a slot for each message sent. Raises CannotTell, a TelegramError, or what ``take`` raises.
+    ``take`` gives a slot in the part's channel for each message sent. Raises CannotTell, a TelegramError, or what
+    ``take`` raises.
     """
     channel_id = part.channel_id or ""
     channel = find_channel(channel_id)
@@ -73,11 +74,11 @@ def find_sent(asset: Asset, part: Part, *, take: Callable[[], Slot]) -> tuple[Bo
 
 
 def _look_at(
-    asset: Asset, part: Part, channel_id: str, message_id: int, take: Callable[[], Slot]
+    asset: Asset, part: Part, channel_id: str, message_id: int, take: Callable[[str], Slot]
 ) -> tuple[Bot, int, StoredMessage | None]:
-    with take() as slot:
-        if slot.channel.channel_id != channel_id:
-            raise CannotTell("the channel is no longer in use")
+    if roster().channel(channel_id) is None:
+        raise CannotTell("the channel is no longer on record")
+    with take(channel_id) as slot:
         api = BotApi(slot.bot.token)
         target = scratch_chat_of(channel_id)
         try:

@@ -78,6 +78,7 @@ def upload_asset(asset_id: str) -> UploadResult:
     Returns within the time its requests take: a long wait that Telegram asks for is left to the sweep.
     """
     if not roster().can_upload:
+        care.forget_queued(asset_id)  # the sweep sends it again once there is a bot and a channel
         return UploadResult.OFF
     owner = f"{make_owner()}:{secrets.token_hex(6)}"
     asset = records.claim_upload(asset_id, owner=owner)
@@ -274,7 +275,7 @@ class Uploader:
             chat_id=part.channel_id, message_id=message.message_id, reason=reason,
         )  # fmt: skip
 
-    def _slot(self) -> Slot:
+    def _slot(self, channel_id: str = "") -> Slot:
         """A slot, after a short wait if need be. Raises TryLater when the wait would be long, or there is no bot.
 
         While other parts of this asset are being sent the wait may be longer: the worker's thread is in use anyway.
@@ -282,7 +283,7 @@ class Uploader:
         began_at = time.monotonic()
         while time.monotonic() - began_at < (LONGEST_SLOT_WAIT_S if self.keeper.is_sending else SHORT_WAIT_S):
             try:
-                return take_slot()
+                return take_slot(channel_id)
             except NoBotNow as busy:
                 if busy.wait_s > SHORT_WAIT_S:
                     raise TryLater(str(busy), retry_s=busy.wait_s, counts=False) from None
