@@ -12,6 +12,7 @@ from apps.downloads.documents import JobState, MediaJob
 from apps.keys.people import PERSON_PATTERN
 from apps.telegram_cache.documents import MediaKind
 
+SHOWN_FAILURES = 4
 STATE_TONES = {
     JobState.QUEUED: "secondary",
     JobState.RUNNING: "info",
@@ -29,6 +30,8 @@ def job_state(job: MediaJob) -> Cell:
         note = job.error_message or job.error_code or ""
     elif state == JobState.RUNNING:
         note = job.stage or ""
+    elif state == JobState.QUEUED and job.error_message:
+        note = f"{job.error_message} It is tried again by itself."
     return Cell(kind="badge", value=state.value, tone=STATE_TONES[state], note=note)
 
 
@@ -42,6 +45,18 @@ def job_progress(job: MediaJob) -> Cell:
     if job.active and job.speed_bytes_per_s:
         note += f", {human_bytes(job.speed_bytes_per_s)}/s"
     return Cell(kind="progress", value=percent, note=note)
+
+
+def _source(job: MediaJob) -> Cell:
+    """Which source serves it and how long that took; why others could not."""
+    failed = [
+        f"{error.get('provider')}: {error.get('code')}{_seconds(error.get('took_s'))}" for error in job.provider_errors
+    ]
+    return Cell(value=f"{job.provider or ''}{_seconds(job.provider_took_s)}", note="; ".join(failed[-SHOWN_FAILURES:]))
+
+
+def _seconds(took_s: float | None) -> str:
+    return "" if took_s is None else f" ({took_s:.1f} s)"
 
 
 def _key(job: MediaJob) -> Cell:
@@ -68,11 +83,10 @@ JOB_LIST = ListSpec(
     document=MediaJob,
     sort="-created_at",
     columns=(
-        Column(
-            label="Video", cell=lambda job: Cell(value=job.video_id, href=asset_href(job.asset_id), note=job.provider)
-        ),
+        Column(label="Video", cell=lambda job: Cell(value=job.video_id, href=asset_href(job.asset_id))),
         Column(label="Kind", cell=lambda job: Cell(value=job.kind, note=job.variant)),
         Column(label="State", cell=job_state),
+        Column(label="Source", cell=_source),
         Column(label="Progress", cell=job_progress),
         Column(label="Key", cell=_key),
         Column(label="Asked for", sort="created_at", cell=lambda job: Cell(kind="time", value=job.created_at)),

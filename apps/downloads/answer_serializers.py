@@ -141,6 +141,7 @@ class ProviderErrorSerializer(serializers.Serializer):
     code = serializers.CharField()
     message = serializers.CharField()
     took_s = serializers.FloatField(required=False, help_text="How long it took to fail; absent when it was skipped.")
+    attempt = serializers.IntegerField(required=False, help_text="Of the job's attempts, the one in which it failed.")
 
 
 class JobSerializer(serializers.Serializer):
@@ -162,8 +163,18 @@ class JobSerializer(serializers.Serializer):
         [priority.value for priority in JobPriority], help_text="Interactive jobs go before those of a batch."
     )
     provider = serializers.CharField(allow_null=True, help_text="The source that serves it, or served it.")
+    provider_took_s = serializers.FloatField(
+        allow_null=True, help_text="Seconds from asking that source to the finished file."
+    )
     provider_errors = ProviderErrorSerializer(many=True, help_text="Sources that could not, and why.")
-    failure = JobErrorSerializer(allow_null=True)
+    failure = JobErrorSerializer(allow_null=True, help_text="Why it failed, once it has failed for good.")
+    last_failure = JobErrorSerializer(
+        allow_null=True, help_text="Why the last attempt failed, also while the job waits to be tried again."
+    )
+    retry_at = serializers.DateTimeField(
+        allow_null=True,
+        help_text="A queued job: when it is tried again by itself. A failed one: when asking again may help.",
+    )
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)

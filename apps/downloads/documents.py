@@ -47,8 +47,10 @@ class MediaJob(StoredDocument):
     error_code = StringField()
     error_message = StringField()
     attempts = IntField(default=0)
+    failures = IntField(default=0)  # attempts that failed for a passing reason, so that it went back in line
     provider = StringField()
-    provider_errors = ListField(DictField())  # [{provider, code, message}] of those that failed before
+    provider_took_s = FloatField()  # the source that served it, from being asked to the finished file
+    provider_errors = ListField(DictField())  # [{provider, code, message, took_s, attempt}] of those that failed
     key_prefix = StringField()  # who asked first
     joined_by = ListField(StringField())  # other keys that wait for it too, and so may see it
     left_by = ListField(StringField())  # of all these, the keys that cancelled: they still see it, but do not wait

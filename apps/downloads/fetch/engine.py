@@ -37,6 +37,7 @@ from apps.downloads.services.claims import (
     renew_claim,
 )
 from apps.downloads.services.jobs import finish_job, requeue_job, start_job, update_job
+from apps.downloads.services.retrying import postpone_job, retry_delay_s
 from apps.streaming.hotstore import HotFileRemoved, HotStore, HotStoreFull, WriterBusy
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, MediaKind
 from apps.telegram_cache.services import request_upload
@@ -44,6 +45,7 @@ from apps.telegram_cache.services import request_upload
 log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 5
+MAX_OLD_FAILURES = 20  # of earlier attempts, kept on the job
 PLAN_TIMEOUT_S = 60.0
 BEAT_S = 0.5
 RENEW_EVERY_S = 5.0
@@ -144,7 +146,7 @@ class _Fetch:
 
     def _commit(self, made: Made | ApiError, maker: Maker) -> None:
         if isinstance(made, ApiError):
-            _patiently(lambda: _fail(self._job, self._claim, made))
+            _patiently(lambda: self._end_badly(made))
             return
         hashes = made.hashes
         _patiently(
@@ -164,6 +166,14 @@ class _Fetch:
         _patiently(lambda: finish_job(self._job.id))
         log.info("fetch done", size_bytes=hashes.size_bytes, generation=maker.generation)
         request_upload(self._claim.asset_id)
+
+    def _end_badly(self, error: ApiError) -> None:
+        """Back in line for another try, or failed for good."""
+        delay_s = retry_delay_s(self._job, error, self._limits.retry_delays_s)
+        if delay_s is None:
+            _fail(self._job, self._claim, error)
+        else:
+            postpone_job(self._job, self._claim, error, delay_s=delay_s)
 
     async def _attempt(self) -> tuple[Made | ApiError, Maker]:
         """Work and heartbeat side by side; whichever ends first ends both."""
@@ -238,6 +248,7 @@ class _Fetch:
                     maker.give_up(keep_bytes=not bytes_are_bad(error))
                 else:
                     offer.succeeded()
+                    update_job(self._job.id, provider_took_s=round(offer.took_s, 3))
                     return made
         except ApiError as error:
             failure = error
@@ -272,7 +283,8 @@ class _Fetch:
     def _note_failures(self, offers: PlanOffers) -> None:
         """Show on the job which sources have failed so far, and why."""
         if offers.failures:
-            update_job(self._job.id, provider_errors=[failure.as_document() for failure in offers.failures])
+            now = [{**failure.as_document(), "attempt": self._job.attempts} for failure in offers.failures]
+            update_job(self._job.id, provider_errors=[*self._job.provider_errors[-MAX_OLD_FAILURES:], *now])
 
     @property
     def _key(self) -> AssetKey:

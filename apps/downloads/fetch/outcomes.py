@@ -38,7 +38,7 @@ class ServerStopping(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How long and how hard one file is tried for."""
+    """How long and how hard one file is tried for; ``retry_delays_s`` is about the whole fetch."""
 
     connect_s: float = 10.0
     stall_s: float = 20.0  # no byte for so long: the connection counts as cut
@@ -52,3 +52,4 @@ class Limits:
     file_max_bytes: int = 20 * GIB
     room_bytes: int = 64 * 1024 * KIB  # what a fetch leaves free on the disk
     plans_again: int = 2  # how often a refused address is asked for anew
+    retry_delays_s: tuple[float, ...] = (2.0, 8.0)  # when every source has failed for a passing reason

@@ -136,8 +136,11 @@ def job_answer(job: MediaJob) -> dict[str, Any]:
         "attempts": job.attempts,
         "priority": job.priority or JobPriority.INTERACTIVE.value,
         "provider": job.provider,
+        "provider_took_s": job.provider_took_s,
         "provider_errors": [dict(error) for error in job.provider_errors],
-        "failure": _failure(job),
+        "failure": _failure(job) if job.state == JobState.FAILED else None,
+        "last_failure": _failure(job),
+        "retry_at": iso_utc(job.retry_at),
         "created_at": iso_utc(job.created_at),
         "started_at": iso_utc(job.started_at),
         "finished_at": iso_utc(job.finished_at),
@@ -145,7 +148,7 @@ def job_answer(job: MediaJob) -> dict[str, Any]:
 
 
 def _failure(job: MediaJob) -> dict[str, Any] | None:
-    if job.state != JobState.FAILED:
+    if not job.error_code:
         return None
     error = error_from_code(job.error_code or "", job.error_message or "")
     return {"code": error.code, "message": error.message, "retryable": error.retryable}

@@ -261,6 +261,7 @@ def start_job(job_id: str) -> MediaJob | None:
         "$set": {"state": JobState.RUNNING.value, "stage": "connecting", "updated_at": utcnow()},
         "$inc": {"attempts": 1},
         "$min": {"started_at": utcnow()},
+        "$unset": {"error_code": "", "error_message": "", "retry_at": ""},
     }
     document = _jobs().find_one_and_update(
         {"_id": job_id, "active": True}, change, return_document=ReturnDocument.AFTER
