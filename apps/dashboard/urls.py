@@ -20,6 +20,7 @@ from apps.dashboard.views import (
     telegram_bots,
     telegram_channels,
     warm_ups,
+    webhooks,
 )
 
 
@@ -110,6 +111,11 @@ urlpatterns = [
     path("admins/<id:user_id>/switch", admins.admin_switch, name="admins-switch"),
     path("admins/<id:user_id>/password", admins.admin_password, name="admins-password"),
     path("admins/<id:user_id>/second-factor", admins.admin_second_factor, name="admins-second-factor"),
+    path("webhooks/<id:prefix>", webhooks.webhook, name="webhooks-key"),
+    path("webhooks/<id:prefix>/set", webhooks.webhook_set, name="webhooks-set"),
+    path("webhooks/<id:prefix>/remove", webhooks.webhook_remove, name="webhooks-remove"),
+    path("webhooks/<id:prefix>/test", webhooks.webhook_test, name="webhooks-test"),
+    path("webhooks/<id:prefix>/again/<id:job_id>", webhooks.webhook_again, name="webhooks-again"),
     path("warm-ups", warm_ups.warm_up_list, name="warm-ups"),
     path("warm-ups/new", warm_ups.warm_up_new, name="warm-ups-new"),
     path("warm-ups/limits", warm_ups.warm_up_limits, name="warm-ups-limits"),

@@ -15,7 +15,7 @@ MAX_URL_CHARACTERS = 2000
 WRONG_ADDRESS = "A webhook address is a public https:// address (http:// only to what OUTBOUND_ALLOW names)."
 
 
-def set_webhook(prefix: str, url: str, *, actor: str) -> str:
+def set_webhook(prefix: str, url: str, *, actor: str, address: str = "") -> str:
     """Tell ``url`` from now on when jobs of this key end. Returns the new signing secret, shown only now.
 
     Raises InvalidParameter for an address that is not public https, and NotFound.
@@ -30,16 +30,16 @@ def set_webhook(prefix: str, url: str, *, actor: str) -> str:
     if len(url) > MAX_URL_CHARACTERS:
         raise InvalidParameter(f"A webhook address has at most {MAX_URL_CHARACTERS} characters.")
     secret = f"whsec_{secrets.token_urlsafe(32)}"
-    _change(prefix, url=url, secret_encrypted=encrypt_secret(secret), actor=actor)
+    _change(prefix, url=url, secret_encrypted=encrypt_secret(secret), actor=actor, address=address)
     return secret
 
 
-def remove_webhook(prefix: str, *, actor: str) -> None:
+def remove_webhook(prefix: str, *, actor: str, address: str = "") -> None:
     """Tell nobody any more. Idempotent. Raises NotFound."""
-    _change(prefix, url="", secret_encrypted="", actor=actor)
+    _change(prefix, url="", secret_encrypted="", actor=actor, address=address)
 
 
-def _change(prefix: str, *, url: str, secret_encrypted: str, actor: str) -> None:
+def _change(prefix: str, *, url: str, secret_encrypted: str, actor: str, address: str) -> None:
     changed = {"webhook_url": url, "webhook_secret_encrypted": secret_encrypted}
     before = ApiKey.objects(prefix=prefix).modify(**{f"set__{name}": value for name, value in changed.items()})
     if before is None:
@@ -51,4 +51,5 @@ def _change(prefix: str, *, url: str, secret_encrypted: str, actor: str) -> None
         target_id=prefix,
         before={"webhook_url": before.webhook_url},
         after={"webhook_url": url},
+        address=address,
     )

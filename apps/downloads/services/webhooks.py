@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import hmac
 import json
+import secrets
 import time
 from collections import defaultdict
+from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +18,7 @@ import structlog
 from pymongo import ReturnDocument
 
 from apps.core.clock import utcnow
-from apps.core.errors import ApiError
+from apps.core.errors import ApiError, Conflict, NotFound
 from apps.core.outbound import guarded_aiohttp_session
 from apps.core.secrets import SecretUnreadable, decrypt_secret
 from apps.downloads.documents import WebhookDelivery, WebhookState
@@ -45,11 +47,42 @@ def deliver_due() -> None:
         asyncio.run(_deliver(due))
 
 
+def send_test(prefix: str) -> str:
+    """Send a signed test to a key's webhook, now. Returns what went wrong, in words; empty when it was taken."""
+    key = _key_with_webhook(prefix)
+    if key is None:
+        return "the key has no webhook"
+
+    async def send() -> str:
+        content = {"event": "test", "delivery": f"test:{secrets.token_hex(8)}", "job": None}
+        async with _session() as session:
+            return await _post(session, *_signed(key, content))
+
+    return asyncio.run(_in_words(send()))
+
+
+def send_again(prefix: str, job_id: str) -> None:
+    """Tell a key again that a job ended, with all its tries. Raises NotFound for what was never to be told, and
+    Conflict for what has not been given up."""
+    due = {"state": WebhookState.PENDING.value, "attempts": 0, "next_at": utcnow()}
+    delivery_id = f"{job_id}:{prefix}"
+    given_up = {"_id": delivery_id, "state": WebhookState.GIVEN_UP.value}
+    if _collection().update_one(given_up, {"$set": due}).matched_count:
+        return
+    if _collection().find_one({"_id": delivery_id}, {"_id": 1}) is None:
+        raise NotFound("There is no such message.")
+    raise Conflict("This message was taken, or is still being tried.")
+
+
 async def _deliver(due: dict[str, list[str]]) -> None:
-    timeout = aiohttp.ClientTimeout(total=TOTAL_S)
-    async with guarded_aiohttp_session(limit=MAX_DUE, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
+    async with _session() as session:
         deadline = time.monotonic() + ROUND_S
         await asyncio.gather(*(_deliver_key(session, prefix, ids, deadline) for prefix, ids in due.items()))
+
+
+def _session() -> aiohttp.ClientSession:
+    timeout = aiohttp.ClientTimeout(total=TOTAL_S)
+    return guarded_aiohttp_session(limit=MAX_DUE, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
 
 
 async def _deliver_key(session: aiohttp.ClientSession, prefix: str, ids: list[str], deadline: float) -> None:
@@ -76,10 +109,22 @@ def _claim(delivery_id: str) -> WebhookDelivery | None:
 
 async def _tell(session: aiohttp.ClientSession, delivery: WebhookDelivery) -> str:
     """Send it. Returns what went wrong, in words for the operator; empty when it was taken (2xx)."""
+
+    async def send() -> str:
+        return await _post(session, *await asyncio.to_thread(_message, delivery))
+
+    return await _in_words(send())
+
+
+async def _post(session: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]) -> str:
+    async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+        return "" if 200 <= response.status < 300 else f"answered with HTTP {response.status}"
+
+
+async def _in_words(sending: Coroutine[Any, Any, str]) -> str:
+    """What came of it; every way in which it can fail, in words."""
     try:
-        url, body, headers = await asyncio.to_thread(_message, delivery)
-        async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
-            return "" if 200 <= response.status < 300 else f"answered with HTTP {response.status}"
+        return await sending
     except TimeoutError:
         return f"no answer within {TOTAL_S:.0f} s"
     except (aiohttp.ClientError, OSError) as error:
@@ -95,11 +140,19 @@ class _NothingToTellError(Exception):
 
 
 def _message(delivery: WebhookDelivery) -> tuple[str, bytes, dict[str, str]]:
-    key = ApiKey.objects(prefix=delivery.key_prefix, active=True).first()
-    job = find_job(delivery.job_id)
-    if key is None or not key.webhook_url or job is None:
+    key, job = _key_with_webhook(delivery.key_prefix), find_job(delivery.job_id)
+    if key is None or job is None:
         raise _NothingToTellError("the key has no webhook any more, or the job is forgotten")
-    content = {"event": f"job.{job.state}", "delivery": delivery.id, "job": job_answer(job)}
+    return _signed(key, {"event": f"job.{job.state}", "delivery": delivery.id, "job": job_answer(job)})
+
+
+def _key_with_webhook(prefix: str) -> ApiKey | None:
+    key = ApiKey.objects(prefix=prefix, active=True).first()
+    return key if key is not None and key.webhook_url else None
+
+
+def _signed(key: ApiKey, content: dict[str, Any]) -> tuple[str, bytes, dict[str, str]]:
+    """Where to, what, and the headers that prove whom it comes from. Raises SecretUnreadable."""
     body = json.dumps(content).encode()
     secret = decrypt_secret(key.webhook_secret_encrypted)
     headers = {
