@@ -89,6 +89,18 @@ class LinkInvalid(ApiError):
     default_message = "This link is not valid. Ask the API for a new one."
 
 
+class VideoTooLong(ApiError):
+    status = 403
+    code = "video_too_long"
+    default_message = "This video is longer than this API key may ask for."
+
+
+class FileTooLarge(ApiError):
+    status = 403
+    code = "file_too_large"
+    default_message = "This file is larger than this API key may ask for."
+
+
 class AgeRestricted(ApiError):
     status = 403
     code = "age_restricted"
@@ -232,6 +244,12 @@ class Overloaded(ApiError):
     code = "overloaded"
     retryable = True
     default_message = "The server has too much to do right now. Try again soon."
+
+
+class TooManyJobs(Overloaded):
+    status = 429
+    code = "too_many_jobs"
+    default_message = "This API key waits for as many new files as it may at once."
 
 
 class NotReady(ApiError):

@@ -44,7 +44,11 @@ class AdminSessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-unt
 
 
 FIELD_ERRORS = ("invalid_url", "invalid_parameter", "too_large", "unsupported_media_type")
-KEY_ERRORS = ("key_missing", "key_invalid", "key_expired", "key_disabled", "scope_missing", "rate_limited")
+KEY_ERRORS = (
+    "key_missing", "key_invalid", "key_expired", "key_disabled", "ip_not_allowed", "scope_missing", "rate_limited",
+    "quota_exceeded",
+)  # fmt: skip
+LIMIT_ERRORS = ("video_too_long", "file_too_large", "too_many_jobs")
 SERVER_ERRORS = ("internal_error", "not_ready", "overloaded")
 CONTENT_ERRORS = (
     "video_unavailable", "video_private", "age_restricted", "geo_blocked", "live_not_supported", "drm_protected",
@@ -66,7 +70,7 @@ def error_responses(*codes: str) -> dict[int, OpenApiResponse]:
 
 STREAM_ERRORS = (
     "invalid_parameter", "link_invalid", "link_expired", "range_not_satisfiable", "not_found", "quality_unavailable",
-    "conflict", *KEY_ERRORS, *CONTENT_ERRORS,
+    "conflict", *KEY_ERRORS, *LIMIT_ERRORS, *CONTENT_ERRORS,
 )  # fmt: skip
 
 

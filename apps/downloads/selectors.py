@@ -20,6 +20,8 @@ from apps.downloads.documents import (
     VideoInfoRecord,
 )
 
+MAX_ACTIVE_ASSETS = 10_000
+
 
 def find_job(job_id: str) -> MediaJob | None:
     """A job by its id, running or finished."""
@@ -42,6 +44,12 @@ def list_jobs(*, key_prefix: str, skip: int, limit: int, state: JobState | None 
     if state is not None:
         own = own.filter(state=state.value)
     return list(own.order_by("-created_at").skip(skip).limit(limit)), int(own.count())
+
+
+def active_assets(key_prefix: str) -> set[str]:
+    """The assets whose running or waiting fetches this key began or joined, and has not left."""
+    own = MediaJob.objects(Q(key_prefix=key_prefix) | Q(joined_by=key_prefix), active=True, left_by__ne=key_prefix)
+    return {job.asset_id for job in own.only("asset_id").limit(MAX_ACTIVE_ASSETS)}
 
 
 def count_active_jobs(*, limit: int, key_prefix: str | None = None, state: JobState | None = None) -> int:

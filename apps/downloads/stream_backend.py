@@ -28,6 +28,7 @@ from apps.core.wake import wake_hub
 from apps.downloads.fields import check_fields
 from apps.downloads.open_links import read_wish
 from apps.downloads.request_serializers import AudioStreamRequestSerializer, VideoStreamRequestSerializer
+from apps.downloads.services.key_limits import check_media
 from apps.downloads.services.media import MediaAsk, Tier, hot_store, resolve_key, start_or_join
 from apps.downloads.stream_records import AssetRecord, RecordCache
 from apps.downloads.variants import AS_IT_COMES, MediaOptions
@@ -184,6 +185,7 @@ class MediaStreamBackend(StreamBackend):
             asset_id=target.asset_id,
             link_expires_at=target.link_expires_at,
             headers=target.headers,
+            meter=target.meter,
         )
         return self._find_target(admission, waited_s=waited_s, not_before=not_before)
 
@@ -302,6 +304,7 @@ def _growing_size(record: AssetRecord) -> tuple[bool, int | None]:
 
 
 def _make_target(record: AssetRecord, admission: Admission, *, size_bytes: int | None) -> StreamTarget:
+    check_media(admission.key_prefix, duration_s=record.duration_s, size_bytes=size_bytes)
     return StreamTarget(
         asset_id=record.key.asset_id,
         generation=record.generation,

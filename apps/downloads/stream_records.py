@@ -27,6 +27,7 @@ class AssetRecord:
     container: str
     mime: str
     size_bytes: int | None
+    duration_s: float | None
     block_hashes: tuple[bytes, ...]
     is_in_telegram: bool
     failure: ApiError | None
@@ -42,6 +43,7 @@ class AssetRecord:
             container=asset.container,
             mime=asset.mime,
             size_bytes=asset.size_bytes,
+            duration_s=asset.duration_s,
             block_hashes=tuple(asset.block_hashes),
             is_in_telegram=asset.is_in_telegram,
             failure=error_from_code(asset.error_code or "", asset.error_message or "") if failed else None,

@@ -53,6 +53,25 @@ def ask_for_job(video_id: str, times: int) -> set[str]:
     return {str(ensure_job(key=key, info=info, key_prefix="testkey1").id) for _ in range(times)}
 
 
+def ask_for_new_jobs(prefix: str, times: int) -> int:
+    """How many of ``times`` fetches of different videos the key may begin."""
+    import secrets
+
+    from apps.core.errors import TooManyJobs
+    from apps.downloads.services.jobs import ensure_job
+    from tests.downloads.samples import audio_key, video_info
+
+    begun = 0
+    for _ in range(times):
+        video_id = secrets.token_urlsafe(9)[:11]
+        try:
+            ensure_job(key=audio_key(video_id), info=video_info(video_id), key_prefix=prefix)
+        except TooManyJobs:
+            continue
+        begun += 1
+    return begun
+
+
 def claim_and_hold(video_id: str) -> None:
     """Claim and die without giving anything back."""
     import os

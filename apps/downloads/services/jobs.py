@@ -21,8 +21,10 @@ from apps.downloads.providers.base import VideoInfo
 from apps.downloads.quality import best_variant
 from apps.downloads.selectors import active_job, count_active_jobs, find_job, latest_job, next_batch_job
 from apps.downloads.services.claims import ensure_asset
+from apps.downloads.services.key_limits import take_slot
 from apps.downloads.services.queue import next_turn
 from apps.downloads.services.webhook_records import announce_end
+from apps.keys.job_slots import free_job_slots
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, MediaKind
 from apps.telegram_cache.services import note_old_parts
@@ -83,6 +85,7 @@ def _job_for(key: AssetKey, *, key_prefix: str, priority: JobPriority) -> MediaJ
         _start_over(asset)
     elif asset.state == AssetState.FAILED:
         _raise_if_too_early(asset)
+    take_slot(key_prefix, asset.id)
     if (job := active_job(asset.id)) is not None:
         if priority is JobPriority.INTERACTIVE:
             move_up(job)
@@ -286,7 +289,7 @@ def finish_job(job_id: str, *, error: ApiError | None = None, retry_at: datetime
     document = _jobs().find_one_and_update({"_id": job_id, "active": True}, {"$set": change})
     if document:
         publish(f"asset:{document['asset_id']}")
-        announce_end(MediaJob._from_son(document))
+        _announce_end(MediaJob._from_son(document))
 
 
 def cancel_job(job_id: str, *, key_prefix: str | None = None) -> MediaJob:
@@ -307,8 +310,15 @@ def cancel_job(job_id: str, *, key_prefix: str | None = None) -> MediaJob:
     if document:
         Asset.objects(id=job.asset_id, state=AssetState.QUEUED.value).update_one(set__state=AssetState.ABSENT.value)
         publish(f"asset:{job.asset_id}")
-        announce_end(MediaJob._from_son(document))
+        _announce_end(MediaJob._from_son(document))
+    elif key_prefix is not None:
+        free_job_slots([key_prefix], job.asset_id)
     return find_job(job_id) or job
+
+
+def _announce_end(job: MediaJob) -> None:
+    free_job_slots(job.seen_by, job.asset_id)
+    announce_end(job)
 
 
 def _jobs() -> Any:

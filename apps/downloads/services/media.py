@@ -18,6 +18,7 @@ from apps.downloads.quality import resolve_audio_variant, resolve_video_variant
 from apps.downloads.selectors import active_job, latest_job
 from apps.downloads.services.info import get_info, let_info_age, request_info, was_asked_since
 from apps.downloads.services.jobs import ensure_job, move_up, note_joined
+from apps.downloads.services.key_limits import check_media, take_slot
 from apps.downloads.variants import AS_IT_COMES, AUDIO_FORMATS, MediaOptions
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
@@ -156,12 +157,17 @@ def start_or_join(
     """
     asset = find_asset(key.asset_id)
     tier = tier_of(asset)
+    if asset is not None:
+        check_media(key_prefix, duration_s=asset.duration_s, size_bytes=asset.size_bytes)
     if asset is not None and tier is not Tier.EXTERNAL:
         return MediaState(asset=asset, tier=tier, job=None)
     job = active_job(key.asset_id)
-    if job is None:
+    if job is not None:
+        take_slot(key_prefix, key.asset_id)
+    else:
         _raise_if_cancelled(key, within_s=waited_s)
         info = wait_for_info(key.video_id, waited_s=waited_s, priority=priority)
+        check_media(key_prefix, duration_s=info.duration_s, size_bytes=None)
         job = ensure_job(key=key, info=info, key_prefix=key_prefix, priority=priority)
         asset = find_asset(key.asset_id)
         tier = tier_of(asset)

@@ -13,7 +13,7 @@ from apps.core.request_state import WAITED_FOR_FETCH
 from apps.core.suspend import Suspend, waited_s
 from apps.downloads.answer_serializers import InfoAnswerSerializer, MediaAnswerSerializer
 from apps.downloads.links import parse_video_id
-from apps.downloads.openapi import CONTENT_ERRORS, FIELD_ERRORS, KEY_ERRORS, error_responses
+from apps.downloads.openapi import CONTENT_ERRORS, FIELD_ERRORS, KEY_ERRORS, LIMIT_ERRORS, error_responses
 from apps.downloads.request_serializers import AudioRequestSerializer, InfoRequestSerializer, VideoRequestSerializer
 from apps.downloads.services.answers import info_answer, info_headers, media_answer
 from apps.downloads.services.cache_stats import count_answer
@@ -29,7 +29,7 @@ INFO_ANSWERS = {
 }
 MEDIA_ANSWERS = {
     200: MediaAnswerSerializer,
-    **error_responses(*FIELD_ERRORS, *KEY_ERRORS, *CONTENT_ERRORS, "quality_unavailable", "conflict"),
+    **error_responses(*FIELD_ERRORS, *KEY_ERRORS, *LIMIT_ERRORS, *CONTENT_ERRORS, "quality_unavailable", "conflict"),
 }
 
 
