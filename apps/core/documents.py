@@ -1,11 +1,12 @@
-"""The audit log: who changed what in the admin."""
+"""The audit log: who changed what in the admin; and the settings that they changed."""
 
 from __future__ import annotations
 
-from mongoengine.fields import DateTimeField, DictField, StringField
+from mongoengine.fields import DateTimeField, DictField, IntField, StringField
 
 from apps.core.clock import utcnow
 from apps.core.search import SearchedDocument
+from apps.core.stored import StoredDocument
 
 
 class AuditEntry(SearchedDocument):
@@ -32,3 +33,13 @@ class AuditEntry(SearchedDocument):
             {"fields": ["request_id"]},
         ],
     }
+
+
+class StoredTunable(StoredDocument):
+    """A setting that somebody changed while the server runs (core/tunables.py). ``value`` None: the default holds."""
+
+    name = StringField(primary_key=True)
+    value = IntField()
+    changed_at = DateTimeField(default=utcnow)
+
+    meta = {"collection": "tunables", "indexes": []}

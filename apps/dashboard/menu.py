@@ -42,6 +42,7 @@ MENU = (
         entries=(
             Entry(label="Cache", icon="film", url_name="assets"),
             Entry(label="Warm-ups", icon="sunrise", url_name="warm-ups"),
+            Entry(label="Try it", icon="play-circle", url_name="try", role=Role.OPERATOR),
         ),
     ),
     Group(

@@ -19,6 +19,7 @@ from apps.dashboard.views import (
     telegram,
     telegram_bots,
     telegram_channels,
+    trying,
     warm_ups,
     webhooks,
 )
@@ -123,5 +124,7 @@ urlpatterns = [
     path("warm-ups/<id:warm_up_id>/pause", warm_ups.warm_up_pause, name="warm-ups-pause"),
     path("warm-ups/<id:warm_up_id>/resume", warm_ups.warm_up_resume, name="warm-ups-resume"),
     path("warm-ups/<id:warm_up_id>/cancel", warm_ups.warm_up_cancel, name="warm-ups-cancel"),
+    path("try", trying.start, name="try"),
+    path("try/<id:video_id>", trying.video, name="try-video"),
     path("audit", audit.audit_list, name="audit"),
 ]

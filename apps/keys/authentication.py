@@ -18,6 +18,7 @@ from typing import Any
 
 from apps.core.addresses import IpNetwork, is_allowed_private
 from apps.core.errors import IpNotAllowed, KeyDisabled, KeyExpired, KeyInvalid, KeyMissing
+from apps.core.tunables import limit_per_hour
 from apps.keys.documents import DEFAULT_LIMIT_PER_HOUR, LIMIT_NAMES, ApiKey, Scope, User
 from apps.keys.people import PERSON_PATTERN, find_person
 from apps.keys.selectors import find_key, find_user
@@ -166,7 +167,7 @@ def effective_limits(key: ApiKey, user: User | None) -> dict[str, Any]:
         own = getattr(key, name)
         value = own if own is not None else getattr(user, name, None)
         limits[name] = value or None
-    limits["limit_per_hour"] = limits["limit_per_hour"] or DEFAULT_LIMIT_PER_HOUR
+    limits["limit_per_hour"] = limits["limit_per_hour"] or limit_per_hour()
     return limits
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_ready
 
+from apps.core.tunables import verify_per_night
 from apps.telegram_cache import services
 from apps.telegram_cache.selectors import find_asset
 from apps.telegram_cache.services import verifying
@@ -24,7 +25,8 @@ def sweep_uploads() -> None:
 
 @shared_task(name="apps.telegram_cache.tasks.verify_sample")
 def verify_sample() -> None:
-    verifying.verify_sample()
+    if most := verify_per_night():
+        verifying.verify_sample(max_assets=most)
 
 
 @shared_task(name="apps.telegram_cache.tasks.verify_asset")

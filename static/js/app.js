@@ -46,9 +46,18 @@ for (const form of document.querySelectorAll("form[method=post]")) {
   form.addEventListener("submit", (event) => {
     if (form.dataset.sent) event.preventDefault();
     form.dataset.sent = "yes";
+    if (form.dataset.busy) showBusy(form);
   });
 }
+function showBusy(form) {
+  const said = form.querySelector("[data-busy-note]") ?? form.querySelector(".buttons").appendChild(document.createElement("span"));
+  said.dataset.busyNote = "";
+  said.className = "note busy";
+  said.setAttribute("role", "status");
+  said.textContent = form.dataset.busy;
+}
 window.addEventListener("pageshow", () => {
+  for (const note of document.querySelectorAll("[data-busy-note]")) note.remove();
   for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
 });
 

@@ -129,7 +129,7 @@ class TestEnsureJob:
         assert asset.block_hashes == []
 
     def test_too_many_waiting_jobs_are_refused(self, monkeypatch):
-        monkeypatch.setattr(jobs, "MAX_ACTIVE_JOBS", 1)
+        monkeypatch.setattr(jobs, "max_active_jobs", lambda: 1)
         ask()
         with pytest.raises(Overloaded) as caught:
             jobs.ensure_job(key=audio_key("aaaaaaaaaaa"), info=video_info("aaaaaaaaaaa"), key_prefix="testkey1")
@@ -137,7 +137,7 @@ class TestEnsureJob:
         ask()  # joining one is still possible
 
     def test_a_key_with_too_many_waiting_jobs_leaves_room_for_others(self, monkeypatch):
-        monkeypatch.setattr(jobs, "MAX_ACTIVE_JOBS_PER_KEY", 1)
+        monkeypatch.setattr(jobs, "max_active_jobs_per_key", lambda: 1)
         ask()
         other = {"key": audio_key("aaaaaaaaaaa"), "info": video_info("aaaaaaaaaaa")}
         with pytest.raises(Overloaded):

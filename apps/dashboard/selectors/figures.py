@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.cache import cache
 
+from apps.core.tunables import hot_max_bytes
 from apps.downloads.documents import MediaJob
 from apps.keys.documents import ApiKey
 from apps.streaming.hotstore import HotStore
@@ -62,7 +63,7 @@ def figures() -> Figures:
         cached_bytes=sum(group["bytes"] for group in finished),
         hot_count=hot_count,
         hot_bytes=hot_bytes,
-        hot_max_bytes=settings.ENV.hot_max_bytes,
+        hot_max_bytes=hot_max_bytes(),
         active_jobs=MediaJob.objects(active=True).count(),
         jobs=list(MediaJob.objects(active=True).order_by("-updated_at").limit(SHOWN_JOBS)),
         has_key=ApiKey.objects(active=True).first() is not None,

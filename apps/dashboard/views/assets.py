@@ -10,8 +10,10 @@ from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, may, problem
 from apps.dashboard.asset_list import ASSET_LIST, asset_state, asset_tiers
 from apps.dashboard.asset_work import WORKS, play_link
+from apps.dashboard.job_list import job_progress
 from apps.dashboard.lists import answer_list
 from apps.dashboard.pages import confirm_page
+from apps.downloads.selectors import active_job
 from apps.keys.documents import Role
 from apps.telegram_cache.documents import AssetState
 from apps.telegram_cache.selectors import find_asset
@@ -28,7 +30,10 @@ def asset_detail(request: AdminRequest, asset_id: str) -> HttpResponse:
     if asset is None:
         return _not_there(request)
     can_play = asset.is_finished or asset.state == AssetState.FETCHING
+    job = active_job(asset_id)
     context = {
+        "job": job,
+        "job_progress": job_progress(job) if job else None,
         "asset": asset,
         "state": asset_state(asset),
         "tiers": asset_tiers(asset),

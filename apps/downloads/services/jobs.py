@@ -15,6 +15,7 @@ from pymongo import ReturnDocument
 
 from apps.core.clock import utcnow
 from apps.core.errors import ApiError, Conflict, NotFound, Overloaded, error_from_code
+from apps.core.tunables import max_active_jobs, max_active_jobs_per_key
 from apps.core.wake import publish
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
@@ -32,8 +33,6 @@ from apps.telegram_cache.services import note_old_parts
 log = structlog.get_logger(__name__)
 
 FETCH_TASK = "apps.downloads.tasks.fetch_asset"
-MAX_ACTIVE_JOBS = 5000
-MAX_ACTIVE_JOBS_PER_KEY = 1000
 OVERLOAD_RETRY_S = 15.0
 JOIN_TRIES = 5
 MAX_JOINED = 1000
@@ -175,9 +174,10 @@ def _raise_if_too_early(asset: Asset) -> None:
 
 
 def _raise_if_full(key_prefix: str) -> None:
-    if count_active_jobs(limit=MAX_ACTIVE_JOBS) >= MAX_ACTIVE_JOBS:
+    most, most_of_key = max_active_jobs(), max_active_jobs_per_key()
+    if count_active_jobs(limit=most) >= most:
         raise Overloaded(retry_after_s=OVERLOAD_RETRY_S)
-    if count_active_jobs(limit=MAX_ACTIVE_JOBS_PER_KEY, key_prefix=key_prefix) >= MAX_ACTIVE_JOBS_PER_KEY:
+    if count_active_jobs(limit=most_of_key, key_prefix=key_prefix) >= most_of_key:
         raise Overloaded("This key has as many fetches waiting as a key may have.", retry_after_s=OVERLOAD_RETRY_S)
 
 

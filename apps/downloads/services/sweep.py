@@ -10,10 +10,11 @@ from redis import RedisError
 from apps.core.clock import utcnow
 from apps.core.owners import is_owner_dead
 from apps.core.redis import redis_client
+from apps.core.tunables import max_active_jobs
 from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.selectors import count_active_jobs, running_jobs, waiting_jobs
 from apps.downloads.services.claims import free_dead_lease
-from apps.downloads.services.jobs import MAX_ACTIVE_JOBS, send_fetch
+from apps.downloads.services.jobs import send_fetch
 from apps.telegram_cache.documents import Asset, AssetState
 
 log = structlog.get_logger(__name__)
@@ -29,13 +30,13 @@ def sweep_jobs() -> int:
     A running job counts as abandoned when its lease has ended or its process is dead (seen at once on the same
     machine). A job that still waits is sent again only while the queue holds fewer messages than jobs wait.
     """
-    running = running_jobs(limit=MAX_ACTIVE_JOBS)
+    running = running_jobs(limit=max_active_jobs())
     assets = {
         asset.id: asset
         for asset in Asset.objects(id__in=[job.asset_id for job in running]).exclude("block_sha256", "parts")
     }
     abandoned = [job for job in running if _is_abandoned(assets.get(job.asset_id))]
-    waiting = count_active_jobs(limit=2 * MAX_ACTIVE_JOBS, state=JobState.QUEUED)
+    waiting = count_active_jobs(limit=2 * max_active_jobs(), state=JobState.QUEUED)
     missing = max(0, waiting - _messages()) if waiting else 0
     lost_before = utcnow() - timedelta(seconds=LOST_AFTER_S)
     lost = waiting_jobs(untouched_since=lost_before, limit=missing, of_batches=False) if missing else []
@@ -49,7 +50,7 @@ def _messages() -> int:
     try:
         return int(redis_client().llen(FETCH_QUEUE))
     except RedisError:
-        return 2 * MAX_ACTIVE_JOBS  # no broker, no use in sending
+        return 2 * max_active_jobs()  # no broker, no use in sending
 
 
 def _is_abandoned(asset: Asset | None) -> bool:

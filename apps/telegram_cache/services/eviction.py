@@ -12,6 +12,7 @@ import structlog
 from django.conf import settings
 
 from apps.core.errors import Conflict, NotFound
+from apps.core.tunables import hot_max_bytes
 from apps.streaming.hotstore import FileState, HotEntry, HotStore
 from apps.telegram_cache.documents import AssetState
 from apps.telegram_cache.selectors import assets_in_state, telegram_is_on
@@ -50,7 +51,7 @@ def evict_hot(*, max_bytes: int | None = None, now: float | None = None) -> Evic
     stale = list(_stale(entries, now))
     freed = sum(store.remove(entry.asset_id, entry.generation) for entry in stale)
     kept = [entry for entry in entries if entry not in stale]
-    excess = _excess(kept, settings.ENV.hot_max_bytes if max_bytes is None else max_bytes)
+    excess = _excess(kept, hot_max_bytes() if max_bytes is None else max_bytes)
     removed = []
     for entry in _candidates(kept, now):
         if excess <= 0:

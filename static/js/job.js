@@ -1,0 +1,41 @@
+// Watches one job over its websocket: the progress bar moves, and the page is read anew when the job ends.
+
+const box = document.getElementById("job");
+const bar = document.getElementById("job-bar");
+const words = document.getElementById("job-words");
+const STAGES = {
+  queued: "waiting for its turn", connecting: "connecting", downloading: "downloading", muxing: "joining picture and sound",
+  checking: "checking", done: "done",
+};
+const NORMAL = 1000;
+const RETRY_MS = 3_000;
+
+function size(value) {
+  const units = ["B", "KB", "MB", "GB", "TB"];
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) { value /= 1024; unit += 1; }
+  return `${value >= 10 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+function show(job) {
+  if (job.progress === null || job.progress === undefined) bar.removeAttribute("value");
+  else bar.value = job.progress;
+  const parts = [STAGES[job.stage] ?? job.stage ?? job.state];
+  if (job.bytes_done) parts.push(job.bytes_total ? `${size(job.bytes_done)} of ${size(job.bytes_total)}` : size(job.bytes_done));
+  if (job.speed_bytes_per_s) parts.push(`${size(job.speed_bytes_per_s)}/s`);
+  words.textContent = parts.join(", ");
+}
+
+function watch() {
+  const address = new URL(`/ws/jobs/${box.dataset.job}`, window.location.href);
+  address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
+  const socket = new WebSocket(address);
+  socket.addEventListener("message", (event) => show(JSON.parse(event.data)));
+  socket.addEventListener("close", (event) => {
+    if (event.code === NORMAL) window.location.reload();
+    else window.setTimeout(() => window.location.reload(), RETRY_MS);
+  });
+  window.addEventListener("pagehide", () => socket.close());
+}
+
+if (box) watch();
