@@ -25,6 +25,7 @@ from apps.analytics.live import live_figures
 from apps.analytics.metrics_text import Family, counter, gauge, render
 from apps.core.heartbeats import QUEUES, idle_queues
 from apps.core.redis import redis_client
+from apps.core.tunables import hot_max_bytes
 from apps.downloads.documents import JobState
 from apps.downloads.selectors import count_active_jobs
 from apps.streaming.hotstore import HotStore
@@ -147,7 +148,7 @@ def _hot_store() -> list[Family]:
         folder = folder.parent
     return [
         gauge("ytserver_hot_store_bytes", "Bytes on the disk in the hot store.", size_bytes),
-        gauge("ytserver_hot_store_max_bytes", "How large it may grow.", settings.ENV.hot_max_bytes),
+        gauge("ytserver_hot_store_max_bytes", "How large it may grow.", hot_max_bytes()),
         gauge("ytserver_hot_store_files", "Files in the hot store.", files),
         gauge("ytserver_disk_free_bytes", "Free bytes where the hot store is.", shutil.disk_usage(folder).free),
     ]

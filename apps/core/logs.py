@@ -121,8 +121,11 @@ def configure_logging(options: dict[str, Any]) -> None:
                 }
             },
             "filters": {"news": {"()": lambda: _is_news}},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["news"]}},
-            "root": {"handlers": ["stderr"], "level": options["level"]},
+            "handlers": {
+                "stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["news"]},
+                "admin": {"class": "apps.core.error_log.ErrorLogHandler", "formatter": "json", "filters": ["news"]},
+            },
+            "root": {"handlers": ["stderr", "admin"], "level": options["level"]},
             "loggers": {
                 "httpx": {"level": "WARNING"},  # logs whole addresses, bot tokens included
                 "uvicorn.access": {"level": "WARNING"},  # logs query strings; ytserver.access says the rest

@@ -57,6 +57,8 @@ MENU = (
         entries=(
             Entry(label="Sources", icon="shuffle", url_name="sources"),
             Entry(label="Telegram", icon="send", url_name="telegram"),
+            Entry(label="Settings", icon="sliders", url_name="settings"),
+            Entry(label="System", icon="server", url_name="system"),
             Entry(label="Audit log", icon="list", url_name="audit"),
         ),
     ),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-from django.conf import settings
-
+from apps.core.tunables import link_ttl_s
 from apps.downloads.services.media import MediaAsk
 from apps.streaming.links import sign_link
 
@@ -18,7 +17,7 @@ def open_link(ask: MediaAsk, *, base_url: str, key_prefix: str, attachment: bool
         path=f"/stream/{ask.kind.value}/{ask.video_id}",
         asset_id=f"{_WISH}{ask.wish or ''}",
         key_prefix=key_prefix,
-        expires_at=int(time.time()) + settings.ENV.link_ttl_s,
+        expires_at=int(time.time()) + link_ttl_s(),
         attachment=attachment,
     )
     return f"{base_url}{signed}"

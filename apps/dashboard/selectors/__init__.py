@@ -2,8 +2,9 @@
 
 from apps.dashboard.selectors.figures import Figures, figures
 from apps.dashboard.selectors.health import Health, health
-from apps.dashboard.selectors.history import asset_jobs, history
+from apps.dashboard.selectors.history import asset_jobs, history, history_of_kind
 from apps.dashboard.selectors.requests import KeyUsage, key_usage
+from apps.dashboard.selectors.system import ShownSetting, shown_settings, versions
 from apps.dashboard.selectors.work import Queue, bots_at_work, queues, with_titles
 
 __all__ = [
@@ -11,12 +12,16 @@ __all__ = [
     "Health",
     "KeyUsage",
     "Queue",
+    "ShownSetting",
     "asset_jobs",
     "bots_at_work",
     "figures",
     "health",
     "history",
+    "history_of_kind",
     "key_usage",
     "queues",
+    "shown_settings",
+    "versions",
     "with_titles",
 ]

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from django.conf import settings
-
 from apps.core.errors import error_from_code
+from apps.core.tunables import link_ttl_s
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
 from apps.downloads.services.info import fresh_for_s
@@ -69,7 +68,7 @@ def describe_media(state: MediaState, links: MediaLinks) -> dict[str, Any]:
 
 def media_links(path: str, asset_id: str, *, base_url: str, key_prefix: str) -> MediaLinks:
     """Links to the stream at ``path``, signed for a key; both end LINK_TTL_S from now."""
-    expires_at = int(time.time()) + settings.ENV.link_ttl_s
+    expires_at = int(time.time()) + link_ttl_s()
     download, stream = (
         sign_link(path=path, asset_id=asset_id, key_prefix=key_prefix, expires_at=expires_at, attachment=attachment)
         for attachment in (True, False)

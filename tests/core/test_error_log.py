@@ -1,0 +1,27 @@
+import logging
+
+from apps.core.error_log import KEPT, LIST, recent_errors
+from apps.core.redis import redis_client
+from tests.waiting import wait_until
+
+
+def test_errors_reach_the_list_without_their_secrets(redis_server):
+    logger = logging.getLogger("tests.error_log")
+    secret = "s" * 43
+    logger.warning("a warning is no error")
+    try:
+        raise ValueError(f"refused yt_abcdefgh_{secret}")
+    except ValueError:
+        logger.exception("something broke", extra={"asset_id": "abc"})
+    wait_until(recent_errors)
+    (error,) = recent_errors()
+    assert (error["event"], error["level"], error["asset_id"]) == ("something broke", "error", "abc")
+    assert "ValueError" in error["exception"]
+    assert secret not in str(error)
+
+
+def test_the_list_is_bounded_and_survives_nonsense(redis_server):
+    redis_client().lpush(LIST, *[b"{cut off" for _ in range(KEPT + 50)])
+    logging.getLogger("tests.error_log").error("newest")
+    wait_until(lambda: redis_client().llen(LIST) == KEPT)
+    assert recent_errors(2) == [recent_errors(1)[0], {"event": "{cut off"}]

@@ -1,0 +1,77 @@
+"""The settings and system pages, and amounts as people write them."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from django import forms
+
+from apps.core.documents import AuditEntry, StoredTunable
+from apps.core.error_log import recent_errors
+from apps.core.tunables import forget_tunables, hot_max_bytes, link_ttl_s
+from apps.dashboard.amounts import AmountField, amount_text
+from tests.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def _defaults(server):
+    forget_tunables()
+    yield
+    StoredTunable.objects.delete()
+    forget_tunables()
+
+
+class TestSettings:
+    def test_an_owner_changes_some_with_units(self, owner):
+        answer = owner.post("/admin/settings", {"link_ttl_s": "2 h", "hot_max_bytes": "1.5 GB"}, follow=True)
+        assert b"Changed: Life of links, Size of the hot store." in answer.content
+        assert (link_ttl_s(), hot_max_bytes()) == (7200, 3 * 1024**3 // 2)
+        page = owner.get("/admin/settings").content.decode()
+        assert 'value="2 h"' in page
+        assert "21600 → 7200" in page
+        owner.post("/admin/settings", {"link_ttl_s": ""})
+        assert link_ttl_s() == 21600
+
+    @pytest.mark.parametrize(
+        ("text", "words"), [("1 s", "from 60 to"), ("soon", "Write a number"), ("5 GB", "one of s")]
+    )
+    def test_a_problem_stands_beside_its_field_and_nothing_is_stored(self, owner, text, words):
+        answer = owner.post("/admin/settings", {"link_ttl_s": text, "limit_per_hour": "5"})
+        assert answer.status_code == 422
+        assert words in str(answer.context["form"].errors["link_ttl_s"])
+        assert AuditEntry.objects(action="setting.change").count() == 0
+
+    def test_others_only_look(self, operator):
+        page = operator.get("/admin/settings").content
+        assert b"Only owners change settings." in page
+        assert b"Save" not in page
+        assert operator.post("/admin/settings", {"link_ttl_s": "2 h"}).status_code == 403
+        assert link_ttl_s() == 21600
+
+
+class TestSystem:
+    def test_shows_versions_settings_without_secrets_and_errors(self, viewer, settings):
+        logging.getLogger("tests.system").error("the disk is full")
+        wait_until(recent_errors)
+        page = viewer.get("/admin/system").content.decode()
+        for text in ("MongoDB", "Django", "HOT_MAX_BYTES", "the disk is full"):
+            assert text in page
+        env = settings.ENV
+        for secret in (env.secret_key.get_secret_value(), env.redis_url.get_secret_value(), *env.field_keys):
+            assert secret not in page
+
+
+class TestAmounts:
+    @pytest.mark.parametrize(
+        ("value", "unit", "text"),
+        [(21600, "s", "6 h"), (61, "s", "61 s"), (0, "files", "0"), (20 * 1024**3, "bytes", "20 GB")],
+    )  # fmt: skip
+    def test_the_text_means_the_value(self, value, unit, text):
+        assert amount_text(value, unit) == text
+        assert AmountField(unit=unit).clean(text) == value
+
+    @pytest.mark.parametrize("text", ["1 GB", "-1", "one", "1e9", "9" * 20])
+    def test_nonsense_is_refused(self, text):
+        with pytest.raises(forms.ValidationError):
+            AmountField(unit="s").clean(text)
