@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -103,11 +103,25 @@ def _check_program(name: str, program: str, option: str) -> Result:
 
 
 def check_ytdlp() -> Result:
+    """yt-dlp, and the scripts that solve YouTube's challenges: one version of them belongs to one of yt-dlp."""
     try:
-        text = f"{metadata.version('yt-dlp')}, with its scripts {metadata.version('yt-dlp-ejs')}"
+        version, scripts = metadata.version("yt-dlp"), metadata.version("yt-dlp-ejs")
+        asked = [Requirement(text) for text in metadata.requires("yt-dlp") or ()]
     except metadata.PackageNotFoundError as error:
         return Result(name="yt-dlp", ok=False, text=f"{error.name} is missing", fix="run `make setup`")
-    return Result(name="yt-dlp", ok=True, text=text)
+    text = f"{version}, with its scripts {scripts}"
+    fits = [wanted.specifier.contains(scripts) for wanted in asked if wanted.name == "yt-dlp-ejs"]
+    if not all(fits):
+        return Result(name="yt-dlp", ok=False, text=f"{text}, which are of another version", fix="run `make setup`")
+    plugins = po_token_plugins()
+    return Result(name="yt-dlp", ok=True, text=f"{text}; PO token plugins: {', '.join(plugins) or 'none'}")
+
+
+def po_token_plugins() -> list[str]:
+    """The plugins that can get PO tokens, by the name of their module. They are optional."""
+    spec = util.find_spec("yt_dlp_plugins")
+    folders = [Path(folder) / "extractor" for folder in (spec.submodule_search_locations or ())] if spec else []
+    return sorted({path.stem for folder in folders for path in folder.glob("getpot*.py")})
 
 
 def check_mongodb(env: Env, services: ServiceUrls) -> Result:

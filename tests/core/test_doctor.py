@@ -10,11 +10,24 @@ from pydantic import SecretStr
 from apps.core import doctor
 from apps.core.embedded import free_port
 from apps.core.heartbeats import QUEUES, beat
+from apps.core.management.commands.doctor import _cookies_and_proxies
+from apps.downloads.services.identities import Actor, add_proxy
+from apps.downloads.services.ways import PooledWays
 from ytserver.env import ServiceUrls
 
 ENV = settings.ENV
 NOT_GIVEN = ENV.model_copy(update={"mongo_uri": SecretStr(""), "redis_url": SecretStr("")})
 NOBODY = ServiceUrls(mongo_uri=f"mongodb://127.0.0.1:{free_port()}/x", redis_url=f"redis://127.0.0.1:{free_port()}/0")
+
+
+class TestCookiesAndProxies:
+    def test_all_proxies_resting_is_a_problem_that_is_explained(self, mongo):
+        proxy = add_proxy("out", "http://user:proxy-word@198.51.100.7:8080", actor=Actor(name="tester"))
+        (result,) = _cookies_and_proxies()
+        assert (result.ok, result.text) == (True, "1 of 1 are ready")
+        PooledWays().note_failure((proxy.id,), "bot_check")
+        (result,) = _cookies_and_proxies()
+        assert (result.ok, result.fix) == (False, "out: YouTube asked whether we are a bot")
 
 
 class TestDoctor:
@@ -70,3 +83,15 @@ class TestChecks:
     def test_a_program_that_does_not_run_is_a_problem(self, monkeypatch, tmp_path):
         monkeypatch.setattr(doctor.imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(tmp_path / "none"))
         assert "does not run" in doctor.check_ffmpeg().text
+
+    def test_scripts_of_another_version_than_yt_dlp_wants_are_a_problem(self, monkeypatch):
+        monkeypatch.setattr(doctor.metadata, "requires", lambda name: ["yt-dlp-ejs==0.0.1; extra == 'default'"])
+        assert (doctor.check_ytdlp().ok, doctor.check_ytdlp().fix) == (False, "run `make setup`")
+
+    def test_plugins_for_po_tokens_are_named(self, monkeypatch, tmp_path):
+        folder = tmp_path / "yt_dlp_plugins" / "extractor"
+        folder.mkdir(parents=True)
+        (folder / "getpot_example.py").write_text("")
+        monkeypatch.syspath_prepend(tmp_path)
+        assert doctor.po_token_plugins() == ["getpot_example"]
+        assert "getpot_example" in doctor.check_ytdlp().text

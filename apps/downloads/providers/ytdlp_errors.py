@@ -27,9 +27,9 @@ RATE_LIMITED_RETRY_AFTER_S = 60.0
 _TABLE: tuple[tuple[re.Pattern[str], type[ApiError]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), error)
     for pattern, error in (
-        (r"not a bot", BotCheck),
-        (r"current session has been rate-limited|HTTP Error 429|Too Many Requests", UpstreamError),
-        (r"confirm your age|age-restricted|inappropriate for some users", AgeRestricted),
+        (r"not a bot|captcha|your IP is likely being blocked|please sign in\.", BotCheck),
+        (r"has been rate-limited|HTTP Error 429|Too Many Requests|available on this app", UpstreamError),
+        (r"confirm your age|age.restricted|inappropriate|suicide or self-harm", AgeRestricted),
         (r"private video|this video is private", VideoPrivate),
         (r"members-only|join this channel|members on level|exclusive members", VideoPrivate),
         (
@@ -41,18 +41,31 @@ _TABLE: tuple[tuple[re.Pattern[str], type[ApiError]], ...] = tuple(
             r"premieres? (in|will begin)|premieres? shortly|live event will begin|live event has ended|is offline",
             LiveNotSupported,
         ),
-        (r"live stream recording is not available|scheduled", LiveNotSupported),
+        (r"live stream recording is not available|scheduled|not currently live|premiere will begin", LiveNotSupported),
         (r"\bDRM\b", DrmProtected),
-        (r"requires payment|requires purchase|rent or buy", VideoPrivate),
+        (r"requires payment|requires purchase|rent or buy|Music Premium|registered users|login details", VideoPrivate),
         (r"video unavailable|video is unavailable|has been removed|account associated.*terminated", VideoUnavailable),
-        (r"video is no longer available|video is not available|incomplete youtube id|does not exist", VideoUnavailable),
+        (
+            r"video is no longer available|(video|content) (is not|isn't) available|incomplete youtube id|"
+            r"does not exist|does the playlist exist|playlist type is unviewable|does not have a .* tab|"
+            r"without video ID",
+            VideoUnavailable,
+        ),
         (r"timed out|timeout", UpstreamTimeout),
         (
             r"connection refused|name or service not known|failed to resolve|name resolution|no route to host|"
-            r"network is unreachable|unable to connect to proxy|certificate verify failed|connection reset",
+            r"network is unreachable|unable to connect to proxy|certificate.verify.failed|connection reset|"
+            r"connection aborted|remote end closed|EOF occurred|tunnel connection failed|socks|refused to connect",
             UpstreamUnreachable,
         ),
-        (r"failed to extract any player response|HTTP Error [45]\d\d|requested format is not available", UpstreamError),
+        (
+            r"failed to (extract|resolve|parse)|unable to (extract|recognize|find|download)|cannot (identify|extract)|"
+            r"HTTP Error [45]\d\d|requested format is not available|no video formats|incomplete (yt initial )?data|"
+            r"page needs to be reloaded|an error occurred|something went wrong|processing this video|youtube said|"
+            r"playback on other websites|no player clients|an extractor error|invalid url|unsupported language|"
+            r"no longer supported|authcheck|does not take its cookies",
+            UpstreamError,
+        ),
     )
 )
 _unknown_seen: set[str] = set()
@@ -79,7 +92,7 @@ def spoils_session(answer: dict[str, Any]) -> bool:
     if "failure" not in answer:
         return False
     _kind, text, warnings = _parts(answer["failure"])
-    return "not a bot" in text or _says_rate_limited(text, warnings)
+    return _is_bot_check(text) or _says_rate_limited(text, warnings)
 
 
 def blame(answer: dict[str, Any]) -> str | None:
@@ -87,11 +100,15 @@ def blame(answer: dict[str, Any]) -> str | None:
     if "failure" not in answer:
         return None
     _kind, text, warnings = _parts(answer["failure"])
-    if "not a bot" in text:
+    if _is_bot_check(text):
         return "bot_check"
     if _says_rate_limited(text, warnings):
         return "rate_limited"
     return "upstream_unreachable" if isinstance(map_failure(answer["failure"]), UpstreamUnreachable) else None
+
+
+def _is_bot_check(text: str) -> bool:
+    return bool(_TABLE[0][0].search(text))
 
 
 def _says_rate_limited(text: str, warnings: str) -> bool:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
+import yt_dlp
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -11,6 +15,7 @@ from apps.core.errors import ApiError
 from apps.downloads.providers import ytdlp_errors
 from apps.downloads.providers.ytdlp_errors import map_failure, spoils_session
 
+RAISES = {"ExtractorError", "raise_no_formats", "raise_login_required", "raise_geo_restricted"}
 PREFIX = "ERROR: [youtube] dQw4w9WgXcQ: "
 TEXTS = [
     ("Private video. Sign in if you've been granted access to this video", "video_private"),
@@ -36,11 +41,68 @@ TEXTS = [
     ("Got error: The read operation timed out. Giving up after 3 retries", "upstream_timeout"),
     ("Unable to download webpage: [Errno 111] Connection refused", "upstream_unreachable"),
     ("Unable to download webpage: Failed to resolve 'www.youtube.com'", "upstream_unreachable"),
+    ("This video is unavailable. YouTube is requiring a captcha challenge before playback", "bot_check"),
+    ("All player responses are invalid. Your IP is likely being blocked by Youtube", "bot_check"),
+    ("Please sign in. Use --cookies-from-browser or --cookies for the authentication.", "bot_check"),
+    ("This content isn't available, try again later. Your account has been rate-limited by YouTube for up to an hour.",
+     "upstream_error"),
+    ("This video is age-restricted and only available on YouTube", "age_restricted"),
+    ("The following content has been identified by the YouTube community as inappropriate or offensive to some "
+     "audiences.", "age_restricted"),
+    ("This video is only available to Music Premium members", "video_private"),
+    ("This video is available to this channel's members on level: Gold (or any higher level).", "video_private"),
+    ("This video requires payment to watch", "video_private"),
+    ("Video unavailable. This video contains content from X, who has blocked it in your country on copyright grounds",
+     "geo_blocked"),
+    ("Video unavailable. This video contains content from X, who has blocked it on copyright grounds",
+     "video_unavailable"),
+    ("This video isn't available anymore", "video_unavailable"),
+    ("This video has been removed for violating YouTube's Terms of Service", "video_unavailable"),
+    ("Premiere will begin shortly", "live_not_supported"),
+    ("This live stream recording is not available.", "live_not_supported"),
+    ("The channel is not currently live", "live_not_supported"),
+    ("We're processing this video. Check back later.", "upstream_error"),
+    ("The page needs to be reloaded.", "upstream_error"),
+    ("An error occurred. Please try again later.", "upstream_error"),
+    ("The following content is not available on this app. Watch on the latest version of YouTube.", "upstream_error"),
+    ("No video formats found!", "upstream_error"),
+    ("Unable to connect to proxy", "upstream_unreachable"),
+    ("Tunnel connection failed: 407 Proxy Authentication Required", "upstream_unreachable"),
     ("Something that nobody has seen", "upstream_error"),
 ]  # fmt: skip
 
 
+def texts_of_the_extractor() -> list[str]:
+    """What the installed extractor itself can say, read from its source; "X" stands for what it puts in."""
+    found = []
+    folder = Path(yt_dlp.__file__).parent / "extractor" / "youtube"
+    for name in ("_base.py", "_video.py", "_tab.py", "_search.py"):
+        for node in ast.walk(ast.parse((folder / name).read_text())):
+            called = getattr(node, "func", None)
+            if getattr(called, "attr", getattr(called, "id", "")) in RAISES and node.args:
+                found.append(text_of(node.args[0]))
+    return sorted(filter(None, found))
+
+
+def text_of(node: ast.AST) -> str:
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    return "".join(
+        getattr(part, "value", "X") if isinstance(part, ast.Constant) else "X" for part in getattr(node, "values", ())
+    )
+
+
 class TestMapFailure:
+    def test_every_text_of_the_installed_extractor_is_in_the_table(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A new yt-dlp that says something new fails here (``make update-ytdlp``): decide what it means."""
+        monkeypatch.setattr(ytdlp_errors, "_unknown_seen", set())
+        texts = [text for text in texts_of_the_extractor() if text.strip("X")]
+        assert len(texts) > 15
+        for text in texts:
+            with capture_logs() as logs:
+                map_failure({"kind": "ExtractorError", "text": PREFIX + text, "warnings": []})
+            assert logs == [], text
+
     @pytest.mark.parametrize(("text", "code"), TEXTS)
     def test_every_text_of_ytdlp_is_its_error(self, text: str, code: str) -> None:
         assert map_failure({"kind": "ExtractorError", "text": PREFIX + text, "warnings": []}).code == code

@@ -14,6 +14,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from apps.core.doctor import Result, all_checks
+from apps.downloads.documents import IdentityKind
+from apps.downloads.services.identities import view_identities
 from apps.telegram_cache.alerts import alerts
 from apps.telegram_cache.services.bots import check_all
 
@@ -42,6 +44,7 @@ class Command(BaseCommand):
 def _results() -> Iterator[Result]:
     for check in all_checks(settings.ENV, settings.SERVICES):
         yield check()
+    yield from _cookies_and_proxies()
     try:
         findings = check_all()
     except pymongo.errors.PyMongoError:
@@ -56,3 +59,23 @@ def _results() -> Iterator[Result]:
         yield Result(name="Telegram", ok=finding.ok, text=finding.text, fix=finding.fix)
     for alert in alerts():
         yield Result(name="Telegram", ok=False, text=alert.text, fix=alert.fix)
+
+
+def _cookies_and_proxies() -> Iterator[Result]:
+    """The pools of yt-dlp: how many work, and what is wrong with those that do not."""
+    try:
+        views = [view for kind in IdentityKind for view in view_identities(kind) if view.state != "off"]
+    except pymongo.errors.PyMongoError:
+        return
+    if not views:
+        yield Result(name="cookies and proxies", ok=True, text="none: YouTube is asked directly")
+        return
+    ready = [view for view in views if view.state == "ready"]
+    proxies = [view for view in views if view.kind == IdentityKind.PROXY]
+    resting = "; ".join(f"{view.name}: {view.reason}" for view in views if view.state == "resting")
+    yield Result(
+        name="cookies and proxies",
+        ok=not proxies or any(view in ready for view in proxies),
+        text=f"{len(ready)} of {len(views)} are ready",
+        fix=resting,
+    )
