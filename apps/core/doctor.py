@@ -119,7 +119,10 @@ def check_ytdlp() -> Result:
 
 def po_token_plugins() -> list[str]:
     """The plugins that can get PO tokens, by the name of their module. They are optional."""
-    spec = util.find_spec("yt_dlp_plugins")
+    try:
+        spec = util.find_spec("yt_dlp_plugins")
+    except ModuleNotFoundError:  # so says yt-dlp's own finder, where yt-dlp has been imported
+        spec = None
     folders = [Path(folder) / "extractor" for folder in (spec.submodule_search_locations or ())] if spec else []
     return sorted({path.stem for folder in folders for path in folder.glob("getpot*.py")})
 
