@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
@@ -101,6 +101,9 @@ class Env(BaseSettings):
     """Every setting of the server. Frozen: change the environment (or ``.env``) and start again."""
 
     model_config = SettingsConfigDict(env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    _mask_wrapped: ClassVar[bool] = True
+    """Django's settings object asks for this at each access; without it pydantic would search for it, which is slow."""
 
     debug: bool = Field(True, description="Development mode: missing secrets are made and kept in VAR_DIR.")
     host: str = Field("127.0.0.1", description="Address the web server listens on.")

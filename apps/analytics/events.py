@@ -12,6 +12,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import orjson
 from pymongo import ReplaceOne
 
 from apps.analytics.documents import UsageEvent
@@ -28,7 +29,7 @@ FIELD = b"e"
 
 def event_payload(event: dict[str, Any]) -> str:
     """The event as it lies in the stream's FIELD."""
-    return json.dumps(event, separators=(",", ":"))
+    return orjson.dumps(event).decode()
 
 
 def append_command(payload: str) -> tuple[Any, ...]:

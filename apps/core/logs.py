@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import logging.config
 import re
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
+import orjson
 import structlog
 
 request_id_var: ContextVar[str] = ContextVar("request_id", default="")
@@ -71,19 +71,16 @@ class ReadyLines:
     """
 
     def __init__(self) -> None:
-        self._lines: list[str] = []
+        self._lines: list[bytes] = []
 
-    def add(self, **fields: Any) -> None:
-        self._lines.append(_encode(fields))
+    def add(self, fields: Mapping[str, Any]) -> None:
+        self._lines.append(orjson.dumps(fields))
 
     def write(self, logger: logging.Logger) -> None:
         """All lines as one record of ``logger``."""
         if self._lines:
             lines, self._lines = self._lines, []
-            logger.info("\n".join(lines), extra={"are_ready": True})
-
-
-_encode = json.JSONEncoder().encode
+            logger.info(b"\n".join(lines).decode(), extra={"are_ready": True})
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):

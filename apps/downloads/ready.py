@@ -6,7 +6,6 @@ every HOT_CHECK_S. A process that hears of changes (``changed``) forgets at once
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import time
@@ -39,7 +38,6 @@ MAX_REMEMBERED = 4096
 _MARK = secrets.token_hex(12)  # in no title: made anew in each process
 _SLOTS = ("download_url", "stream_url", "expires_at", "response_time")
 _SLOT_PATTERN = re.compile(f'"{_MARK}-({"|".join(_SLOTS)})"')
-_quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 Shape = Callable[[dict[str, Any]], dict[str, Any]]
 """From the file as /api/v1 describes it to an answer."""
@@ -76,13 +74,13 @@ class Ready:
     facts: dict[str, str] = field(default_factory=dict)  # for the event record
 
     def body(self, *, base_url: str, key_prefix: str, response_time_s: float) -> bytes:
-        """The JSON, with links signed for this key, now."""
+        """The JSON, with links signed for this key, now. Nothing in ``base_url`` may need escaping in JSON."""
         values: dict[str, str] = {"response_time": _number(response_time_s)}
         if self.asset_id is not None:
             links = media_links(self.stream_path, self.asset_id, base_url=base_url, key_prefix=key_prefix)
-            values["download_url"] = _quoted(links.download_url)
-            values["stream_url"] = _quoted(links.stream_url)
-            values["expires_at"] = _quoted(links.expires_at)
+            values["download_url"] = f'"{links.download_url}"'
+            values["stream_url"] = f'"{links.stream_url}"'
+            values["expires_at"] = f'"{links.expires_at}"'
         parts = self.pieces.copy()
         for at in range(1, len(parts), 2):
             parts[at] = values[parts[at]]

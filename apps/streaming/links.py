@@ -44,8 +44,12 @@ def sign_link(*, path: str, asset_id: str, key_prefix: str, expires_at: int, att
     """``path`` with the query that lets its holder read ``asset_id`` until ``expires_at`` (UNIX seconds)."""
     signature = _sign(path, asset_id, key_prefix, expires_at, attachment)
     download = "&download=1" if attachment else ""
-    query = f"asset={quote_plus(asset_id)}&key_id={quote_plus(key_prefix)}&expires={expires_at}{download}"
+    query = f"asset={_quoted(asset_id)}&key_id={_quoted(key_prefix)}&expires={expires_at}{download}"
     return f"{path}?{query}&{SIGNATURE_PARAMETER}={signature}"
+
+
+def _quoted(text: str) -> str:
+    return text if text.isascii() and text.isalnum() else quote_plus(text)
 
 
 def check_link(path: str, query: Mapping[str, str], *, now: float | None = None) -> SignedLink:

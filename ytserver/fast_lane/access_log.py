@@ -30,20 +30,21 @@ class AccessLog:
         if not _logger.isEnabledFor(logging.INFO):
             return
         client = scope.get("client")
-        self._lines.add(
-            method=scope["method"],
-            path=asked.shown_path,
-            route=asked.route,
-            status=status,
-            duration_ms=round(waited_s * 1000, 1),
-            key_prefix=key_prefix,
-            client=client[0] if client else None,
-            event="request",
-            logger=_logger.name,
-            level="info",
-            timestamp=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-            request_id=request_id,
-        )
+        fields = {
+            "method": scope["method"],
+            "path": asked.shown_path,
+            "route": asked.route,
+            "status": status,
+            "duration_ms": round(waited_s * 1000, 1),
+            "key_prefix": key_prefix,
+            "client": client[0] if client else None,
+            "event": "request",
+            "logger": "ytserver.access",
+            "level": "info",
+            "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+            "request_id": request_id,
+        }
+        self._lines.add(fields)
         self._count += 1
         if self._count == 1:
             asyncio.get_running_loop().call_later(PERIOD_S, self.write)

@@ -121,7 +121,8 @@ class Reader:
             if len(self._hosts) >= MAX_REMEMBERED:
                 self._hosts.clear()
             domain, _ = split_domain_port(host)
-            known = self._hosts[host] = bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
+            known = bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
+            known = self._hosts[host] = known and _is_plain(settings.ENV.public_url or host)
         return (settings.ENV.public_url or f"{scope['scheme']}://{host}") if known else None
 
     def read(self, scope: Scope, content_type: bytes = b"", body: bytes = b"") -> Asked | None:
@@ -212,6 +213,11 @@ _DIALECTS: dict[str, Callable[[Fields], _Wish]] = {
     "/api/song": _song,
     "/youtube/v2/download": _v2,
 }
+
+
+def _is_plain(address: str) -> bool:
+    """Whether it stands for itself in JSON."""
+    return address.isascii() and address.isprintable() and '"' not in address and "\\" not in address
 
 
 def _asked(path: str, question: Question, *, scope: KeyScope, keys: Mapping[str, str], polled: bool) -> Asked:

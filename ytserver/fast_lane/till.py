@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import redis.asyncio
@@ -16,38 +18,44 @@ from apps.core.gather import Gatherer
 from apps.core.redis import make_async_redis
 from apps.keys.authentication import KeyGrant
 from apps.keys.limits import LimitState, read_answer, script_arguments
-from apps.keys.windows import SCRIPT
+from apps.keys.windows import SCRIPT, Arguments
 
 MAX_BATCH = 100  # a script keeps Redis to itself: about 3 ms
 MAX_WAITING = 10_000
 REDIS_PAUSE_S = 1.0
 
 # Runs the limits' own script for each request in turn, and appends the event of each that it lets through.
-# ARGV: the number of words of the appending command, those words; then for each request the number of its keys, the
-# number of its arguments, the arguments, its event. Returns the limits' answers.
+# ARGV: the appending command without the event, as a JSON list; a JSON list with an entry for each request: the number
+# of its keys, and the limits' arguments as texts; then the events. Returns the limits' answers.
 BATCH_SCRIPT = f"""
 local function count(KEYS, ARGV)
 {SCRIPT}
 end
-local words = tonumber(ARGV[1])
-local append = {{unpack(ARGV, 2, words + 1)}}
-local answers, key, at = {{}}, 1, words + 2
-while at <= #ARGV do
-  local keys, arguments = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-  local answer = count({{unpack(KEYS, key, key + keys - 1)}}, {{unpack(ARGV, at + 2, at + 1 + arguments)}})
+local append = cjson.decode(ARGV[1])
+local words = #append
+local answers, key = {{}}, 1
+for number, request in ipairs(cjson.decode(ARGV[2])) do
+  local keys = request[1]
+  local answer = count({{unpack(KEYS, key, key + keys - 1)}}, request[2])
   key = key + keys
-  at = at + 2 + arguments
   if answer[1] == 0 then
-    append[words + 1] = ARGV[at]
+    append[words + 1] = ARGV[2 + number]
     redis.call(unpack(append))
   end
-  answers[#answers + 1] = answer
-  at = at + 1
+  answers[number] = answer
 end
 return answers
 """
 BATCH_SHA = hashlib.sha1(BATCH_SCRIPT.encode()).hexdigest()  # noqa: S324 - Redis names scripts by SHA-1
-_APPEND = append_command("")[:-1]
+_APPEND = json.dumps([word.decode() if isinstance(word, bytes) else str(word) for word in append_command("")[:-1]])
+
+
+@lru_cache(maxsize=20_000)
+def _packed(arguments: Arguments) -> tuple[tuple[str, ...], str]:
+    """The keys of a request, and its entry in the script's list."""
+    count, *rest = arguments
+    keys = [str(key) for key in rest[: int(count)]]
+    return tuple(keys), json.dumps([count, [str(argument) for argument in rest[int(count) :]]])
 
 
 class Sale(NamedTuple):
@@ -95,13 +103,9 @@ class Till:
     async def _charge_all(self, sales: Sequence[Sale]) -> list[list[int]]:
         if self._client is None:
             self._client = make_async_redis(retries=0)  # a script sent twice would count twice
-        keys: list[Any] = []
-        arguments: list[Any] = [len(_APPEND), *_APPEND]
-        for grant, event in sales:
-            count, *rest = script_arguments(grant)
-            keys += rest[: int(count)]
-            own = rest[int(count) :]
-            arguments += (count, len(own), *own, event)
+        packed = [_packed(script_arguments(sale.grant)) for sale in sales]
+        keys = [key for its_keys, _ in packed for key in its_keys]
+        arguments = (_APPEND, f"[{','.join(entry for _, entry in packed)}]", *(sale.event for sale in sales))
         call: Any
         try:
             call = self._client.evalsha(BATCH_SHA, len(keys), *keys, *arguments)
