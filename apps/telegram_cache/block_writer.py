@@ -1,4 +1,4 @@
-"""Cuts a download into blocks and has them verified and written in threads, while the next ones arrive."""
+"""Has the blocks of a download verified and written in threads, while the next ones arrive."""
 
 from __future__ import annotations
 
@@ -10,6 +10,31 @@ from apps.telegram_cache.documents import BLOCK_BYTES
 from apps.telegram_cache.flights import Flight
 
 BUFFERS = 3  # one fills up while one is hashed and one is written
+
+
+def put_block(flight: Flight, block: int, data: memoryview) -> None:
+    """Check and write one block, unless it is there. Raises WrongBlock, or Overloaded for a full disk."""
+    if flight.hot_file.has_block(block):
+        return
+    try:
+        flight.hot_file.put_block(block, data, sha256=flight.target.block_hashes[block])
+    except HotStoreFull:
+        raise Overloaded("The server's disk is full. Try again later.") from None
+
+
+class BlockTaker:
+    """Takes whole blocks in order, in the thread that receives them. Whoever waits is woken after each."""
+
+    def __init__(self, flight: Flight, loop: asyncio.AbstractEventLoop) -> None:
+        self._flight = flight
+        self._loop = loop
+        self._block = flight.stretch.first_block
+
+    def take(self, data: memoryview) -> None:
+        """Raises WrongBlock or Overloaded (a full disk)."""
+        put_block(self._flight, self._block, data)
+        self._block += 1
+        self._loop.call_soon_threadsafe(self._flight.progressed)
 
 
 class BlockWriter:
@@ -72,12 +97,6 @@ class BlockWriter:
 
     async def _put(self, block: int, buffer: memoryview, size: int) -> memoryview:
         flight = self._flight
-        if not flight.hot_file.has_block(block):
-            try:
-                await asyncio.to_thread(
-                    flight.hot_file.put_block, block, buffer[:size], sha256=flight.target.block_hashes[block]
-                )
-            except HotStoreFull:
-                raise Overloaded("The server's disk is full. Try again later.") from None
+        await asyncio.to_thread(put_block, flight, block, buffer[:size])
         flight.progressed()
         return buffer

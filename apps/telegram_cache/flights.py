@@ -8,6 +8,7 @@ from typing import Any
 
 from apps.streaming.hotstore import HotFile
 from apps.streaming.ports import StreamTarget
+from apps.telegram_cache.documents import BLOCK_BYTES
 from apps.telegram_cache.stretches import Stretch
 
 GRACE_S = 1.0  # a player that seeks closes one request and opens the next
@@ -57,6 +58,12 @@ class Flight:
         """Blocks of the stretch that are not in the hot file yet."""
         blocks = range(self.stretch.first_block, self.stretch.stop_block)
         return [block for block in blocks if not self.hot_file.has_block(block)]
+
+    def block_sizes(self) -> list[int]:
+        """Bytes of each block of the stretch: 1 MiB, but for the asset's last one."""
+        whole = self.target.size_bytes or 0
+        blocks = range(self.stretch.first_block, self.stretch.stop_block)
+        return [min(BLOCK_BYTES, whole - block * BLOCK_BYTES) for block in blocks]
 
     def progressed(self) -> None:
         """Wake everybody who waits, to look at the map again."""

@@ -19,6 +19,7 @@ from apps.telegram_cache.clients.errors import (
     MessageNotFound,
     TelegramError,
 )
+from apps.telegram_cache.clients.file_links import TakeBlock
 from apps.telegram_cache.documents import Part
 from apps.telegram_cache.roster import Bot, roster
 from apps.telegram_cache.services import upload_records as records
@@ -62,6 +63,18 @@ class PartSource:
                 async with aclosing(self.files.read_file(bot.token, path, offset=offset)) as pieces:
                     async for piece in pieces:
                         yield piece
+                return
+            except FileLinkGone:
+                self._paths.pop((bot.bot_id, part.file_unique_id), None)
+                if is_last:
+                    raise
+
+    async def read_blocks(self, bot: Bot, *, asset_id: str, part: Part, sizes: list[int], take: TakeBlock) -> None:
+        """The part's blocks, each given to ``take`` in a thread. Links, renewal and errors are those of ``stream``."""
+        for is_last in (False, True):
+            path = await self._path(bot, asset_id, part)
+            try:
+                await self.files.read_blocks(bot.token, path, sizes=sizes, take=take)
                 return
             except FileLinkGone:
                 self._paths.pop((bot.bot_id, part.file_unique_id), None)

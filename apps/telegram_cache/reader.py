@@ -12,7 +12,7 @@ import structlog
 from apps.core.errors import ApiError, NotReady, Overloaded, UpstreamError, UpstreamUnreachable
 from apps.streaming.hotstore import FileState, HotFile, WrongBlock
 from apps.streaming.ports import BytesGone, StreamTarget
-from apps.telegram_cache.block_writer import BlockWriter
+from apps.telegram_cache.block_writer import BlockTaker, BlockWriter
 from apps.telegram_cache.clients.bot_files import BotFiles
 from apps.telegram_cache.clients.errors import (
     FileUnavailable,
@@ -237,6 +237,17 @@ class TelegramFiller:
 
     async def _download_from(self, bot: Bot, flight: Flight) -> None:
         """Every missing block of the stretch, each verified as it completes. Writing some overlaps reading the next."""
+        if self._files.reads_local_files:
+            await self._read_local(bot, flight)
+        else:
+            await self._source.read_blocks(
+                bot, asset_id=flight.target.asset_id, part=flight.stretch.part, sizes=flight.block_sizes(),
+                take=BlockTaker(flight, asyncio.get_running_loop()).take,
+            )  # fmt: skip
+        if flight.missing():
+            raise TelegramUncertain("the file ended too early")
+
+    async def _read_local(self, bot: Bot, flight: Flight) -> None:
         stretch = flight.stretch
         source = self._source.stream(
             bot, asset_id=flight.target.asset_id, part=stretch.part, offset=stretch.offset_in_part
@@ -251,8 +262,6 @@ class TelegramFiller:
             await writer.settle()
             raise
         await writer.finish()
-        if flight.missing():
-            raise TelegramUncertain("the file ended too early")
 
 
 def _notice(task: asyncio.Task[list[Stretch]]) -> None:

@@ -25,11 +25,12 @@ from apps.telegram_cache.clients.errors import (
     TelegramUncertain,
     TelegramUnreachable,
 )
+from apps.telegram_cache.clients.file_links import FileLinks, TakeBlock
+from apps.telegram_cache.clients.link_status import check_link_status
 
 READ_BUFFER_BYTES = 256 * 1024
 LOCAL_READ_BYTES = 1024 * 1024
 MAX_CONNECTIONS = 256
-LINK_GONE = (400, 401, 403, 404, 410)  # getFile says what it is: an old link, another token, or worse
 _CALL_LIMITS = aiohttp.ClientTimeout(total=60, connect=10, sock_connect=5, sock_read=45)
 _FILE_LIMITS = aiohttp.ClientTimeout(total=600, connect=10, sock_connect=5, sock_read=20)
 
@@ -42,6 +43,7 @@ class BotFiles:
         self._api_url = settings.ENV.telegram_api_url
         self._file_url = settings.ENV.telegram_file_url
         self._local_root: Path | None = settings.ENV.telegram_local_root
+        self._links: FileLinks | None = None
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
@@ -52,6 +54,8 @@ class BotFiles:
     async def aclose(self) -> None:
         if self._session is not None:
             await self._session.close()
+        if self._links is not None:
+            self._links.close()
 
     @property
     def reads_local_files(self) -> bool:
@@ -95,11 +99,17 @@ class BotFiles:
             async for piece in pieces:
                 yield piece
 
+    async def read_blocks(self, token: str, file_path: str, *, sizes: list[int], take: TakeBlock) -> None:
+        """A file by its link, block by block, each given to ``take`` in a thread. See FileLinks.read."""
+        if self._links is None:
+            self._links = FileLinks(self._file_url)
+        await self._links.read(token, file_path, sizes=sizes, take=take)
+
     async def _read_link(self, token: str, file_path: str) -> AsyncGenerator[bytes, None]:
         url = f"{self._file_url}/bot{token}/{file_path}"
         try:
             async with self._open_session().get(url, timeout=_FILE_LIMITS, allow_redirects=False) as response:
-                _check_link_status(response)
+                check_link_status(response.status, response.headers)
                 async for piece in response.content.iter_any():
                     yield piece
         except aiohttp.ClientConnectorError:
@@ -139,18 +149,6 @@ def _pread(path: Path, offset: int) -> bytes:
         return os.pread(descriptor, LOCAL_READ_BYTES, offset)
     finally:
         os.close(descriptor)
-
-
-def _check_link_status(response: aiohttp.ClientResponse) -> None:
-    if response.status == 200:
-        return
-    if response.status in LINK_GONE:
-        raise FileLinkGone(f"the file link is no longer good ({response.status})")
-    if response.status == 429:
-        read_answer(status=429, headers=response.headers, body=b"", token="")
-    if response.status >= 500:
-        raise TelegramUncertain(f"the file link answered {response.status}")
-    raise TelegramRefused(f"the file link answered {response.status}")
 
 
 async def _read_bounded(stream: aiohttp.StreamReader) -> bytes:
