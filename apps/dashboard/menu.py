@@ -49,6 +49,7 @@ MENU = (
         label="People",
         entries=(
             Entry(label="API keys", icon="key", url_name="keys"),
+            Entry(label="Users", icon="users", url_name="users"),
             Entry(label="Admins", icon="shield", url_name="admins", role=Role.OWNER),
         ),
     ),

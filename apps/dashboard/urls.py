@@ -13,6 +13,7 @@ from apps.dashboard.views import (
     audit,
     auth,
     jobs,
+    key_changes,
     keys,
     overview,
     settings,
@@ -22,6 +23,7 @@ from apps.dashboard.views import (
     telegram_bots,
     telegram_channels,
     trying,
+    users,
     warm_ups,
     webhooks,
 )
@@ -33,6 +35,10 @@ class NameConverter(StringConverter):
     regex = "[A-Za-z0-9@_-]{1,64}"
 
 
+class UsernameConverter(StringConverter):
+    regex = "[A-Za-z0-9._@+-]{1,64}"
+
+
 class ChangeConverter(StringConverter):
     regex = "on|off|up|down"
 
@@ -42,6 +48,7 @@ class IdentityKindConverter(StringConverter):
 
 
 register_converter(NameConverter, "id")
+register_converter(UsernameConverter, "username")
 register_converter(ChangeConverter, "on_off_up_down")
 register_converter(IdentityKindConverter, "identity_kind")
 
@@ -62,6 +69,15 @@ urlpatterns = [
     path("keys/<id:prefix>", keys.key_detail, name="keys-detail"),
     path("keys/<id:prefix>/deactivate", keys.key_deactivate, name="keys-deactivate"),
     path("keys/<id:prefix>/activate", keys.key_activate, name="keys-activate"),
+    path("keys/<id:prefix>/edit", key_changes.key_edit, name="keys-edit"),
+    path("keys/<id:prefix>/rotate", key_changes.key_rotate, name="keys-rotate"),
+    path("keys/<id:prefix>/delete", key_changes.key_delete, name="keys-delete"),
+    path("users", users.user_list, name="users"),
+    path("users/new", users.user_new, name="users-new"),
+    path("users/of/<username:username>", users.user_detail, name="users-detail"),
+    path("users/of/<username:username>/edit", users.user_edit, name="users-edit"),
+    path("users/of/<username:username>/switch", users.user_switch, name="users-switch"),
+    path("users/of/<username:username>/delete", users.user_delete, name="users-delete"),
     path("cache", assets.asset_list, name="assets"),
     path("cache/<id:asset_id>", assets.asset_detail, name="assets-detail"),
     path("cache/<id:asset_id>/<id:name>", assets.asset_work, name="assets-work"),

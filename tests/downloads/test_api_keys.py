@@ -158,12 +158,13 @@ class TestUsers:
         for field, value in (("role", "owner"), ("password", "x" * 20), ("password_hash", "x")):
             assert error_of(admin("POST", USERS, username="eve", **{field: value})) == (400, "invalid_parameter")
 
-    def test_only_an_owner_switches_people_of_the_admin_off(self, admin, person):
+    def test_nobody_switches_people_of_the_admin_off_here_and_only_owners_touch_them(self, admin, person):
         operator = person(Role.OPERATOR)
         create_user(username="boss", password=PASSWORD, role=Role.OWNER)
         assert error_of(operator("PATCH", f"{USERS}/boss", active=False)) == (403, "role_missing")
         assert error_of(operator("DELETE", f"{USERS}/boss")) == (403, "role_missing")
         assert error_of(admin("DELETE", f"{USERS}/boss")) == (409, "conflict")
+        assert error_of(admin("PATCH", f"{USERS}/boss", active=False)) == (409, "conflict")
         listed = operator("GET", USERS).json()["users"]
         assert {user["username"] for user in listed} == {"boss", "the-operator"}
         assert "password" not in json.dumps(listed)

@@ -13,10 +13,13 @@ from apps.core.errors import ApiError
 from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, problem, record_change
 from apps.dashboard.forms import KeyForm
+from apps.dashboard.key_forms import LIMIT_LABELS
 from apps.dashboard.key_list import KEY_LIST, key_state
 from apps.dashboard.lists import answer_list
+from apps.keys.authentication import effective_limits
 from apps.keys.documents import ApiKey, Role
-from apps.keys.selectors import find_key
+from apps.keys.roles import may_change_key
+from apps.keys.selectors import find_key, find_user
 from apps.keys.services import create_key, set_key_active
 
 FORM_TOKEN_S = 3600
@@ -47,11 +50,11 @@ def key_new(request: AdminRequest) -> HttpResponse:
         form.add_error(None, error.message)
         return render(request, "dashboard/keys/new.html", {"form": form}, status=error.status)
     record_change(request, "key.create", target_kind="key", target_id=made.document.prefix, after=_facts(made.document))
-    context = {"key": made.key, "document": made.document, **_examples(made.key)}
+    context = {"key": made.key, "document": made.document, **key_examples(made.key)}
     return render(request, "dashboard/keys/created.html", context)
 
 
-def _examples(key: str) -> dict[str, str]:
+def key_examples(key: str) -> dict[str, str]:
     """The first request with a new key, ready to be pasted."""
     address = f"{settings.ENV.base_url}/api/v1/info"
     return {
@@ -82,6 +85,8 @@ def key_detail(request: AdminRequest, prefix: str) -> HttpResponse:
         "state": key_state(key),
         "usage": selectors.key_usage(prefix),
         "history": selectors.history("key", prefix),
+        "limits": _shown_limits(key),
+        "can_change": key.revoked_at is None and may_change_key(request.admin_user.role, key.scopes),
     }
     return render(request, "dashboard/keys/detail.html", context)
 
@@ -100,6 +105,8 @@ def _switch(request: AdminRequest, prefix: str, *, active: bool) -> HttpResponse
     key = find_key(prefix)
     if key is None:
         return _no_such_key(request)
+    if not may_change_key(request.admin_user.role, key.scopes):
+        return owners_only(request)
     if request.method != "POST":
         return render(request, "dashboard/confirm.html", _question(key, active=active))
     try:
@@ -118,6 +125,24 @@ def _switch(request: AdminRequest, prefix: str, *, active: bool) -> HttpResponse
         )
     messages.success(request, f"The key “{key.name}” is {'on' if active else 'off'}.")
     return redirect("dashboard:keys-detail", prefix)
+
+
+def owners_only(request: AdminRequest) -> HttpResponse:
+    text = "It has the scope admin: it may do what an owner may."
+    return problem(request, 403, "Only an owner may change this key.", text)
+
+
+def _shown_limits(key: ApiKey) -> list[tuple[str, int, str]]:
+    """The limits that hold for a key: label, number (0: none), and where it comes from when it is not the key's own."""
+    user = find_user(key.owner) if key.owner else None
+    limits = effective_limits(key, user)
+    shown = []
+    for name, label in LIMIT_LABELS.items():
+        own, planned = getattr(key, name), getattr(user, name, None)
+        source = "" if own is not None else "by the plan" if planned is not None else "by default"
+        if limits[name] or own is not None or planned is not None:
+            shown.append((label, limits[name] or 0, source))
+    return shown
 
 
 def _question(key: ApiKey, *, active: bool) -> dict[str, str]:

@@ -1,0 +1,133 @@
+"""The forms that change keys, and those about users and their plans."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time
+from typing import Any
+
+from django import forms
+
+from apps.dashboard.forms import SCOPE_LABELS, AdminForm
+from apps.keys.documents import LIMIT_NAMES, MAX_NOTES, ApiKey, Role, Scope, User
+from apps.keys.fields import LIMIT_RANGES, MAX_LABEL_CHARACTERS
+from apps.keys.roles import may
+
+LIMIT_LABELS = {
+    "limit_per_hour": "Requests in any hour",
+    "limit_per_day": "Requests in any 24 hours",
+    "bytes_per_day": "Streamed bytes in any 24 hours",
+    "concurrent_streams": "Streams at the same time",
+    "concurrent_jobs": "Fetches at the same time",
+    "longest_video_s": "Longest video, in seconds",
+    "largest_file_bytes": "Largest file, in bytes",
+}
+GRACE_CHOICES = (
+    ("0", "not at all: it stops within a second"),
+    ("3600", "for an hour"),
+    ("86400", "for a day"),
+    ("604800", "for a week"),
+)
+
+
+class WordsField(forms.CharField):
+    """Words with commas or line ends between them, as a list."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(value) if isinstance(value, list | tuple) else value
+
+    def to_python(self, value: Any) -> Any:
+        return [word.strip() for word in str(value or "").replace("\n", ",").split(",") if word.strip()]
+
+
+class _WithLimits(AdminForm):
+    """A form that ends in the seven limits. Empty: as the plan or the default has it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, (least, most) in LIMIT_RANGES.items():
+            self.fields[name] = forms.IntegerField(
+                label=LIMIT_LABELS[name], required=False, min_value=least, max_value=most,
+                widget=forms.NumberInput(attrs={"class": "form-control", "inputmode": "numeric"}),
+            )  # fmt: skip
+        self.fields["limit_per_day"].help_text = "Empty: as the user's plan or the default has it. 0: no limit."
+
+
+class KeyEditForm(_WithLimits):
+    """Everything of a key that can be changed."""
+
+    name = forms.CharField(max_length=100)
+    owner = forms.CharField(
+        max_length=64, required=False, help_text="The user whom it belongs to. A new name becomes a user."
+    )
+    labels = WordsField(
+        required=False, help_text=f"Words to find it by, with commas; at most {MAX_LABEL_CHARACTERS} characters each."
+    )
+    scopes = forms.MultipleChoiceField(label="May use", widget=forms.CheckboxSelectMultiple)
+    expires_on = forms.DateField(
+        label="Works until",
+        required=False,
+        widget=forms.DateInput(attrs={"type": "date"}),
+        help_text="The last day, in UTC. Empty: it never expires.",
+    )
+    allowed_cidrs = WordsField(
+        label="May be used from",
+        required=False,
+        help_text="Networks such as 203.0.113.0/24, with commas. Empty: from everywhere.",
+    )
+    bind_links = forms.BooleanField(label="Links work only from the address that asked for them", required=False)
+
+    def __init__(self, *args: Any, key: ApiKey, user: User, **kwargs: Any) -> None:
+        names = ("name", "owner", "labels", "scopes", "allowed_cidrs", "bind_links", *LIMIT_NAMES)
+        initial = {name: getattr(key, name) for name in names}
+        for name in ("labels", "scopes", "allowed_cidrs"):
+            initial[name] = list(initial[name])
+        initial["expires_on"] = key.expires_at.date() if key.expires_at else None
+        super().__init__(*args, initial=initial, **kwargs)
+        self._key = key
+        allowed = [scope for scope in Scope if scope != Scope.ADMIN or may(user, Role.OWNER)]
+        self.fields["scopes"].choices = [(scope.value, SCOPE_LABELS[scope]) for scope in allowed]  # type: ignore[attr-defined]
+
+    def changes(self) -> dict[str, Any]:
+        """What differs from the key as the form was shown, as ``update_key`` takes it."""
+        data = {name: self.cleaned_data[name] for name in self.changed_data if name != "expires_on"}
+        if "expires_on" in self.changed_data:
+            day = self.cleaned_data["expires_on"]
+            data["expires_at"] = datetime.combine(day, time(23, 59, 59), UTC) if day else None
+        return data
+
+
+class RotateForm(AdminForm):
+    """How long the old secret works on."""
+
+    grace_s = forms.ChoiceField(label="The old secret works", choices=GRACE_CHOICES, initial="86400")
+
+
+class UserForm(_WithLimits):
+    """A user and their plan."""
+
+    name = forms.CharField(max_length=100, required=False, help_text="Their full name, or what they do.")
+    contact = forms.CharField(max_length=254, required=False, help_text="An address, for you to remember.")
+    notes = forms.CharField(
+        max_length=MAX_NOTES,
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="Only admins see them.",
+    )
+
+    def __init__(self, *args: Any, person: User | None = None, **kwargs: Any) -> None:
+        names = ("name", "contact", "notes", *LIMIT_NAMES)
+        initial = {name: getattr(person, name) for name in names} if person else {}
+        super().__init__(*args, initial=initial, **kwargs)
+
+    def changes(self) -> dict[str, Any]:
+        """What differs from the user as the form was shown."""
+        return {name: self.cleaned_data[name] for name in self.changed_data if name != "username"}
+
+
+class NewUserForm(UserForm):
+    """Somebody new who has keys, and no entry to the admin."""
+
+    username = forms.RegexField(
+        r"^[A-Za-z0-9._@+-]{1,64}$", max_length=64, help_text="1 to 64 letters, digits or any of . _ @ + -"
+    )
+    field_order = ("username", "name", "contact", "notes")

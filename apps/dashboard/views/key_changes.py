@@ -1,0 +1,97 @@
+"""Changing an API key: its fields, a new secret, deleting it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+
+from apps.dashboard.access import AdminRequest, admin_page, client_address, problem
+from apps.dashboard.key_forms import KeyEditForm, RotateForm
+from apps.dashboard.pages import confirm_page, form_page
+from apps.dashboard.views.keys import key_examples, owners_only
+from apps.keys.changes import delete_key, rotate_key, update_key
+from apps.keys.documents import ApiKey, Role
+from apps.keys.roles import may_change_key
+from apps.keys.selectors import find_key
+
+FORM = ("GET", "HEAD", "POST")
+
+
+def _on_key(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """A page that changes one key, which is handed over; 404 in words when there is none. A key that may do what an
+    owner may is changed by owners only."""
+
+    @admin_page(Role.OPERATOR, methods=FORM)
+    def checked(request: AdminRequest, prefix: str) -> HttpResponse:
+        key = find_key(prefix)
+        if key is None:
+            return problem(request, 404, "There is no such key.", "It may have been deleted since the list was shown.")
+        if not may_change_key(request.admin_user.role, key.scopes):
+            return owners_only(request)
+        return view(request, key)
+
+    return checked
+
+
+def _who(request: AdminRequest) -> dict[str, str]:
+    return {"actor": request.admin_user.username, "address": client_address(request)}
+
+
+def _page(key: ApiKey) -> str:
+    return reverse("dashboard:keys-detail", args=[key.prefix])
+
+
+@_on_key
+def key_edit(request: AdminRequest, key: ApiKey) -> HttpResponse:
+    form = KeyEditForm(request.POST or None, key=key, user=request.admin_user)
+
+    def save(_: dict[str, Any]) -> HttpResponse:
+        changes = form.changes()
+        update_key(key.prefix, changes, **_who(request))
+        messages.success(request, "Changed. It counts everywhere within a second." if changes else "Nothing changed.")
+        return redirect(_page(key))
+
+    return form_page(
+        request, form, title=f"Change “{key.name}”", label="Save", back=_page(key), back_label=key.name, save=save
+    )
+
+
+@_on_key
+def key_rotate(request: AdminRequest, key: ApiKey) -> HttpResponse:
+    """Give the key a new secret. The answer shows it, once."""
+
+    def save(data: dict[str, Any]) -> HttpResponse:
+        new = rotate_key(key.prefix, grace_s=int(data["grace_s"]), **_who(request))
+        context = {"key": new.key, "document": new.document, **key_examples(new.key)}
+        return render(request, "dashboard/keys/created.html", context)
+
+    return form_page(
+        request, RotateForm(request.POST or None), title=f"New secret for “{key.name}”", label="Make a new secret",
+        icon="refresh-cw", back=_page(key), back_label=key.name, save=save,
+    )  # fmt: skip
+
+
+@_on_key
+def key_delete(request: AdminRequest, key: ApiKey) -> HttpResponse:
+    def do() -> str:
+        delete_key(key.prefix, **_who(request))
+        return f"The key “{key.name}” is deleted."
+
+    return confirm_page(
+        request,
+        title="Delete this key?",
+        text=f"“{key.name}” ({key.prefix}), its links and its running streams stop within a second, for good. What it "
+        "used stays in the figures.",
+        label="Delete it",
+        tone="danger",
+        icon="trash-2",
+        back=_page(key),
+        back_label=key.name,
+        do=do,
+        then=reverse("dashboard:keys"),
+    )

@@ -1,0 +1,151 @@
+"""Changing keys, and users with their plans, in the admin."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from apps.core.documents import AuditEntry
+from apps.core.errors import KeyDisabled, KeyInvalid
+from apps.keys.authentication import authenticate
+from apps.keys.changes import known_key
+from apps.keys.documents import ApiKey, Scope, User
+from apps.keys.services import create_key, revoke_key
+
+KEY = re.compile(r"yt_[A-Za-z0-9]{8}_[A-Za-z0-9_-]{43}")
+
+
+def values(form) -> dict:
+    """What a browser would send back unchanged."""
+    shown = {name: form[name].value() for name in form.fields}
+    return {name: value for name, value in shown.items() if value not in (None, False)}
+
+
+class TestKeys:
+    def test_the_form_shows_the_key_and_changes_only_what_was_changed(self, operator):
+        key = create_key(
+            name="bot", owner="ada", labels=["a", "b"], bytes_per_day=5, allowed_cidrs=["::1/128"]
+        ).document
+        address = f"/admin/keys/{key.prefix}/edit"
+        form = operator.get(address).context["form"]
+        fields = values(form)
+        assert (fields["labels"], fields["allowed_cidrs"], fields["bytes_per_day"]) == ("a, b", "::1/128", 5)
+        operator.post(address, fields)
+        assert AuditEntry.objects(action="key.update").count() == 0
+        answer = operator.post(address, {**fields, "limit_per_day": "70", "labels": "c", "bind_links": "on"})
+        assert answer["Location"] == f"/admin/keys/{key.prefix}"
+        changed = known_key(key.prefix)
+        assert (changed.limit_per_day, list(changed.labels), changed.bind_links, changed.bytes_per_day) == (
+            70, ["c"], True, 5,
+        )  # fmt: skip
+        (entry,) = AuditEntry.objects(action="key.update")
+        assert (entry.actor, set(entry.after)) == ("the-operator", {"limit_per_day", "labels", "bind_links"})
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("limit_per_hour", "0"), ("allowed_cidrs", "here"), ("name", ""), ("labels", "x" * 51), ("owner", "a b")],
+    )
+    def test_a_mistake_is_said_beside_its_field(self, operator, field, value):
+        prefix = create_key(name="bot").document.prefix
+        address = f"/admin/keys/{prefix}/edit"
+        answer = operator.post(address, {**values(operator.get(address).context["form"]), field: value})
+        assert answer.status_code == 422
+        assert answer.context["form"].errors[field]
+
+    def test_a_new_secret_is_shown_once(self, operator):
+        old = create_key(name="bot")
+        prefix = old.document.prefix
+        answer = operator.post(f"/admin/keys/{prefix}/rotate", {"grace_s": "0"})
+        key = answer.context["key"]
+        assert KEY.fullmatch(key)
+        assert authenticate(key).prefix == prefix
+        with pytest.raises(KeyInvalid):
+            authenticate(old.key)
+        assert key not in operator.get(f"/admin/keys/{prefix}").content.decode()
+
+    def test_deleting_asks_first(self, operator):
+        new = create_key(name="bot")
+        address = f"/admin/keys/{new.document.prefix}/delete"
+        assert b"Delete this key?" in operator.get(address).content
+        assert authenticate(new.key)
+        assert operator.post(address)["Location"] == "/admin/keys"
+        assert ApiKey.objects.count() == 0
+
+    def test_only_an_owner_changes_a_key_that_is_as_good_as_one(self, operator, owner, viewer):
+        prefix = create_key(name="powerful", scopes=(Scope.ADMIN,)).document.prefix
+        plain = create_key(name="plain").document.prefix
+        for action in ("edit", "rotate", "delete", "deactivate", "activate"):
+            assert operator.get(f"/admin/keys/{prefix}/{action}").status_code == 403
+            assert operator.post(f"/admin/keys/{prefix}/{action}", {"grace_s": "0"}).status_code == 403
+            assert owner.get(f"/admin/keys/{prefix}/{action}").status_code == 200
+            assert viewer.post(f"/admin/keys/{plain}/{action}").status_code == 403
+        page = operator.get(f"/admin/keys/{prefix}")
+        assert (page.status_code, f"{prefix}/rotate" in page.content.decode()) == (200, False)
+        address = f"/admin/keys/{plain}/edit"
+        fields = values(operator.get(address).context["form"])
+        assert operator.post(address, {**fields, "scopes": ["info", "admin"]}).status_code == 422
+
+    def test_the_page_says_which_limits_hold_and_why(self, operator):
+        operator.post("/admin/users/new", {"username": "ada", "limit_per_day": "4321"})
+        key = create_key(name="bot", owner="ada", bytes_per_day=0).document
+        text = operator.get(f"/admin/keys/{key.prefix}").content.decode()
+        assert re.search(r"24 hours</dt><dd>4.321 <span[^>]*>by the plan", text)
+        assert "1,000 <span" in text or re.search(r"1.000 <span[^>]*>by default", text)
+
+    def test_a_revoked_key_and_an_unknown_one(self, operator):
+        prefix = create_key(name="bot", owner="").document.prefix
+        revoke_key(prefix)
+        assert operator.get(f"/admin/keys/{prefix}").status_code == 200
+        assert operator.get("/admin/keys/nosuchke/edit").status_code == 404
+
+
+class TestUsers:
+    def test_the_life_of_a_user(self, operator):
+        answer = operator.post(
+            "/admin/users/new", {"username": "ada.l", "contact": "a@example.org", "limit_per_hour": "7"}
+        )
+        assert answer["Location"] == "/admin/users/of/ada.l"
+        key = create_key(name="bot", owner="ada.l")
+        assert authenticate(key.key).limit_per_hour == 7
+        page = operator.get("/admin/users/of/ada.l").content.decode()
+        assert key.document.prefix in page
+        operator.post("/admin/users/of/ada.l/edit", {"contact": "a@example.org", "limit_per_hour": "8", "notes": "n"})
+        assert (User.objects.get(username="ada.l").notes, authenticate(key.key).limit_per_hour) == ("n", 8)
+        operator.post("/admin/users/of/ada.l/switch")
+        with pytest.raises(KeyDisabled):
+            authenticate(key.key)
+        answer = operator.post("/admin/users/of/ada.l/delete", follow=True)
+        assert b"has 1 API keys" in answer.content
+        operator.post(f"/admin/keys/{key.document.prefix}/delete")
+        operator.post("/admin/users/of/ada.l/delete")
+        assert User.objects(username="ada.l").count() == 0
+        assert [entry.action for entry in AuditEntry.objects(target_id="ada.l").order_by("at")] == [
+            "user.create", "user.update", "user.update", "user.delete",
+        ]  # fmt: skip
+
+    def test_lists_and_finds_people(self, operator):
+        operator.post("/admin/users/new", {"username": "ada", "name": "Ada Lovelace"})
+        rows = operator.get("/admin/users?q=love").context["page"].rows
+        assert [row.cells[0].cell.value for row in rows] == ["ada"]
+        assert b"Add a user" in operator.get("/admin/users").content
+
+    def test_a_taken_or_wrong_name_is_said_beside_its_field(self, operator):
+        for name in ("a b", "", "the-operator"):
+            answer = operator.post("/admin/users/new", {"username": name})
+            assert answer.status_code == 422
+
+    def test_people_of_the_admin_are_changed_by_owners_only_and_switched_elsewhere(self, operator, owner):
+        for action in ("edit", "switch", "delete"):
+            assert operator.post(f"/admin/users/of/the-owner/{action}").status_code == 403
+        answer = owner.post("/admin/users/of/the-operator/switch", follow=True)
+        assert b"on the page Admins" in answer.content
+        assert User.objects.get(username="the-operator").active
+        assert owner.post("/admin/users/of/the-operator/edit", {"limit_per_hour": "5"}).status_code == 302
+        assert User.objects.get(username="the-operator").limit_per_hour == 5
+
+    def test_viewers_look(self, viewer):
+        assert viewer.get("/admin/users").status_code == 200
+        assert viewer.get("/admin/users/of/the-viewer").status_code == 200
+        assert viewer.get("/admin/users/new").status_code == 403
+        assert viewer.post("/admin/users/of/the-viewer/edit").status_code == 403
