@@ -14,7 +14,7 @@ from apps.analytics.counting import LiveCounters, LivePublisher
 from apps.analytics.event_writer import EventWriter
 from apps.core.asgi import AsgiApp, Message, Receive, Scope, Send
 from apps.core.redis import make_async_redis
-from apps.core.trace import noted
+from apps.core.trace import note, noted
 
 STREAM_KINDS = frozenset({"video", "audio"})
 DIALECT_PATHS = ("/song/", "/video/", "/api/track", "/api/song", "/youtube/", "/queued/youtube/")
@@ -86,23 +86,26 @@ class EventRecorder:
         await recording.run(self.app, receive)
 
     async def watch_websocket(self, app: AsgiApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run a websocket application; its caller counts as active as long as it is open."""
+        """Run a websocket application. Its caller counts as active from the first message, as long as it is open."""
         self._running()
-        user = ""
+        note(scope)  # what applications note in copies of the scope is then seen here
+        is_open, user = False, ""
 
         async def counted(message: Message) -> None:
-            nonlocal user
-            if message["type"] == "websocket.accept" and not user:
-                user = user_id(noted(scope).get("key_prefix"), _address(scope))
+            nonlocal is_open, user
+            if message["type"] == "websocket.accept":
+                is_open = True
                 self.counters.open[Activity.WEBSOCKET] += 1
+            elif message["type"] == "websocket.send" and not user:  # who it is has been looked at by now
+                user = user_id(noted(scope).get("key_prefix"), _address(scope))
                 self.counters.users.opened(user, Activity.WEBSOCKET)
             await send(message)
 
         try:
             await app(scope, receive, counted)
         finally:
+            self.counters.open[Activity.WEBSOCKET] -= is_open
             if user:
-                self.counters.open[Activity.WEBSOCKET] -= 1
                 self.counters.users.closed(user, Activity.WEBSOCKET)
 
     async def close(self) -> None:

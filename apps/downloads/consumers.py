@@ -16,6 +16,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from pymongo.errors import PyMongoError
 
 from apps.core.errors import ApiError, NotFound
+from apps.core.trace import note
 from apps.core.wake import wake_hub
 from apps.downloads.documents import MediaJob
 from apps.downloads.selectors import find_job
@@ -81,7 +82,8 @@ class JobConsumer(AsyncWebsocketConsumer):
         query = dict(parse_qsl(self.scope["query_string"][:MAX_QUERY_BYTES].decode("latin-1")))
         client = str((self.scope.get("client") or ("",))[0])
         job_id = self.scope["url_route"]["kwargs"]["job_id"]
-        job = await _in_thread(lambda: _admitted(job_id, headers, query, client))
+        job, key_prefix = await _in_thread(lambda: _admitted(job_id, headers, query, client))
+        note(self.scope, key_prefix=key_prefix)
         deadline = time.monotonic() + LONGEST_S
         sent, sent_at = "", 0.0
         while True:
@@ -98,14 +100,16 @@ class JobConsumer(AsyncWebsocketConsumer):
             job = await _in_thread(lambda: _found(job_id))
 
 
-def _admitted(job_id: str, headers: Mapping[str, str], query: Mapping[str, str], client_address: str) -> MediaJob:
-    """The job. Raises NotFound, or what a wrong key raises."""
+def _admitted(
+    job_id: str, headers: Mapping[str, str], query: Mapping[str, str], client_address: str
+) -> tuple[MediaJob, str]:
+    """The job, and the prefix of the key ("" without one). Raises NotFound, or what a wrong key raises."""
     raw = extract_key(headers, query)
     grant = authenticate(raw, client_address) if raw else None
     job = _found(job_id)
     if grant is not None and grant.prefix not in job.seen_by and Scope.ADMIN not in grant.scopes:
         raise NotFound
-    return job
+    return job, grant.prefix if grant else ""
 
 
 def _found(job_id: str) -> MediaJob:

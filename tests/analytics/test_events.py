@@ -4,6 +4,7 @@ import pytest
 import redis
 
 from apps.analytics import events, recorder
+from apps.analytics.active_users import Activity, user_id
 from apps.analytics.documents import UsageEvent
 from apps.analytics.recorder import EventRecorder
 from apps.core.redis import redis_client
@@ -117,6 +118,26 @@ class TestEventRecorder:
         monkeypatch.setattr("apps.analytics.recorder.make_async_redis", lambda: nowhere)
         sent = await call(answering())
         assert sent[-1]["body"] == b"cde"
+
+
+class TestWebsockets:
+    async def test_who_has_one_open_is_active_with_its_key(self):
+        seen = []
+
+        async def app(scope, receive, send):
+            await send({"type": "websocket.accept"})
+            note({**scope}, key_prefix="abcd1234")  # routers hand on copies
+            await send({"type": "websocket.send", "text": "hello"})
+            seen.append((recording.counters.open[Activity.WEBSOCKET], recording.counters.users.take_due(1.0)))
+
+        async def send(message):
+            pass
+
+        recording = EventRecorder(app)
+        await recording.watch_websocket(app, {"type": "websocket", "client": ("192.0.2.1", 5)}, None, send)
+        await recording.close()
+        assert seen == [(1, {Activity.WEBSOCKET: [user_id("abcd1234", "192.0.2.1")]})]
+        assert recording.counters.open[Activity.WEBSOCKET] == 0
 
 
 class TestDrainEvents:
