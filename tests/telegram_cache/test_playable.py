@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from aiohttp import web
 
 from apps.downloads.services.answers import telegram_copy
 from apps.downloads.services.jobs import refetch_asset
@@ -10,7 +11,11 @@ from apps.telegram_cache.documents import Asset, AssetState
 from apps.telegram_cache.services import playable, sweep_uploads, upload_asset
 from apps.telegram_cache.services.channels import set_playable
 from apps.telegram_cache.services.upload import UploadResult
+from tests.standins.faults import answer_instead
+from tests.standins.server import StandIn
 from tests.telegram_cache.conftest import CHANNEL_ID, MIB
+
+fetch_thumbnail = playable.fetch_thumbnail
 
 
 @pytest.fixture(autouse=True)
@@ -96,3 +101,52 @@ def test_the_copy_of_an_older_generation_goes_with_it(store, make_asset, monkeyp
     refetch_asset(made.asset_id)
     asset = reload(made.asset_id)
     assert (asset.message_link, asset.playable, len(asset.orphans)) == (None, None, 2)
+
+
+class Pictures(StandIn):
+    """A picture server that answers what the next fault says."""
+
+    def make_app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/vi/{video_id}/{name}", self._on_picture)
+        return app
+
+    async def _on_picture(self, _request: web.Request) -> web.StreamResponse:
+        self.counts["thumbnail"] += 1
+        return await answer_instead(self.faults.take("thumbnail")) or web.Response(status=404)
+
+
+class TestThumbnail:
+    @pytest.fixture
+    def pictures(self, monkeypatch):
+        """The picture server, and the real way to it."""
+        with Pictures() as server:
+            monkeypatch.setattr(playable, "THUMBNAIL_URL", f"{server.url}/vi/{{video_id}}/mqdefault.jpg")
+            monkeypatch.setattr(playable, "fetch_thumbnail", fetch_thumbnail)
+            yield server
+
+    def test_is_fetched_and_sent_along(self, store, make_asset, pictures):
+        jpeg = b"\xff\xd8\xff" + bytes(1000)
+        pictures.faults.add("thumbnail", status=200, body=jpeg, headers={"Content-Type": "image/jpeg"})
+        upload_asset(make_asset(MIB).asset_id)
+        (copy,) = copies(store)
+        assert bytes.fromhex(copy.fields["thumbnail"]) == jpeg
+
+    @pytest.mark.parametrize(
+        "fault",
+        [{"status": 404}, {"status": 200, "body": "<html>"},
+         {"status": 200, "body": bytes(300_000), "headers": {"Content-Type": "image/jpeg"}}],
+    )  # fmt: skip
+    def test_without_a_fit_picture_the_copy_goes_without_one(self, store, make_asset, pictures, fault):
+        pictures.faults.add("thumbnail", **fault)
+        made = make_asset(MIB)
+        upload_asset(made.asset_id)
+        (copy,) = copies(store)
+        assert "thumbnail" not in copy.fields
+        assert reload(made.asset_id).message_link
+
+    def test_comes_from_public_addresses_only(self, store, pictures, settings):
+        settings.ENV = settings.ENV.model_copy(update={"outbound_allow": ()})
+        pictures.faults.add("thumbnail", status=200, body=b"\xff\xd8\xff", headers={"Content-Type": "image/jpeg"})
+        assert fetch_thumbnail("video000001") == b""
+        assert pictures.counts["thumbnail"] == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,9 @@ GIVEN_UP = (AssetState.ABSENT.value, AssetState.FAILED.value)
 _BATCH = 500
 
 
+OnRemoved = Callable[[str, int, int], None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Eviction:
     """What one run did."""
@@ -36,12 +39,15 @@ class Eviction:
     still_over_bytes: int = 0  # more than allowed, and nothing that may go
 
 
-def evict_hot(*, max_bytes: int | None = None, now: float | None = None) -> Eviction:
+def evict_hot(
+    *, max_bytes: int | None = None, now: float | None = None, on_removed: OnRemoved | None = None
+) -> Eviction:
     """Remove files until the store fits ``max_bytes`` (HOT_MAX_BYTES) and the disk has room again. Idempotent.
 
     Only files whose asset is in Telegram in full may go; with Telegram off there is no such place, and the bound alone
     decides. Files read within two minutes go only when nothing else is left. Leftovers of assets that are no longer on
-    record, of older generations and of abandoned work go when they are older than an hour.
+    record, of older generations and of abandoned work go when they are older than an hour. ``on_removed`` is told after
+    each file: its asset, the bytes it had, the bytes that still have to go.
     """
     now = time.time() if now is None else now
     store = HotStore(settings.ENV.hot_root)
@@ -62,6 +68,8 @@ def evict_hot(*, max_bytes: int | None = None, now: float | None = None) -> Evic
         excess -= got
         freed += got
         removed.append(entry.asset_id)
+        if on_removed is not None:
+            on_removed(entry.asset_id, got, max(0, excess))
     folders = _remove_stale_scratch(settings.ENV.hot_root / ".scratch", now)
     if excess > 0:
         log.warning("hot_store_over_its_bound", excess_bytes=excess)

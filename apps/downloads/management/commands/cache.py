@@ -91,7 +91,10 @@ class Command(BaseCommand):
             raise CommandError(f"{failed} assets are not well. Bad parts are stored again by: manage.py cache repair")
 
     def _evict(self, options: dict[str, Any]) -> None:
-        done = evict_hot(max_bytes=options["max_bytes"])
+        def tell(asset_id: str, size_bytes: int, left_bytes: int) -> None:
+            self.stdout.write(f"{asset_id} {size_bytes} bytes freed, {left_bytes} bytes more to go")
+
+        done = evict_hot(max_bytes=options["max_bytes"], on_removed=tell)
         self.stdout.write(
             f"Removed {len(done.removed)} files and {done.stale_removed} leftovers: {done.freed_bytes} bytes freed."
         )
