@@ -121,6 +121,11 @@ class Env(BaseSettings):
     hot_dir: Folder | None = Field(None, description="The hot store. Empty: VAR_DIR/hot.")
     hot_max_bytes: int = Field(20 * 1024 * MIB, ge=MIB, description="How large the hot store may grow, in bytes.")
     link_ttl_s: int = Field(6 * 3600, ge=60, le=7 * 86400, description="Life of a signed link, in seconds.")
+    link_keys: CommaList = Field(
+        (),
+        description="Secrets that sign links, 32 characters or more each, at most four; the first one signs, all are "
+        "believed. Empty: SECRET_KEY signs. See `manage.py rotate_link_keys`.",
+    )
     providers: CommaList = Field(("savetube", "ytdlp"), description="Outside sources, in the order they are tried.")
     savetube_url: str = Field("https://media.savetube.me/api", description="Base address of the SaveTube API.")
     savetube_key: SecretStr = Field(SecretStr(""), description="SaveTube AES key, 32 hex digits. Empty: off.")
@@ -194,6 +199,13 @@ class Env(BaseSettings):
     def _metrics_token_is_long(cls, value: SecretStr) -> SecretStr:
         if value.get_secret_value() and not re.fullmatch(r"[\x21-\x7e]{16,}", value.get_secret_value()):
             raise ValueError("must be 16 or more visible ASCII characters")
+        return value
+
+    @field_validator("link_keys")
+    @classmethod
+    def _link_keys_are_long_and_few(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) > 4 or any(len(key) < 32 for key in value):
+            raise ValueError("must be at most four secrets of at least 32 characters")
         return value
 
     @field_validator("field_keys")

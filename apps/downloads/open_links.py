@@ -11,7 +11,7 @@ from apps.streaming.links import sign_link
 _WISH = "wish:"  # no asset id begins like this
 
 
-def open_link(ask: MediaAsk, *, base_url: str, key_prefix: str, attachment: bool) -> str:
+def open_link(ask: MediaAsk, *, base_url: str, key_prefix: str, attachment: bool, bound_to: str = "") -> str:
     """A link that works as soon as there are bytes: whoever opens it waits while the file is found and fetched."""
     signed = sign_link(
         path=f"/stream/{ask.kind.value}/{ask.video_id}",
@@ -19,6 +19,7 @@ def open_link(ask: MediaAsk, *, base_url: str, key_prefix: str, attachment: bool
         key_prefix=key_prefix,
         expires_at=int(time.time()) + link_ttl_s(),
         attachment=attachment,
+        bound_to=bound_to,
     )
     return f"{base_url}{signed}"
 

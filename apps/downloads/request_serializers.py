@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 from rest_framework import serializers
@@ -125,11 +126,32 @@ class InfoRequestSerializer(UrlFields):
     )
 
 
-class VideoRequestSerializer(UrlFields, VideoFields, WaitFields):
+class LinkIpField(serializers.CharField):
+    """An IP address, or ``me``."""
+
+    def to_internal_value(self, data: Any) -> str:
+        text = str(super().to_internal_value(data))
+        if text != "me":
+            try:
+                ipaddress.ip_address(text)
+            except ValueError:
+                raise serializers.ValidationError("must be an IP address, or me") from None
+        return text
+
+
+class BindingFields(serializers.Serializer):
+    link_ip = LinkIpField(
+        max_length=50,
+        required=False,
+        help_text="The links work only from this IP address (IPv6: its /64). `me`: from the address that asks now.",
+    )
+
+
+class VideoRequestSerializer(UrlFields, VideoFields, WaitFields, BindingFields):
     """A video file."""
 
 
-class AudioRequestSerializer(UrlFields, AudioFields, WaitFields):
+class AudioRequestSerializer(UrlFields, AudioFields, WaitFields, BindingFields):
     """An audio file."""
 
 

@@ -16,6 +16,7 @@ from apps.core.api_errors import SERVICE_DOWN
 from apps.core.errors import (
     ApiError,
     Conflict,
+    IpNotAllowed,
     LinkInvalid,
     NotFound,
     NotReady,
@@ -34,7 +35,7 @@ from apps.downloads.stream_records import AssetRecord, RecordCache
 from apps.downloads.variants import AS_IT_COMES, MediaOptions
 from apps.keys.authentication import KeyGrant, authenticate, extract_key, grant_for_prefix
 from apps.keys.documents import Scope
-from apps.keys.limits import LimitState, charge, charge_failure, limit_headers
+from apps.keys.limits import LimitState, charge, charge_failure, limit_headers, network_of
 from apps.keys.meter import StreamMeters
 from apps.streaming.hotstore import FileState
 from apps.streaming.links import SIGNATURE_PARAMETER, check_link
@@ -251,6 +252,8 @@ def _admit_link(request: StreamRequest, kind: MediaKind, meters: StreamMeters) -
     link = check_link(request.path, request.query)
     grant = grant_for_prefix(link.key_prefix)
     _check_scope(grant)
+    if link.bound_to and link.bound_to != network_of(request.client_address):
+        raise IpNotAllowed("This link was made for another address.")
     wish = read_wish(link.asset_id)
     return Admission(
         key_prefix=link.key_prefix,

@@ -218,6 +218,14 @@ def network_of(client_address: str) -> str:
     return str(address)
 
 
+def link_binding(grant: KeyGrant, client_address: str, asked: str = "") -> str:
+    """The network that a link made for this caller is bound to: the one asked for (``me``: the caller's own), else the
+    caller's when the key says so, else none."""
+    if asked and asked != "me":
+        return network_of(asked)
+    return network_of(client_address) if asked or grant.bind_links else ""
+
+
 def limit_headers(state: LimitState) -> dict[str, str]:
     """The headers of every keyed answer (draft-ietf-httpapi-ratelimit-headers-06)."""
     return {

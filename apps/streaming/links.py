@@ -17,6 +17,12 @@ from django.conf import settings
 from apps.core.errors import LinkExpired, LinkInvalid
 
 SIGNATURE_PARAMETER = "sig"
+BOUND_PARAMETER = "ip"
+MAX_KEYS = 5
+CLOCK_SKEW_S = 5  # how far the clocks of two nodes may differ
+LONGEST_LIFE_S = 7 * 86_400  # of a link, as LINK_TTL_S allows it: one that ends later was signed by a wrong clock
+_EXPIRES = re.compile(r"[0-9]{1,12}", re.ASCII)
+_SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,24 +33,44 @@ class SignedLink:
     key_prefix: str
     expires_at: int  # UNIX seconds
     attachment: bool
+    bound_to: str = ""  # the network that it may be opened from; empty: from everywhere
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=2 * MAX_KEYS)
 def _signing_key(secret: str) -> bytes:
     return hashlib.sha256(b"ytserver signed links\0" + secret.encode()).digest()
 
 
-def _sign(path: str, asset_id: str, key_prefix: str, expires_at: int, attachment: bool) -> str:
+@lru_cache(maxsize=2)
+def _keys(link_keys: tuple[str, ...], secret_key: str) -> tuple[bytes, ...]:
+    """The keys that links may be signed with; the first one signs. SECRET_KEY's is always one of them."""
+    return tuple(_signing_key(secret) for secret in (*link_keys, secret_key))
+
+
+def _own_keys() -> tuple[bytes, ...]:
+    return _keys(settings.ENV.link_keys, settings.SECRET_KEY)
+
+
+def _sign(key: bytes, text: str) -> str:
+    return urlsafe_b64encode(hmac.digest(key, text.encode(), "sha256")).rstrip(b"=").decode()
+
+
+def _text(path: str, asset_id: str, key_prefix: str, expires_at: int, attachment: bool, bound_to: str) -> str:
     text = f"{path}\n{asset_id}\n{key_prefix}\n{expires_at}\n{int(attachment)}"
-    digest = hmac.digest(_signing_key(settings.SECRET_KEY), text.encode(), "sha256")
-    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return f"{text}\n{bound_to}" if bound_to else text
 
 
-def sign_link(*, path: str, asset_id: str, key_prefix: str, expires_at: int, attachment: bool) -> str:
-    """``path`` with the query that lets its holder read ``asset_id`` until ``expires_at`` (UNIX seconds)."""
-    signature = _sign(path, asset_id, key_prefix, expires_at, attachment)
+def sign_link(
+    *, path: str, asset_id: str, key_prefix: str, expires_at: int, attachment: bool, bound_to: str = ""
+) -> str:
+    """``path`` with the query that lets its holder read ``asset_id`` until ``expires_at`` (UNIX seconds).
+
+    ``bound_to``: the only network (``apps.keys.limits.network_of``) from which it may be opened.
+    """
+    signature = _sign(_own_keys()[0], _text(path, asset_id, key_prefix, expires_at, attachment, bound_to))
     download = "&download=1" if attachment else ""
-    query = f"asset={_quoted(asset_id)}&key_id={_quoted(key_prefix)}&expires={expires_at}{download}"
+    bound = f"&{BOUND_PARAMETER}={quote_plus(bound_to)}" if bound_to else ""
+    query = f"asset={_quoted(asset_id)}&key_id={_quoted(key_prefix)}&expires={expires_at}{download}{bound}"
     return f"{path}?{query}&{SIGNATURE_PARAMETER}={signature}"
 
 
@@ -53,20 +79,29 @@ def _quoted(text: str) -> str:
 
 
 def check_link(path: str, query: Mapping[str, str], *, now: float | None = None) -> SignedLink:
-    """Read a signed link. Raises LinkInvalid, or LinkExpired for a link that was valid. Constant-time comparison."""
+    """Read a signed link. Raises LinkInvalid, or LinkExpired for a link that was valid. Constant-time comparison.
+
+    A link lives CLOCK_SKEW_S longer than it says, for nodes whose clocks differ. Where it may be opened from
+    (``bound_to``) is for the caller to check.
+    """
     expires_text = query.get("expires", "")
     signature = query.get(SIGNATURE_PARAMETER, "")
-    if not re.fullmatch(r"[0-9]{1,12}", expires_text, re.ASCII) or not re.fullmatch(r"[A-Za-z0-9_-]{43}", signature):
+    if not _EXPIRES.fullmatch(expires_text) or not _SIGNATURE.fullmatch(signature):
         raise LinkInvalid
     link = SignedLink(
         asset_id=query.get("asset", ""),
         key_prefix=query.get("key_id", ""),
         expires_at=int(expires_text),
         attachment=query.get("download") == "1",
+        bound_to=query.get(BOUND_PARAMETER, ""),
     )
-    expected = _sign(path, link.asset_id, link.key_prefix, link.expires_at, link.attachment)
-    if not hmac.compare_digest(expected, signature):
+    text = _text(path, link.asset_id, link.key_prefix, link.expires_at, link.attachment, link.bound_to)
+    fits = [hmac.compare_digest(_sign(key, text), signature) for key in _own_keys()]
+    if not any(fits):
         raise LinkInvalid
-    if link.expires_at <= (time.time() if now is None else now):
+    now = time.time() if now is None else now
+    if link.expires_at > now + LONGEST_LIFE_S + CLOCK_SKEW_S:
+        raise LinkInvalid
+    if link.expires_at <= now - CLOCK_SKEW_S:
         raise LinkExpired
     return link

@@ -9,6 +9,7 @@ from pymongo.errors import ServerSelectionTimeoutError
 from apps.core.errors import (
     Conflict,
     InvalidParameter,
+    IpNotAllowed,
     KeyDisabled,
     KeyInvalid,
     KeyMissing,
@@ -66,7 +67,7 @@ async def backend(api):
     await backend.aclose()
 
 
-def by_link(api, key=AUDIO, *, ttl_s=600, attachment=False, **changes):
+def by_link(api, key=AUDIO, *, ttl_s=600, attachment=False, bound_to="", **changes):
     path = f"/stream/{key.kind}/{key.video_id}"
     link = sign_link(
         path=path,
@@ -74,6 +75,7 @@ def by_link(api, key=AUDIO, *, ttl_s=600, attachment=False, **changes):
         key_prefix=api.prefix,
         expires_at=int(time.time()) + ttl_s,
         attachment=attachment,
+        bound_to=bound_to,
     )
     request = StreamRequest(
         kind=key.kind.value,
@@ -142,7 +144,7 @@ class TestALink:
 
     async def test_that_is_too_old_has_expired(self, api, backend):
         with pytest.raises(LinkExpired):
-            await backend.open_target(by_link(api, ttl_s=-1))
+            await backend.open_target(by_link(api, ttl_s=-10))
 
     async def test_ends_with_its_key(self, api, backend):
         put_hot(AUDIO)
@@ -357,6 +359,36 @@ class TestARunningStream:
 
         monkeypatch.setattr(stream_backend, "grant_for_prefix", away)
         assert await backend.still_allowed(target)
+
+
+class TestLinksBoundToAnAddress:
+    async def test_open_from_there_only_and_the_signature_is_not_enough(self, api, backend):
+        put_hot(AUDIO)
+        for bound_to, good, bad in (
+            ("192.0.2.7", "192.0.2.7", "192.0.2.8"),
+            ("2001:db8::/64", "2001:db8::5", "2001:db8:0:1::5"),
+        ):
+            request = by_link(api, bound_to=bound_to)
+            assert await backend.open_target(dataclasses.replace(request, client_address=good))
+            for address in (bad, "", "unknown"):
+                with pytest.raises(IpNotAllowed):
+                    await backend.open_target(dataclasses.replace(request, client_address=address))
+
+    def test_by_the_request_or_by_the_keys_setting(self, api):
+        put_hot(AUDIO)
+        known_info()
+
+        def bound(**fields):
+            link = urlsplit(api.get("audio", url=VIDEO_ID, **fields).json()["stream_url"])
+            return dict(parse_qsl(link.query)).get("ip")
+
+        assert bound() is None
+        assert bound(link_ip="me") == "127.0.0.1"
+        assert bound(link_ip="2001:db8::7") == "2001:db8::/64"
+        update_key(api.prefix, {"bind_links": True}, actor="tester")
+        assert bound() == "127.0.0.1"
+        assert bound(link_ip="192.0.2.9") == "192.0.2.9"
+        assert api.get("audio", url=VIDEO_ID, link_ip="here").json()["parameter"] == "link_ip"
 
 
 class TestLimitsOfTheKeyThatSigned:

@@ -148,6 +148,8 @@ class Reader:
         view = _API[path]
         checked = check_fields({**in_query, **in_body}, view.serializer_class)
         if issubclass(view, MediaViewSet):
+            if "link_ip" in checked:
+                raise _Unusual
             ask = view.ask_of(checked)
             question = Question(video_id=ask.video_id, ask=ask)
         else:

@@ -20,8 +20,10 @@ from apps.downloads.services.answers import media_answer
 from apps.downloads.services.cache_stats import count_polled_answer
 from apps.downloads.services.media import MediaState
 from apps.downloads.views.base import base_url
+from apps.keys.authentication import grant_for_prefix
 from apps.keys.documents import Scope
-from apps.keys.drf import ApiKeyAuthentication, HasScope
+from apps.keys.drf import ApiKeyAuthentication, HasScope, client_address
+from apps.keys.limits import link_binding
 from apps.telegram_cache.documents import MediaKind
 
 _YES = frozenset({"true", "1", "yes", "on"})
@@ -78,7 +80,17 @@ class DialectView(APIView):
         """The file as /api/v1 describes it; counts the answer."""
         self.note(video_id=state.asset.video_id, asset_id=state.asset.id, tier=state.tier.value)
         count_polled_answer(state, key_prefix=key_prefix)
-        return media_answer(state, base_url=base_url(self.request), key_prefix=key_prefix, response_time_s=0.0)
+        return media_answer(
+            state,
+            base_url=base_url(self.request),
+            key_prefix=key_prefix,
+            response_time_s=0.0,
+            bound_to=self.binding(key_prefix),
+        )
+
+    def binding(self, key_prefix: str) -> str:
+        """What links for this caller are bound to, when the key says so."""
+        return link_binding(grant_for_prefix(key_prefix), client_address(self.request._request))
 
 
 def _error_in_shape(error: Exception, context: dict[str, Any]) -> HttpResponseBase:

@@ -41,7 +41,9 @@ class TrackView(DialectView):
             if waited < INFO_WAIT_S:
                 raise
             self.note(video_id=video_id)
-            link = open_link(ask, base_url=base_url(request), key_prefix=prefix, attachment=True)
+            link = open_link(
+                ask, base_url=base_url(request), key_prefix=prefix, attachment=True, bound_to=self.binding(prefix)
+            )
             return Response(_answer(link, video_id))
         return Response(track(self.describe(state, key_prefix=prefix)))
 

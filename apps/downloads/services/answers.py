@@ -29,11 +29,13 @@ class MediaLinks(NamedTuple):
     expires_at: str
 
 
-def media_answer(state: MediaState, *, base_url: str, key_prefix: str, response_time_s: float) -> dict[str, Any]:
+def media_answer(
+    state: MediaState, *, base_url: str, key_prefix: str, response_time_s: float, bound_to: str = ""
+) -> dict[str, Any]:
     """The answer to a video or audio request: every field is always there."""
     asset = state.asset
     path = f"/stream/{asset.kind}/{asset.video_id}"
-    links = media_links(path, asset.id, base_url=base_url, key_prefix=key_prefix)
+    links = media_links(path, asset.id, base_url=base_url, key_prefix=key_prefix, bound_to=bound_to)
     return {**describe_media(state, links), "response_time": shown_response_time(response_time_s)}
 
 
@@ -66,11 +68,18 @@ def describe_media(state: MediaState, links: MediaLinks) -> dict[str, Any]:
     }
 
 
-def media_links(path: str, asset_id: str, *, base_url: str, key_prefix: str) -> MediaLinks:
+def media_links(path: str, asset_id: str, *, base_url: str, key_prefix: str, bound_to: str = "") -> MediaLinks:
     """Links to the stream at ``path``, signed for a key; both end LINK_TTL_S from now."""
     expires_at = int(time.time()) + link_ttl_s()
     download, stream = (
-        sign_link(path=path, asset_id=asset_id, key_prefix=key_prefix, expires_at=expires_at, attachment=attachment)
+        sign_link(
+            path=path,
+            asset_id=asset_id,
+            key_prefix=key_prefix,
+            expires_at=expires_at,
+            attachment=attachment,
+            bound_to=bound_to,
+        )
         for attachment in (True, False)
     )
     return MediaLinks(f"{base_url}{download}", f"{base_url}{stream}", _shown_moment(expires_at))

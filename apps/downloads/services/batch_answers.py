@@ -15,7 +15,7 @@ from apps.telegram_cache.selectors import find_assets
 FILE_FIELDS = ("title", "duration_seconds", "quality", "container", "file_size", "download_url", "stream_url")
 
 
-def batch_answer(batch: Batch, *, base_url: str, key_prefix: str) -> dict[str, Any]:
+def batch_answer(batch: Batch, *, base_url: str, key_prefix: str, bound_to: str = "") -> dict[str, Any]:
     """The whole batch. Links are signed for ``key_prefix``, and work also while a file is being fetched."""
     jobs = jobs_by_id([entry["job_id"] for entry in batch.entries if entry.get("job_id")])
     assets = find_assets([entry["asset_id"] for entry in batch.entries if entry.get("asset_id")])
@@ -23,7 +23,7 @@ def batch_answer(batch: Batch, *, base_url: str, key_prefix: str) -> dict[str, A
     for entry in batch.entries:
         job, asset = jobs.get(entry.get("job_id") or ""), assets.get(entry.get("asset_id") or "")
         state = MediaState(asset=asset, tier=Tier.EXTERNAL, job=job) if asset else None
-        entries.append(_entry_answer(entry, state, job, base_url=base_url, key_prefix=key_prefix))
+        entries.append(_entry_answer(entry, state, job, base_url=base_url, key_prefix=key_prefix, bound_to=bound_to))
     counts = Counter(entry["state"] for entry in entries)
     is_running = bool(counts[JobState.QUEUED] or counts[JobState.RUNNING])
     ended = "cancelled" if batch.cancelled_at else "done"
@@ -46,12 +46,18 @@ def batch_summary(batch: Batch) -> dict[str, Any]:
 
 
 def _entry_answer(
-    entry: dict[str, Any], state: MediaState | None, job: MediaJob | None, *, base_url: str, key_prefix: str
+    entry: dict[str, Any],
+    state: MediaState | None,
+    job: MediaJob | None,
+    *,
+    base_url: str,
+    key_prefix: str,
+    bound_to: str,
 ) -> dict[str, Any]:
     failure = _failure(entry, job)
     file = None
     if state is not None and failure is None:
-        file = media_answer(state, base_url=base_url, key_prefix=key_prefix, response_time_s=0.0)
+        file = media_answer(state, base_url=base_url, key_prefix=key_prefix, response_time_s=0.0, bound_to=bound_to)
     return {
         "url": entry["url"],
         "video_id": entry.get("video_id"),

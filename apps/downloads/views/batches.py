@@ -26,6 +26,8 @@ from apps.downloads.services.batch_answers import batch_answer, batch_summary
 from apps.downloads.services.batches import cancel_batch, make_batch, playlist_links, revive
 from apps.downloads.views.base import ApiViewSet, base_url
 from apps.keys.documents import Scope
+from apps.keys.drf import client_address
+from apps.keys.limits import link_binding
 from apps.telegram_cache.documents import MediaKind
 
 BATCH_ID = OpenApiParameter("id", str, OpenApiParameter.PATH, description="The batch's id.")
@@ -131,7 +133,12 @@ class BatchViewSet(ApiViewSet):
 
     @staticmethod
     def _answer(request: Request, batch: Batch, *, wait_s: float) -> Response:
-        answer = batch_answer(batch, base_url=base_url(request), key_prefix=request.user.prefix)
+        answer = batch_answer(
+            batch,
+            base_url=base_url(request),
+            key_prefix=request.user.prefix,
+            bound_to=link_binding(request.user, client_address(request._request)),
+        )
         if answer["state"] == "running" and waited_s(request) < wait_s:
             raise Suspend(f"batch:{batch.id}")
         return Response({"status": True, **answer})

@@ -20,6 +20,8 @@ from apps.downloads.services.cache_stats import count_answer
 from apps.downloads.services.media import MediaAsk, MediaState, Tier, request_media, wait_for_info, wait_for_new_info
 from apps.downloads.views.base import ApiViewSet, base_url
 from apps.keys.documents import Scope
+from apps.keys.drf import client_address
+from apps.keys.limits import link_binding
 from apps.telegram_cache.documents import MediaKind
 
 INFO_ANSWERS = {
@@ -100,6 +102,7 @@ class MediaViewSet(ApiViewSet):
             base_url=base_url(request),
             key_prefix=request.user.prefix,
             response_time_s=waited_s(request),
+            bound_to=link_binding(request.user, client_address(request._request), fields.get("link_ip", "")),
         )
         return Response(answer)
 
