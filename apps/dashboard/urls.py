@@ -59,6 +59,7 @@ urlpatterns = [
     path("analytics", analytics.analytics, name="analytics"),
     path("analytics/data", analytics.analytics_data, name="analytics-data"),
     path("analytics/export", analytics.analytics_export, name="analytics-export"),
+    path("analytics/keys/<id:prefix>", analytics.analytics_key, name="analytics-key"),
     path("overview/history", overview.overview_history, name="overview-history"),
     path("login", auth.login, name="login"),
     path("login/code", auth.login_code, name="login-code"),

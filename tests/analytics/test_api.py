@@ -48,13 +48,15 @@ class TestApi:
         assert "abcdefghijk" in page
         assert "bbbbbbbbbbb" in page
 
-    def test_one_key(self, client, usage):
+    def test_one_key(self, client, viewer, usage):
         made = create_key(name="admin", scopes=(Scope.ADMIN,))
         add_events(utcnow() - timedelta(minutes=3), 4, key_prefix=made.document.prefix)
         roll_up(wait=False)
         headers = {"X-API-Key": made.key}
         given = client.get(f"{PATH}/{made.document.prefix}?range=1h", headers=headers).json()
         assert given["totals"]["requests"] == sum(step["requests"] for step in given["series"]) == 4
+        shown = viewer.get(f"/admin/analytics/keys/{made.document.prefix}?range=1h").json()
+        assert shown["series"] == given["series"]
         assert client.get(f"{PATH}/nobody00", headers=headers).json()["error"] == "not_found"
 
     @pytest.mark.parametrize("query", ["range=2y", "zone=Mars", "start=x", "end=2026-01-01T00:00:00Z", "top=0"])

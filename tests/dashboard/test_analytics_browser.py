@@ -8,6 +8,7 @@ import pytest
 
 from apps.analytics.rollups import roll_up
 from apps.core.clock import utcnow
+from apps.keys.services import create_key
 from tests.analytics.samples import add_events
 from tests.dashboard.test_browser import browser, open_screen, pytestmark, served, site  # noqa: F401 - fixtures
 
@@ -37,6 +38,18 @@ def test_charts_are_drawn_and_a_range_is_chosen(open_screen, usage, width):  # n
     page.get_by_label("Time zone").fill("Europe/Berlin")
     page.get_by_role("button", name="Show").click()
     page.get_by_text("From (Europe/Berlin)").wait_for(state="attached")
+    assert screen.overflow_px() <= 0
+    assert screen.problems == []
+
+
+def test_the_page_of_a_key_shows_its_use(open_screen, usage):  # noqa: F811 - the fixture
+    key = create_key(name="Bot", owner="the-owner", scopes=("info",)).document
+    add_events(utcnow() - timedelta(hours=3), 5, key_prefix=key.prefix)
+    roll_up(wait=False)
+    screen = open_screen(360)
+    screen.log_in()
+    screen.go(f"keys/{key.prefix}")
+    screen.page.get_by_role("img", name="Requests with this key in the last 7 days: 5 in all").wait_for()
     assert screen.overflow_px() <= 0
     assert screen.problems == []
 

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo, available_timezones
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
-from apps.analytics.rendering import TABLES, report_fields, to_csv
-from apps.analytics.reports import MAX_TOP, Report, usage_report
+from apps.analytics.rendering import TABLES, key_usage_fields, report_fields, to_csv
+from apps.analytics.reports import MAX_TOP, Report, key_usage, usage_report
 from apps.analytics.spans import DAY_STEP_S, RANGES, Span, make_span, named_span, read_zone
 from apps.core.clock import utcnow
 from apps.core.errors import InvalidParameter
@@ -56,6 +56,16 @@ def analytics_data(request: AdminRequest) -> HttpResponse:
     except InvalidParameter as error:
         return JsonResponse({"status": False, "message": error.message}, status=error.status)
     return JsonResponse(report_fields(usage_report(span)))
+
+
+@admin_page()
+def analytics_key(request: AdminRequest, prefix: str) -> HttpResponse:
+    """What one key did, for the chart of its page."""
+    try:
+        span, _ = _span(request, read_zone(request.GET.get("zone", "UTC")))
+    except InvalidParameter as error:
+        return JsonResponse({"status": False, "message": error.message}, status=error.status)
+    return JsonResponse(key_usage_fields(prefix, key_usage(prefix, span)))
 
 
 @admin_page()
