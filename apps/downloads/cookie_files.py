@@ -37,7 +37,8 @@ def describe_cookies(text: str) -> str:
     """In a few words, without any value."""
     rows = [line.split("\t") for line in text.splitlines() if not line.startswith("#")]
     names = {row[5] for row in rows if len(row) == _FIELDS}
-    return f"{len(names)} cookies, {'with a login' if names & _LOGIN else 'no login'}"
+    count = "1 cookie" if len(names) == 1 else f"{len(names)} cookies"
+    return f"{count}, {'with a login' if names & _LOGIN else 'no login'}"
 
 
 def _is_ours(line: str) -> bool:

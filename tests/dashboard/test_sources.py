@@ -48,7 +48,7 @@ class TestIdentities:
     def test_cookies_are_added_and_never_shown(self, operator):
         page = operator.post("/admin/sources/cookies/new", {"name": "mine", "cookies": COOKIES}, follow=True)
         text = page.content.decode()
-        assert "1 cookies, with a login" in text
+        assert "1 cookie, with a login" in text
         assert "cookie-value" not in text
 
     def test_what_is_wrong_is_explained_and_not_sent_back(self, operator):

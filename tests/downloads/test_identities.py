@@ -36,7 +36,7 @@ class TestApi:
     def test_cookies_go_in_and_never_come_out(self, admin):
         answer = admin.post("admin/cookies", {"name": "mine", "cookies": COOKIES})
         entry = answer.json()["identity"]
-        assert (answer.status_code, entry["about"], entry["state"]) == (200, "1 cookies, with a login", "ready")
+        assert (answer.status_code, entry["about"], entry["state"]) == (200, "1 cookie, with a login", "ready")
         listed = admin.get("admin/cookies").json()["identities"]
         assert [found["name"] for found in listed] == ["mine"]
         assert "cookie-value" not in answer.content.decode() + str(listed)

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 
 import pytest
@@ -17,7 +19,7 @@ from tests.downloads.conftest import Api
 from tests.downloads.fetch.origin import SampleProvider
 from tests.downloads.library import AUDIO, VIDEO_ID
 from tests.downloads.samples import audio_plan
-from tests.waiting import Clock
+from tests.waiting import Clock, wait_until
 
 NAMES = ("savetube", "ytdlp")
 
@@ -128,3 +130,38 @@ def test_one_place_up_or_down(admin):
     move_provider("ytdlp", up=False, actor="tester")
     assert [view.name for view in view_providers()] == list(NAMES)
     assert AuditEntry.objects(action="provider.order").count() == 2
+
+
+OTHER_PROCESS = """
+import sys, django
+django.setup()
+from apps.downloads.providers.arrangement import arrange_providers
+for line in sys.stdin:
+    print(",".join(arrange_providers(("savetube", "ytdlp"))), flush=True)
+"""
+
+
+def test_other_processes_follow_within_their_two_seconds(admin):
+    """Each keeps what it read for MAX_AGE_S, so the answers of all of them change without any of them starting anew."""
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-c", OTHER_PROCESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+
+    def answers() -> list[str]:
+        for other in others:
+            other.stdin.write("\n")
+            other.stdin.flush()
+        return [other.stdout.readline().strip() for other in others]
+
+    try:
+        assert answers() == ["savetube,ytdlp"] * 2
+        admin.post("admin/providers/order", {"order": "ytdlp,savetube"})
+        wait_until(lambda: answers() == ["ytdlp,savetube"] * 2)
+        admin.post("admin/providers/ytdlp/disable", {})
+        wait_until(lambda: answers() == ["savetube"] * 2)
+    finally:
+        for other in others:
+            other.communicate()
