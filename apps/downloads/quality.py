@@ -10,6 +10,7 @@ from apps.downloads.variants import (
     AS_IT_COMES,
     AUDIO_FORMATS,
     MP3_BITRATES_KBPS,
+    TAGGED_ON_WISH,
     VIDEO_CODECS,
     VIDEO_CONTAINERS,
     WEBM_CODECS,
@@ -67,7 +68,7 @@ def resolve_audio_variant(info: VideoInfo, format: str | None, options: MediaOpt
     variant = AudioVariant(
         format=asked,
         bitrate_kbps=options.bitrate_kbps,
-        tags=options.tags and asked == "m4a",  # mp3 and flac have them anyhow
+        tags=options.tags and asked in TAGGED_ON_WISH,
         clip=make_clip(options, duration_s=info.duration_s),
     )
     return str(variant)

@@ -89,7 +89,8 @@ class SoundFields(MediaOptionsMixin):
         MP3_BITRATES_KBPS, required=False, help_text="kbit/s of an mp3. Left out: variable, the best."
     )
     tags = serializers.BooleanField(
-        default=False, help_text="Title, artist and cover also in an m4a (mp3 and flac that we make have them anyhow)."
+        default=False,
+        help_text="Title, artist and cover in an m4a or mp3, also in one that came ready-made.",
     )
 
 

@@ -1,8 +1,8 @@
 """Names of variants: what makes one asset of a video different from another, spelled out in its name.
 
 ``1080p`` is an MP4 in the codec that plays everywhere; ``1080p60.vp9.webm`` says frames a second, codec and container;
-``m4a``, ``opus``, ``mp3``, ``flac`` are sound, ``mp3-320`` says the bitrate, ``m4a.tags`` has title and cover.
-``.clip-12000-30000`` at the end: only from second 12 to 30. The same wish always gives the same name.
+``m4a``, ``opus``, ``mp3``, ``flac`` are sound, ``mp3-320`` says the bitrate, ``m4a.tags`` and ``mp3.tags`` have title and
+cover. ``.clip-12000-30000`` at the end: only from second 12 to 30. The same wish always gives the same name.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ VIDEO_CONTAINERS = ("mp4", "webm", "mkv")
 VIDEO_CODECS = ("h264", "vp9", "av1")
 AUDIO_FORMATS = ("m4a", "opus", "mp3", "flac")
 MP3_BITRATES_KBPS = (64, 96, 128, 160, 192, 256, 320)
+TAGGED_ON_WISH = ("m4a", "mp3")  # as the source gives them they have no tags of ours; flac we always make
 WEBM_CODECS = ("vp9", "av1")
 MAX_CLIP_S = 3600.0
 MIN_CLIP_S = 0.5
@@ -118,7 +119,11 @@ def parse_video_variant(text: str) -> VideoVariant | None:
 def parse_audio_variant(text: str) -> AudioVariant | None:
     """What a name means; None when it is not the name of an audio variant."""
     match = _AUDIO.fullmatch(text)
-    if match is None or (match["bitrate"] and match["format"] != "mp3") or (match["tags"] and match["format"] != "m4a"):
+    if (
+        match is None
+        or (match["bitrate"] and match["format"] != "mp3")
+        or (match["tags"] and match["format"] not in TAGGED_ON_WISH)
+    ):
         return None
     return AudioVariant(
         format=match["format"],

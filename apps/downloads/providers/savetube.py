@@ -39,6 +39,7 @@ MAX_SMALL_ANSWER_BYTES = 64 * 1024
 MAX_INFO_ANSWER_BYTES = 4 * 1024 * 1024
 MAX_URL_CHARS = 8192
 REMEMBERED_S = 120.0
+TAGGED_MP3 = "mp3.tags"
 MAX_REMEMBERED = 512
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=1000, keepalive_expiry=60.0)
 BROWSER_HEADERS = {
@@ -127,21 +128,23 @@ class SaveTubeProvider:
             else:
                 quality, url = height, self._download_url(key.video_id, "video", height, session, deadline=deadline)
         else:
-            if key.variant != "mp3" or not info.audio_kbps:
+            if key.variant not in ("mp3", TAGGED_MP3) or not info.audio_kbps:
                 raise QualityUnavailable
             quality, container, mime = max(info.audio_kbps, default=DEFAULT_AUDIO_KBPS), "mp3", "audio/mpeg"
             url = self._download_url(key.video_id, "audio", quality, session, deadline=deadline)
+        has_cover = key.variant == TAGGED_MP3 and info.thumbnail
         headers = {"User-Agent": BROWSER_HEADERS["User-Agent"], "Referer": BROWSER_HEADERS["Referer"]}
         return FetchPlan(
             key=key,
             provider=self.name,
             files=(RemoteFile(url=url, source_id=f"savetube:{key.kind}:{quality}", headers=headers),),
-            finish="remux" if key.kind == "video" else "direct",
+            finish="direct" if key.variant == "mp3" else "remux",
             container=container,
             mime=mime,
             title=info.title,
             duration_s=info.duration_s,
             thumbnail=info.thumbnail,
+            cover=RemoteFile(url=info.thumbnail, source_id="savetube:thumbnail") if has_cover else None,
         )
 
     def _open_session(self, video_id: str, *, deadline: float) -> _Session:

@@ -168,6 +168,16 @@ def test_music_is_tagged_with_its_artist_and_album(fetcher, origin, media):
     assert [found[name].text for name in ("TIT2", "TPE1", "TALB")] == [["Song"], ["Band"], ["First"]]
 
 
+def test_an_mp3_that_came_ready_made_gets_tags_and_a_cover(fetcher, origin, media, picture):
+    source, cover = remote(origin.put("a", media.read("audio.mp3"))), remote(origin.put("p", picture))
+    about = {"title": "Song", "uploader": "Band", "duration_s": SECONDS, "cover": cover}
+    serve(fetcher, "", files=(source,), finish="remux", container="mp3", mime="audio/mpeg", **about)
+    assert fetcher.fetch(AssetKey(VIDEO_ID, MediaKind.AUDIO, "mp3.tags")).state == JobState.DONE
+    found = ID3(fetcher.path(asset()))
+    assert (found["TIT2"].text, found["TPE1"].text) == (["Song"], ["Band"])
+    assert found.getall("APIC")[0].mime == "image/jpeg"
+
+
 def test_what_the_answer_says_is_measured(fetcher, youtube):
     made = make(fetcher, MediaKind.VIDEO, "360p")
     facts = probe_media(fetcher.path(made))

@@ -4,6 +4,7 @@ import json
 
 import psutil
 import pytest
+from mutagen.id3 import ID3
 
 from apps.core.ffmpeg import probe_media
 from apps.downloads.documents import JobState
@@ -12,6 +13,7 @@ from apps.downloads.providers.ytdlp import YtDlpProvider
 from apps.downloads.selectors import find_job
 from apps.downloads.services.jobs import cancel_job
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
+from tests.downloads.fetch.test_formats import sound_of
 from tests.standins.savetube import TEST_KEY, SaveTubeStandIn
 from tests.standins.youtube import YouTubeStandIn
 from tests.waiting import wait_until
@@ -46,6 +48,16 @@ def test_mp3_from_savetube_is_taken_as_it_is(fetcher, savetube):
     job = fetcher.fetch(key(MediaKind.AUDIO, "mp3"))
     assert (job.state, job.provider) == (JobState.DONE, "savetube")
     assert fetcher.read(Asset.objects.get()) == savetube.file_of(VIDEO_ID, "audio")
+
+
+def test_mp3_from_savetube_gets_tags_when_they_are_wanted_and_keeps_its_sound(fetcher, savetube, tmp_path):
+    job = fetcher.fetch(key(MediaKind.AUDIO, "mp3.tags"))
+    assert (job.state, job.provider) == (JobState.DONE, "savetube")
+    made = fetcher.path(Asset.objects.get())
+    assert ID3(made)["TIT2"].text == [Asset.objects.get().title]
+    original = tmp_path / "original.mp3"
+    original.write_bytes(savetube.file_of(VIDEO_ID, "audio"))
+    assert sound_of(made) == sound_of(original)
 
 
 def test_video_from_savetube_plays_from_its_start(fetcher, savetube):
