@@ -9,7 +9,7 @@ from celery.signals import worker_ready, worker_shutting_down
 
 from apps.downloads.fetch import engine
 from apps.downloads.providers.chain import provider_chain
-from apps.downloads.services import asking, batches, info, jobs, queue, refetching, sweep, warm_rounds, webhooks
+from apps.downloads.services import asking, batches, info, queue, refetching, sweep, turns, warm_rounds, webhooks
 
 
 @shared_task(name="apps.downloads.tasks.resolve_info")
@@ -36,7 +36,7 @@ def fetch_asset(job_id: str) -> None:
         if next_id is not None:
             engine.fetch_asset(next_id, chain=provider_chain())
     if next_id is not None:
-        jobs.pass_turn_on()
+        turns.pass_turn_on()
 
 
 @shared_task(name="apps.downloads.tasks.sweep_jobs")

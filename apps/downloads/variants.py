@@ -1,8 +1,8 @@
 """Names of variants: what makes one asset of a video different from another, spelled out in its name.
 
 ``1080p`` is an MP4 in the codec that plays everywhere; ``1080p60.vp9.webm`` says frames a second, codec and container;
-``m4a``, ``opus``, ``mp3``, ``flac`` are sound, ``mp3-320`` says the bitrate, ``m4a.tags`` and ``mp3.tags`` have title and
-cover. ``.clip-12000-30000`` at the end: only from second 12 to 30. The same wish always gives the same name.
+``m4a``, ``opus``, ``mp3``, ``flac`` are sound, ``mp3-320`` says the bitrate, ``m4a.tags`` and ``mp3.tags`` have
+title and cover. ``.clip-12000-30000`` at the end: only from second 12 to 30. The same wish always gives the same name.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from apps.downloads.selectors import find_job
 from apps.downloads.services import jobs, queue
 from apps.downloads.services.queue import BATCH_EVERY, next_job, pick_job
 from apps.downloads.services.sweep import FETCH_QUEUE
+from apps.downloads.services.turns import pass_turn_on
 from tests.downloads.samples import audio_key, video_info
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server", "hot_root")
@@ -130,10 +131,10 @@ class TestSlots:
     def test_the_turn_is_passed_on_when_a_fetch_ends(self):
         add(0, "batchkey", JobPriority.BATCH)
         redis_client().delete(FETCH_QUEUE)
-        jobs.pass_turn_on()
+        pass_turn_on()
         assert redis_client().llen(FETCH_QUEUE) == 1
         pick_job()
-        jobs.pass_turn_on()
+        pass_turn_on()
         assert redis_client().llen(FETCH_QUEUE) == 1
 
     def test_who_waits_now_for_a_job_of_a_batch_brings_it_a_turn(self):

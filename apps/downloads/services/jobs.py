@@ -6,9 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from celery import current_app
 from django.conf import settings
-from kombu.exceptions import OperationalError
 from mongoengine import Q
 from mongoengine.errors import NotUniqueError
 from pymongo import ReturnDocument
@@ -20,10 +18,11 @@ from apps.core.wake import publish
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
 from apps.downloads.quality import best_variant
-from apps.downloads.selectors import active_job, count_active_jobs, find_job, latest_job, next_batch_job
+from apps.downloads.selectors import active_job, count_active_jobs, find_job, latest_job
 from apps.downloads.services.claims import ensure_asset
 from apps.downloads.services.key_limits import take_slot
 from apps.downloads.services.queue import next_turn
+from apps.downloads.services.turns import send_fetch
 from apps.downloads.services.webhook_records import announce_end
 from apps.keys.job_slots import free_job_slots
 from apps.streaming.hotstore import HotStore
@@ -32,11 +31,9 @@ from apps.telegram_cache.services import note_old_parts
 
 log = structlog.get_logger(__name__)
 
-FETCH_TASK = "apps.downloads.tasks.fetch_asset"
 OVERLOAD_RETRY_S = 15.0
 JOIN_TRIES = 5
 MAX_JOINED = 1000
-SEND_ONCE = {"max_retries": 1, "interval_start": 0.1}
 _WAITERS = {"$concatArrays": [["$key_prefix"], {"$ifNull": ["$joined_by", []]}]}
 
 
@@ -225,20 +222,6 @@ def _take_back_if_failed(job: MediaJob) -> None:
         except ApiError:
             job.delete()
             raise
-
-
-def send_fetch(job_id: str, *, delay_s: float = 0) -> None:
-    """Send the task. When the broker cannot take it, the job waits and ``sweep_jobs`` sends it later."""
-    try:
-        current_app.send_task(FETCH_TASK, [job_id], countdown=delay_s or None, retry_policy=SEND_ONCE)
-    except OperationalError as error:
-        log.warning("task not sent", job_id=job_id, reason=type(error).__name__)
-
-
-def pass_turn_on() -> None:
-    """A fetch has ended: a turn for a job of a batch, whose own turn may have come while no slot was free for it."""
-    if (job := next_batch_job()) is not None:
-        send_fetch(job.id)
 
 
 def requeue_job(job_id: str, *, delay_s: float) -> None:

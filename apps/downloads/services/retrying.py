@@ -13,7 +13,7 @@ from apps.core.errors import ApiError, BotCheck, UpstreamError, UpstreamTimeout,
 from apps.core.wake import publish
 from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.services.claims import Claim, release_claim
-from apps.downloads.services.jobs import send_fetch
+from apps.downloads.services.turns import send_fetch
 from apps.telegram_cache.documents import AssetState
 
 PASSING = (UpstreamError, UpstreamUnreachable, UpstreamTimeout, BotCheck)

@@ -14,7 +14,7 @@ from apps.core.tunables import max_active_jobs
 from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.selectors import count_active_jobs, running_jobs, waiting_jobs
 from apps.downloads.services.claims import free_dead_lease
-from apps.downloads.services.jobs import send_fetch
+from apps.downloads.services.turns import send_fetch
 from apps.telegram_cache.documents import Asset, AssetState
 
 log = structlog.get_logger(__name__)
