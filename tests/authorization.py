@@ -21,6 +21,7 @@ NOBODY, UNSCOPED, DISABLED, GOOD, ADMIN_KEY = "nobody", "key without scope", "di
 PEOPLE = {role.value: role for role in (Role.VIEWER, Role.OPERATOR, Role.OWNER)}
 KEYS = (UNSCOPED, DISABLED, GOOD, ADMIN_KEY)
 CALLERS = (NOBODY, *KEYS, *PEOPLE)
+WITHOUT_GOOD_KEYS = (NOBODY, UNSCOPED, DISABLED, *PEOPLE)  # where keys are worth nothing
 IN, LOGIN, WHO, MAY_NOT, METHOD = "is in", "is sent to the login", "401", "403", "405"
 SAMPLES = ("on", "proxies", "proxy", "cookies", "ytdlp", "11", "abcdefgh", "abcdefghijk", "verify", "a" * 24, "text")
 
@@ -30,7 +31,7 @@ class Open:
     """Anybody, whoever they say they are."""
 
     def expected(self, caller: str, method: str) -> set[str]:
-        return {IN, LOGIN, METHOD}
+        return {IN, LOGIN, METHOD, WHO} if method == "POST" else {IN, LOGIN, METHOD}  # 401: an empty login form
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,19 @@ class ThisMachine:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the admin: people with this role or a higher one. Keys are worth nothing."""
+    """A page of the admin: people with this role or a higher one, and another one to send its form, where it has one.
+
+    Keys are worth nothing.
+    """
 
     role: Role
+    to_change: Role | None = None
 
     def expected(self, caller: str, method: str) -> set[str]:
         if caller not in PEOPLE:
             return {LOGIN}
-        return {IN, METHOD} if reaches(caller, self.role) else {MAY_NOT, METHOD}
+        needed = self.to_change or self.role if method == "POST" else self.role
+        return {IN, METHOD} if reaches(caller, needed) else {MAY_NOT, METHOD}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from apps.keys.documents import Role, Scope
 from tests.authorization import Admins, Key, Open, Page, Policy, Socket, ThisMachine
 
 VIEWER, OPERATOR, OWNER = Page(Role.VIEWER), Page(Role.OPERATOR), Page(Role.OWNER)
+LIST = Page(Role.VIEWER, to_change=Role.OPERATOR)  # with actions on many rows
 ADMIN = Admins()
 
 TABLE: dict[str, Policy] = {
@@ -39,10 +40,10 @@ TABLE: dict[str, Policy] = {
     "admin/keys/<id:prefix>": VIEWER,
     "admin/keys/<id:prefix>/deactivate": OPERATOR,
     "admin/keys/<id:prefix>/activate": OPERATOR,
-    "admin/cache": VIEWER,
+    "admin/cache": LIST,
     "admin/cache/<id:asset_id>": VIEWER,
     "admin/cache/<id:asset_id>/<id:name>": OPERATOR,
-    "admin/jobs": VIEWER,
+    "admin/jobs": LIST,
     "admin/jobs/<id:job_id>/cancel": OPERATOR,
     "admin/jobs/<id:job_id>/retry": OPERATOR,
     "admin/sources": VIEWER,
@@ -90,6 +91,7 @@ TABLE: dict[str, Policy] = {
     "api/v1/batch": Key(Scope.MEDIA),
     "api/v1/batch/(?P<pk>[A-Za-z0-9_-]{1,64})": Key(Scope.MEDIA),
     "api/v1/status": Key(None, is_needed=False),
+    "api/v1/me": Key(None),
     "api/v1/cache/stats": Key(None),
     "api/v1/jobs": Key(None),
     "api/v1/jobs/(?P<pk>[A-Za-z0-9_-]{1,64})": Key(None),
@@ -97,6 +99,14 @@ TABLE: dict[str, Policy] = {
     "api/v1/admin/analytics": ADMIN,
     "api/v1/admin/analytics/live": ADMIN,
     "api/v1/admin/analytics/(?P<pk>[A-Za-z0-9]{8})": ADMIN,
+    "api/v1/admin/keys": ADMIN,
+    "api/v1/admin/keys/(?P<pk>[A-Za-z0-9]{8})": ADMIN,
+    "api/v1/admin/keys/(?P<pk>[A-Za-z0-9]{8})/activate": ADMIN,
+    "api/v1/admin/keys/(?P<pk>[A-Za-z0-9]{8})/deactivate": ADMIN,
+    "api/v1/admin/keys/(?P<pk>[A-Za-z0-9]{8})/revoke": ADMIN,
+    "api/v1/admin/keys/(?P<pk>[A-Za-z0-9]{8})/rotate": ADMIN,
+    "api/v1/admin/users": ADMIN,
+    "api/v1/admin/users/(?P<pk>[A-Za-z0-9._@+-]{1,64})": ADMIN,
     "api/v1/admin/providers": ADMIN,
     "api/v1/admin/providers/order": ADMIN,
     "api/v1/admin/providers/(?P<pk>[a-z0-9_]{1,32})/disable": ADMIN,
@@ -124,9 +134,9 @@ TABLE: dict[str, Policy] = {
     "video/<path:text>": Key(Scope.MEDIA),
     "api/track": Key(Scope.MEDIA),
     "youtube/v2/download": Key(Scope.MEDIA),
-    "youtube/jobStatus": Key(Scope.MEDIA),
+    "youtube/jobStatus": Open(),  # by the id of a ticket, which cannot be guessed
     "queued/youtube/v2/download": Key(Scope.MEDIA),
-    "queued/youtube/jobStatus": Key(Scope.MEDIA),
+    "queued/youtube/jobStatus": Open(),
     "api/song": Key(Scope.MEDIA),
     # beside Django
     "stream/audio/<id>": Key(Scope.MEDIA),

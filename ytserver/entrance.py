@@ -11,12 +11,14 @@ from django.conf import settings
 from django.utils.module_loading import module_has_submodule
 
 from apps.analytics.recorder import EventRecorder
+from apps.core.answer_headers import AnswerHeaders
 from apps.core.asgi import AsgiApp, Receive, Scope, Send, send_answer
 from apps.core.bridge import DjangoBridge, WsgiApp
 from apps.core.proxies import see_through_proxies
 from apps.core.wake import wake_hub
 from apps.downloads.dialects.handover import hand_over
 from apps.downloads.stream_backend import make_backend
+from apps.keys.cors import Cors
 from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import HotStore
 from ytserver.fast_lane import FastLane
@@ -34,7 +36,7 @@ class _Parts:
         self._streams = StreamApp(self._backend, HotStore(settings.ENV.hot_root))
         self._lane = FastLane(self._route) if settings.ENV.fast_lane else None
         self.recorder = EventRecorder(self._lane or self._route)
-        self.http: AsgiApp = self.recorder
+        self.http: AsgiApp = AnswerHeaders(Cors(self.recorder), hsts_s=settings.SECURE_HSTS_SECONDS)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]

@@ -10,7 +10,7 @@ from rest_framework import serializers
 from apps.downloads.request_serializers import PageRequestSerializer
 from apps.keys.changes import DEFAULT_GRACE_S, MAX_GRACE_S
 from apps.keys.documents import MAX_NOTES, Scope
-from apps.keys.fields import LIMIT_RANGES, MAX_CIDRS, MAX_LABEL_CHARACTERS, MAX_LABELS
+from apps.keys.fields import LIMIT_RANGES, MAX_CIDRS, MAX_LABEL_CHARACTERS, MAX_LABELS, MAX_ORIGINS
 
 _LIMIT_HELP = {
     "limit_per_hour": "Requests in any hour.",
@@ -65,6 +65,12 @@ class KeyChangeRequestSerializer(LimitsRequestSerializer):
     allowed_cidrs = WordsField(
         required=False, max_length=MAX_CIDRS, help_text="Networks the key may be used from; empty: all."
     )
+    allowed_origins = WordsField(
+        required=False,
+        max_length=MAX_ORIGINS,
+        help_text="Origins of web pages that may use the key from browsers (CORS), such as `https://app.example.com`; "
+        "`*`: all; empty: none.",
+    )
     bind_links = serializers.BooleanField(
         required=False, allow_null=True, default=None, help_text="Links work only from the address that asked for them."
     )
@@ -116,6 +122,7 @@ class KeySerializer(_LimitsSerializer):
     active = serializers.BooleanField()
     expires_at = serializers.DateTimeField(allow_null=True)
     allowed_cidrs = serializers.ListField(child=serializers.CharField())
+    allowed_origins = serializers.ListField(child=serializers.CharField())
     bind_links = serializers.BooleanField()
     created_at = serializers.DateTimeField()
     last_used_at = serializers.DateTimeField(allow_null=True)

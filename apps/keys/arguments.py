@@ -38,6 +38,11 @@ def add_key_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--allow", nargs="+", action="extend", metavar="CIDR", help="networks it may be used from; `any` for all"
     )
+    parser.add_argument(
+        "--origin", action="append", metavar="ORIGIN",
+        help="a web page's origin that may use the key from browsers (CORS), such as https://app.example.com; "
+        "may be repeated; any: all; none: no page",
+    )  # fmt: skip
     parser.add_argument("--bind-links", choices=("yes", "no"), help="links work only from the address that asked")
     parser.add_argument("--expires-days", type=days, help="days until it stops")
     add_limit_arguments(parser)
@@ -57,6 +62,8 @@ def key_fields(options: Mapping[str, Any]) -> dict[str, Any]:
             fields[name] = options[option]
     if options["allow"] is not None:
         fields["allowed_cidrs"] = [] if options["allow"] == ["any"] else options["allow"]
+    if options["origin"] is not None:
+        fields["allowed_origins"] = {("any",): ["*"], ("none",): []}.get(tuple(options["origin"]), options["origin"])
     if options["bind_links"] is not None:
         fields["bind_links"] = options["bind_links"] == "yes"
     if options["expires_days"] is not None:

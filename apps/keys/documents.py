@@ -97,6 +97,7 @@ class ApiKey(WithLimits, SearchedDocument):
     active = BooleanField(default=True)
     expires_at = DateTimeField()
     allowed_cidrs = ListField(StringField(max_length=50))  # empty: from everywhere
+    allowed_origins = ListField(StringField(max_length=200))  # of pages that may read answers (CORS); "*": all
     bind_links = BooleanField(default=False)  # links work only from the address that asked for them
     webhook_url = StringField(default="", max_length=2000)  # told when this key's jobs end; only the operator sets it
     webhook_secret_encrypted = EncryptedField(default="")
@@ -107,5 +108,10 @@ class ApiKey(WithLimits, SearchedDocument):
 
     meta = {
         "collection": "api_keys",
-        "indexes": [{"fields": ["prefix"], "unique": True}, {"fields": ["owner"]}, {"fields": ["-created_at"]}],
+        "indexes": [
+            {"fields": ["prefix"], "unique": True},
+            {"fields": ["owner"]},
+            {"fields": ["-created_at"]},
+            {"fields": ["allowed_origins"]},
+        ],
     }

@@ -14,6 +14,7 @@ from apps.keys.documents import LIMIT_NAMES, MAX_BYTES, MAX_CONCURRENT, MAX_LIMI
 MAX_LABELS = 20
 MAX_LABEL_CHARACTERS = 50
 MAX_CIDRS = 50
+MAX_ORIGINS = 50
 LIMIT_RANGES = {
     "limit_per_hour": (1, MAX_LIMIT),
     "limit_per_day": (0, MAX_LIMIT),
@@ -23,6 +24,7 @@ LIMIT_RANGES = {
     "longest_video_s": (0, MAX_LIMIT),
     "largest_file_bytes": (0, MAX_BYTES),
 }
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:\d{1,5})?", re.ASCII)
 _USERNAME = re.compile(r"[A-Za-z0-9._@+-]{1,64}", re.ASCII)
 
 
@@ -114,6 +116,15 @@ def _cidrs(value: Any) -> list[str]:
         raise ValueError("networks such as 203.0.113.0/24 or 2001:db8::/32.") from None
 
 
+def _origins(value: Any) -> list[str]:
+    origins = [text.rstrip("/").lower() for text in _texts(value)]
+    if len(origins) > MAX_ORIGINS:
+        raise ValueError(f"at most {MAX_ORIGINS} origins.")
+    if any(len(origin) > 200 or (origin != "*" and not _ORIGIN.fullmatch(origin)) for origin in origins):
+        raise ValueError("origins such as https://app.example.com, or * for all.")
+    return list(dict.fromkeys(origins))
+
+
 def _owner(value: Any) -> str:
     if not isinstance(value, str) or (value and not _USERNAME.fullmatch(value)):
         raise ValueError("a username.")
@@ -138,6 +149,7 @@ _KEY_CHECKS: dict[str, Callable[[Any], Any]] = {
     "scopes": _scopes,
     "expires_at": _expiry,
     "allowed_cidrs": _cidrs,
+    "allowed_origins": _origins,
     "bind_links": _flag,
     **_LIMIT_CHECKS,
 }

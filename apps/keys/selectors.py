@@ -7,6 +7,7 @@ from bson import ObjectId
 from apps.keys.documents import ApiKey, Role, User
 
 PAGE_SIZE = 1000
+MAX_KEYS_WITH_ORIGINS = 10_000
 
 
 def find_key(prefix: str) -> ApiKey | None:
@@ -55,3 +56,10 @@ def count_users() -> int:
 def has_admins() -> bool:
     """Whether anybody may enter the admin; ``up`` makes the first admin when nobody may."""
     return User.objects(role__ne=Role.NONE.value).first() is not None
+
+
+def origins_by_key() -> dict[str, frozenset[str]]:
+    """The web origins that each active key allows, by its prefix; keys that allow none are left out."""
+    some = {"allowed_origins": {"$gt": ""}, "active": True}
+    keys = ApiKey.objects(__raw__=some).only("prefix", "allowed_origins")
+    return {key.prefix: frozenset(key.allowed_origins) for key in keys.limit(MAX_KEYS_WITH_ORIGINS)}

@@ -21,7 +21,7 @@ from apps.keys.services import ensure_user
 
 MAX_LINE_CHARACTERS = 64 * 1024
 _USER_FIELDS = ("name", "contact", "notes", "active", *LIMIT_NAMES)
-_KEY_FIELDS = ("name", "owner", "labels", "scopes", "allowed_cidrs", "bind_links", *LIMIT_NAMES)
+_KEY_FIELDS = ("name", "owner", "labels", "scopes", "allowed_cidrs", "allowed_origins", "bind_links", *LIMIT_NAMES)
 _KEY_TIMES = ("expires_at", "created_at", "revoked_at", "rotated_at", "old_secret_until")
 _PREFIX = re.compile(r"[A-Za-z0-9]{8}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)

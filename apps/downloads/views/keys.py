@@ -252,7 +252,7 @@ class UsersViewSet(_PeopleViewSet):
 def _key_fields(key: ApiKey) -> dict[str, Any]:
     return {
         **{name: getattr(key, name) for name in _KEY_TEXTS},
-        **{name: list(getattr(key, name)) for name in ("labels", "scopes", "allowed_cidrs")},
+        **{name: list(getattr(key, name)) for name in ("labels", "scopes", "allowed_cidrs", "allowed_origins")},
         **{name: iso_utc(getattr(key, name)) for name in _KEY_TIMES},
     }
 

@@ -45,6 +45,7 @@ def _row(key: ApiKey) -> dict[str, Any]:
         **{name: getattr(key, name) for name in LIMIT_NAMES},
         "labels": list(key.labels),
         "allowed_cidrs": list(key.allowed_cidrs),
+        "allowed_origins": list(key.allowed_origins),
         "bind_links": key.bind_links,
         "revoked": key.revoked_at is not None,
         "scopes": list(key.scopes),
