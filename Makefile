@@ -10,7 +10,7 @@ LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --strip-ex
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help frontend setup setup-dev run demo test check bench lock update-ytdlp
+.PHONY: help frontend setup setup-dev run demo test check audit bench lock update-ytdlp
 
 help:
 	@echo "make setup   install everything into $(VENV)"
@@ -18,6 +18,7 @@ help:
 	@echo "make demo    show the whole job with stand-ins for YouTube and Telegram, no internet needed"
 	@echo "make test    run the tests"
 	@echo "make check   format, lint, types, import contracts, tests"
+	@echo "make audit   ask the advisory database about the pinned packages (needs the internet)"
 	@echo "make bench   measure this machine (docs/benchmarks.md)"
 	@echo "make update-ytdlp  update yt-dlp alone, and keep that only if its tests pass"
 	@echo "make lock    write requirements.txt and requirements-dev.txt anew from the .in files"
@@ -62,7 +63,12 @@ check: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -c pyproject.toml -ll -r apps ytserver scripts
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+# Asks the advisory database about every pinned package: needs the internet, so it is no part of `check`.
+audit: setup-dev
+	$(BIN)/pip-audit --disable-pip --no-deps -r requirements.txt
 
 bench: setup-dev
 	@$(BIN)/python -m bench.first_byte

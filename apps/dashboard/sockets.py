@@ -60,9 +60,10 @@ class AdminConsumer(AsyncWebsocketConsumer):
         if self._counted:
             self._counted = False
             type(self).open_now -= 1
-        for task in self._tasks:
-            if task is not asyncio.current_task():
-                task.cancel()
+        others = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)  # what they have to tidy up needs the event loop
 
     async def _live(self) -> None:
         code = await self._refusal()

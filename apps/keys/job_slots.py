@@ -35,7 +35,7 @@ end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return {1}
 """
-SCRIPT_SHA = hashlib.sha1(SCRIPT.encode()).hexdigest()  # noqa: S324 - Redis names scripts by SHA-1
+SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()  # Redis names scripts by SHA-1
 
 
 def set_name(prefix: str) -> str:

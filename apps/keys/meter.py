@@ -75,7 +75,10 @@ for i, key in ipairs(KEYS) do
 end
 return #KEYS
 """
-_SHA = {text: hashlib.sha1(text.encode()).hexdigest() for text in (SCRIPT, CLOSE_SCRIPT, RENEW_SCRIPT)}  # noqa: S324
+_SHA = {
+    text: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    for text in (SCRIPT, CLOSE_SCRIPT, RENEW_SCRIPT)
+}
 RENEW_BATCH = 500
 
 

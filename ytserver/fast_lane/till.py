@@ -46,7 +46,7 @@ for number, request in ipairs(cjson.decode(ARGV[2])) do
 end
 return answers
 """
-BATCH_SHA = hashlib.sha1(BATCH_SCRIPT.encode()).hexdigest()  # noqa: S324 - Redis names scripts by SHA-1
+BATCH_SHA = hashlib.sha1(BATCH_SCRIPT.encode(), usedforsecurity=False).hexdigest()  # Redis names scripts by SHA-1
 _APPEND = json.dumps([word.decode() if isinstance(word, bytes) else str(word) for word in append_command("")[:-1]])
 
 
