@@ -139,7 +139,7 @@ def test_streams(callers, url, name):
     policy = TABLE[name]
     for caller in CALLERS:
         answer = httpx.get(url + STREAMS[name], params={"quality": "nonsense", "format": "nonsense"},
-                           headers=callers.headers(caller, policy))  # fmt: skip
+                           headers=callers.headers(caller, policy), timeout=60)  # fmt: skip
         said = {401: who.WHO, 403: who.MAY_NOT}.get(answer.status_code, who.IN)
         assert said in policy.expected(caller, "GET"), (caller, answer.status_code, answer.text)
 

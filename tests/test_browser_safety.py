@@ -44,12 +44,12 @@ def key(stored) -> str:
 
 def ask(url: str, path: str, key: str = "", origin: str = SITE, **headers: str) -> httpx.Response:
     headers = {"Origin": origin, **({"X-API-Key": key} if key else {}), **headers}
-    return httpx.get(url + path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    return httpx.get(url + path, headers={name.replace("_", "-"): value for name, value in headers.items()}, timeout=60)
 
 
 def preflight(url: str, path: str, origin: str) -> httpx.Response:
     asks = {"Origin": origin, "Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "x-api-key"}
-    return httpx.options(url + path, headers=asks)
+    return httpx.options(url + path, headers=asks, timeout=60)
 
 
 class TestCors:
@@ -116,7 +116,7 @@ class TestCors:
 )  # fmt: skip
 def test_every_answer_has_the_headers_that_keep_browsers_safe(url, key, path):
     path, headers = (f"/api/v1/audio?url={VIDEO_ID}", {"X-API-Key": key}) if path == "KEYED" else (path, {})
-    answer = httpx.get(url + path, headers=headers)
+    answer = httpx.get(url + path, headers=headers, timeout=60)
     assert answer.status_code < 500
     for name, value in (
         ("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"), ("Referrer-Policy", "same-origin"),
