@@ -91,12 +91,15 @@ def cancel_batch(batch: Batch) -> Batch:
     _collection().update_one({"_id": batch.id, "cancelled_at": None}, {"$set": {"cancelled_at": utcnow()}})
     batch = find_batch(batch.id) or batch  # with what was started before the line above
     jobs = jobs_by_id([entry["job_id"] for entry in batch.entries if entry.get("job_id")])
+    not_begun: dict[str, bool] = {}
     for number, entry in enumerate(batch.entries):
         job = jobs.get(entry.get("job_id") or "")
         if job is not None and job.active:
             _cancel_entry(batch, number, job.id)
         elif not entry.get("asset_id") and not entry.get("error_code"):
-            _settle(batch, number, {"cancelled": True})
+            not_begun[f"entries.{number}.cancelled"] = True
+    if not_begun:
+        _collection().update_one({"_id": batch.id}, {"$set": not_begun})
     return find_batch(batch.id) or batch
 
 
