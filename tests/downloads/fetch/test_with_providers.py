@@ -1,6 +1,7 @@
 """The engine with the real providers, against the stand-ins of SaveTube and YouTube."""
 
 import json
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -89,6 +90,28 @@ def test_best_video_and_audio_from_youtube_are_joined(fetcher, youtube):
 def test_a_refused_media_address_is_extracted_again(fetcher, youtube):
     youtube.faults.add(f"media:{VIDEO_ID}", status=403)
     assert fetcher.fetch(key(MediaKind.AUDIO, "m4a")).state == JobState.DONE
+
+
+@pytest.mark.parametrize(
+    "fault", [{"cut_after_bytes": 20_000}, {"stall_after_bytes": 20_000}, {"status": 429, "retry_after_s": 0}]
+)
+def test_a_cut_a_stall_and_a_429_are_gone_on_from_with_one_more_request(fetcher, youtube, fault):
+    fetcher.limits = replace(fetcher.limits, stall_s=1)
+    youtube.faults.add(f"media:{VIDEO_ID}", **fault)
+    assert fetcher.fetch(key(MediaKind.AUDIO, "m4a")).state == JobState.DONE
+    assert fetcher.read(Asset.objects.get()) == youtube.file_of(VIDEO_ID, M4A_ITAG)
+    assert (youtube.counts[f"media:{VIDEO_ID}"], youtube.counts[f"watch:{VIDEO_ID}"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("video_id", "code", "asked"),
+    [("private0001", "video_private", 1), ("geoblock001", "geo_blocked", 1), ("upcoming001", "live_not_supported", 1),
+     ("livenow0001", "live_not_supported", 1), ("agelimit001", "age_restricted", 1), ("botcheck001", "bot_check", 1)],
+)  # fmt: skip
+def test_what_youtube_refuses_costs_one_question_and_no_media(fetcher, youtube, video_id, code, asked):
+    job = fetcher.fetch(AssetKey(video_id, MediaKind.AUDIO, "m4a"))
+    assert (job.state, job.error_code) == (JobState.FAILED, code)
+    assert (youtube.counts[f"watch:{video_id}"], youtube.counts[f"media:{video_id}"]) == (asked, 0)
 
 
 def test_a_private_video_ends_the_job_with_its_code(fetcher, savetube, youtube):
