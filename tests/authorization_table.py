@@ -35,6 +35,7 @@ TABLE: dict[str, Policy] = {
     "admin/analytics": VIEWER,
     "admin/analytics/data": VIEWER,
     "admin/analytics/export": VIEWER,
+    "admin/analytics/keys/<id:prefix>": VIEWER,
     "admin/keys": VIEWER,
     "admin/keys/new": OPERATOR,
     "admin/keys/<id:prefix>": VIEWER,
