@@ -131,6 +131,7 @@ WHITENOISE_AUTOREFRESH = False
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "apps.keys.drf.ApiKeyAuthentication",
+        "apps.keys.browser_key.BrowserKeyAuthentication",
         "apps.keys.drf.AdminSessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["apps.keys.drf.HasApiKey"],

@@ -9,6 +9,7 @@ from django.views.generic import RedirectView
 from apps.analytics.metrics_view import metrics_view
 from apps.downloads.dialects.urls import dialect_patterns
 from apps.downloads.views.docs import DocsView, SchemaView
+from apps.downloads.views.key_login import key_login, key_logout
 
 urlpatterns = [
     path("", include("apps.core.urls")),
@@ -21,6 +22,8 @@ urlpatterns = [
     path("api/v1/", include("apps.analytics.urls")),
     path("api/v1/", include("apps.downloads.urls")),
     *dialect_patterns(settings.ENV.dialects),
+    path("api/login", key_login, name="key-login"),
+    path("api/logout", key_logout, name="key-logout"),
     path("api/schema", SchemaView.as_view(), name="schema"),
     path("api/docs", DocsView.as_view(), name="docs"),
 ]

@@ -6,10 +6,20 @@ from typing import Any
 
 from rest_framework.renderers import BrowsableAPIRenderer
 
+from apps.keys.browser_key import SESSION_FIELD
+
 
 class PageRenderer(BrowsableAPIRenderer):
     """REST framework's page without anything inline: the content security policy would refuse it."""
 
-    def get_context(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        context: dict[str, Any] = super().get_context(*args, **kwargs)
-        return {**context, "code_style": None}  # an inline style sheet for code samples: we have none
+    def get_context(self, data: Any, accepted_media_type: str | None, renderer_context: Any) -> dict[str, Any]:
+        request = renderer_context["request"]
+        if not hasattr(request, "_user"):  # a key that was refused: the page would ask again, and fail again
+            request._not_authenticated()
+        context: dict[str, Any] = super().get_context(data, accepted_media_type, renderer_context)
+        return {
+            **context,
+            "code_style": None,  # an inline style sheet for code samples: we have none
+            "key_name": getattr(request.user, "name", "") or getattr(request.user, "username", ""),
+            "key_is_kept": SESSION_FIELD in request.session,
+        }

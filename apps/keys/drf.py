@@ -40,7 +40,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         try:
             grant = authenticate(raw, client_address(django_request))
         except ApiError:
-            _charge_failure_once(django_request)
+            charge_failure_once(django_request)
             raise
         django_request.META[KEY_PREFIX] = grant.prefix
         note(django_request.META.get(ASGI_SCOPE), key_prefix=grant.prefix)
@@ -73,7 +73,7 @@ class AdminSessionAuthentication(BaseAuthentication):
         if getattr(view, "required_scope", None) != Scope.ADMIN or not user:
             return None
         if request.method not in SAFE_METHODS:
-            _check_csrf(request)
+            check_csrf(request)
         return AdminGrant(username=user.username, role=Role(user.role)), user.username
 
     def authenticate_header(self, request: Request) -> str:
@@ -85,7 +85,7 @@ class _CsrfCheck(CsrfViewMiddleware):
         raise PermissionDenied(f"The CSRF check failed: {reason}")
 
 
-def _check_csrf(request: Request) -> None:
+def check_csrf(request: Request) -> None:
     """Raises PermissionDenied without the token. REST framework's views are exempt from Django's own check."""
     check = _CsrfCheck(lambda _request: HttpResponse())
     check.process_request(request._request)
@@ -101,7 +101,7 @@ class HasApiKey(BasePermission):
     def has_permission(self, request: Request, view: APIView) -> bool:
         if isinstance(request.user, KeyGrant | AdminGrant):
             return True
-        _charge_failure_once(request._request)
+        charge_failure_once(request._request)
         raise NotAuthenticated
 
 
@@ -135,7 +135,7 @@ def _counts(request: Request) -> bool:
     return bool(getattr(view, "counts_requests", True))
 
 
-def _charge_failure_once(request: HttpRequest) -> None:
+def charge_failure_once(request: HttpRequest) -> None:
     if REFUSED not in request.META:
         request.META[REFUSED] = True
         charge_failure(client_address(request))

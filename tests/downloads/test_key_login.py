@@ -1,0 +1,66 @@
+"""The browsable API: logging in with a key, and that only pages for people go by it."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+
+from apps.keys.services import create_key, set_key_active
+
+HTML = {"Accept": "text/html"}
+
+
+@pytest.fixture
+def key(mongo, redis_server) -> str:
+    return create_key(name="my browser").key
+
+
+@pytest.fixture
+def client(key) -> Client:
+    client = Client()
+    answer = client.post("/api/login", {"key": key, "next": "/api/v1/status"})
+    assert (answer.status_code, answer["Location"]) == (302, "/api/v1/status")
+    return client
+
+
+def test_pages_work_until_the_key_is_forgotten(client):
+    page = client.get("/api/v1/cache/stats", headers=HTML)
+    assert page.status_code == 200
+    assert b"my browser" in page.content
+    client.post("/api/logout")
+    page = client.get("/api/v1/cache/stats", headers=HTML)
+    assert page.status_code == 401
+    assert b"Log in with a key" in page.content
+
+
+def test_programs_must_send_the_key(client):
+    assert client.get("/api/v1/cache/stats").status_code == 401
+
+
+def test_a_key_that_is_switched_off_is_out_at_once(client, key):
+    set_key_active(key.split("_")[1], active=False)
+    assert client.get("/api/v1/cache/stats", headers=HTML).status_code == 403
+
+
+def test_a_change_needs_the_csrf_token(client):
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = client.cookies
+    assert strict.post("/api/v1/batch", {"urls": []}, headers=HTML).status_code == 403
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", f"yt_abcdefgh_{'x' * 43}"])
+def test_a_wrong_key_is_said_and_opens_nothing(mongo, redis_server, text):
+    client = Client()
+    answer = client.post("/api/login", {"key": text})
+    assert answer.status_code == 401
+    assert b'role="alert"' in answer.content
+    assert client.get("/api/v1/cache/stats", headers=HTML).status_code == 401
+
+
+def test_the_session_does_not_hold_the_key_in_the_clear(client, key):
+    assert key not in str(dict(client.session))
+
+
+def test_goes_on_to_own_pages_only(key):
+    answer = Client().post("/api/login", {"key": key, "next": "https://elsewhere.example/"})
+    assert answer["Location"] == "/api/v1/"
