@@ -10,13 +10,14 @@ LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --strip-ex
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help frontend setup setup-dev run demo test check audit bench lock update-ytdlp
+.PHONY: help frontend setup setup-dev run demo test e2e check audit bench lock update-ytdlp
 
 help:
 	@echo "make setup   install everything into $(VENV)"
 	@echo "make run     set up, then start the whole server (settings: .env, see docs/settings.md)"
 	@echo "make demo    show the whole job with stand-ins for YouTube and Telegram, no internet needed"
 	@echo "make test    run the tests"
+	@echo "make e2e     the tests in a real browser, and new pictures in docs/screenshots"
 	@echo "make check   format, lint, types, import contracts, tests"
 	@echo "make audit   ask the advisory database about the pinned packages (needs the internet)"
 	@echo "make bench   measure this machine (docs/benchmarks.md)"
@@ -57,6 +58,9 @@ demo: setup-dev
 
 test: setup-dev
 	@exec $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+e2e: setup-dev
+	@E2E_SCREENSHOTS=1 $(BIN)/python -m pytest -q -rs tests/e2e tests/dashboard/test_browser.py
 
 check: setup-dev
 	$(BIN)/ruff format --check .

@@ -1,0 +1,95 @@
+"""One whole instance, with stand-ins for what is outside, and one browser, for all of these tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mongoengine
+import pytest
+
+from apps.core.indexes import ensure_indexes
+from apps.core.redis import redis_client
+from apps.dashboard.frontend import missing_files
+from apps.keys.documents import Role
+from apps.keys.services import create_key, create_user
+from tests.dashboard.samples import fill_server
+from tests.e2e.screen import CHROMIUM, Screen, axe_source
+from tests.instance import Instance
+from tests.standins.demo import StandInWorld
+
+OWNER, PASSWORD = "the-owner", "correct horse battery"
+
+
+def _why_not() -> str:
+    if CHROMIUM is None:
+        return "chromium is not installed (Debian: apt install chromium)"
+    if missing_files() or not axe_source().is_file():
+        return "the front-end files are not installed (make setup)"
+    return ""
+
+
+@pytest.fixture(scope="session")
+def instance(tmp_path_factory) -> Iterator[Instance]:
+    if reason := _why_not():
+        pytest.skip(reason)
+    for name in mongoengine.get_db().list_collection_names():
+        mongoengine.get_db()[name].delete_many({})
+    redis_client().flushdb()
+    ensure_indexes()
+    create_user(username=OWNER, password=PASSWORD, role=Role.OWNER)
+    with StandInWorld() as world:
+        running = Instance(tmp_path_factory.mktemp("e2e"), world.environment)
+        try:
+            running.start()
+            fill_server(with_telegram=False)
+            yield running
+        finally:
+            running.stop()
+
+
+@pytest.fixture(scope="session")
+def api_key(instance) -> str:
+    return create_key(name="e2e", owner="sam").key
+
+
+@pytest.fixture(scope="session")
+def browser(instance) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def session(browser, instance) -> Any:
+    """The cookies of the owner, logged in once by the form."""
+    context = browser.new_context()
+    screen = Screen(page=context.new_page(), url=instance.url)
+    screen.log_in(OWNER, PASSWORD)
+    screen.page.wait_for_url(f"{instance.url}/admin/")
+    state = context.storage_state()
+    context.close()
+    return state
+
+
+@pytest.fixture
+def open_screen(browser, instance, session) -> Iterator[Callable[..., Screen]]:
+    """A page of the owner's browser; ``known=False``: of somebody who has not logged in."""
+    contexts = []
+
+    def make(width: int = 1280, *, known: bool = True, theme: str = "dark", **options: Any) -> Screen:
+        state = session if known else None
+        context = browser.new_context(viewport={"width": width, "height": 900}, storage_state=state, **options)
+        context.set_default_timeout(30_000)
+        context.add_cookies([{"name": "theme", "value": theme, "url": instance.url}])
+        contexts.append(context)
+        screen = Screen(page=context.new_page(), url=instance.url)
+        screen.watch()
+        return screen
+
+    yield make
+    for context in contexts:
+        context.close()

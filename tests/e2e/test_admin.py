@@ -1,0 +1,151 @@
+"""The admin as people use it: a real browser, a whole instance, only YouTube and Telegram are stood in for."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from django.urls import reverse
+
+from apps.dashboard.urls import urlpatterns
+from apps.telegram_cache.documents import Asset, AssetState
+from tests.waiting import wait_until
+
+NO_PAGES = {"login", "login-code", "logout", "theme"}
+NOT_HTML = ("-live", "-history", "-data", "-export", "-check")
+VIDEO = "large000003"
+
+
+def pages() -> list[str]:
+    """Every page of the admin that needs no id in its address."""
+    return [
+        reverse(f"dashboard:{pattern.name}").lstrip("/")
+        for pattern in urlpatterns
+        if "<" not in str(pattern.pattern) and pattern.name not in NO_PAGES and not pattern.name.endswith(NOT_HTML)
+    ]
+
+
+class TestLoggingIn:
+    def test_a_wrong_password_is_said_and_too_many_have_to_wait(self, open_screen):
+        screen = open_screen(known=False)
+        for _ in range(5):
+            screen.log_in("somebody", "wrong password")
+            screen.page.get_by_text("The name or the password is wrong.").wait_for()
+        screen.log_in("somebody", "wrong password")
+        screen.page.get_by_text("Too many tries.").wait_for()
+
+    def test_the_login_page_is_accessible_and_leads_back(self, open_screen):
+        screen = open_screen(360, known=False)
+        screen.go("admin/jobs")
+        assert "next=" in screen.page.url
+        assert (screen.faults(), screen.refused(), screen.problems) == ([], [], [])
+
+
+class TestEveryPage:
+    @pytest.mark.parametrize(("width", "theme"), [(360, "light"), (1440, "dark")])
+    def test_fits_is_accessible_and_nothing_complains(self, open_screen, width, theme):
+        asset, failed = Asset.objects(state="cached").first(), Asset.objects(state="failed").first()
+        details = [f"admin/cache/{asset.id}/evict", f"admin/cache/{failed.id}"]
+        screen = open_screen(width, theme=theme)
+        wrong = {}
+        for path in (*pages(), *details):
+            screen.go(path)
+            found = {
+                "headings": screen.page.locator("h1").count() - 1,
+                "overflow": max(0, screen.overflow_px()),
+                "faults": screen.faults(),
+                "refused": screen.refused(),
+            }
+            if any(found.values()):
+                wrong[path] = found
+        assert wrong == {}
+        assert screen.problems == []
+
+
+class TestKeys:
+    def test_a_key_is_created_used_and_switched_off(self, open_screen):
+        screen = open_screen()
+        page = screen.page
+        screen.go("admin/keys/new")
+        page.get_by_label("Name", exact=True).fill("From the browser")
+        page.get_by_role("button", name="Create the key").click()
+        key = page.locator("#key").inner_text()
+        ask = {"headers": {"X-API-Key": key}, "params": {"q": "x"}}
+        assert httpx.get(f"{screen.url}/api/v1/status", **ask).status_code == 200
+        page.get_by_role("link", name="I have it").click()
+        page.get_by_role("link", name="Switch off").click()
+        page.get_by_role("button", name="Switch off").click()
+        page.get_by_text("is off.").wait_for()
+        wait_until(lambda: httpx.get(f"{screen.url}/api/v1/status", **ask).status_code == 403)
+        assert httpx.get(f"{screen.url}/api/v1/status", **ask).json()["error"] == "key_disabled"
+        assert screen.problems == []
+
+
+class TestLive:
+    def test_figures_move_while_requests_run(self, open_screen, api_key):
+        screen = open_screen(1440)
+        screen.go("admin/")
+        screen.page.get_by_text("live", exact=True).wait_for()
+        note = screen.page.locator("#live-tiles .tile").first.locator(".tile-note")
+        before = note.inner_text()
+        for _ in range(20):
+            httpx.get(f"{screen.url}/api/v1/cache/stats", headers={"X-API-Key": api_key}, timeout=30)
+        wait_until(lambda: note.inner_text() != before, timeout_s=60)
+        assert screen.problems == []
+        screen.shoot("overview")
+
+
+class TestTrying:
+    def test_a_link_becomes_a_video_that_plays_and_seeks(self, open_screen):
+        screen = open_screen()
+        page = screen.page
+        screen.go("admin/try")
+        page.get_by_label("YouTube link or video id").fill("https://youtu.be/what-is-that")
+        page.get_by_role("button", name="Look it up").click()
+        page.locator(".field-error").wait_for()
+        page.get_by_label("YouTube link or video id").fill(f"https://www.youtube.com/watch?v={VIDEO}&t=5")
+        page.get_by_role("button", name="Look it up").click()
+        page.get_by_label("What would you like?").select_option("video:360p")
+        page.get_by_role("button", name="Get it").click()
+        page.wait_for_url("**/admin/cache/*")
+        wait_until(lambda: Asset.objects(video_id=VIDEO, state=AssetState.CACHED.value).first(), timeout_s=90)
+        page.reload()
+        duration = page.evaluate(
+            """async () => {
+                const video = document.querySelector("video");
+                video.muted = true;
+                const heard = (name) => new Promise((done) => video.addEventListener(name, done, { once: true }));
+                if (video.readyState < 1) await heard("loadedmetadata");
+                const there = heard("seeked");
+                video.currentTime = video.duration * 0.8;
+                await there;
+                const goes = heard("timeupdate");
+                await video.play();
+                await goes;
+                return [video.duration, video.currentTime, video.error];
+            }"""
+        )
+        assert duration[0] > 10
+        assert duration[1] >= duration[0] * 0.79
+        assert duration[2] is None
+        screen.shoot("cache-player")
+
+
+class TestTelegram:
+    def test_a_bad_token_is_explained(self, open_screen):
+        screen = open_screen()
+        screen.go("admin/telegram/bots/new")
+        screen.page.get_by_label("Token").fill("999999:not-a-token-that-telegram-knows")
+        screen.page.get_by_role("button", name="Check and add").click()
+        screen.page.get_by_text("Telegram refuses this token.").wait_for()
+
+
+def test_pictures_for_the_documentation(open_screen):
+    for name, path, width, theme in (
+        ("cache", "admin/cache", 1280, "dark"),
+        ("analytics", "admin/analytics", 1280, "light"),
+        ("overview-phone", "admin/", 390, "light"),
+    ):
+        screen = open_screen(width, theme=theme)
+        screen.go(path)
+        assert screen.page.locator("h1").count() == 1
+        screen.shoot(name)
