@@ -43,6 +43,19 @@ class AdminSessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-unt
         return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME}
 
 
+class BrowserKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call] # its __init_subclass__
+    """The key that a browser logged in with. Only pages for people go by it: programs need not know."""
+
+    target_class = "apps.keys.browser_key.BrowserKeyAuthentication"
+    name: list[str] = []
+
+    def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[str]]]:
+        return []
+
+    def get_security_definition(self, auto_schema: Any) -> list[dict[str, str]]:
+        return []
+
+
 FIELD_ERRORS = ("invalid_url", "invalid_parameter", "too_large", "unsupported_media_type")
 KEY_ERRORS = (
     "key_missing", "key_invalid", "key_expired", "key_disabled", "ip_not_allowed", "scope_missing", "rate_limited",

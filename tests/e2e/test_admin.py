@@ -7,7 +7,7 @@ import pytest
 from django.urls import reverse
 
 from apps.dashboard.urls import urlpatterns
-from apps.telegram_cache.documents import Asset, AssetState
+from apps.telegram_cache.documents import FINISHED_STATES, Asset
 from tests.waiting import wait_until
 
 NO_PAGES = {"login", "login-code", "logout", "theme"}
@@ -69,7 +69,7 @@ class TestKeys:
         page.get_by_label("Name", exact=True).fill("From the browser")
         page.get_by_role("button", name="Create the key").click()
         key = page.locator("#key").inner_text()
-        ask = {"headers": {"X-API-Key": key}, "params": {"q": "x"}}
+        ask = {"headers": {"X-API-Key": key}, "timeout": 30}
         assert httpx.get(f"{screen.url}/api/v1/status", **ask).status_code == 200
         page.get_by_role("link", name="I have it").click()
         page.get_by_role("link", name="Switch off").click()
@@ -107,7 +107,7 @@ class TestTrying:
         page.get_by_label("What would you like?").select_option("video:360p")
         page.get_by_role("button", name="Get it").click()
         page.wait_for_url("**/admin/cache/*")
-        wait_until(lambda: Asset.objects(video_id=VIDEO, state=AssetState.CACHED.value).first(), timeout_s=90)
+        wait_until(lambda: Asset.objects(video_id=VIDEO, state__in=FINISHED_STATES).first(), timeout_s=180)
         page.reload()
         duration = page.evaluate(
             """async () => {

@@ -79,6 +79,8 @@ class Publisher:
                                 await _send(text)
                         except (RedisError, PyMongoError, OSError) as error:
                             logger.warning("no live figures: %s", type(error).__name__)
+                        except Exception:  # one moment that cannot be read must not end all later ones
+                            logger.exception("the live figures could not be read")
                         await asyncio.sleep(max(0.1, PERIOD_S - (loop.time() - started)))
                 finally:
                     with suppress(RedisError, OSError):
