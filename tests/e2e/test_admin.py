@@ -7,12 +7,11 @@ import pytest
 from django.urls import reverse
 
 from apps.dashboard.urls import urlpatterns
-from apps.telegram_cache.documents import FINISHED_STATES, Asset
+from apps.telegram_cache.documents import Asset
 from tests.waiting import wait_until
 
 NO_PAGES = {"login", "login-code", "logout", "theme"}
 NOT_HTML = ("-live", "-history", "-data", "-export", "-check")
-VIDEO = "large000003"
 
 
 def pages() -> list[str]:
@@ -78,56 +77,6 @@ class TestKeys:
         wait_until(lambda: httpx.get(f"{screen.url}/api/v1/status", **ask).status_code == 403)
         assert httpx.get(f"{screen.url}/api/v1/status", **ask).json()["error"] == "key_disabled"
         assert screen.problems == []
-
-
-class TestLive:
-    def test_figures_move_while_requests_run(self, open_screen, api_key):
-        screen = open_screen(1440)
-        screen.go("admin/")
-        screen.page.get_by_text("live", exact=True).wait_for()
-        note = screen.page.locator("#live-tiles .tile").first.locator(".tile-note")
-        before = note.inner_text()
-        for _ in range(20):
-            httpx.get(f"{screen.url}/api/v1/cache/stats", headers={"X-API-Key": api_key}, timeout=30)
-        wait_until(lambda: note.inner_text() != before, timeout_s=60)
-        assert screen.problems == []
-        screen.shoot("overview")
-
-
-class TestTrying:
-    def test_a_link_becomes_a_video_that_plays_and_seeks(self, open_screen):
-        screen = open_screen()
-        page = screen.page
-        screen.go("admin/try")
-        page.get_by_label("YouTube link or video id").fill("https://youtu.be/what-is-that")
-        page.get_by_role("button", name="Look it up").click()
-        page.locator(".field-error").wait_for()
-        page.get_by_label("YouTube link or video id").fill(f"https://www.youtube.com/watch?v={VIDEO}&t=5")
-        page.get_by_role("button", name="Look it up").click()
-        page.get_by_label("What would you like?").select_option("video:360p")
-        page.get_by_role("button", name="Get it").click()
-        page.wait_for_url("**/admin/cache/*")
-        wait_until(lambda: Asset.objects(video_id=VIDEO, state__in=FINISHED_STATES).first(), timeout_s=180)
-        page.reload()
-        duration = page.evaluate(
-            """async () => {
-                const video = document.querySelector("video");
-                video.muted = true;
-                const heard = (name) => new Promise((done) => video.addEventListener(name, done, { once: true }));
-                if (video.readyState < 1) await heard("loadedmetadata");
-                const there = heard("seeked");
-                video.currentTime = video.duration * 0.8;
-                await there;
-                const goes = heard("timeupdate");
-                await video.play();
-                await goes;
-                return [video.duration, video.currentTime, video.error];
-            }"""
-        )
-        assert duration[0] > 10
-        assert duration[1] >= duration[0] * 0.79
-        assert duration[2] is None
-        screen.shoot("cache-player")
 
 
 class TestTelegram:
