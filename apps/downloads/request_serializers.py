@@ -20,7 +20,7 @@ MAX_WAIT_S = 30
 MAX_PAGE_SIZE = 100
 MAX_START_S = 100 * 3600
 QUALITY_PATTERN = r"^([bB][eE][sS][tT]|[1-9][0-9]{0,4}[pP]?)$"
-OPTION_FIELDS = ("container", "codec", "fps", "bitrate", "tags", "start", "end")
+OPTION_FIELDS = ("container", "codec", "fps", "bitrate", "tags", "start", "end", "link_ip")
 
 URL_HELP = (
     "A YouTube link of any form (watch, youtu.be, shorts, live, embed, music, nocookie), or the bare "
