@@ -17,6 +17,7 @@ from apps.telegram_cache.documents import Asset
 MAX_TIME_MS = 10_000
 TOP = 10
 MAX_TOP = 1000
+MANY = frozenset({By.VIDEO, By.KEY})
 AMONG = 500  # of each minute, hour or day: these are looked at
 SUMS = ("requests", "errors", "refused", "bytes_sent")
 
@@ -122,12 +123,14 @@ def key_usage(key_prefix: str, span: Span) -> KeyUsage:
 def top_values(by: By, span: Span, *, limit: int = TOP) -> list[TopRow]:
     """The values with the most requests in a range, most first.
 
-    Two questions: who is among the most used of some minute, hour or day of the range, and what those did in all. So
-    the number of different videos does not matter. A value that is never among the AMONG most used can be missed.
+    Of videos and keys, which may be very many, two questions: who is among the most used of some minute, hour or day of
+    the range, and what those did in all. One that is never among the AMONG most used can be missed.
     """
     collection, segments = UsageRollup._get_collection(), span.segments(by)
-    found = [row["_id"] for row in collection.aggregate(candidates_pipeline(by, segments, limit), **_OPTIONS)]
-    rows = list(collection.aggregate(sums_pipeline(by, segments, found, limit), **_OPTIONS)) if found else []
+    found: list[str] | None = None
+    if by in MANY:
+        found = [row["_id"] for row in collection.aggregate(candidates_pipeline(by, segments, limit), **_OPTIONS)]
+    rows = list(collection.aggregate(sums_pipeline(by, segments, found, limit), **_OPTIONS))
     labels = _labels(by, [row["_id"] for row in rows])
     return [TopRow(value=row["_id"], label=labels.get(row["_id"], ""), sums=_sums(row)) for row in rows]
 
@@ -153,12 +156,13 @@ def candidates_pipeline(by: By, segments: list[Segment], limit: int) -> list[dic
     return [*_union(parts), added, {"$sort": {"requests": -1, "_id": 1}}, {"$limit": 5 * limit + 50}]
 
 
-def sums_pipeline(by: By, segments: list[Segment], values: list[str], limit: int) -> list[dict[str, Any]]:
-    """What each of some values did in the range; the ``limit`` most used of them."""
+def sums_pipeline(by: By, segments: list[Segment], values: list[str] | None, limit: int) -> list[dict[str, Any]]:
+    """What each of some values (None: each there is) did in the range; the ``limit`` most used of them."""
     parts = []
     for segment in segments:
         within = _within(by, segment)
-        within["$match"]["value"] = {"$in": values}
+        if values is not None:
+            within["$match"]["value"] = {"$in": values}
         parts.append([within, {"$group": {"_id": "$value", **_ADDED}}])
     return [
         *_union(parts), {"$group": {"_id": "$_id", **_ADDED}}, {"$sort": {"requests": -1, "_id": 1}}, {"$limit": limit}

@@ -104,7 +104,8 @@ class TestUsageReport:
     def test_no_question_reads_a_collection_or_a_document(self, usage, name):
         span = named_span(name, zone=UTC_ZONE)
         questions = [candidates_pipeline(by, span.segments(by), 10) for by in By]
-        questions += [sums_pipeline(by, span.segments(by), ["a", "abcdefghijk"], 10) for by in By]
+        for values in (["a", "abcdefghijk"], None):
+            questions += [sums_pipeline(by, span.segments(by), values, 10) for by in By]
         questions += [step_pipeline(span, {"by": "all", "value": ""}), step_pipeline(span, {"by": "first_byte"})]
         questions.append(step_pipeline(span, {"by": "key", "value": "abcd1234"}))
         for question in questions:
