@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import mongoengine
@@ -13,10 +14,20 @@ from hypothesis import settings as hypothesis_settings
 
 from apps.core.indexes import ensure_indexes
 from apps.core.redis import redis_client
+from tests.scans import scans
 
 # Timings never decide a test: neither hypothesis's limit for one example nor its complaint about slow data.
 hypothesis_settings.register_profile("ytserver", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("ytserver")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_collection_scans() -> Iterator[None]:
+    """Whatever the program asked MongoDB for in this module's tests, an index served it."""
+    yield
+    found = scans.found()
+    if found:
+        with open("/tmp/perf-scans.txt","a") as f: f.write("\n".join(found)+"\n")
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from pymongo import monitoring
 
 from apps.core.embedded import free_port, mongod_command, prepare_mongod, redis_command, wait_for_redis
 from apps.core.supervisor import end_with_us
+from tests.scans import scans
 from ytserver.env import without_settings
 
 ROOT_VARIABLE = "YTSERVER_TEST_ROOT"
@@ -42,6 +44,9 @@ os.environ.update(
     OUTBOUND_ALLOW="127.0.0.0/8,::1/128",
     PUBLIC_URL="http://testserver",
 )
+
+
+monitoring.register(scans)  # before anything connects
 
 
 def _start(command: list[str]) -> None:

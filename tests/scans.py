@@ -1,0 +1,135 @@
+"""Finds queries of the program that no index serves: each kind that the tests make it send is explained once.
+
+With few documents MongoDB takes an index all the same when one fits, so that what reads a whole collection here would
+do so with millions of documents too. Reading some documents, whichever, up to a limit, is no such reading.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import mongoengine
+from pymongo import monitoring
+from pymongo.errors import OperationFailure
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = tuple(str(ROOT / folder) + "/" for folder in ("apps", "ytserver"))
+OTHERS = tuple(str(ROOT / folder) + "/" for folder in ("tests", "bench"))
+CALLER_FRAMES = 80
+FILTERS = {"find": "filter", "count": "query", "distinct": "query", "findAndModify": "query", "findandmodify": "query"}
+SESSION_FIELDS = frozenset(
+    {"lsid", "txnNumber", "startTransaction", "autocommit", "readConcern", "writeConcern", "ordered"}
+)
+SMALL = {
+    "telegram_bots": "an installation has a few",
+    "telegram_channels": "an installation has a few",
+    "provider_settings": "one document for each source",
+}
+"""Collections that stay small whatever happens: reading all of them is the plan."""
+
+
+class Scans(monitoring.CommandListener):
+    """Remembers one command of each shape that the program itself sent."""
+
+    def __init__(self) -> None:
+        self._shapes: set[str] = set()
+        self._unexplained: list[tuple[str, dict[str, Any], str]] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        for command in _single_queries(event.command_name, dict(event.command)):
+            shape = f"{event.database_name} {_shape(command)}"
+            if shape not in self._shapes and (place := _place_in_program()):
+                self._shapes.add(shape)
+                self._unexplained.append((event.database_name, command, place))
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        pass
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        pass
+
+    def found(self) -> list[str]:
+        """Where the program reads whole collections, of what has not been told before."""
+        unexplained, self._unexplained = self._unexplained, []
+        scans = []
+        for database, command, place in unexplained:
+            collection = str(next(iter(command.values())))
+            if collection not in SMALL and _reads_everything(database, command):
+                scans.append(f"{place}: {command}")
+        return scans
+
+
+def _single_queries(name: str, command: dict[str, Any]) -> list[dict[str, Any]]:
+    plain = {field: value for field, value in command.items() if field not in SESSION_FIELDS and field[0] != "$"}
+    plain.pop("cursor", None)
+    if name in FILTERS:
+        return [plain]
+    if (
+        name == "aggregate"
+        and isinstance(plain["aggregate"], str)
+        and "$changeStream" not in str(plain["pipeline"][:1])
+    ):
+        return [{**plain, "cursor": {}}]
+    if name in ("update", "delete"):
+        many = f"{name}s"
+        return [{name: plain[name], many: [one]} for one in plain[many]]
+    return []
+
+
+def _shape(value: Any) -> str:
+    """The command without its values, but with names of operators, fields and collections."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{name}:{_shape(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(sorted({_shape(item) for item in value})) + "]"
+    return value if isinstance(value, str) and value.startswith("$") else type(value).__name__
+
+
+def _place_in_program() -> str:
+    """Which line of the program asked; empty when a test did."""
+    frame = sys._getframe(2)
+    for _ in range(CALLER_FRAMES):
+        if frame is None or frame.f_back is None:
+            return ""
+        name = frame.f_code.co_filename
+        if name.startswith(OTHERS):
+            return ""
+        if name.startswith(PROGRAM):
+            return f"{name.removeprefix(str(ROOT) + '/')}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def _reads_everything(database: str, command: dict[str, Any]) -> bool:
+    client = mongoengine.get_connection()
+    try:
+        plan = client[database].command({"explain": command, "verbosity": "queryPlanner"})
+    except OperationFailure:  # values that cannot be explained, such as the cursors of an earlier command
+        return False
+    stages = _stages(plan)
+    return "COLLSCAN" in stages and not ("LIMIT" in stages and "SORT" not in stages and not _has_filter(plan))
+
+
+def _has_filter(plan: Any) -> bool:
+    if isinstance(plan, list):
+        return any(map(_has_filter, plan))
+    if not isinstance(plan, dict):
+        return False
+    if plan.get("stage") == "COLLSCAN" and plan.get("filter"):
+        return True
+    return any(_has_filter(value) for name, value in plan.items() if name != "rejectedPlans")
+
+
+def _stages(plan: Any) -> set[str]:
+    if isinstance(plan, list):
+        return set().union(*map(_stages, plan))
+    if not isinstance(plan, dict):
+        return set()
+    own = {plan["stage"]} if isinstance(plan.get("stage"), str) else set()
+    below = (value for name, value in plan.items() if name not in ("rejectedPlans", "command", "parsedQuery"))
+    return own.union(*map(_stages, below))
+
+
+scans = Scans()
