@@ -32,6 +32,7 @@ from apps.downloads.services.media import MediaAsk, MediaState, Tier, hot_store,
 from apps.telegram_cache.selectors import find_asset
 
 MAX_AGE_S = 1.0
+AGEING_S = 0.6
 HOT_CHECK_S = 0.05
 MAX_REMEMBERED = 4096
 
@@ -72,6 +73,11 @@ class Ready:
     stream_path: str = ""
     hot_checked_at: float = 0.0
     facts: dict[str, str] = field(default_factory=dict)  # for the event record
+
+    @property
+    def is_ageing(self) -> bool:
+        """Whether it is time for another look, so that nobody will have to wait for one."""
+        return time.monotonic() - self.read_at >= AGEING_S
 
     def body(self, *, base_url: str, key_prefix: str, response_time_s: float) -> bytes:
         """The JSON, with links signed for this key, now. Nothing in ``base_url`` may need escaping in JSON."""

@@ -89,7 +89,11 @@ class FastLane:
         grant = await self._grant(scope, head, asked)
         if grant is None or asked.scope not in grant.scopes or _is_narrow(grant):
             return False
-        ready = self._answers.get(asked.question) or await self._look(asked.question)
+        ready = self._answers.get(asked.question)
+        if ready is None:
+            ready = await asyncio.shield(self._look(asked.question))
+        elif ready.is_ageing:
+            self._look(asked.question)  # nobody waits for it
         if ready is None:
             return False
         body = ready.body(base_url=base_url, key_prefix=grant.prefix, response_time_s=time.monotonic() - started_at)
@@ -122,13 +126,13 @@ class FastLane:
         except (ApiError, *SERVICE_DOWN):
             return None
 
-    async def _look(self, question: Question) -> Ready | None:
+    def _look(self, question: Question) -> asyncio.Future[Ready | None]:
         """Look it up; simultaneous requests look once."""
         look = self._looks.get(question)
         if look is None:
             look = self._looks[question] = asyncio.ensure_future(self._look_once(question))
             look.add_done_callback(lambda _: self._looks.pop(question, None))
-        return await asyncio.shield(look)
+        return look
 
     async def _look_once(self, question: Question) -> Ready | None:
         try:
