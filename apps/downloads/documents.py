@@ -73,6 +73,7 @@ class MediaJob(StoredDocument):
             {"fields": ["key_prefix", "-created_at"]},
             {"fields": ["video_id", "-created_at"]},
             {"fields": ["-created_at", "-_id"]},
+            {"fields": ["-finished_at", "-_id"]},
             {"fields": ["joined_by", "-created_at"]},
             {"fields": ["active", "state", "priority", "turn", "created_at"]},
             {"fields": ["active", "key_prefix", "priority", "-turn"]},

@@ -78,7 +78,13 @@ class User(WithLimits, SearchedDocument):
 
     meta = {
         "collection": "users",
-        "indexes": [{"fields": ["username"], "unique": True}, {"fields": ["-created_at"]}],
+        "indexes": [
+            {"fields": ["username"], "unique": True},
+            {"fields": ["username", "_id"]},
+            {"fields": ["-created_at", "-_id"]},
+            {"fields": ["role", "active"]},
+            {"fields": ["-last_login_at", "-_id"]},
+        ],
     }
 
 
@@ -111,7 +117,12 @@ class ApiKey(WithLimits, SearchedDocument):
         "indexes": [
             {"fields": ["prefix"], "unique": True},
             {"fields": ["owner"]},
-            {"fields": ["-created_at"]},
             {"fields": ["allowed_origins"]},
+            {"fields": ["active"]},
+            {"fields": ["name", "_id"]},
+            {"fields": ["-created_at", "-_id"]},
+            {"fields": ["-created_at", "prefix"]},
+            {"fields": ["-last_used_at", "-_id"]},
+            {"fields": ["-limit_per_hour", "-_id"]},
         ],
     }

@@ -166,6 +166,7 @@ class Asset(SearchedDocument):
             {"fields": ["video_id", "kind", "variant"], "unique": True},
             {"fields": ["state", "upload_retry_at"]},
             {"fields": ["state", "lease_until"]},
+            {"fields": ["state", "kind", "size_bytes"]},
             {"fields": ["-last_accessed_at", "-_id"]},
             {"fields": ["-access_count", "-_id"]},
             {"fields": ["-size_bytes", "-_id"]},
