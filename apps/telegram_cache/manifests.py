@@ -49,6 +49,7 @@ class AssetManifest(_Strict):
     video_id: str = Field(pattern=r"^[A-Za-z0-9_-]{11}$")
     kind: Literal["video", "audio"]
     variant: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    is_best: bool | None = None  # so that "best" finds it before anything is known of the video
     title: Short = ""
     uploader: Short = ""
     duration_s: float | None = Field(default=None, ge=0, le=10_000_000)
@@ -89,7 +90,8 @@ class AssetManifest(_Strict):
 def manifest_of(asset: Asset) -> dict[str, Any]:
     """One line of an export. The asset must be in Telegram in full."""
     return {
-        "video_id": asset.video_id, "kind": asset.kind, "variant": asset.variant, "title": asset.title[:500],
+        "video_id": asset.video_id, "kind": asset.kind, "variant": asset.variant,
+        "is_best": asset.is_best, "title": asset.title[:500],
         "uploader": asset.uploader[:500], "duration_s": asset.duration_s, "thumbnail": asset.thumbnail[:2000],
         "container": asset.container, "mime": asset.mime, "size_bytes": asset.size_bytes, "sha256": asset.sha256,
         "block_sha256": base64.b64encode(asset.block_sha256).decode(), "generation": asset.generation,

@@ -27,6 +27,7 @@ def exported(store, make_asset, part_bytes, tmp_path) -> Path:
     part_bytes(MIB)
     for seed in (1, 2):
         upload_asset(make_asset(2 * MIB + 5, seed=seed).asset_id)
+    Asset.objects.update(set__is_best=True)
     make_asset(MIB, seed=3)
     file = tmp_path / "cache.jsonl"
     call_command("cache", "export", str(file), stderr=io.StringIO())
@@ -68,7 +69,7 @@ class TestANewInstallation:
         assert "2 assets added" in take(exported)
         assert {asset.id: asset.sha256 for asset in Asset.objects} == before
         assert [result.is_well for result in verify_sample()] == [True, True]
-        assert all(asset.is_in_telegram for asset in Asset.objects)
+        assert all(asset.is_in_telegram and asset.is_best for asset in Asset.objects)
         assert TelegramChannel.objects.get().last_message_id >= store.channel.last_message_id - 6
 
     def test_a_second_time_changes_nothing_and_new_file_ids_are_taken_over(self, store, exported):
