@@ -12,7 +12,7 @@ import uvicorn
 from apps.core.web_protocol import BoundedHttpProtocol
 
 BACKLOG = 2048
-KEEP_ALIVE_S = 30
+KEEP_ALIVE_S = 75  # callers that ask every half minute keep their connection
 STOP_GRACE_S = 5  # open streams are cut after this
 WEBSOCKET_MAX_BYTES = 64 * 1024
 
