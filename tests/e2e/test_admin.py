@@ -79,6 +79,20 @@ class TestKeys:
         assert screen.problems == []
 
 
+class TestLive:
+    def test_figures_move_while_requests_run(self, open_screen, api_key):
+        screen = open_screen(1440)
+        screen.go("admin/")
+        screen.page.get_by_text("live", exact=True).wait_for()
+        note = screen.page.locator("#live-tiles .tile").first.locator(".tile-note")
+        before = note.inner_text()
+        for _ in range(20):
+            httpx.get(f"{screen.url}/api/v1/cache/stats", headers={"X-API-Key": api_key}, timeout=30)
+        wait_until(lambda: note.inner_text() != before, timeout_s=60)
+        assert screen.problems == []
+        screen.shoot("overview")
+
+
 class TestTelegram:
     def test_a_bad_token_is_explained(self, open_screen):
         screen = open_screen()
