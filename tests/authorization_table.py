@@ -24,6 +24,8 @@ TABLE: dict[str, Policy] = {
     "api/v1/": Open(),
     "api/schema": Open(),
     "api/docs": Open(),
+    "api/login": Open(),
+    "api/logout": Open(),
     # the admin
     "admin/login": Open(),
     "admin/login/code": Open(),
