@@ -1,9 +1,8 @@
-"""One web process under load: the real one, or a reference under the same server, each on its own port."""
+"""Web processes under load: the real one, or a reference under the same server, each on its own port."""
 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,40 +11,56 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from apps.core.listener import bind_listener
 from apps.core.supervisor import end_with_us
 
 START_TIMEOUT_S = 60
+OTHERS_START_S = 4.0
 
 
 @contextmanager
 def web_process(*module: str, **settings: str) -> Iterator[tuple[int, int]]:
     """Port and process id of ``python -m <module> <listening descriptor>``, with these environment variables."""
-    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
+    with web_processes(1, *module, **settings) as (port, processes):
+        yield port, processes[0]
+
+
+@contextmanager
+def web_processes(count: int, *module: str, **settings: str) -> Iterator[tuple[int, list[int]]]:
+    """So many processes behind one listening socket, made as ``up`` makes it."""
+    name, *arguments = module or ("apps.core.web_worker",)
+    running: list[subprocess.Popen[bytes]] = []
+    with bind_listener("127.0.0.1", 0) as listener:
+        listener.listen(4096)
         port = listener.getsockname()[1]
-        name, *arguments = module or ("apps.core.web_worker",)
-        process = subprocess.Popen(
-            end_with_us([sys.executable, "-m", name, str(listener.fileno()), *arguments]),
-            pass_fds=(listener.fileno(),),
-            env={**os.environ, **settings},
-            stderr=subprocess.DEVNULL,
-        )
+        for _ in range(count):
+            process = subprocess.Popen(
+                end_with_us([sys.executable, "-m", name, str(listener.fileno()), *arguments]),
+                pass_fds=(listener.fileno(),),
+                env={**os.environ, **settings},
+                stderr=subprocess.DEVNULL,
+            )
+            running.append(process)
     try:
-        _wait_for(port, process)
-        yield port, process.pid
+        _wait_for(port, running)
+        time.sleep(OTHERS_START_S if count > 1 else 0)  # whoever answered first, the others take their time
+        yield port, [process.pid for process in running]
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(port: int, running: list[subprocess.Popen[bytes]]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"the server ended at once: {process.args}")
+        if any(process.poll() is not None for process in running):
+            raise RuntimeError("the server ended at once")
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2).close()
         except urllib.error.HTTPError:
