@@ -81,6 +81,33 @@ def best_variant(info: VideoInfo, kind: MediaKind) -> str | None:
     return resolve_video_variant(info, "best") if info.video_heights else None
 
 
+def asked_height(wish: str) -> int | None:
+    """1080 for "1080" or "1080p"; None for anything else."""
+    match = _HEIGHT.fullmatch(wish.strip().lower())
+    return int(match["height"]) if match else None
+
+
+def exact_variant(kind: MediaKind, wish: str | None, options: MediaOptions) -> str | None:
+    """What the wish is called when the video has exactly that; None when only metadata can tell.
+
+    Nothing is checked: a name that cannot be is stored nowhere.
+    """
+    try:
+        clip = make_clip(options, duration_s=None)
+    except InvalidParameter:
+        return None
+    asked = (wish or "").strip().lower()
+    if kind is MediaKind.AUDIO:
+        tags = options.tags and asked in TAGGED_ON_WISH
+        audio = AudioVariant(format=asked, bitrate_kbps=options.bitrate_kbps, tags=tags, clip=clip)
+        return str(audio) if asked in AUDIO_FORMATS else None
+    height = asked_height(asked)
+    if height is None:
+        return None
+    container = options.container or "mp4"
+    return str(VideoVariant(height=height, fps=options.fps, codec=options.codec, container=container, clip=clip))
+
+
 def variant_height(variant: str) -> int | None:
     """1080 for "1080p"; None for what is not a plain video variant."""
     parsed = parse_video_variant(variant)

@@ -75,6 +75,11 @@ def find_best_asset(video_id: str, kind: str) -> Asset | None:
     return Asset.objects(video_id=video_id, kind=kind, is_best=True, state__in=_FINISHED).first()  # type: ignore[no-any-return]
 
 
+def find_finished_assets(video_id: str, kind: str) -> list[Asset]:
+    """Everything finished of a video, or of its audio (at most 200)."""
+    return list(Asset.objects(video_id=video_id, kind=kind, state__in=_FINISHED).limit(200))
+
+
 def find_assets(asset_ids: Iterable[str]) -> dict[str, Asset]:
     """Several assets in one query, by id; those not on record are missing."""
     return {asset.id: asset for asset in Asset.objects(id__in=list(asset_ids))}

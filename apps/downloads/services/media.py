@@ -14,15 +14,21 @@ from apps.core.errors import ApiError, Conflict, UpstreamTimeout
 from apps.core.suspend import Suspend
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
-from apps.downloads.quality import resolve_audio_variant, resolve_video_variant
+from apps.downloads.quality import (
+    asked_height,
+    exact_variant,
+    resolve_audio_variant,
+    resolve_video_variant,
+    variant_height,
+)
 from apps.downloads.selectors import active_job, latest_job
 from apps.downloads.services.info import get_info, let_info_age, request_info, was_asked_since
 from apps.downloads.services.jobs import ensure_job, move_up, note_joined
 from apps.downloads.services.key_limits import check_media, take_slot
-from apps.downloads.variants import AS_IT_COMES, AUDIO_FORMATS, MediaOptions
+from apps.downloads.variants import AS_IT_COMES, MediaOptions
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
-from apps.telegram_cache.selectors import find_asset, find_best_asset
+from apps.telegram_cache.selectors import find_asset, find_best_asset, find_finished_assets
 
 INFO_WAIT_S = 25.0
 REFRESH_EVERY = timedelta(minutes=1)
@@ -105,23 +111,32 @@ def wait_for_new_info(video_id: str, *, waited_s: float) -> VideoInfo:
 def resolve_key(ask: MediaAsk, *, waited_s: float) -> AssetKey:
     """Which asset is meant. A wish that names a stored variant exactly needs no metadata.
 
-    Nor does "best", when the metadata is forgotten or cannot be had: what was the best when it was fetched is given,
-    and the metadata is asked for again in the background. Raises what wait_for_info raises, and QualityUnavailable.
+    Nor does "best" (or a height above it), when the metadata is forgotten or cannot be had: what was the best when it
+    was fetched is given, and the metadata is asked for again in the background. When the sources fail, a height also
+    gets the next lower one that is stored. Raises what wait_for_info raises, and QualityUnavailable.
     """
     exact = _exact_key(ask)
     if exact is not None and tier_of(find_asset(exact.asset_id)) is not Tier.EXTERNAL:
         return exact
-    is_best = (ask.wish or "best").lower() == "best" and ask.options == AS_IT_COMES
-    if is_best and (kept := _kept_best(ask)) is not None:
+    if (kept := _kept_best(ask)) is not None:
         return kept
-    info = wait_for_info(ask.video_id, waited_s=waited_s, priority=ask.priority)
+    try:
+        info = wait_for_info(ask.video_id, waited_s=waited_s, priority=ask.priority)
+    except ApiError:
+        if (lower := _kept_lower(ask)) is None:
+            raise
+        return lower
     if ask.kind is MediaKind.VIDEO:
         return AssetKey(ask.video_id, ask.kind, resolve_video_variant(info, ask.wish or "best", ask.options))
     return AssetKey(ask.video_id, ask.kind, resolve_audio_variant(info, ask.wish, ask.options))
 
 
 def _kept_best(ask: MediaAsk) -> AssetKey | None:
-    """The stored asset that was the best of its video, when nothing newer is known of that video."""
+    """The stored asset that was the best of its video, when it is meant and nothing newer is known of that video."""
+    wish = (ask.wish or "best").strip().lower()
+    height = asked_height(wish) if ask.kind is MediaKind.VIDEO else None
+    if ask.options != AS_IT_COMES or (wish != "best" and height is None):
+        return None
     is_refused = False
     try:
         if get_info(ask.video_id) is not None:
@@ -129,21 +144,33 @@ def _kept_best(ask: MediaAsk) -> AssetKey | None:
     except ApiError:  # removed or private by now, or the sources are down: what is stored can still be given
         is_refused = True
     best = find_best_asset(ask.video_id, ask.kind)
-    if best is None or tier_of(best) is Tier.EXTERNAL:
+    if best is None or (height is not None and height < (variant_height(best.variant) or height + 1)):
+        return None
+    if tier_of(best) is Tier.EXTERNAL:
         return None
     if not is_refused:
         request_info(ask.video_id, patient=ask.priority is JobPriority.BATCH)
     return best.key
 
 
-def _exact_key(ask: MediaAsk) -> AssetKey | None:
-    if ask.options != AS_IT_COMES:
+def _kept_lower(ask: MediaAsk) -> AssetKey | None:
+    """The highest stored picture that is not above the wish: for when the sources cannot say what there is."""
+    height = asked_height(ask.wish or "") if ask.kind is MediaKind.VIDEO else None
+    if height is None or ask.options != AS_IT_COMES:
         return None
-    wish = (ask.wish or "").lower()
-    if ask.kind is MediaKind.AUDIO:
-        return AssetKey(ask.video_id, ask.kind, wish) if wish in AUDIO_FORMATS else None
-    height = wish.removesuffix("p")
-    return AssetKey(ask.video_id, ask.kind, f"{height}p") if height.isascii() and height.isdigit() else None
+    fitting = [
+        (stored, asset)
+        for asset in find_finished_assets(ask.video_id, ask.kind)
+        if (stored := variant_height(asset.variant)) is not None
+        and stored <= height
+        and tier_of(asset) is not Tier.EXTERNAL
+    ]
+    return max(fitting, key=lambda pair: pair[0])[1].key if fitting else None
+
+
+def _exact_key(ask: MediaAsk) -> AssetKey | None:
+    variant = exact_variant(ask.kind, ask.wish, ask.options)
+    return AssetKey(ask.video_id, ask.kind, variant) if variant else None
 
 
 def start_or_join(

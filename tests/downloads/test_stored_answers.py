@@ -1,0 +1,86 @@
+"""What is stored answers the questions it was fetched for, also where nothing is known of the video any more."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from django.core.management import call_command
+
+from apps.core.errors import UpstreamUnreachable
+from apps.core.suspend import Suspend
+from apps.downloads.services import media
+from apps.downloads.services.media import MediaAsk, Tier, request_media
+from apps.downloads.variants import MediaOptions
+from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
+from tests.downloads.library import VIDEO_ID, put_in_telegram
+
+STORED = [
+    (MediaKind.VIDEO, "1080p", True),
+    (MediaKind.VIDEO, "480p", None),
+    (MediaKind.VIDEO, "720p60.vp9.webm", None),
+    (MediaKind.AUDIO, "m4a", True),
+    (MediaKind.AUDIO, "mp3-320.clip-1000-5000", None),
+]
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[str]:
+    """The videos whose metadata was asked for; nobody ever answers."""
+    videos: list[str] = []
+    monkeypatch.setattr(media, "request_info", lambda video_id, **_: videos.append(video_id))
+    return videos
+
+
+@pytest.fixture
+def imported(mongo, redis_server, hot_root, tmp_path) -> None:
+    """Exported on one installation, imported on another, which knows nothing else."""
+    for kind, variant, is_best in STORED:
+        put_in_telegram(AssetKey(VIDEO_ID, kind, variant))
+        Asset.objects(variant=variant).update(set__is_best=is_best)
+    file = tmp_path / "cache.jsonl"
+    call_command("cache", "export", str(file), stderr=io.StringIO())
+    Asset.objects.delete()
+    call_command("cache", "import", str(file), stdout=io.StringIO())
+    assert Asset.objects.count() == len(STORED)
+
+
+def given(kind: MediaKind, wish: str | None, **options: object) -> str:
+    ask = MediaAsk(kind=kind, video_id=VIDEO_ID, wish=wish, options=MediaOptions(**options))
+    state = request_media(ask, key_prefix="p", wait_s=0, waited_s=0)
+    assert state.tier is Tier.TELEGRAM
+    return str(state.asset.variant)
+
+
+@pytest.mark.usefixtures("imported")
+class TestWithoutMetadata:
+    @pytest.mark.parametrize("wish", [None, "best", "1080", "1080p", "2160"])
+    def test_the_best_picture_answers_for_itself_and_for_every_height_above(self, asked, wish):
+        assert given(MediaKind.VIDEO, wish) == "1080p"
+
+    @pytest.mark.parametrize("wish", [None, "m4a"])
+    def test_the_best_sound_too(self, asked, wish):
+        assert given(MediaKind.AUDIO, wish) == "m4a"
+
+    def test_what_was_asked_for_by_name_needs_nobody(self, asked):
+        assert given(MediaKind.VIDEO, "480") == "480p"
+        assert given(MediaKind.VIDEO, "720p", fps=60, codec="vp9", container="webm") == "720p60.vp9.webm"
+        clip = {"bitrate_kbps": 320, "start_s": 1.0, "end_s": 5.0}
+        assert given(MediaKind.AUDIO, "mp3", **clip) == "mp3-320.clip-1000-5000"
+        assert asked == []
+
+    def test_a_height_in_between_is_asked_for_and_without_sources_the_next_lower_one_is_given(self, asked, monkeypatch):
+        with pytest.raises(Suspend):
+            given(MediaKind.VIDEO, "720")
+        assert asked == [VIDEO_ID]
+
+        def fail(_video_id: str) -> None:
+            raise UpstreamUnreachable
+
+        monkeypatch.setattr(media, "get_info", fail)
+        assert given(MediaKind.VIDEO, "720") == "480p"
+        assert given(MediaKind.VIDEO, "2160") == "1080p"
+        with pytest.raises(UpstreamUnreachable):
+            given(MediaKind.VIDEO, "360")
+        with pytest.raises(UpstreamUnreachable):
+            given(MediaKind.AUDIO, "opus")
