@@ -30,8 +30,13 @@ from apps.telegram_cache.services.pool import note_error, readers_in_turn
 from apps.telegram_cache.stretches import DAMAGED, Stretch, cut_into_stretches, stretch_of
 
 log = structlog.get_logger(__name__)
-ROUNDS = 3
-ROUND_PAUSE_S = 0.5
+FILLS = 3
+ROUNDS = 8  # each usable bot is asked once in each
+ROUNDS_WITHOUT_CONNECTION = 3  # nobody answers at all: no reason to let people wait
+ROUNDS_UNTIL_FORWARDING = 2
+ROUND_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 3.0
+TRY_FOR_S = 30.0  # no new round after that, nor one that would begin later
 LONGEST_COOL_WAIT_S = 5.0
 LOCKED_POLL_S = 0.02
 NEW_TOKEN_WAIT_S = 20.0  # the only bot's token is refused: streams go on if the new one comes within this time
@@ -70,7 +75,7 @@ class TelegramFiller:
         Raises BytesGone (damaged for good, replaced), UpstreamError (nobody can read it), UpstreamUnreachable,
         Overloaded or NotReady.
         """
-        for _ in range(ROUNDS):
+        for _ in range(FILLS):
             if hot_file.has_block(block):
                 return
             if self._closed or hot_file.state is not FileState.SPARSE:
@@ -168,17 +173,18 @@ class TelegramFiller:
 
     async def _download(self, flight: Flight) -> None:
         failures = Failures()
+        part = flight.stretch.part
+        end_at = time.monotonic() + TRY_FOR_S
         for number in range(ROUNDS):
             bots = await self._readers()
             self._bot_count = len(bots)
-            part = flight.stretch.part
-            bots.sort(key=lambda bot: not self._source.has_file_id(bot, part))
+            bots.sort(key=lambda bot: (failures.count_of(bot.bot_id), not self._source.has_file_id(bot, part)))
             for bot in bots:
                 if failures.is_final(bot.bot_id):
                     continue
                 if bot.cooling_s() and not self._source.knows_link(bot, part):
                     continue
-                if number == ROUNDS - 1 and isinstance(failures.said.get(bot.bot_id), FileUnavailable):
+                if number >= ROUNDS_UNTIL_FORWARDING and isinstance(failures.said.get(bot.bot_id), FileUnavailable):
                     self._source.distrust(bot, part)  # that answer can also mean a file_id that is no good any more
                 try:
                     await self._download_from(bot, flight)
@@ -187,10 +193,18 @@ class TelegramFiller:
                     await self._note(error, bot, flight)
                 else:
                     return
-            if number == ROUNDS - 1 or all(failures.is_final(bot.bot_id) for bot in bots):
+            if all(failures.is_final(bot.bot_id) for bot in bots) or not self._may_go_on(number, failures):
                 break
-            await asyncio.sleep(await self._pause_s(number, failures))
+            pause_s = await self._pause_s(number, failures)
+            if time.monotonic() + pause_s > end_at:
+                break
+            await asyncio.sleep(pause_s)
         raise await self._verdict(flight, failures)
+
+    @staticmethod
+    def _may_go_on(number: int, failures: Failures) -> bool:
+        """Whether another round makes sense after this one (the first is 0)."""
+        return number + 1 < (ROUNDS_WITHOUT_CONNECTION if failures.nobody_answered else ROUNDS)
 
     async def _readers(self) -> list[Bot]:
         """Bots to ask, none if there is none. While a token that Telegram refuses may be being replaced, it waits."""
@@ -209,7 +223,7 @@ class TelegramFiller:
         wait_s = min((bot.cooling_s() for bot in bots if not failures.is_final(bot.bot_id)), default=0.0)
         if wait_s > LONGEST_COOL_WAIT_S:
             raise Overloaded("Telegram asked us to wait. Try again soon.", retry_after_s=wait_s)
-        return max(wait_s, ROUND_PAUSE_S * float(2**number))
+        return max(wait_s, min(LONGEST_PAUSE_S, ROUND_PAUSE_S * float(2**number)))
 
     async def _note(self, error: Exception, bot: Bot, flight: Flight) -> None:
         log.warning(

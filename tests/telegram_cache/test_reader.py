@@ -18,6 +18,7 @@ from apps.streaming.hotstore import HotFile, HotStore
 from apps.streaming.hotstore.blockmap import HEADER_BYTES
 from apps.streaming.ports import StreamTarget
 from apps.telegram_cache import flights, reader
+from apps.telegram_cache.clients.errors import TelegramUncertain
 from apps.telegram_cache.documents import Asset, AssetState, PartState
 from apps.telegram_cache.reader import TelegramFiller
 from apps.telegram_cache.services import upload_asset
@@ -193,6 +194,42 @@ class TestWhenItGoesWrong:
         assert await read_all(filler, target_of(cached.asset_id)) == cached.data
         assert Asset.objects(id=cached.asset_id).get().state == AssetState.CACHED
 
+    async def test_many_faults_in_a_row_are_survived(self, cached, store, filler, monkeypatch):
+        monkeypatch.setattr(reader, "ROUND_PAUSE_S", 0.01)
+        store.telegram.faults.add("getFile", status=502)
+        store.telegram.faults.add("getFile", status=413, body="<html>Request Entity Too Large</html>", skip=1)
+        for fault in ({"wrong_bytes": True}, {"cut_after_bytes": 1000}, {"wrong_bytes": True}, {"status": 404}):
+            store.telegram.faults.add("file", **fault)
+        assert await read_all(filler, target_of(cached.asset_id)) == cached.data
+        assert Asset.objects(id=cached.asset_id).get().state == AssetState.CACHED
+
+    async def test_the_bot_that_failed_least_is_asked_first(self, cached, store, filler, monkeypatch):
+        monkeypatch.setattr(reader, "ROUND_PAUSE_S", 0.01)
+        asked: list[str] = []
+        real = TelegramFiller._download_from
+
+        async def note(self, bot, flight):
+            asked.append(bot.bot_id)
+            if len(asked) <= 3:
+                raise TelegramUncertain("no answer")
+            await real(self, bot, flight)
+
+        store.add_bot(222222)
+        monkeypatch.setattr(TelegramFiller, "_download_from", note)
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file:
+            await filler.fill(target, hot_file, 0)
+        assert asked == ["111111", "222222", "111111", "222222"]  # the one with a file_id, else who failed less often
+
+    async def test_without_any_connection_it_ends_soon(self, cached, store, filler, monkeypatch):
+        monkeypatch.setattr(reader, "ROUND_PAUSE_S", 0.01)
+        store.telegram.stop()
+        tried = count_calls(monkeypatch, TelegramFiller, "_download_from")
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file, pytest.raises(UpstreamUnreachable):
+            await filler.fill(target, hot_file, 0)
+        assert tried.calls == reader.ROUNDS_WITHOUT_CONNECTION
+
     async def test_a_file_id_that_stays_unavailable_is_replaced_by_forwarding(self, cached, store, filler, monkeypatch):
         monkeypatch.setattr(reader, "ROUND_PAUSE_S", 0.01)
         unavailable = "Bad Request: wrong file_id or the file is temporarily unavailable"
@@ -240,6 +277,7 @@ class TestWhenItGoesWrong:
         target = target_of(cached.asset_id)
         with closing(open_sparse(target)) as hot_file, pytest.raises(UpstreamUnreachable):
             await filler.fill(target, hot_file, 0)
+        assert store.telegram.counts["getFile"] == reader.ROUNDS
 
     async def test_an_asset_that_is_not_in_telegram_is_a_clear_error(self, store, make_asset, filler):
         made = make_asset(MIB)
