@@ -32,11 +32,23 @@ def amount_words(value: int, unit: str) -> str:
 
 
 class AmountField(forms.CharField):
-    """A whole number, with a unit where ``unit`` has some. Empty: None."""
+    """A whole number, with a unit where ``unit`` has some. Empty: None. Out of ``limits`` (least, most): an error."""
 
-    def __init__(self, *, unit: str, **kwargs: Any) -> None:
-        self.unit = unit
+    says_what_empty_means = True  # the form or its help does, so "optional" beside each field would be noise
+
+    def __init__(self, *, unit: str, limits: tuple[int, int] | None = None, **kwargs: Any) -> None:
+        self.unit, self.limits = unit, limits
         super().__init__(required=False, max_length=30, **kwargs)
+        self.widget.attrs |= {"autocomplete": "off"} | ({} if unit in UNITS else {"inputmode": "numeric"})
+
+    def prepare_value(self, value: Any) -> Any:
+        return amount_text(value, self.unit) if isinstance(value, int) else value
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        try:
+            return bool(self.clean(data) != initial)
+        except forms.ValidationError:
+            return True
 
     def clean(self, value: Any) -> int | None:
         text = super().clean(value).strip().replace(",", "")
@@ -48,4 +60,9 @@ class AmountField(forms.CharField):
         if match is None or size is None:
             names = ", ".join(UNITS.get(self.unit, {}))
             raise forms.ValidationError(f"Write a number{f' and one of {names}' if names else ''}.")
-        return round(float(match["number"]) * size) if "." in match["number"] else int(match["number"]) * size
+        number = match["number"]
+        amount = round(float(number) * size) if "." in number else int(number) * size
+        if self.limits and not self.limits[0] <= amount <= self.limits[1]:
+            least, most = (amount_text(value, self.unit) for value in self.limits)
+            raise forms.ValidationError(f"From {least} to {most}.")
+        return amount

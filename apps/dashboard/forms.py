@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from typing import Any
 
@@ -20,6 +21,15 @@ SCOPE_LABELS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class FieldGroup:
+    """Fields of a form that belong together. With a title they stand side by side under it."""
+
+    fields: list[forms.BoundField]
+    title: str = ""
+    note: str = ""
+
+
 class AdminForm(forms.Form):
     """Base of the admin's forms: Bootstrap's classes, and errors that screen readers find."""
 
@@ -29,6 +39,10 @@ class AdminForm(forms.Form):
             kind = getattr(field.widget, "input_type", "text")
             by_kind = {"checkbox": "form-check-input", "radio": "form-check-input", "select": "form-select"}
             field.widget.attrs["class"] = by_kind.get(kind, "form-control")
+
+    def groups(self) -> list[FieldGroup]:
+        """The fields in the order they are shown; one group without a title, unless a form has more to say."""
+        return [FieldGroup(fields=self.visible_fields())]
 
 
 class KeyForm(AdminForm):

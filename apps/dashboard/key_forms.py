@@ -7,7 +7,8 @@ from typing import Any
 
 from django import forms
 
-from apps.dashboard.forms import SCOPE_LABELS, AdminForm
+from apps.dashboard.amounts import AmountField, amount_words
+from apps.dashboard.forms import SCOPE_LABELS, AdminForm, FieldGroup
 from apps.keys.documents import LIMIT_NAMES, MAX_NOTES, ApiKey, Role, Scope, User
 from apps.keys.fields import LIMIT_RANGES, MAX_LABEL_CHARACTERS
 from apps.keys.roles import may
@@ -15,18 +16,25 @@ from apps.keys.roles import may
 LIMIT_LABELS = {
     "limit_per_hour": "Requests in any hour",
     "limit_per_day": "Requests in any 24 hours",
-    "bytes_per_day": "Streamed bytes in any 24 hours",
+    "bytes_per_day": "Streamed in any 24 hours",
     "concurrent_streams": "Streams at the same time",
     "concurrent_jobs": "Fetches at the same time",
-    "longest_video_s": "Longest video, in seconds",
-    "largest_file_bytes": "Largest file, in bytes",
+    "longest_video_s": "Longest video",
+    "largest_file_bytes": "Largest file",
 }
+LIMIT_UNITS = {"bytes_per_day": "bytes", "longest_video_s": "s", "largest_file_bytes": "bytes"}
+LIMIT_EXAMPLES = {"bytes_per_day": "20 GB", "longest_video_s": "2 h", "largest_file_bytes": "500 MB"}
 GRACE_CHOICES = (
     ("0", "not at all: it stops within a second"),
     ("3600", "for an hour"),
     ("86400", "for a day"),
     ("604800", "for a week"),
 )
+
+
+def limit_words(name: str, value: int | None) -> str:
+    """A limit for reading: "1,000", "20 GB", "no limit"."""
+    return amount_words(value, LIMIT_UNITS.get(name, "")) if value else "no limit"
 
 
 class WordsField(forms.CharField):
@@ -40,16 +48,23 @@ class WordsField(forms.CharField):
 
 
 class _WithLimits(AdminForm):
-    """A form that ends in the seven limits. Empty: as the plan or the default has it."""
+    """A form that ends in the seven limits."""
+
+    limits_note = "Empty: as the user's plan or the default has it. 0: no limit."
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for name, (least, most) in LIMIT_RANGES.items():
-            self.fields[name] = forms.IntegerField(
-                label=LIMIT_LABELS[name], required=False, min_value=least, max_value=most,
-                widget=forms.NumberInput(attrs={"class": "form-control", "inputmode": "numeric"}),
-            )  # fmt: skip
-        self.fields["limit_per_day"].help_text = "Empty: as the user's plan or the default has it. 0: no limit."
+            field = AmountField(unit=LIMIT_UNITS.get(name, ""), limits=(least, most), label=LIMIT_LABELS[name])
+            field.widget.attrs |= {"class": "form-control"}
+            if name in LIMIT_EXAMPLES:
+                field.help_text = f"Such as {LIMIT_EXAMPLES[name]}."
+            self.fields[name] = field
+
+    def groups(self) -> list[FieldGroup]:
+        others = [field for field in self.visible_fields() if field.name not in LIMIT_RANGES]
+        limits = FieldGroup(title="Limits", note=self.limits_note, fields=[self[name] for name in LIMIT_LABELS])
+        return [FieldGroup(fields=others), limits]
 
 
 class KeyEditForm(_WithLimits):
@@ -74,12 +89,17 @@ class KeyEditForm(_WithLimits):
         required=False,
         help_text="Networks such as 203.0.113.0/24, with commas. Empty: from everywhere.",
     )
+    allowed_origins = WordsField(
+        label="Web pages that may use it",
+        required=False,
+        help_text="Origins such as https://app.example.com, with commas; * for all. Empty: no page of another site.",
+    )
     bind_links = forms.BooleanField(label="Links work only from the address that asked for them", required=False)
 
     def __init__(self, *args: Any, key: ApiKey, user: User, **kwargs: Any) -> None:
-        names = ("name", "owner", "labels", "scopes", "allowed_cidrs", "bind_links", *LIMIT_NAMES)
+        names = ("name", "owner", "labels", "scopes", "allowed_cidrs", "allowed_origins", "bind_links", *LIMIT_NAMES)
         initial = {name: getattr(key, name) for name in names}
-        for name in ("labels", "scopes", "allowed_cidrs"):
+        for name in ("labels", "scopes", "allowed_cidrs", "allowed_origins"):
             initial[name] = list(initial[name])
         initial["expires_on"] = key.expires_at.date() if key.expires_at else None
         super().__init__(*args, initial=initial, **kwargs)
@@ -104,6 +124,8 @@ class RotateForm(AdminForm):
 
 class UserForm(_WithLimits):
     """A user and their plan."""
+
+    limits_note = "What keys of this user start from. Empty: the default. 0: no limit."
 
     name = forms.CharField(max_length=100, required=False, help_text="Their full name, or what they do.")
     contact = forms.CharField(max_length=254, required=False, help_text="An address, for you to remember.")

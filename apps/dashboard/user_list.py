@@ -6,7 +6,7 @@ from typing import Any
 
 from django.urls import reverse
 
-from apps.dashboard.key_forms import LIMIT_LABELS
+from apps.dashboard.key_forms import LIMIT_LABELS, limit_words
 from apps.dashboard.lists import Action, Cell, Column, Empty, Filter, ListSpec
 from apps.keys.documents import LIMIT_NAMES, Role, User
 
@@ -18,9 +18,10 @@ def user_state(user: User) -> Cell:
     return Cell(kind="badge", value="off", tone="warning")
 
 
-def plan_of(user: User) -> list[tuple[str, int]]:
-    """The limits that their keys start from, in words."""
-    return [(LIMIT_LABELS[name], getattr(user, name)) for name in LIMIT_NAMES if getattr(user, name) is not None]
+def plan_of(user: User) -> list[tuple[str, str]]:
+    """The limits that their keys start from: label, and the limit in words."""
+    limits = [(name, getattr(user, name)) for name in LIMIT_NAMES]
+    return [(LIMIT_LABELS[name], limit_words(name, value)) for name, value in limits if value is not None]
 
 
 def href(user: User, action: str = "detail") -> str:
@@ -31,7 +32,7 @@ def _plan(user: User) -> Cell:
     limits = plan_of(user)
     if not limits:
         return Cell(value="default")
-    return Cell(value=f"{limits[0][0]}: {limits[0][1]:,}", note=f"and {len(limits) - 1} more" if limits[1:] else "")
+    return Cell(value=f"{limits[0][0]}: {limits[0][1]}", note=f"and {len(limits) - 1} more" if limits[1:] else "")
 
 
 def _where_active(state: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class TestKeys:
         address = f"/admin/keys/{key.prefix}/edit"
         form = operator.get(address).context["form"]
         fields = values(form)
-        assert (fields["labels"], fields["allowed_cidrs"], fields["bytes_per_day"]) == ("a, b", "::1/128", 5)
+        assert (fields["labels"], fields["allowed_cidrs"], fields["bytes_per_day"]) == ("a, b", "::1/128", "5 B")
         operator.post(address, fields)
         assert AuditEntry.objects(action="key.update").count() == 0
         answer = operator.post(address, {**fields, "limit_per_day": "70", "labels": "c", "bind_links": "on"})
@@ -44,7 +44,15 @@ class TestKeys:
 
     @pytest.mark.parametrize(
         ("field", "value"),
-        [("limit_per_hour", "0"), ("allowed_cidrs", "here"), ("name", ""), ("labels", "x" * 51), ("owner", "a b")],
+        [
+            ("limit_per_hour", "0"),
+            ("bytes_per_day", "9 parrots"),
+            ("allowed_origins", "app"),
+            ("allowed_cidrs", "here"),
+            ("name", ""),
+            ("labels", "x" * 51),
+            ("owner", "a b"),
+        ],
     )
     def test_a_mistake_is_said_beside_its_field(self, operator, field, value):
         prefix = create_key(name="bot").document.prefix
@@ -52,6 +60,25 @@ class TestKeys:
         answer = operator.post(address, {**values(operator.get(address).context["form"]), field: value})
         assert answer.status_code == 422
         assert answer.context["form"].errors[field]
+
+    def test_limits_are_written_and_read_with_units_and_origins_as_a_list(self, operator):
+        prefix = create_key(name="bot").document.prefix
+        address = f"/admin/keys/{prefix}/edit"
+        fields = values(operator.get(address).context["form"])
+        typed = {
+            "bytes_per_day": "20 GB",
+            "longest_video_s": "2h",
+            "allowed_origins": "https://a.example, https://b.example",
+        }
+        operator.post(address, {**fields, **typed})
+        key = known_key(prefix)
+        assert (key.bytes_per_day, key.longest_video_s) == (20 * 1024**3, 7200)
+        assert list(key.allowed_origins) == ["https://a.example", "https://b.example"]
+        page = operator.get(f"/admin/keys/{prefix}").content.decode()
+        for words in ("20 GB", "2 h", "<code>https://b.example</code>"):
+            assert words in page
+        operator.post(address, {**values(operator.get(address).context["form"]), "bytes_per_day": "20480 MB"})
+        assert AuditEntry.objects(action="key.update").count() == 1
 
     def test_a_new_secret_is_shown_once(self, operator):
         old = create_key(name="bot")

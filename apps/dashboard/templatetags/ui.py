@@ -63,6 +63,12 @@ def percent(share: float | None) -> str:
 
 
 @register.filter
+def full_stop(text: str) -> str:
+    """A message as a sentence, so that another may follow it."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+@register.filter
 def human_rate(per_second: float) -> str:
     """Something per second: 0, 0.4, 12."""
     return f"{per_second:,.0f}" if per_second >= 10 or not per_second else f"{per_second:.1f}"

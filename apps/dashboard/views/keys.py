@@ -13,7 +13,7 @@ from apps.core.errors import ApiError
 from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, problem, record_change
 from apps.dashboard.forms import KeyForm
-from apps.dashboard.key_forms import LIMIT_LABELS
+from apps.dashboard.key_forms import LIMIT_LABELS, limit_words
 from apps.dashboard.key_list import KEY_LIST, key_state
 from apps.dashboard.lists import answer_list
 from apps.keys.authentication import effective_limits
@@ -132,8 +132,8 @@ def owners_only(request: AdminRequest) -> HttpResponse:
     return problem(request, 403, "Only an owner may change this key.", text)
 
 
-def _shown_limits(key: ApiKey) -> list[tuple[str, int, str]]:
-    """The limits that hold for a key: label, number (0: none), and where it comes from when it is not the key's own."""
+def _shown_limits(key: ApiKey) -> list[tuple[str, str, str]]:
+    """The limits that hold for a key: label, its words, and where it comes from unless it is its own."""
     user = find_user(key.owner) if key.owner else None
     limits = effective_limits(key, user)
     shown = []
@@ -141,7 +141,7 @@ def _shown_limits(key: ApiKey) -> list[tuple[str, int, str]]:
         own, planned = getattr(key, name), getattr(user, name, None)
         source = "" if own is not None else "by the plan" if planned is not None else "by default"
         if limits[name] or own is not None or planned is not None:
-            shown.append((label, limits[name] or 0, source))
+            shown.append((label, limit_words(name, limits[name]), source))
     return shown
 
 

@@ -25,12 +25,8 @@ class TunablesForm(AdminForm):
         stored = stored_tunables()
         for name, item in TUNABLES.items():
             field = AmountField(unit=item.unit, label=item.label, help_text=_help(item))
-            field.widget.attrs |= {
-                "class": "form-control",
-                "autocomplete": "off",
-                "placeholder": amount_text(item.default(), item.unit),
-            }
-            field.initial = amount_text(stored[name], item.unit) if name in stored else ""
+            field.widget.attrs |= {"class": "form-control", "placeholder": amount_text(item.default(), item.unit)}
+            field.initial = stored.get(name)
             self.fields[name] = field
 
 
