@@ -18,6 +18,7 @@ RANGES = {
     "30d": timedelta(days=30),
 }
 LONGEST = timedelta(days=3 * 366)
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 MARGIN = timedelta(hours=2)  # sums that are about to end are not counted on
 SETTLED = {Grain.HOUR: timedelta(minutes=5), Grain.DAY: timedelta(minutes=30)}  # younger sums may still change
 STEPS = (  # up to this length: this step, made of sums of this grain
@@ -124,6 +125,8 @@ def make_span(start: datetime, end: datetime, *, zone: ZoneInfo, now: datetime |
         raise InvalidParameter("start: must lie before end.", parameter="start")
     if end - start > LONGEST:
         raise InvalidParameter("start: the range may be three years at most.", parameter="start")
+    if start < EARLIEST or end > now + LONGEST:
+        raise InvalidParameter("start: there are no figures of such a time.", parameter="start")
     wide = end - start
     step_s, grain = next(((step, grain) for longest, step, grain in STEPS if wide <= longest), (DAY_STEP_S, Grain.HOUR))
     if grain is Grain.MINUTE and start <= now - kept_for(Grain.MINUTE, By.ALL) + MARGIN:

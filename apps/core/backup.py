@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,7 @@ def _lines(path: Path) -> Iterator[bytes]:
                 if not line.endswith(b"\n"):
                     raise BackupBroken(f"{path} is cut short.")
                 yield line
-    except (gzip.BadGzipFile, EOFError, OSError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise InvalidParameter(f"{path} cannot be read: {error.strerror}.") from None
         raise BackupBroken(f"{path} is damaged or no backup.") from None

@@ -23,6 +23,7 @@ from apps.downloads.selectors import find_job
 from apps.downloads.services.answers import job_answer
 from apps.keys.authentication import authenticate, extract_key
 from apps.keys.documents import Scope
+from apps.keys.limits import charge_failure
 
 RECHECK_S = 1.0
 QUIET_S = 15.0  # a message at least so often: proxies cut silent connections
@@ -105,7 +106,11 @@ def _admitted(
 ) -> tuple[MediaJob, str]:
     """The job, and the prefix of the key ("" without one). Raises NotFound, or what a wrong key raises."""
     raw = extract_key(headers, query)
-    grant = authenticate(raw, client_address) if raw else None
+    try:
+        grant = authenticate(raw, client_address) if raw else None
+    except ApiError:
+        charge_failure(client_address)
+        raise
     job = _found(job_id)
     if grant is not None and grant.prefix not in job.seen_by and Scope.ADMIN not in grant.scopes:
         raise NotFound

@@ -65,6 +65,15 @@ class TestApi:
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_parameter")
         assert answer.json()["parameter"] in {"range", "zone", "start", "top"}
 
+    @pytest.mark.parametrize("day", ["0001-01-01", "1999-12-31", "9999-12-31"])
+    @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+    def test_times_at_the_ends_of_the_calendar_are_refused_in_words(self, viewer, day, zone):
+        api = viewer.get(f"{PATH}?start={day}T01:00:00Z&end={day}T23:59:59Z&zone={zone}")
+        assert (api.status_code, api.json()["parameter"]) == (400, "start")
+        query = f"from={day}T00:00&to={day}T23:59&zone={zone}"
+        assert viewer.get(f"/admin/analytics?{query}").status_code == 422
+        assert viewer.get(f"/admin/analytics/export?{query}").status_code == 400
+
 
 class TestPage:
     def test_an_empty_server_says_what_to_do(self, viewer):

@@ -103,7 +103,18 @@ class TestRefusing:
 
     @pytest.mark.parametrize(
         "damage",
-        ["cut", "cut line", "flipped", "line gone", "line twice", "not gzip", "other format", "unknown", "empty"],
+        [
+            "cut",
+            "cut line",
+            "flipped",
+            "line gone",
+            "line twice",
+            "not gzip",
+            "bits",
+            "other format",
+            "unknown",
+            "empty",
+        ],
     )
     def test_a_broken_file_changes_nothing(self, path, damage):
         for name in ("a", "b", "c"):
@@ -163,6 +174,7 @@ def _damaged(whole: bytes, damage: str) -> bytes:
         "line gone": lambda: gzip.compress(b"".join(lines[:2] + lines[3:])),
         "line twice": lambda: gzip.compress(b"".join(lines[:2] + lines[1:])),
         "not gzip": lambda: text,
+        "bits": lambda: whole[:10] + b"\xff" * 20 + whole[30:],
         "other format": lambda: gzip.compress(text.replace(b"ytserver-backup", b"other-backup", 1)),
         "unknown": lambda: _closed([lines[0].replace(b'"api_keys"', b'"api_keys", "newer_things"')], {}),
         "empty": lambda: gzip.compress(b""),

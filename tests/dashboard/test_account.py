@@ -188,6 +188,12 @@ class TestAdmins:
         assert (own.role, own.active) == ("owner", True)
         assert owner.get("/admin/admins").status_code == 200
 
+    def test_a_stolen_session_of_an_owner_cannot_replace_the_password(self, owner):
+        own = User.objects.get(username="the-owner")
+        answer = owner.post(f"/admin/admins/{own.id}/password")
+        assert (answer.status_code, answer["Location"]) == (302, "/admin/account/password")
+        assert log_in(Client(), "the-owner").status_code == 302
+
     def test_users_without_a_role_are_not_shown(self, owner, make_user):
         user = make_user(Role.NONE)
         assert b"the-none" not in owner.get("/admin/admins").content

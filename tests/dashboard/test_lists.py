@@ -126,6 +126,16 @@ class TestCursor:
         cursor = read_cursor(text)
         assert cursor is None or isinstance(cursor, Cursor)
 
+    @pytest.mark.parametrize(
+        "value",
+        [
+            '{"$oid":"zz"}', '{"$date":1e300}', '{"$date":{"$numberLong":"99999999999999999"}}', "9" * 40,
+            '{"$numberDecimal":"x"}', '"\\ud800"',
+        ],
+    )  # fmt: skip
+    def test_a_value_that_mongodb_cannot_hold_is_no_cursor(self, value):
+        assert read_cursor(base64.urlsafe_b64encode(f'[{value},"id",0]'.encode()).decode()) is None
+
     @pytest.mark.parametrize("value", [{"$ne": 1}, [1], {"$regularExpression": {"pattern": "a", "options": ""}}])
     def test_an_operator_in_the_place_of_a_value_is_refused(self, value):
         text = base64.urlsafe_b64encode(json_util.dumps([value, "id", 0]).encode()).decode()

@@ -4,6 +4,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from apps.core.redis import redis_client
 from apps.downloads.consumers import BUSY, NORMAL, NOT_FOUND, REFUSED, JobConsumer
 from apps.downloads.services import jobs
 from tests.core.serving import serving
@@ -67,6 +68,12 @@ def test_an_unknown_job_a_bad_key_and_another_keys_job_are_refused(url, api, oth
         assert closed_with(socket) == REFUSED
     with connect(f"{url}/ws/jobs/{job_id}?api_key={other_api.key}") as socket:
         assert closed_with(socket) == NOT_FOUND
+
+
+def test_wrong_keys_count_against_the_address_as_everywhere(url, job_id):
+    with connect(f"{url}/ws/jobs/{job_id}?api_key=nonsense") as socket:
+        assert closed_with(socket) == REFUSED
+    assert redis_client().hget("yt:refused:127.0.0.1", "total") == b"1"
 
 
 def test_there_is_a_bound_and_closed_sockets_make_room(url, job_id, monkeypatch):

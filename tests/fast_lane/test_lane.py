@@ -253,6 +253,26 @@ class TestWhatIsUnusual:
         assert answer.json()["error"] == "key_missing"
 
 
+class TestWhatStrangersSend:
+    """Reading comes before the key, so anybody could fill the memory with what is remembered of it."""
+
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    async def test_long_lines_are_not_remembered(self, lane, method):
+        long = "x" * 20_000
+        requests = [
+            (f"/api/v1/audio?url={VIDEO_ID}&nonsense={long}", {}),
+            (f"/song/{long}", {}),
+            (f"/api/v1/audio?url={VIDEO_ID}", {"Host": long}),
+            (f"/api/v1/audio?url={VIDEO_ID}", {"Content-Type": f"text/plain; {long}"}),
+        ]
+        async with lane.client() as client:
+            for path, headers in requests:
+                body = b"{}" if method == "POST" else None
+                assert (await client.request(method, path, headers=headers, content=body)).status_code >= 400
+        reader = lane.entrance._running_parts()._lane._reader
+        assert sum(len(str(known)) for known in (*reader._known, *reader._hosts)) < 2000
+
+
 @pytest.mark.usefixtures("library")
 class TestChanges:
     """What Django would no longer answer, the lane does not either."""

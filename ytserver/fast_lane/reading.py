@@ -34,6 +34,8 @@ from apps.telegram_cache.documents import MediaKind
 
 MAX_REMEMBERED = 10_000
 MAX_BODY_BYTES = 4096
+MAX_LINE_BYTES = 1024  # of what is remembered of a request, whose sender may be anybody
+MAX_HOST_CHARACTERS = 300
 MAX_FIELDS = 20
 JSON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
 FORM_TYPE = b"application/x-www-form-urlencoded"
@@ -116,6 +118,8 @@ class Reader:
 
     def base_url(self, scope: Scope, host: str) -> str | None:
         """As ``views.base.base_url``; None for a host that Django would refuse."""
+        if len(host) > MAX_HOST_CHARACTERS:
+            return None
         known = self._hosts.get(host)
         if known is None:
             if len(self._hosts) >= MAX_REMEMBERED:
@@ -128,6 +132,8 @@ class Reader:
     def read(self, scope: Scope, content_type: bytes = b"", body: bytes = b"") -> Asked | None:
         """None: this is not for the lane."""
         line = (scope["path"], scope["query_string"], content_type, body)
+        if sum(map(len, line)) > MAX_LINE_BYTES:
+            return None
         if line in self._known:
             return self._known[line]
         if len(self._known) >= MAX_REMEMBERED:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import bson
 from bson import ObjectId, json_util
+from bson.errors import BSONError
 
 MAX_LENGTH = 1000
 
@@ -35,7 +37,8 @@ def read_cursor(text: str) -> Cursor | None:
         value, document_id, backward = json_util.loads(
             decoded.decode(), json_options=json_util.JSONOptions(tz_aware=True)
         )
-    except (binascii.Error, ValueError, TypeError, KeyError):
+        bson.encode({"": [value, document_id]})  # whether MongoDB can be asked about them
+    except (binascii.Error, BSONError, ArithmeticError, RecursionError, ValueError, TypeError, KeyError):
         return None
     plain = (str, int, float, bool, datetime, ObjectId, type(None))
     if not isinstance(value, plain) or not isinstance(document_id, plain):

@@ -116,7 +116,9 @@ def admin_switch(request: AdminRequest, user: User) -> HttpResponse:
 
 @_on_admin
 def admin_password(request: AdminRequest, user: User) -> HttpResponse:
-    """A new password for somebody who lost theirs. The answer shows it, once."""
+    """A new password for somebody who lost theirs, shown once. One's own is changed elsewhere, with the old one."""
+    if user.id == request.admin_user.id:
+        return redirect("dashboard:account-password")
     if request.method == "POST":
         password = reset_password(user)
         _record(request, user, "user.reset_password")
