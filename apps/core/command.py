@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +15,15 @@ from apps.core.errors import ApiError, NotReady
 SERVICES_HINT = (
     "MongoDB or Redis does not answer. Is the server running (`manage.py up`)? Else check MONGO_URI, REDIS_URL."
 )
+
+
+def shell_actor() -> str:
+    """Who runs this command, for the audit log: the name of the shell's user."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user without a name
+        name = f"uid {os.getuid()}"
+    return f"{name} (command line)"
 
 
 @contextmanager

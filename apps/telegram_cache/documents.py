@@ -140,6 +140,7 @@ class Asset(SearchedDocument):
     upload_owner = StringField()
     upload_lease_until = DateTimeField()
     upload_error = StringField()
+    upload_waits_for = StringField()  # not a failure: why it is not its turn until ``upload_retry_at``
     upload_attempts = IntField(default=0)
     upload_retry_at = DateTimeField()
     upload_failing_since = DateTimeField()  # no part has been stored since then, and there were failures
@@ -250,3 +251,7 @@ class TelegramChannel(StoredDocument):
             {"fields": ["is_default"], "unique": True, "partialFilterExpression": {"is_default": True}},
         ],
     }
+
+
+AUDITED = ("title", "state", "is_default", "playable", "scratch_chat_id", "messages_per_min")
+"""What the audit log keeps of a channel that somebody changed."""

@@ -191,6 +191,13 @@ def playable_left(limit: int) -> list[str]:
     return [row["_id"] for row in rows]
 
 
+def waiting_uploads() -> tuple[int, datetime | None]:
+    """How many unfinished uploads wait for their turn, and when the first of them goes on."""
+    waiting = Asset.objects(state__in=[AssetState.READY.value, AssetState.UPLOADING.value], upload_waits_for__ne=None)
+    first = waiting.order_by("upload_retry_at").only("upload_retry_at").first()
+    return waiting.count(), first.upload_retry_at if first else None
+
+
 def uploads_given_up(limit: int = MAX_PAGE) -> list[Asset]:
     """Assets that nobody tries to store any more, without their parts."""
     return list(Asset.objects(upload_gave_up_at__exists=True).exclude("block_sha256", "parts").limit(limit))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import pytest
 from django.core.management import CommandError, call_command
 
+from apps.core.documents import AuditEntry
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetState, PartState
 from apps.telegram_cache.selectors import all_bots, cache_totals, find_assets, find_channel
@@ -56,6 +58,31 @@ class TestTelegram:
         assert find_channel(str(CHANNEL_ID)).messages_per_min == 5
         with pytest.raises(CommandError, match="1800"):
             run("telegram", "set-rate", str(CHANNEL_ID), "100000")
+
+    def test_changes_are_in_the_audit_log_under_the_name_of_the_shells_user(self, store, monkeypatch):
+        monkeypatch.setattr("getpass.getuser", lambda: "anna")
+        bot_id, channel_id = str(store.bot.bot_id), str(CHANNEL_ID)
+        run("telegram", "set-rate", channel_id, "5")
+        run("telegram", "disable-bot", bot_id)
+        run("telegram", "enable-bot", bot_id)
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{store.bot.token}\n"))
+        run("telegram", "replace-token", bot_id, "--token-stdin")
+        run("telegram", "disable-channel", channel_id)
+        entries = list(AuditEntry.objects.order_by("at", "id"))
+        assert [(entry.action, entry.target_id) for entry in entries] == [
+            ("channel.settings", channel_id), ("bot.disable", bot_id), ("bot.enable", bot_id), ("bot.token", bot_id),
+            ("channel.disable", channel_id),
+        ]  # fmt: skip
+        assert {entry.actor for entry in entries} == {"anna (command line)"}
+        assert [entry.after["state"] for entry in entries[1:3]] == ["disabled", "active"]
+        assert not any(store.bot.token in str(entry.to_mongo()) for entry in entries)
+
+    def test_uploads_that_wait_for_their_turn_are_told_with_a_time(self, store, make_asset, monkeypatch):
+        made = make_asset(MIB)
+        store.telegram.rate_limit("sendDocument", 600)
+        assert re.search(r"waits until \d\d:\d\d:\d\d UTC: every bot", run("cache", "repair", made.asset_id))
+        assert re.search(r"waiting  1 uploads wait .* until \d\d:", run("telegram", "list"))
+        assert json.loads(run("telegram", "list", "--json"))["waiting_uploads"]["count"] == 1
 
     def test_disabling_takes_known_ids_only(self, store):
         run("telegram", "disable-bot", str(store.bot.bot_id))

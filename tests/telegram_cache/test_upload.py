@@ -20,6 +20,7 @@ from apps.core.redis import redis_client
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind, PartState
 from apps.telegram_cache.roster import Roster, roster
+from apps.telegram_cache.selectors import waiting_uploads
 from apps.telegram_cache.services import (
     pool,
     request_upload,
@@ -130,12 +131,17 @@ class TestUpload:
         made = make_asset()
         busy = [pool.take_slot() for _ in range(4)]
         assert upload_asset(made.asset_id) is UploadResult.LATER
-        assert reload(made.asset_id).upload_attempts == 0
+        asset = reload(made.asset_id)
+        assert asset.upload_attempts == 0
+        assert "every bot is sending other files" in asset.upload_waits_for  # and nothing has failed
+        assert (asset.upload_error, asset.upload_failing_since) == (None, None)
+        assert waiting_uploads() == (1, asset.upload_retry_at)
         for slot in busy:
             with slot:
                 pass
         make_due(made.asset_id)
         assert upload_asset(made.asset_id) is UploadResult.CACHED
+        assert waiting_uploads() == (0, None)
 
     def test_a_failure_lets_the_parts_under_way_finish(self, store, make_asset, part_bytes):
         part_bytes(MIB)
@@ -178,7 +184,7 @@ class TestWhenTelegramSaysNo:
         made = make_asset()
         assert upload_asset(made.asset_id) is UploadResult.LATER
         asset = reload(made.asset_id)
-        assert asset.upload_attempts == 0
+        assert (asset.upload_attempts, asset.upload_error, asset.upload_failing_since) == (0, None, None)
         assert 25 < (asset.upload_retry_at - asset.updated_at).total_seconds() <= 31
         assert roster().bot("111111").cooling_s() > 5
         make_due(made.asset_id)

@@ -165,7 +165,16 @@ def commit_ready(
         **({"duration_s": duration_s} if duration_s else {}),
         **_measured(facts, size_bytes=size_bytes, duration_s=duration_s),
     }
-    gone = ("lease_owner", "lease_until", "error_code", "error_message", "retry_at", "upload_error", "upload_retry_at")
+    gone = (
+        "lease_owner",
+        "lease_until",
+        "error_code",
+        "error_message",
+        "retry_at",
+        "upload_error",
+        "upload_retry_at",
+        "upload_waits_for",
+    )
     _update(claim, {"$set": change, "$unset": dict.fromkeys(gone, "")})
     publish(f"asset:{claim.asset_id}")
 

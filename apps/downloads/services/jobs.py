@@ -148,6 +148,7 @@ def _start_over(asset: Asset) -> None:
         unset__upload_failing_since=1,
         unset__upload_gave_up_at=1,
         unset__upload_retry_at=1,
+        unset__upload_waits_for=1,
         unset__alert=1,
         unset__refetch_reason=1,
         unset__verified_at=1,

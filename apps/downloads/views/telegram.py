@@ -19,7 +19,7 @@ from apps.downloads.views.base import ApiViewSet
 from apps.keys.documents import Scope
 from apps.keys.drf import client_address
 from apps.telegram_cache.alerts import alerts
-from apps.telegram_cache.documents import TelegramBot, TelegramChannel
+from apps.telegram_cache.documents import AUDITED, TelegramBot, TelegramChannel
 from apps.telegram_cache.selectors import all_bots, all_channels
 from apps.telegram_cache.services.bot_records import known_bot, known_channel
 from apps.telegram_cache.services.bots import add_bot, check_all, disable_bot, enable_bot, replace_token
@@ -35,7 +35,6 @@ from apps.telegram_cache.services.channels import (
 from apps.telegram_cache.services.checks import Finding
 
 BOT_ID = OpenApiParameter("id", str, OpenApiParameter.PATH, description="The bot's number.")
-AUDITED = ("title", "state", "is_default", "playable", "scratch_chat_id", "messages_per_min")
 CHANNEL_ID = OpenApiParameter("id", str, OpenApiParameter.PATH, description="The channel's number.")
 _ERRORS = error_responses("invalid_parameter", "not_found", "upstream_unreachable", *KEY_ERRORS)
 _BOT = {200: shapes.BotAnswerSerializer, **_ERRORS}

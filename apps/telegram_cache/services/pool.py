@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 MAX_UPLOADS_PER_BOT = 4  # Bot API: simultaneous uploads of one bot are spaced; a backlog over 5 s is refused with 429
 SLOT_S = 60.0  # a slot that is not renewed comes free: its process died (on this machine the sweep sees it sooner)
 BURST_MESSAGES = 20  # what a channel takes at once before messages_per_min counts
+EVERY_BOT_IS_BUSY = "every bot is sending other files, or has to pause before it may send more"
 NO_BOT_WAIT_S = 5.0  # the sweep looks again soon after an operator has mended it
 
 _TAKE = """
@@ -126,7 +127,7 @@ def take_slot(channel_id: str = "") -> Slot:
             if not wait_s:
                 return slot
         waits.append(wait_s)
-    raise NoBotNow(min(waits), "every bot is busy or must wait")
+    raise NoBotNow(min(waits), EVERY_BOT_IS_BUSY)
 
 
 def _in_turn(bots: Sequence[Bot]) -> list[Bot]:

@@ -40,7 +40,14 @@ from apps.telegram_cache.services.lease import LeaseKeeper, LeaseLost
 from apps.telegram_cache.services.parallel import in_parallel
 from apps.telegram_cache.services.planning import plan_parts
 from apps.telegram_cache.services.playable import post_playable
-from apps.telegram_cache.services.pool import MAX_UPLOADS_PER_BOT, NoBotNow, Slot, note_error, take_slot
+from apps.telegram_cache.services.pool import (
+    EVERY_BOT_IS_BUSY,
+    MAX_UPLOADS_PER_BOT,
+    NoBotNow,
+    Slot,
+    note_error,
+    take_slot,
+)
 from apps.telegram_cache.services.resolving import CannotTell, caption_of, find_sent, remove_message
 
 log = structlog.get_logger(__name__)
@@ -107,6 +114,9 @@ def _put_off(asset_id: str, owner: str, reason: str, *, retry_s: float | None, c
     if retry_s is None:
         retry_s = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(tries, 12))
     records.release_upload(asset_id, owner=owner, error=reason, retry_s=retry_s, counts=counts)
+    if not counts:
+        log.info("upload_waits", asset_id=asset_id, reason=reason, retry_s=retry_s)
+        return
     log.warning("upload_put_off", asset_id=asset_id, reason=reason, retry_s=retry_s, tries=tries)
     alert = f"the upload was given up: {reason}"
     if care.give_up_upload(
@@ -288,4 +298,4 @@ class Uploader:
                 if busy.wait_s > SHORT_WAIT_S:
                     raise TryLater(str(busy), retry_s=busy.wait_s, counts=False) from None
                 self.keeper.wait(busy.wait_s)
-        raise TryLater("every bot stayed busy", counts=False, retry_s=SHORT_WAIT_S)
+        raise TryLater(EVERY_BOT_IS_BUSY, counts=False, retry_s=SHORT_WAIT_S)

@@ -50,7 +50,8 @@ def claim_upload(asset_id: str, *, owner: str) -> Asset | None:
                     "updated_at": "$$NOW",
                 }
             },
-            {"$unset": "upload_queued_at"},  # should this worker die, the sweep need not wait for it
+            # should this worker die, the sweep need not wait for it
+            {"$unset": ["upload_queued_at", "upload_waits_for"]},
         ],
     )
     return find_asset(asset_id) if done.modified_count else None
@@ -81,19 +82,25 @@ def free_dead_uploads() -> int:
 
 
 def release_upload(asset_id: str, *, owner: str, error: str, retry_s: float, counts: bool) -> None:
-    """Give the lease back; the sweep starts it again in ``retry_s``. ``counts``: a failed try, so the delay grows."""
+    """Give the lease back; the sweep starts it again in ``retry_s``.
+
+    ``counts``: a failed try, so the delay grows. Else ``error`` is what it waits for, and nothing has failed.
+    """
     now = datetime.now(UTC)
+    said, other = ("upload_error", "upload_waits_for") if counts else ("upload_waits_for", "upload_error")
     assets().update_one(
         {"_id": asset_id, "upload_owner": owner},
         {
-            "$set": {"upload_error": error, "upload_retry_at": now + timedelta(seconds=retry_s), "updated_at": now},
+            "$set": {said: error, "upload_retry_at": now + timedelta(seconds=retry_s), "updated_at": now},
             "$inc": {"upload_attempts": int(counts)},
-            "$unset": {"upload_owner": "", "upload_lease_until": "", "upload_queued_at": ""},
+            "$unset": {"upload_owner": "", "upload_lease_until": "", "upload_queued_at": "", other: ""},
         },
     )
-    assets().update_one(
-        {"_id": asset_id, "upload_failing_since": None, "upload_error": error}, {"$set": {"upload_failing_since": now}}
-    )
+    if counts:
+        assets().update_one(
+            {"_id": asset_id, "upload_failing_since": None, "upload_error": error},
+            {"$set": {"upload_failing_since": now}},
+        )
 
 
 def finish_upload(asset_id: str, *, owner: str, generation: int) -> bool:

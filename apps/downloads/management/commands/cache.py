@@ -102,7 +102,7 @@ class Command(BaseCommand):
             raise CommandError(f"{done.still_over_bytes} bytes more should go, but they are not in Telegram yet.")
 
     def _repair(self, options: dict[str, Any]) -> None:
-        failed = 0
+        failed = waiting = 0
         total = len(options["asset_id"]) or count_assets(AssetState.READY, AssetState.UPLOADING)
         for number, asset in enumerate(_chosen(options["asset_id"], AssetState.READY, AssetState.UPLOADING), start=1):
             make_due(asset.id)
@@ -110,9 +110,15 @@ class Command(BaseCommand):
             if result is UploadResult.OFF:
                 raise CommandError("There is no usable bot or channel. See: manage.py telegram check")
             now = find_asset(asset.id)
-            failed += result is not UploadResult.CACHED
+            waits_for = now.upload_waits_for if now and result is not UploadResult.CACHED else None
+            waiting += bool(waits_for)
+            failed += result is not UploadResult.CACHED and not waits_for
             words = f"{result.value} {now.upload_error or '' if now else ''}".rstrip()
+            if now and waits_for:
+                words = f"waits until {now.upload_retry_at:%H:%M:%S} UTC: {waits_for}"
             self.stdout.write(f"[{number}/{total}] {asset.id} {words}")
+        if waiting:
+            self.stdout.write(f"{waiting} wait for their turn. The running server goes on with them.")
         if failed:
             raise CommandError(f"{failed} assets could not be finished.")
 
@@ -194,4 +200,5 @@ def _row(asset: Asset) -> dict[str, Any]:
         "parts": len(asset.parts),
         "access_count": asset.access_count,
         "upload_error": asset.upload_error or "",
+        "upload_waits_for": asset.upload_waits_for or "",
     }

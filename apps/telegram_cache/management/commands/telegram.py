@@ -11,11 +11,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from apps.core.command import clear_failures
+from apps.core import audit
+from apps.core.command import clear_failures, shell_actor
 from apps.telegram_cache.alerts import alerts
+from apps.telegram_cache.documents import AUDITED, TelegramBot, TelegramChannel
 from apps.telegram_cache.roster import roster
-from apps.telegram_cache.selectors import all_bots, all_channels
-from apps.telegram_cache.services.bot_records import known_bot
+from apps.telegram_cache.selectors import all_bots, all_channels, waiting_uploads
+from apps.telegram_cache.services.bot_records import known_bot, known_channel
 from apps.telegram_cache.services.bots import add_bot, check_all, disable_bot, enable_bot, replace_token
 from apps.telegram_cache.services.channels import (
     add_channel,
@@ -77,15 +79,18 @@ class Command(BaseCommand):
 
     def _add_bot(self, options: dict[str, Any]) -> None:
         bot = add_bot(_read_token(options["token_stdin"]))
+        _record_bot("bot.add", bot)
         self.stdout.write(f"Added bot @{bot.username} ({bot.bot_id}).")
 
     def _replace_token(self, options: dict[str, Any]) -> None:
         known_bot(options["bot_id"])
         bot = replace_token(options["bot_id"], _read_token(options["token_stdin"]))
+        _record_bot("bot.token", bot)
         self.stdout.write(f"Bot @{bot.username} ({bot.bot_id}) has its new token. What it stored stays readable.")
 
     def _add_channel(self, options: dict[str, Any]) -> None:
         channel, findings = add_channel(options["channel"], make_default=not options["not_default"])
+        _record_channel("channel.add", channel)
         self._tell(findings)
         self.stdout.write(f"Added channel {channel.title} ({channel.channel_id}).")
 
@@ -116,8 +121,14 @@ class Command(BaseCommand):
             for channel in all_channels()
         ]  # fmt: skip
         warnings = alerts()
+        waiting, next_at = waiting_uploads()
         if options["json"]:
-            found = {"bots": bots, "channels": channels, "alerts": [asdict(alert) for alert in warnings]}
+            found = {
+                "bots": bots,
+                "channels": channels,
+                "alerts": [asdict(alert) for alert in warnings],
+                "waiting_uploads": {"count": waiting, "next_at": next_at.isoformat() if next_at else None},
+            }
             self.stdout.write(json.dumps(found))
             return
         for bot in bots:
@@ -129,39 +140,49 @@ class Command(BaseCommand):
             line = f"channel  {channel['channel_id']:<16} {channel['title']:<29} {channel['state']} {mark}"
             line = f"{line} {channel['reason']}"
             self.stdout.write(line.rstrip())
+        if next_at:
+            self.stdout.write(f"waiting  {waiting} uploads wait for their turn, the first until {next_at:%H:%M:%S} UTC")
         for alert in warnings:
             self.stdout.write(f"ALERT    {alert.text}\n         -> {alert.fix}")
 
     def _disable_bot(self, options: dict[str, Any]) -> None:
         disable_bot(options["bot_id"])
+        _record_bot("bot.disable", known_bot(options["bot_id"]))
         self.stdout.write("Disabled. What it stored stays readable through the other bots.")
 
     def _enable_bot(self, options: dict[str, Any]) -> None:
-        self.stdout.write(f"Bot @{enable_bot(options['bot_id']).username} is in use.")
+        bot = enable_bot(options["bot_id"])
+        _record_bot("bot.enable", bot)
+        self.stdout.write(f"Bot @{bot.username} is in use.")
 
     def _disable_channel(self, options: dict[str, Any]) -> None:
         disable_channel(options["channel"])
+        _record_channel("channel.disable", known_channel(options["channel"]))
         self.stdout.write("Disabled. What it holds stays readable.")
 
     def _enable_channel(self, options: dict[str, Any]) -> None:
-        _, findings = enable_channel(options["channel"])
+        channel, findings = enable_channel(options["channel"])
+        _record_channel("channel.enable", channel)
         self._tell(findings)
         self.stdout.write("In use. New media goes there after: manage.py telegram set-default")
 
     def _set_default(self, options: dict[str, Any]) -> None:
         make_channel_default(options["channel"])
+        _record_channel("channel.default", known_channel(options["channel"]))
         self.stdout.write("New media goes there from now on. The other channels stay readable.")
 
     def _set_scratch_chat(self, options: dict[str, Any]) -> None:
         channel = set_scratch_chat(options["channel"], "" if options["chat"] == "none" else options["chat"])
+        _record_channel("channel.settings", channel)
         self.stdout.write(f"Copies go to {channel.scratch_chat_id or 'the channel itself'}.")
 
     def _set_playable(self, options: dict[str, Any]) -> None:
-        set_playable(options["channel"], options["choice"] == "on")
+        _record_channel("channel.settings", set_playable(options["channel"], options["choice"] == "on"))
         self.stdout.write(f"Playable copies of new media: {options['choice']}.")
 
     def _set_rate(self, options: dict[str, Any]) -> None:
         channel = set_messages_per_min(options["channel"], options["messages_per_min"])
+        _record_channel("channel.settings", channel)
         self.stdout.write(f"Each bot sends at most {channel.messages_per_min} messages a minute there.")
 
     def _rekey(self, options: dict[str, Any]) -> None:
@@ -177,6 +198,17 @@ class Command(BaseCommand):
         if failed:
             raise CommandError(f"{failed} of {total} could not be done. Run it again later.")
         self.stdout.write(f"Every bot can read everything: {total} were missing.")
+
+
+def _record_bot(action: str, bot: TelegramBot) -> None:
+    after = {"username": bot.username, "state": bot.state}
+    audit.record(actor=shell_actor(), action=action, target_kind="bot", target_id=bot.bot_id, after=after)
+
+
+def _record_channel(action: str, channel: TelegramChannel) -> None:
+    after = {name: getattr(channel, name) for name in AUDITED}
+    target_id = channel.channel_id
+    audit.record(actor=shell_actor(), action=action, target_kind="channel", target_id=target_id, after=after)
 
 
 def _read_token(from_stdin: bool) -> str:
