@@ -109,8 +109,7 @@ def upload_asset(asset_id: str) -> UploadResult:
 
 
 def _put_off(asset_id: str, owner: str, reason: str, *, retry_s: float | None, counts: bool) -> None:
-    asset = find_asset(asset_id)
-    tries = asset.upload_attempts if asset else 0
+    tries = asset.upload_attempts if (asset := find_asset(asset_id)) else 0
     if retry_s is None:
         retry_s = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(tries, 12))
     records.release_upload(asset_id, owner=owner, error=reason, retry_s=retry_s, counts=counts)
