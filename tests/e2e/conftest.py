@@ -11,6 +11,7 @@ import pytest
 from apps.core.indexes import ensure_indexes
 from apps.core.redis import redis_client
 from apps.dashboard.frontend import missing_files
+from apps.downloads.documents import JobState, MediaJob
 from apps.keys.documents import Role
 from apps.keys.services import create_key, create_user
 from tests.dashboard.samples import fill_server
@@ -43,6 +44,9 @@ def instance(tmp_path_factory) -> Iterator[Instance]:
         try:
             running.start()
             fill_server(with_telegram=False)
+            MediaJob.objects(
+                state=JobState.QUEUED.value
+            ).delete()  # nobody was told of it: it would take a real job's turn
             yield running
         finally:
             running.stop()

@@ -49,6 +49,7 @@ class TestEveryPage:
         for path in (*pages(), *details):
             screen.go(path)
             found = {
+                "logged out": "/admin/login" in screen.page.url,
                 "headings": screen.page.locator("h1").count() - 1,
                 "overflow": max(0, screen.overflow_px()),
                 "faults": screen.faults(),
