@@ -75,10 +75,7 @@ audit: setup-dev
 	$(BIN)/pip-audit --disable-pip --no-deps -r requirements.txt
 
 bench: setup-dev
-	@$(BIN)/python -m bench.first_byte
-	@$(BIN)/python -m bench.telegram_read
-	@$(BIN)/python -m bench.telegram_upload
-	@$(BIN)/python -m bench.rollups --events 200000 --rounds 5
+	@$(BIN)/python -m bench.all --write
 
 lock: setup-dev
 	$(LOCK) --output-file requirements.txt requirements.in

@@ -31,9 +31,15 @@ class Figure:
         wanted = f"at least {self.floor:g}" if self.floor is not None else f"at most {self.ceiling:g}"
         return f"{wanted}: {'reached' if reached else 'MISSED'}"
 
+    @property
+    def shown(self) -> str:
+        """min / median / max; one number when there is only one."""
+        if len(self.values) == 1:
+            return _short(self.values[0])
+        return " / ".join(_short(value) for value in (min(self.values), self.median, max(self.values)))
+
     def row(self) -> str:
-        shown = " / ".join(_short(value) for value in (min(self.values), self.median, max(self.values)))
-        return f"{self.name:58} {shown:>28}  {self.verdict}".rstrip()
+        return f"{self.name:58} {self.shown:>28}  {self.verdict}".rstrip()
 
 
 @dataclass

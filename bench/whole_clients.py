@@ -1,0 +1,90 @@
+"""Clients that all ask at once and read everything, as a process of its own.
+
+``python -m bench.whole_clients`` reads a plan (JSON) and prints a result. Loopback only; bounded in clients and time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import uvloop
+
+MAX_CLIENTS = 5000
+MAX_SECONDS = 180.0
+
+
+class _Client(asyncio.Protocol):
+    def __init__(self, request: bytes, started_at: float) -> None:
+        self.request = request
+        self.started_at = started_at
+        self.head = b""
+        self.first_byte_s: float | None = None
+        self.left = -1
+        self.digest = hashlib.sha256()
+        self.error = ""
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        transport.write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        if self.left < 0:
+            self.head += data
+            head, end, data = self.head.partition(b"\r\n\r\n")
+            if not end:
+                return
+            if head[9:12] != b"200":
+                self._end(f"status {head[9:12].decode(errors='replace')}")
+                return
+            at = head.lower().find(b"content-length: ")
+            self.left = int(head[at + 16 :].partition(b"\r\n")[0])
+        if data and self.first_byte_s is None:
+            self.first_byte_s = time.perf_counter() - self.started_at
+        self.digest.update(data)
+        self.left -= len(data)
+        if self.left == 0:
+            self._end("")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end("cut off")
+
+    def _end(self, error: str) -> None:
+        if not self.done.done():
+            self.error = error
+            self.done.set_result(None)
+            self.transport.abort()
+
+
+async def _run(port: int, requests: list[str], seconds: float, sha256: str) -> dict[str, Any]:
+    started_at = time.perf_counter()
+    loop = asyncio.get_running_loop()
+    clients = [_Client(text.encode(), started_at) for text in requests]
+    await asyncio.gather(*(loop.create_connection(lambda c=client: c, "127.0.0.1", port) for client in clients))
+    await asyncio.wait([client.done for client in clients], timeout=seconds)
+    errors = Counter(client.error if client.done.done() else "not complete" for client in clients)
+    errors["wrong bytes"] = sum(
+        client.done.done() and not client.error and client.digest.hexdigest() != sha256 for client in clients
+    )
+    return {
+        "errors": {name: count for name, count in errors.items() if name and count},
+        "first_byte_ms": [client.first_byte_s * 1000 for client in clients if client.first_byte_s is not None],
+    }
+
+
+def main() -> None:
+    plan = json.loads(sys.stdin.read())
+    if not (0 < len(plan["requests"]) <= MAX_CLIENTS and 0 < plan["seconds"] <= MAX_SECONDS):
+        raise SystemExit("too many clients, or for too long")
+    result = uvloop.run(_run(plan["port"], plan["requests"], plan["seconds"], plan["sha256"]))
+    sys.stdout.write(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
