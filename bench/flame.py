@@ -1,4 +1,4 @@
-"""Where the fast lane's time goes, as a flame graph (SVG) by py-spy: ``python -m bench.flame [FILE]`` (var/lane.svg)."""
+"""Where the fast lane's time goes, as a flame graph (SVG) by py-spy: ``python -m bench.flame [FILE]``."""
 
 from __future__ import annotations
 
