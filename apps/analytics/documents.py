@@ -107,7 +107,7 @@ class UsageRollup(StoredDocument):
         "collection": "usage_rollups",
         "indexes": [
             {"fields": ["by", "grain", "start", "-requests", "value", *_SUMS[1:]]},  # both cover whole questions
-            {"fields": ["by", "grain", "value", "start", *_SUMS]},
+            {"fields": ["value", "by", "grain", "start", *_SUMS]},  # value first: no choice for questions without one
             {"fields": ["expires_at"], "expireAfterSeconds": 0},
         ],
     }

@@ -24,6 +24,7 @@ from apps.analytics.histogram import BOUNDS_S, BUCKETS
 from apps.analytics.live import live_figures
 from apps.analytics.metrics_text import Family, counter, gauge, render
 from apps.core.heartbeats import QUEUES, idle_queues
+from apps.core.queues import waiting_messages
 from apps.core.redis import redis_client
 from apps.core.tunables import hot_max_bytes
 from apps.downloads.documents import JobState
@@ -38,7 +39,6 @@ FRESH_S = 15  # of what is costly to count; many scrapers cost as much as one
 MAX_JOBS = 100_000
 MAX_SERIES = 1000  # of one metric: more would be a fault of ours, and must not fill a Prometheus
 KINDS = ("api", "stream")
-CELERY_QUEUE = "yt:celery:{}"  # celery_config: global_keyprefix and the queue's name
 
 
 def metrics() -> str:
@@ -108,24 +108,20 @@ def _live() -> list[Family]:
 
 
 def _queues() -> list[Family]:
-    pipeline = redis_client().pipeline(transaction=False)
-    for queue in QUEUES:
-        pipeline.llen(CELERY_QUEUE.format(queue))
-    pipeline.xlen(STREAM)
-    *lengths, waiting = pipeline.execute()
+    waiting = redis_client().xlen(STREAM)
     idle = set(idle_queues())
     return [
         gauge(
             "ytserver_queue_messages",
             "Messages that wait for a worker.",
-            [({"queue": queue}, int(length)) for queue, length in zip(QUEUES, lengths, strict=True)],
+            [({"queue": queue}, length) for queue, length in waiting_messages().items()],
         ),
         gauge(
             "ytserver_queue_has_worker",
             "1 when a worker takes messages of this queue.",
             [({"queue": queue}, int(queue not in idle)) for queue in QUEUES],
         ),
-        gauge("ytserver_events_waiting", "Events that are not in MongoDB yet.", int(waiting)),
+        gauge("ytserver_events_waiting", "Events that are not in MongoDB yet.", waiting),
     ]
 
 

@@ -62,6 +62,14 @@ def unmark(done: Iterable[Mark]) -> None:
         collection.delete_one({"_id": f"{each.grain.value}:{int(each.start.timestamp())}", "revision": each.revision})
 
 
+def postpone(each: Mark) -> None:
+    """Let a mark wait from now on as if it were new, unless it was set again since it was read."""
+    RollupMark._get_collection().update_one(
+        {"_id": f"{each.grain.value}:{int(each.start.timestamp())}", "revision": each.revision},
+        {"$set": {"since": utcnow()}},
+    )
+
+
 @contextmanager
 def rollup_lease() -> Iterator[bool]:
     """Whether this caller may compute sums now; nobody else may until the block ends, or for LEASE_S seconds.

@@ -47,7 +47,7 @@ class StepSerializer(SumsSerializer):
 
 class TopRowSerializer(SumsSerializer):
     value = serializers.CharField(allow_blank=True)
-    label = serializers.CharField(allow_blank=True, help_text="A title, or a key's name, if known.")
+    label = serializers.CharField(allow_blank=True, help_text="A title, or a key's or person's name, if known.")
 
 
 @extend_schema_serializer(many=False)

@@ -71,7 +71,7 @@ class Span:
         return starts
 
     def segments(self, by: By, *, now: datetime | None = None) -> list[Segment]:
-        """The few sums that make up the range: days inside, hours and minutes at its ends.
+        """The few sums that make up the range: days inside, hours and minutes at its ends and of what is not over.
 
         Videos of long ago only have sums of whole hours, then of whole UTC days: the range is widened to those.
         """
@@ -80,20 +80,23 @@ class Span:
             grain for grain in (self.grain, *_COARSER[self.grain]) if grain is Grain.DAY or self._has(grain, by, now)
         ]
         finest = grains[0]
-        return _cut(floor(self.start, finest), ceil(self.end, finest), grains, now)
+        end = min(ceil(self.end, finest), ceil(now, Grain.MINUTE) + length(Grain.MINUTE))
+        return _cut(floor(self.start, finest), end, grains, now)
 
     def _has(self, grain: Grain, by: By, now: datetime) -> bool:
         return self.start > now - kept_for(grain, by) + MARGIN
 
 
 _COARSER = {Grain.MINUTE: (Grain.HOUR, Grain.DAY), Grain.HOUR: (Grain.DAY,), Grain.DAY: ()}
+_FINER = {Grain.HOUR: [Grain.MINUTE], Grain.DAY: [Grain.MINUTE, Grain.HOUR]}
 
 
 def _cut(start: datetime, end: datetime, grains: list[Grain], now: datetime) -> list[Segment]:
-    """``grains``: finest first; ``start`` and ``end`` lie on borders of the finest."""
+    """``grains``: finest first; ``start`` and ``end`` lie on borders of the finest, or ``end`` is about now."""
     if start >= end:
         return []
     *finer, grain = grains
+    finer = finer or _FINER.get(grain, [])  # only charts have coarse sums of what is not over
     if not finer:
         return [Segment(grain=grain, start=start, end=end)]
     first, last = ceil(start, grain), floor(min(end, max(start, now - SETTLED[grain])), grain)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from apps.keys.documents import Role, User
 from apps.keys.roles import may
-from apps.keys.selectors import find_user_by_id
+from apps.keys.selectors import find_user_by_id, find_usernames
 
 PERSON_PATTERN = re.compile(r"admin-(?P<user_id>[0-9a-f]{24})-(?P<version>[0-9]{1,9})", re.ASCII)
 
@@ -17,6 +18,18 @@ def person_prefix(user: User) -> str:
     It ends with the person's sessions (``session_version``), role or entry.
     """
     return f"admin-{user.id}-{user.session_version}"
+
+
+def people_names(prefixes: Iterable[str]) -> dict[str, str]:
+    """What such prefixes are called, also of earlier sessions, and of people who are gone or may not enter any more.
+
+    Other prefixes are left out.
+    """
+    ids = {prefix: match["user_id"] for prefix in prefixes if (match := PERSON_PATTERN.fullmatch(prefix))}
+    usernames = find_usernames(set(ids.values())) if ids else {}
+    return {
+        prefix: f"{usernames.get(user_id, 'somebody who is gone')} (in the admin)" for prefix, user_id in ids.items()
+    }
 
 
 def find_person(prefix: str) -> User | None:

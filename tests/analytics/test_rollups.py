@@ -62,6 +62,26 @@ class TestRollUp:
         assert sums(Grain.HOUR, By.ALL) == {}
         assert RollupMark.objects.get().grain == "hour"
 
+    def test_sums_by_video_are_written_once_when_their_time_is_over_and_until_then_only_what_charts_need(self):
+        now = utcnow()
+        add_events(now, 3)
+        minute, hour = floor(now, Grain.MINUTE), floor(now, Grain.HOUR)
+        roll_up(now=now)
+        assert sums(Grain.MINUTE, By.ALL) == {"": 3}
+        assert sums(Grain.MINUTE, By.KEY) == {"abcd1234": 3}
+        assert sums(Grain.MINUTE, By.VIDEO) == {}
+        assert RollupMark.objects.get(grain="minute").start == minute
+        roll_up(now=minute + timedelta(minutes=1))
+        assert sums(Grain.MINUTE, By.VIDEO) == {"abcdefghijk": 3}
+        assert RollupMark.objects(grain="minute").count() == 0
+        RollupMark.objects(grain="hour").update(set__since=now - timedelta(minutes=2))
+        roll_up(now=hour + timedelta(hours=1) - timedelta(seconds=1))
+        assert (sums(Grain.HOUR, By.ALL), sums(Grain.HOUR, By.VIDEO)) == ({"": 3}, {})
+        RollupMark.objects(grain="hour").update(set__since=now - timedelta(minutes=2))
+        roll_up(now=hour + timedelta(hours=1))
+        assert sums(Grain.HOUR, By.VIDEO) == {"abcdefghijk": 3}
+        assert [each.grain for each in RollupMark.objects] == ["day"]
+
     def test_events_that_came_while_their_minute_was_computed_keep_its_mark(self, hour, monkeypatch):
         add_events(hour)
         (seen,) = rollup_marks.marks(Grain.MINUTE, older_than_s=0)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from apps.core.heartbeats import QUEUES, idle_queues
-from apps.core.redis import redis_client
+from apps.core.queues import waiting_messages
 from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.selectors import count_active_jobs
 from apps.telegram_cache.documents import BotState, TelegramBot
 from apps.telegram_cache.selectors import find_assets
 
-BROKER_PREFIX = "yt:celery:"
 SHOWN_BOTS = 8
 MAX_COUNTED = 5000
 DOES = {
@@ -36,13 +35,10 @@ class Queue:
 
 def queues() -> list[Queue]:
     """Every queue. What waits to be fetched is counted in MongoDB, where the order of jobs is. Raises RedisError."""
-    pipeline = redis_client().pipeline(transaction=False)
-    for name in QUEUES:
-        pipeline.llen(f"{BROKER_PREFIX}{name}")
-    lengths = dict(zip(QUEUES, pipeline.execute(), strict=True))
+    lengths = waiting_messages()
     lengths["fetch"] = count_active_jobs(limit=MAX_COUNTED, state=JobState.QUEUED)
     idle = set(idle_queues())
-    return [Queue(name=name, does=DOES[name], waiting=int(lengths[name]), is_idle=name in idle) for name in QUEUES]
+    return [Queue(name=name, does=DOES[name], waiting=lengths[name], is_idle=name in idle) for name in QUEUES]
 
 
 def bots_at_work() -> list[TelegramBot]:
