@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from apps.core.errors import ApiError, error_from_code
+from apps.downloads.services.media import hot_store
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState
 from apps.telegram_cache.selectors import find_asset
+from apps.telegram_cache.services.hot_bytes import is_rest_here
 
 MAX_RECORDS = 256
 LOCKS = 32
@@ -29,7 +31,7 @@ class AssetRecord:
     size_bytes: int | None
     duration_s: float | None
     block_hashes: tuple[bytes, ...]
-    is_in_telegram: bool
+    is_in_telegram: bool  # with what the hot file has, if a stored part is bad
     failure: ApiError | None
 
     @classmethod
@@ -45,7 +47,7 @@ class AssetRecord:
             size_bytes=asset.size_bytes,
             duration_s=asset.duration_s,
             block_hashes=tuple(asset.block_hashes),
-            is_in_telegram=asset.is_in_telegram,
+            is_in_telegram=asset.is_in_telegram or is_rest_here(hot_store(), asset),
             failure=error_from_code(asset.error_code or "", asset.error_message or "") if failed else None,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 
 import pytest
 from django.core.management import call_command
@@ -10,10 +11,13 @@ from django.core.management import call_command
 from apps.core.errors import UpstreamUnreachable
 from apps.core.suspend import Suspend
 from apps.downloads.services import media
+from apps.downloads.services.jobs import is_lost
 from apps.downloads.services.media import MediaAsk, Tier, request_media
+from apps.downloads.stream_records import AssetRecord
 from apps.downloads.variants import MediaOptions
-from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
-from tests.downloads.library import VIDEO_ID, put_in_telegram
+from apps.telegram_cache.documents import BLOCK_BYTES, Asset, AssetKey, AssetState, MediaKind, Part, PartState
+from apps.telegram_cache.selectors import find_asset
+from tests.downloads.library import CONTENT, VIDEO_ID, put_in_telegram
 
 STORED = [
     (MediaKind.VIDEO, "1080p", True),
@@ -50,6 +54,24 @@ def given(kind: MediaKind, wish: str | None, **options: object) -> str:
     state = request_media(ask, key_prefix="p", wait_s=0, waited_s=0)
     assert state.tier is Tier.TELEGRAM
     return str(state.asset.variant)
+
+
+class TestABadPart:
+    def test_whose_bytes_are_in_the_hot_file_is_not_fetched_from_outside(self, mongo, redis_server, hot_root):
+        asset = put_in_telegram(AssetKey(VIDEO_ID, MediaKind.AUDIO, "m4a"))
+        bad, stored = asset.parts[0], Part(**asset.parts[0].to_mongo().to_dict())
+        stored.size, bad.index, bad.offset, bad.size = BLOCK_BYTES, 1, BLOCK_BYTES, bad.size - BLOCK_BYTES
+        bad.state = PartState.BAD.value
+        Asset.objects(id=asset.id).update_one(set__parts=[stored, bad], set__state=AssetState.READY.value)
+        asset = find_asset(asset.id)
+        assert (media.tier_of(asset), is_lost(asset)) == (Tier.EXTERNAL, True)
+        hashes = asset.block_hashes
+        hot_file = media.hot_store().open_sparse(asset.id, 1, size_bytes=asset.size_bytes, block_hashes=hashes)
+        with closing(hot_file):
+            assert (media.tier_of(asset), is_lost(asset)) == (Tier.EXTERNAL, True)
+            hot_file.put_block(1, CONTENT[BLOCK_BYTES:], sha256=hashes[1])
+        assert (media.tier_of(asset), is_lost(asset)) == (Tier.TELEGRAM, False)
+        assert AssetRecord.of(asset).is_in_telegram
 
 
 @pytest.mark.usefixtures("imported")

@@ -28,6 +28,7 @@ from apps.keys.job_slots import free_job_slots
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, MediaKind
 from apps.telegram_cache.services import note_old_parts
+from apps.telegram_cache.services.hot_bytes import is_rest_here
 
 log = structlog.get_logger(__name__)
 
@@ -121,10 +122,11 @@ def refetch_asset(asset_id: str) -> MediaJob:
 
 
 def is_lost(asset: Asset) -> bool:
-    """Whether a finished asset's bytes are nowhere: not whole in the hot store and not whole in Telegram."""
+    """Whether bytes of a finished asset are nowhere: neither in Telegram nor in the hot store."""
     if asset.is_in_telegram:
         return False
-    return not HotStore(settings.ENV.hot_root).is_complete(asset.id, asset.generation)
+    store = HotStore(settings.ENV.hot_root)
+    return not store.is_complete(asset.id, asset.generation) and not is_rest_here(store, asset)
 
 
 def _about(key: AssetKey) -> dict[str, str]:

@@ -29,6 +29,7 @@ from apps.downloads.variants import AS_IT_COMES, MediaOptions
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
 from apps.telegram_cache.selectors import find_asset, find_best_asset, find_finished_assets
+from apps.telegram_cache.services.hot_bytes import is_rest_here
 
 INFO_WAIT_S = 25.0
 REFRESH_EVERY = timedelta(minutes=1)
@@ -77,7 +78,7 @@ def tier_of(asset: Asset | None) -> Tier:
     if asset is not None and asset.is_finished:
         if hot_store().is_complete(asset.id, asset.generation):
             return Tier.HOT
-        if asset.is_in_telegram:
+        if asset.is_in_telegram or is_rest_here(hot_store(), asset):
             return Tier.TELEGRAM
     return Tier.EXTERNAL
 

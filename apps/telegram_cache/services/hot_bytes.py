@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from apps.streaming.hotstore import HotStore
-from apps.telegram_cache.documents import BLOCK_BYTES, Asset
+from apps.telegram_cache.documents import BLOCK_BYTES, Asset, PartState
 
 PIECE_BYTES = 256 * 1024
 BLOCKS_PER_MAPPING = 16  # mapped pages count as this process's memory until the mapping is closed
@@ -19,6 +19,22 @@ class HotBytesMissing(Exception):
 
 class HotBytesWrong(Exception):
     """The bytes on disk do not match the record."""
+
+
+def is_rest_here(store: HotStore, asset: Asset) -> bool:
+    """Whether the hot file has every byte that no stored part has: nothing is lost then, and the next upload mends it.
+
+    An unfinished file of an earlier boot does not count. A few microseconds for a file that is open already.
+    """
+    whole = sum(part.size for part in asset.parts)
+    if not asset.is_finished or whole != asset.size_bytes or asset.parts_generation != asset.generation:
+        return False
+    hot_file = store.open(asset.id, asset.generation)
+    if hot_file is None:
+        return False
+    with closing(hot_file):
+        missing = [part for part in asset.parts if part.state != PartState.STORED]
+        return all(hot_file.available_from(part.offset) >= part.size for part in missing)
 
 
 class HotBytes:
