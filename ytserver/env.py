@@ -111,7 +111,9 @@ class Env(BaseSettings):
     public_url: str = Field("", description="Address that clients use, for links. Empty: http://HOST:PORT.")
     allowed_hosts: CommaList = Field((), description="Host names that requests may name. Empty: this machine only.")
     secret_key: SecretStr = Field(SecretStr(""), description="Signs sessions and links. At least 32 characters.")
-    field_keys: CommaList = Field((), description="Fernet keys for secrets in MongoDB; the first one encrypts.")
+    field_keys: CommaList = Field(
+        (), repr=False, description="Fernet keys for secrets in MongoDB; the first one encrypts."
+    )
     var_dir: Folder = Field(
         BASE_DIR / "var",
         description="Everything this instance writes lies under here. Relative paths start at the project's folder.",
@@ -123,6 +125,7 @@ class Env(BaseSettings):
     link_ttl_s: int = Field(6 * 3600, ge=60, le=7 * 86400, description="Life of a signed link, in seconds.")
     link_keys: CommaList = Field(
         (),
+        repr=False,
         description="Secrets that sign links, 32 characters or more each, at most four; the first one signs, all are "
         "believed. Empty: SECRET_KEY signs. See `manage.py rotate_link_keys`.",
     )
@@ -132,7 +135,7 @@ class Env(BaseSettings):
     savetube_cdn_suffixes: CommaList = Field(
         ("savetube.me",), description="Host name endings that a SaveTube CDN may have."
     )
-    ytdlp_options: JsonObject = Field({}, description="Any yt-dlp options, as a JSON object.")
+    ytdlp_options: JsonObject = Field({}, repr=False, description="Any yt-dlp options, as a JSON object.")
     telegram_api_url: str = Field("https://api.telegram.org", description="Methods: {this}/bot<token>/<method>.")
     telegram_file_url: str = Field("https://api.telegram.org/file", description="Files: {this}/bot<token>/<file_path>.")
     telegram_local_root: Folder | None = Field(
@@ -141,7 +144,7 @@ class Env(BaseSettings):
     telegram_part_bytes: int = Field(
         19 * MIB, ge=MIB, le=TELEGRAM_LOCAL_PART_MAX_BYTES, description="Largest part sent to Telegram, in bytes."
     )
-    telegram_bot_tokens: CommaList = Field((), description="Bot tokens that seed an empty database.")
+    telegram_bot_tokens: CommaList = Field((), repr=False, description="Bot tokens that seed an empty database.")
     telegram_channel_id: str = Field("", description="Channel that seeds an empty database.")
     outbound_allow: NetworkList = Field((), description="Non-public networks that outbound requests may reach.")
     trusted_proxies: NetworkList = Field(

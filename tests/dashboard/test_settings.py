@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import pytest
 from django import forms
+from pydantic import SecretStr
 
 from apps.core.documents import AuditEntry, StoredTunable
 from apps.core.error_log import recent_errors
@@ -60,6 +62,24 @@ class TestSystem:
         env = settings.ENV
         for secret in (env.secret_key.get_secret_value(), env.redis_url.get_secret_value(), *env.field_keys):
             assert secret not in page
+
+    def test_no_setting_that_may_hold_a_secret_is_shown(self, viewer, settings):
+        canary = "canary-" + "x" * 40
+        names = [
+            name for name in type(settings.ENV).model_fields if re.search("key|token|secret|uri|redis_url|opti", name)
+        ]
+        assert {"link_keys", "field_keys", "telegram_bot_tokens", "ytdlp_options"} <= set(names)
+        planted = {name: _as(getattr(settings.ENV, name), canary) for name in names}
+        settings.ENV = settings.ENV.model_copy(update=planted)
+        assert canary not in viewer.get("/admin/system").content.decode()
+        assert canary not in repr(settings.ENV)
+
+
+def _as(value: object, text: str) -> object:
+    """The text in the shape of a setting's value."""
+    if isinstance(value, SecretStr):
+        return SecretStr(text)
+    return {"cookiefile": text} if isinstance(value, dict) else (text,)
 
 
 class TestAmounts:

@@ -17,8 +17,6 @@ from pymongo.errors import PyMongoError
 from apps.core.redis import redis_client
 
 PACKAGES = ("Django", "djangorestframework", "channels", "uvicorn", "celery", "mongoengine", "redis", "yt-dlp")
-HIDDEN = frozenset({"field_keys", "telegram_bot_tokens", "ytdlp_options"})
-"""Settings that hold secrets without being of the secret type (options of yt-dlp may name cookies and passwords)."""
 PING_TIMEOUT_MS = 2000
 
 
@@ -64,7 +62,7 @@ def shown_settings() -> list[ShownSetting]:
         found.append(
             ShownSetting(
                 name=name.upper(),
-                value=_shown(name, value),
+                value=_shown(value, is_secret=not field.repr),
                 description=field.description or "",
                 is_default=value == field.get_default(),
             )
@@ -72,10 +70,11 @@ def shown_settings() -> list[ShownSetting]:
     return found
 
 
-def _shown(name: str, value: Any) -> str:
+def _shown(value: Any, *, is_secret: bool) -> str:
+    """``is_secret``: the field says ``repr=False``, as those do that hold secrets without being of the secret type."""
     if isinstance(value, SecretStr):
         return "set" if value.get_secret_value() else "not set"
-    if name in HIDDEN:
+    if is_secret:
         return "set" if value else "not set"
     if isinstance(value, tuple | list):
         return ", ".join(map(str, value)) or "–"  # noqa: RUF001 - a dash, as everywhere in the admin
