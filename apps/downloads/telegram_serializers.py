@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from apps.telegram_cache.services.channels import MAX_MESSAGES_PER_MIN
@@ -77,6 +78,7 @@ class BotAnswerSerializer(serializers.Serializer):
     bot = BotSerializer()
 
 
+@extend_schema_serializer(many=False)
 class BotListAnswerSerializer(serializers.Serializer):
     status = serializers.BooleanField()
     bots = BotSerializer(many=True)
@@ -89,6 +91,7 @@ class ChannelAnswerSerializer(serializers.Serializer):
     findings = FindingSerializer(many=True)
 
 
+@extend_schema_serializer(many=False)
 class ChannelListAnswerSerializer(serializers.Serializer):
     status = serializers.BooleanField()
     channels = ChannelSerializer(many=True)
