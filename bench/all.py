@@ -41,7 +41,7 @@ TEXT_PROGRAMS = {
     "first_byte": [],
     "telegram_read": [],
     "telegram_upload": [],
-    "rollups": ["--events", "200000", "--rounds", "5"],
+    "rollups": ["--events", "20000", "--videos", "5000", "--rounds", "3"],
 }
 """Those that print their own tables."""
 PACKAGES = ("uvicorn", "uvloop", "httptools", "django", "djangorestframework", "redis", "pymongo", "mongoengine")
