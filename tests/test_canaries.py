@@ -114,7 +114,7 @@ def _use(instance: Instance, key: str, admin_key: str, canaries: dict[str, str])
         ask("cookies", "POST", "/api/v1/admin/cookies", headers=admin, json={"name": "jar", "cookies": _cookie_file()})
         ask("bad cookies", "POST", "/api/v1/admin/cookies", headers=admin, json={"name": "b", "cookies": COOKIE})
         proxy = f"socks5://user:{PROXY_PASSWORD}@192.0.2.1:1080"
-        ask("proxy", "POST", "/api/v1/admin/proxies", headers=admin, json={"name": "p", "proxy": proxy, "use": "all"})
+        ask("proxy", "POST", "/api/v1/admin/proxies", headers=admin, json={"name": "p", "proxy": proxy, "use": "both"})
         ask("bad proxy", "POST", "/api/v1/admin/proxies", headers=admin, json={"name": "q", "proxy": "x" + proxy})
         assert said["cookies"].startswith("200")
         assert said["proxy"].startswith("200")
