@@ -122,8 +122,10 @@ def form(request):
 
 
 urlpatterns = [
-    path("api/v1/", Public.as_view(), name="api-root"),  # the browsable pages link to these two
+    path("api/v1/", Public.as_view(), name="api-root"),  # the browsable pages link to these
     path("api/docs", Public.as_view(), name="docs"),
+    path("api/login", Public.as_view(), name="key-login"),
+    path("api/logout", Public.as_view(), name="key-logout"),
     path("api/keyed", Keyed.as_view()),
     path("api/public", Public.as_view()),
     path("api/admin", AdminOnly.as_view()),

@@ -1,11 +1,13 @@
 """Answers that can be given at once, for the fast lane: looked up as the views do it, remembered for a moment.
 
-What is remembered here was true for the views at most MAX_AGE_S ago; that a file is still in the hot store is looked at
-every HOT_CHECK_S. A process that hears of changes (``changed``) forgets at once what they are about.
+What is remembered here was true for the views at most MAX_AGE_S ago; that a hot file is still there is looked at each
+time, and that it is whole every HOT_CHECK_S. A process that hears of changes (``changed``) forgets at once what they
+are about.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import time
@@ -71,6 +73,7 @@ class Ready:
     generation: int = 0
     tier: Tier | None = None
     stream_path: str = ""
+    hot_file: str = ""
     hot_checked_at: float = 0.0
     facts: dict[str, str] = field(default_factory=dict)  # for the event record
 
@@ -128,6 +131,7 @@ def _ready_media(state: MediaState, shape: Shape | None, read_at: float) -> Read
         generation=asset.generation,
         tier=state.tier,
         stream_path=f"/stream/{asset.kind}/{asset.video_id}",
+        hot_file=hot_store().data_file(asset.id, asset.generation) if state.tier is Tier.HOT else "",
         hot_checked_at=read_at,
         facts={"asset_id": asset.id, "tier": state.tier.value},
     )
@@ -140,6 +144,15 @@ def _look_up_info(video_id: str, read_at: float) -> Ready | None:
     answer = {**info_answer(info, response_time_s=0), "response_time": f"{_MARK}-response_time"}
     headers = tuple((name.lower().encode(), value.encode()) for name, value in info_headers(info).items())
     return Ready(pieces=_split(answer), read_at=read_at, headers=headers)
+
+
+def _is_still_hot(ready: Ready, now: float) -> bool:
+    if not os.path.exists(ready.hot_file):  # noqa: PTH110 - a Path costs several times as much, at each request
+        return False
+    if now - ready.hot_checked_at >= HOT_CHECK_S:
+        ready.hot_checked_at = now
+        return hot_store().is_complete(ready.asset_id or "", ready.generation)
+    return True
 
 
 def _split(answer: dict[str, Any]) -> list[str]:
@@ -161,11 +174,9 @@ class ReadyAnswers:
         now = time.monotonic()
         if now - ready.read_at >= max_age_s:
             return None
-        if ready.tier is Tier.HOT and now - ready.hot_checked_at >= HOT_CHECK_S:
-            if not hot_store().is_complete(ready.asset_id or "", ready.generation):
-                del self._known[question]
-                return None
-            ready.hot_checked_at = now
+        if ready.tier is Tier.HOT and not _is_still_hot(ready, now):
+            del self._known[question]
+            return None
         return ready
 
     def put(self, question: Question, ready: Ready) -> None:

@@ -42,7 +42,8 @@ def addresses(key: ApiKey) -> dict[str, str]:
                             ("channel_id", "-1001234567890"), ("user_id", "0" * 24)):  # fmt: skip
             route = route.replace(f"<id:{name}>", value)
         for part, value in (("<id:name>", "ytdlp"), ("<on_off_up_down:what>", "on"), ("<identity_kind:kind>", "proxy"),
-                            ("<id:identity_id>", "abc123"), ("<id:warm_up_id>", WARM_UP_ID)):  # fmt: skip
+                            ("<id:identity_id>", "abc123"), ("<id:warm_up_id>", WARM_UP_ID),
+                            ("<username:username>", "alice")):  # fmt: skip
             route = route.replace(part, value)
         if pattern.name not in OPEN_TO_ALL:
             values[pattern.name] = f"/admin/{route}"

@@ -304,6 +304,14 @@ class TestChanges:
         answer = await self.after(lane, key, lambda: hot_store().remove(AUDIO.asset_id, 1))
         assert answer.json()["source"] == "telegram"
 
+    async def test_an_evicted_file_is_noticed_at_the_very_next_question(self, lane, key):
+        async with lane.client(key) as client:
+            for _ in range(2):
+                assert (await client.get(self.PATH)).json()["source"] == "hot"
+            Asset.objects(id=AUDIO.asset_id).delete()
+            hot_store().remove(AUDIO.asset_id, 1)
+            assert (await client.get(self.PATH)).json()["source"] == "external"
+
     async def test_a_deleted_asset_is_fetched_anew(self, lane, key):
         def delete():
             Asset.objects(id=AUDIO.asset_id).delete()

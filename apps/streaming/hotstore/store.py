@@ -153,6 +153,10 @@ class HotStore:
         hot_file = self.open(asset_id, generation) if header.state is FileState.SPARSE else None
         return hot_file is not None and hot_file.available_from(0) == hot_file.size_bytes
 
+    def data_file(self, asset_id: str, generation: int) -> str:
+        """Where the bytes of an asset lie, or would lie."""
+        return str(HotPath.of(self.root, asset_id, generation).data)
+
     def remove(self, asset_id: str, generation: int) -> int:
         """Unlink; readers that have it open read on. Returns the bytes freed once they are done. Idempotent."""
         path = HotPath.of(self.root, asset_id, generation)

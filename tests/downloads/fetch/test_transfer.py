@@ -117,6 +117,7 @@ class TestRefusals:
             "provider": "sample",
             "code": "upstream_error",
             "message": "The outside source refused to give the file (HTTP 403).",
+            "attempt": 1,
         }
 
     def test_a_size_other_than_the_planned_one_is_planned_again(self, fetcher, origin, media):
