@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
+
 from bench.instance import bench_instance
 from bench.load import Outcome, Plan, get, run_load
 from bench.report import Figure, Report
@@ -45,19 +47,22 @@ def measure(report: Report, *, seconds: float, rounds: int) -> None:
     key = create_key(name="bench", limit_per_hour=1_000_000_000).key
     headers = {"X-API-Key": key}
     with ExitStack() as stack:
-        lane, _ = stack.enter_context(web_process(FAST_LANE="on"))
-        django, _ = stack.enter_context(web_process(FAST_LANE="off"))
-        raw, _ = stack.enter_context(_raw_copy(lane, headers))
-        ports = {"raw": raw, "lane": lane, "django": django}
+        lane = stack.enter_context(web_process(FAST_LANE="on"))
+        django = stack.enter_context(web_process(FAST_LANE="off"))
+        raw = stack.enter_context(_raw_copy(lane[0], headers))
+        ports = {"raw": raw[0], "lane": lane[0], "django": django[0]}
+        processes = {"raw": raw[1], "lane": lane[1], "django": django[1]}
         plans = {
             name: Plan(port=port, requests=[get(PATH, port=port, **headers)], connections=CONNECTIONS, seconds=seconds)
             for name, port in ports.items()
         }
         for plan in plans.values():  # warm
             run_load(Plan(**{**plan.__dict__, "seconds": 1.0}))
-        shares, django_shares, rates, p99 = [], [], [], []
+        shares, django_shares, rates, p99, costs = [], [], [], [], []
         for _ in range(rounds):
-            reference, fast, slow = (_good(run_load(plans[name])) for name in ("raw", "lane", "django"))
+            done = {name: _costed(plan, processes[name]) for name, plan in plans.items()}
+            reference, fast, slow = (done[name][0] for name in ("raw", "lane", "django"))
+            costs.append([done[name][1] for name in ("raw", "lane", "django")])
             shares.append(fast.per_s / reference.per_s)
             django_shares.append(slow.per_s / reference.per_s)
             rates.append((reference.per_s, fast.per_s, slow.per_s))
@@ -65,9 +70,19 @@ def measure(report: Report, *, seconds: float, rounds: int) -> None:
             p99.append(_good(run_load(half)).p99_ms)
     for place, name in enumerate(("raw ASGI", "fast lane", "Django behind the bridge")):
         report.add(Figure(f"{name}, answers/s", [rate[place] for rate in rates]))
+        report.add(Figure(f"{name}, processor time of the process, us for an answer", [cost[place] for cost in costs]))
     report.add(Figure("fast lane to raw ASGI", shares, floor=0.4))
+    report.add(Figure("fast lane to raw ASGI, by processor time", [cost[0] / cost[1] for cost in costs]))
     report.add(Figure("Django to raw ASGI", django_shares))
     report.add(Figure("fast lane at half of its maximum, p99 in ms", p99, ceiling=15))
+
+
+def _costed(plan: Plan, pid: int) -> tuple[Outcome, float]:
+    """What came out, and what an answer cost the server in microseconds of processor time: the busier the machine is
+    with other work, the more this says, and the less the rate does."""
+    before = sum(psutil.Process(pid).cpu_times()[:2])
+    outcome = _good(run_load(plan))
+    return outcome, (sum(psutil.Process(pid).cpu_times()[:2]) - before) / max(1, outcome.answers) * 1e6
 
 
 def _good(outcome: Outcome) -> Outcome:
