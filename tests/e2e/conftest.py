@@ -30,7 +30,7 @@ def _why_not() -> str:
     return ""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def instance(tmp_path_factory) -> Iterator[Instance]:
     if reason := _why_not():
         pytest.skip(reason)
@@ -52,12 +52,12 @@ def instance(tmp_path_factory) -> Iterator[Instance]:
             running.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api_key(instance) -> str:
     return create_key(name="e2e", owner="sam").key
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(instance) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
@@ -67,7 +67,7 @@ def browser(instance) -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def session(browser, instance) -> Any:
     """The cookies of the owner, logged in once by the form."""
     context = browser.new_context()
