@@ -68,6 +68,8 @@ _TABLE: tuple[tuple[re.Pattern[str], type[ApiError]], ...] = tuple(
         ),
     )
 )
+_BEGINNING = re.compile(r"^\s*(?:(?:ERROR|WARNING): )?\[[^\]]*\] \S+: ")
+_STATUS_429 = re.compile(r"(?<![\w-])429(?![\w-])|Too Many Requests", re.IGNORECASE)
 _unknown_seen: set[str] = set()
 log = structlog.get_logger(__name__)
 
@@ -112,11 +114,16 @@ def _is_bot_check(text: str) -> bool:
 
 
 def _says_rate_limited(text: str, warnings: str) -> bool:
-    return "rate-limited" in text or "429" in text or "429" in warnings
+    return "rate-limited" in text or bool(_STATUS_429.search(text) or _STATUS_429.search(warnings))
 
 
 def _parts(failure: Any) -> tuple[str, str, str]:
+    """Kind, text and warnings, without the id that each text begins with: callers choose ids, YouTube the words."""
     failure = failure if isinstance(failure, dict) else {}
     warnings = failure.get("warnings")
-    text = str(failure.get("text", "")).replace("\u2019", "'")
-    return str(failure.get("kind", "")), text, " ".join(map(str, warnings)) if isinstance(warnings, list) else ""
+    told = [_without_id(str(warning)) for warning in warnings] if isinstance(warnings, list) else []
+    return str(failure.get("kind", "")), _without_id(str(failure.get("text", ""))), " ".join(told)
+
+
+def _without_id(text: str) -> str:
+    return _BEGINNING.sub("", text.replace("\u2019", "'"))

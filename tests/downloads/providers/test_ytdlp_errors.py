@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from apps.core.errors import ApiError
+from apps.core.errors import ApiError, VideoUnavailable
 from apps.downloads.providers import ytdlp_errors
-from apps.downloads.providers.ytdlp_errors import map_failure, spoils_session
+from apps.downloads.providers.ytdlp_errors import blame, map_failure, spoils_session
 
 RAISES = {"ExtractorError", "raise_no_formats", "raise_login_required", "raise_geo_restricted"}
 PREFIX = "ERROR: [youtube] dQw4w9WgXcQ: "
@@ -116,6 +116,17 @@ class TestMapFailure:
         error = map_failure(failure)
         assert (error.code, error.retry_after_s) == ("upstream_error", 60)
         assert spoils_session({"failure": failure})
+
+    @pytest.mark.parametrize("video_id", ["aaaa429aaaa", "a-429-aaaaa", "captcha1234", "ab-DRM-cdef", "scheduledXX"])
+    def test_the_id_that_a_caller_chose_is_no_word_of_youtube_s(self, video_id: str) -> None:
+        failure = {
+            "kind": "ExtractorError",
+            "text": f"ERROR: [youtube] {video_id}: Video unavailable",
+            "warnings": [f"[youtube] {video_id}: Some formats may be missing", f"WARNING: [youtube] {video_id}: Old"],
+        }
+        assert isinstance(map_failure(failure), VideoUnavailable)
+        assert blame({"failure": failure}) is None
+        assert not spoils_session({"failure": failure})
 
     def test_a_bot_check_spoils_the_session_and_a_private_video_does_not(self) -> None:
         assert spoils_session({"failure": {"text": "Sign in to confirm you\u2019re not a bot"}})
