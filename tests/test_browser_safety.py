@@ -97,7 +97,7 @@ class TestCors:
 
     def test_a_change_counts_within_a_moment(self, url, key, monkeypatch):
         monkeypatch.setattr(cors, "MAX_AGE_S", 0.8)
-        assert "Access-Control-Allow-Origin" in ask(url, "/api/v1/status", key).headers
+        wait_until(lambda: "Access-Control-Allow-Origin" in ask(url, "/api/v1/status", key).headers, timeout_s=20)
         update_key(key[3:11], {"allowed_origins": []}, actor="test")
         wait_until(lambda: "Access-Control-Allow-Origin" not in ask(url, "/api/v1/status", key).headers, timeout_s=20)
 
