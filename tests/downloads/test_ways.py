@@ -7,7 +7,7 @@ from mongoengine.errors import NotUniqueError
 
 from apps.core.clock import utcnow
 from apps.core.documents import AuditEntry
-from apps.core.errors import BotCheck, InvalidParameter, NotFound
+from apps.core.errors import BotCheck, InvalidParameter, NotFound, UpstreamError
 from apps.core.secrets import decrypt_secret, encrypt_secret
 from apps.downloads.documents import Identity, IdentityKind, ProxyUse
 from apps.downloads.services.identities import (
@@ -124,15 +124,31 @@ class TestChoosing:
     def test_one_proxy_does_both_unless_others_are_for_downloads(self, ways):
         proxy("a")
         way = ways.choose()
-        assert way.proxy == way.download_proxy == "http://a.example:8080"
+        assert way.proxy == ways.choose_exit(way).proxy == "http://a.example:8080"
         proxy("d", ProxyUse.DOWNLOAD)
         way = ways.choose()
-        assert (way.proxy, way.download_proxy) == ("http://a.example:8080", "http://d.example:8080")
+        assert (way.proxy, ways.choose_exit(way).proxy) == ("http://a.example:8080", "http://d.example:8080")
 
     def test_a_proxy_for_asking_only_is_not_downloaded_through(self, ways):
         proxy("e", ProxyUse.EXTRACT)
         way = ways.choose()
-        assert (way.proxy, way.download_proxy) == ("http://e.example:8080", None)
+        assert (way.proxy, ways.choose_exit(way).proxy) == ("http://e.example:8080", None)
+
+    def test_asking_neither_takes_nor_waits_for_a_proxy_for_downloads(self, ways):
+        download = proxy("d", ProxyUse.DOWNLOAD)
+        assert ways.choose().proxy is None
+        assert Identity.objects.get(id=download).last_used_at is None
+        ways.note_failure((download,), "upstream_unreachable")
+        way = ways.choose()  # it rests, and asking goes on
+        with pytest.raises(UpstreamError):
+            ways.choose_exit(way)
+
+    def test_a_proxy_of_both_that_rests_since_is_not_downloaded_through(self, ways):
+        both = proxy("a")
+        way = ways.choose()
+        ways.note_failure((both,), "rate_limited")
+        with pytest.raises(UpstreamError):
+            ways.choose_exit(way)
 
     def test_cookies_stay_with_their_proxy_while_it_is_well(self, ways):
         cookies = add_cookies("mine", COOKIES, actor=WHO).id
@@ -186,11 +202,11 @@ class TestResting:
         only = proxy("a")
         way = ways.choose()
         ways.note_failure((only,), "bot_check")
-        ways.note_answer(way)  # of a question from before
+        ways.note_answer(way.ids)  # of a question from before
         with pytest.raises(BotCheck):
             ways.choose()
         wake_up(only)
-        ways.note_answer(ways.choose())
+        ways.note_answer(ways.choose().ids)
         after = Identity.objects.get(id=only)
         assert (after.strikes, after.resting_until, after.answers) == (0, None, 1)
 

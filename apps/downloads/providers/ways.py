@@ -8,25 +8,36 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """One set of cookies, one proxy for asking and one for the media; each may be missing. Ids are no secrets."""
+    """One set of cookies and one proxy for asking; each may be missing. Ids are no secrets."""
 
     cookies_id: str = ""
     cookies_version: int = 0
     cookies: str | None = field(default=None, repr=False)  # a cookies.txt
     proxy_id: str = ""
     proxy: str | None = field(default=None, repr=False)
-    download_proxy_id: str = ""
-    download_proxy: str | None = field(default=None, repr=False)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of all that is in it."""
+        return tuple(identity_id for identity_id in (self.cookies_id, self.proxy_id) if identity_id)
 
     @property
     def is_plain(self) -> bool:
         """Whether there is nothing in it that could be exchanged for another one."""
-        return not (self.cookies_id or self.proxy_id)
+        return not self.ids
 
     def as_question(self) -> dict[str, Any]:
         """What yt-dlp's process needs to know of it."""
         key = f"{self.cookies_id}:{self.cookies_version}:{self.proxy_id}"
         return {"key": key, "cookies": self.cookies, "proxy": self.proxy}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exit:
+    """The proxy through which media come; none: directly, or as YTDLP_OPTIONS says."""
+
+    proxy_id: str = ""
+    proxy: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +56,13 @@ class Ways(Protocol):
         """A healthy one. Raises UpstreamError classes when proxies are to be used and every one of them rests."""
         ...
 
-    def note_answer(self, way: Way) -> None: ...
+    def choose_exit(self, way: Way) -> Exit:
+        """For the media that were asked for by ``way``. Raises as ``choose`` does."""
+        ...
+
+    def note_answer(self, identity_ids: tuple[str, ...]) -> None:
+        """These work."""
+        ...
 
     def note_failure(self, identity_ids: tuple[str, ...], reason: str) -> None:
         """These rest for a while, longer each time in a row."""
@@ -62,7 +79,10 @@ class PlainWay:
     def choose(self) -> Way:
         return Way()
 
-    def note_answer(self, way: Way) -> None: ...
+    def choose_exit(self, way: Way) -> Exit:
+        return Exit()
+
+    def note_answer(self, identity_ids: tuple[str, ...]) -> None: ...
 
     def note_failure(self, identity_ids: tuple[str, ...], reason: str) -> None: ...
 

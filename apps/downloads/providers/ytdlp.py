@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib import util
@@ -131,9 +132,8 @@ class YtDlpProvider:
 
     def plan(self, key: AssetKey, *, timeout_s: float, fresh: bool = False) -> FetchPlan:
         deadline = time.monotonic() + timeout_s
-        known = None if fresh else self._recall(key.video_id)
-        info, way = known or self._extract(key.video_id, timeout_s=timeout_s)
-        plan = make_plan(info, key, self._transport_of(way))
+        info, transport = self._reachable(key.video_id, fresh=fresh, timeout_s=timeout_s)
+        plan = make_plan(info, key, transport)
         wait_s = seconds_until_available(info, now=time.time())
         if wait_s > 0:  # YouTube refuses the media while its player would show an advertisement
             pause(max(0.0, min(wait_s, deadline - time.monotonic())))
@@ -150,23 +150,36 @@ class YtDlpProvider:
         return make_subtitles(answer)
 
     def note_transfer(self, plan: FetchPlan, error: ApiError | None) -> None:
-        """How fetching a plan's files ended: a proxy that could not be reached, or that was sent away, rests."""
+        """How fetching a plan's files ended: a proxy that could not be reached, or that was sent away, rests; one that
+        brought them all is well."""
+        proxy_ids = tuple({file.proxy_id for file in plan.files})
+        if error is None:
+            self._ways.note_answer(proxy_ids)
         reason = None
         if isinstance(error, (UpstreamUnreachable, UpstreamTimeout)):
             reason = error.code
         elif error is not None and error.retry_after_s is not None:
             reason = "rate_limited"
         if reason is not None:
-            self._ways.note_failure(tuple({file.proxy_id for file in plan.files}), reason)
+            self._ways.note_failure(proxy_ids, reason)
 
     @property
     def transport(self) -> Transport:
         """How the operator has yt-dlp connect."""
         return self._transport
 
+    def _reachable(self, video_id: str, *, fresh: bool, timeout_s: float) -> tuple[dict[str, Any], Transport]:
+        """An answer, and through what its media can come. One that is remembered is of no use once its proxy rests."""
+        known = None if fresh else self._recall(video_id)
+        if known is not None:
+            with suppress(ApiError):
+                return known[0], self._transport_of(known[1])
+        info, way = self._extract(video_id, timeout_s=timeout_s)
+        return info, self._transport_of(way)
+
     def _transport_of(self, way: Way) -> Transport:
-        proxy = way.download_proxy or self._transport.proxy
-        return replace(self._transport, proxy=proxy, proxy_id=way.download_proxy_id)
+        way_out = self._ways.choose_exit(way)
+        return replace(self._transport, proxy=way_out.proxy or self._transport.proxy, proxy_id=way_out.proxy_id)
 
     def _ask(self, question: dict[str, Any], *, timeout_s: float) -> tuple[dict[str, Any], Way]:
         """Ask yt-dlp, and with other cookies or another proxy when YouTube turns against those: WAYS_TRIED at most."""
@@ -176,9 +189,9 @@ class YtDlpProvider:
             answer = self._ask_by(way, question, timeout_s=deadline - time.monotonic())
             blamed = blame(answer)
             if blamed is None:
-                self._ways.note_answer(way)
+                self._ways.note_answer(way.ids)
                 return answer, way
-            self._ways.note_failure((way.proxy_id,) if blamed == "upstream_unreachable" else _ids(way), blamed)
+            self._ways.note_failure((way.proxy_id,) if blamed == "upstream_unreachable" else way.ids, blamed)
             if way.is_plain or not tries_left or deadline - time.monotonic() < SOCKET_TIMEOUT_S:
                 break
             try:
@@ -223,10 +236,6 @@ class YtDlpProvider:
         with self._lock:
             known = self._remembered.get(video_id)
         return known[1:] if known is not None and time.monotonic() - known[0] < REMEMBERED_S else None
-
-
-def _ids(way: Way) -> tuple[str, ...]:
-    return (way.cookies_id, way.proxy_id)
 
 
 @cache

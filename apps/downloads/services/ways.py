@@ -6,7 +6,8 @@ Every process decides from the same documents, so a rest counts everywhere at on
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -18,7 +19,7 @@ from apps.core.errors import BotCheck, InvalidParameter, UpstreamError
 from apps.core.secrets import SecretUnreadable, decrypt_secret, encrypt_secret
 from apps.downloads.cookie_files import read_cookies
 from apps.downloads.documents import Identity, IdentityKind, ProxyUse
-from apps.downloads.providers.ways import Way
+from apps.downloads.providers.ways import Exit, Way
 
 FIRST_REST_S = 60.0
 LONGEST_REST_S = 6 * 3600.0
@@ -31,33 +32,41 @@ class PooledWays:
     """The ``Ways`` that operators fill. With an empty pool every way is a plain one.
 
     Cookies stay with one proxy as long as that is healthy: an account that moves between addresses looks stolen.
-    When all cookies rest, YouTube is asked without; when all proxies rest, it is not asked (never past them).
+    When all cookies rest, YouTube is asked without; when all proxies rest, it is not asked (never past them). A proxy
+    for downloads only is never asked through, and one that rests keeps nobody from asking.
     """
 
     def choose(self) -> Way:
         """Raises BotCheck or UpstreamError while every proxy rests, UpstreamError while MongoDB is away."""
-        try:
+        with _readable():
             cookies = _take(IdentityKind.COOKIES)
-            asking = _take_proxy(ProxyUse.EXTRACT, cookies)
-            media = _take_proxy(ProxyUse.DOWNLOAD, None, only=ProxyUse.DOWNLOAD)
-        except PyMongoError as error:
-            log.warning("cookies and proxies not read", reason=type(error).__name__)
-            raise UpstreamError from None
-        if media is None and asking is not None and asking["use"] == ProxyUse.BOTH.value:
-            media = asking
+            proxy = _take_proxy((ProxyUse.EXTRACT, ProxyUse.BOTH), cookies)
         return Way(
             cookies_id=cookies["_id"] if cookies else "",
             cookies_version=cookies["version"] if cookies else 0,
             cookies=cookies["secret"] if cookies else None,
-            proxy_id=asking["_id"] if asking else "",
-            proxy=asking["secret"] if asking else None,
-            download_proxy_id=media["_id"] if media else "",
-            download_proxy=media["secret"] if media else None,
+            proxy_id=proxy["_id"] if proxy else "",
+            proxy=proxy["secret"] if proxy else None,
         )
 
-    def note_answer(self, way: Way) -> None:
+    def choose_proxy(self) -> Exit:
+        """A proxy for asking, without cookies: for pictures. Raises as ``choose`` does."""
+        with _readable():
+            proxy = _take_proxy((ProxyUse.EXTRACT, ProxyUse.BOTH), None)
+        return _exit_by(proxy)
+
+    def choose_exit(self, way: Way) -> Exit:
+        """A proxy that is for downloads only; where there are none, one that is for both: that of ``way`` (media
+        addresses are often good from there only), else another. Raises as ``choose`` does while those rest."""
+        with _readable():
+            media = _take_proxy((ProxyUse.DOWNLOAD,), None)
+            if media is None and way.proxy_id:
+                media = _take_proxy((ProxyUse.BOTH,), None, only=way.proxy_id)
+            return _exit_by(media or _take_proxy((ProxyUse.BOTH,), None))
+
+    def note_answer(self, identity_ids: tuple[str, ...]) -> None:
         """It works. Ends the counting of failures, but not a rest that began meanwhile."""
-        used = [identity_id for identity_id in (way.cookies_id, way.proxy_id) if identity_id]
+        used = [identity_id for identity_id in identity_ids if identity_id]
         if not used:
             return
         now = utcnow()
@@ -108,12 +117,11 @@ def _take(kind: IdentityKind, **more: Any) -> dict[str, Any] | None:
     return None
 
 
-def _take_proxy(
-    use: ProxyUse, cookies: dict[str, Any] | None, *, only: ProxyUse | None = None
-) -> dict[str, Any] | None:
-    """A proxy for ``use``; None when there are none for it. Raises when there are, but every one rests."""
-    uses = [only.value] if only else [use.value, ProxyUse.BOTH.value]
-    serves: dict[str, Any] = {"use": {"$in": uses}}
+def _take_proxy(uses: Collection[ProxyUse], cookies: dict[str, Any] | None, *, only: str = "") -> dict[str, Any] | None:
+    """A proxy of one of these uses (``only``: of this id); None when there is none. Raises when there are, but every
+    one rests."""
+    serves: dict[str, Any] = {"use": {"$in": [use.value for use in uses]}, **({"_id": only} if only else {})}
+    known = dict(serves)
     if cookies is not None:
         cookies_id = str(cookies["_id"])
         ready = [found["_id"] for found in _identities().find({**_ready(IdentityKind.PROXY), **serves}, {"_id": 1})]
@@ -121,13 +129,25 @@ def _take_proxy(
             serves["_id"] = max(ready, key=lambda proxy_id: _affinity(cookies_id, proxy_id))
     found = _take(IdentityKind.PROXY, **serves)
     if found is None:
-        serves.pop("_id", None)
-        resting = _identities().find_one(
-            {"kind": IdentityKind.PROXY.value, "enabled": True, **serves}, sort=[("resting_until", 1)]
-        )
+        known |= {"kind": IdentityKind.PROXY.value, "enabled": True}
+        resting = _identities().find_one(known, sort=[("resting_until", 1)])
         if resting is not None:
             raise _all_rest(resting)
     return found
+
+
+def _exit_by(proxy: dict[str, Any] | None) -> Exit:
+    return Exit(proxy_id=proxy["_id"], proxy=proxy["secret"]) if proxy else Exit()
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Never past the proxies: while MongoDB cannot say which there are, nothing is asked."""
+    try:
+        yield
+    except PyMongoError as error:
+        log.warning("cookies and proxies not read", reason=type(error).__name__)
+        raise UpstreamError from None
 
 
 def _all_rest(first_back: dict[str, Any]) -> UpstreamError | BotCheck:

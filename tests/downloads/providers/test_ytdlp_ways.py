@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 
 import psutil
 import pytest
 
-from apps.core.errors import BotCheck
+from apps.core.clock import utcnow
+from apps.core.errors import BotCheck, UpstreamError
 from apps.core.secrets import decrypt_secret
 from apps.downloads.documents import Identity, ProxyUse
 from apps.downloads.providers.ytdlp import YtDlpProvider
@@ -115,6 +117,27 @@ def test_media_goes_through_the_proxy_for_downloads(provider, sites):
     assert plan.files[0].proxy.startswith("http://d:")
     provider.note_transfer(plan, BotCheck(retry_after_s=60))
     assert Identity.objects.get(id=download).last_error == "rate_limited"
+
+
+def test_a_proxy_for_downloads_that_works_again_loses_its_strikes(provider, sites):
+    use(sites[0], "a", ProxyUse.EXTRACT)
+    download = use(sites[1], "d", ProxyUse.DOWNLOAD)
+    Identity.objects(id=download).update_one(set__strikes=4, set__resting_until=utcnow() - timedelta(seconds=1))
+    plan = provider.plan(AUDIO, timeout_s=TIMEOUT_S)
+    assert Identity.objects.get(id=download).strikes == 4  # asking says nothing of it
+    provider.note_transfer(plan, None)
+    after = Identity.objects.get(id=download)
+    assert (after.strikes, after.answers, after.resting_until) == (0, 1, None)
+
+
+def test_resting_proxies_for_downloads_do_not_keep_anybody_from_asking(provider, sites):
+    use(sites[0], "a", ProxyUse.EXTRACT)
+    download = use(sites[1], "d", ProxyUse.DOWNLOAD)
+    provider._ways.note_failure((download,), "upstream_unreachable")
+    assert provider.resolve(ID, timeout_s=TIMEOUT_S).title == f"Video {ID}"
+    with pytest.raises(UpstreamError) as caught:
+        provider.plan(AUDIO, timeout_s=TIMEOUT_S)
+    assert caught.value.retry_after_s > 0
 
 
 def test_youtube_is_asked_through_a_socks_proxy_with_its_password(provider, sites):
