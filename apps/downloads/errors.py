@@ -1,4 +1,4 @@
-"""Which errors mean that the video itself cannot be had, so that no other source need be asked."""
+"""Which errors are about the video itself: those that end a fetch at once, and those that last a while."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from apps.core.errors import (
     VideoUnavailable,
 )
 
-CONTENT_ERRORS: tuple[type[ApiError], ...] = (
+VIDEO_ERRORS: tuple[type[ApiError], ...] = (
     VideoUnavailable,
     VideoPrivate,
     AgeRestricted,
     GeoBlocked,
     LiveNotSupported,
     DrmProtected,
-    QualityUnavailable,
-    TooLarge,
 )
-"""Asking again soon gives the same answer: remembered for ten minutes."""
+"""The video cannot be had: no other source need be asked."""
+
+CONTENT_ERRORS: tuple[type[ApiError], ...] = (*VIDEO_ERRORS, QualityUnavailable, TooLarge)
+"""Asking again soon gives the same answer: remembered for ten minutes. Of the last two another source may have better."""

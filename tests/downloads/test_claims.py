@@ -116,6 +116,13 @@ class TestCommit:
             Asset.objects.update_one(set__retry_at=now - timedelta(seconds=1))
         assert waits == [15, 30, 60, 120, 240, 480, 600, 600]
 
+    @pytest.mark.parametrize(("asked_s", "waits_s"), [(5, 15), (90, 90), (10**6, 3600)])
+    def test_a_source_that_asks_for_more_time_gets_it(self, monkeypatch, asked_s, waits_s):
+        now = utcnow()
+        monkeypatch.setattr(claims, "utcnow", lambda: now)
+        retry_at = claims.commit_failed(claim(), UpstreamError(retry_after_s=asked_s))
+        assert (retry_at - now).total_seconds() == waits_s
+
     def test_a_success_ends_the_row_of_failures(self):
         claims.commit_failed(claim(), UpstreamError())
         Asset.objects.update_one(set__retry_at=utcnow() - timedelta(seconds=1))

@@ -113,6 +113,14 @@ class TestResolveInfo:
         age(fresh_until=timedelta(seconds=15))
         assert info.get_info(VIDEO_ID) is None
 
+    @pytest.mark.parametrize(("asked_s", "waits_s"), [(5, 15), (120, 120), (10**6, 3600)])
+    def test_a_source_that_asks_for_more_time_gets_it(self, chain, asked_s, waits_s):
+        chain.answer = UpstreamError(retry_after_s=asked_s)
+        info.resolve_info(VIDEO_ID)
+        with pytest.raises(UpstreamError) as caught:
+            info.get_info(VIDEO_ID)
+        assert waits_s - 10 < caught.value.retry_after_s <= waits_s
+
     def test_an_old_answer_outlives_a_failing_source(self, chain):
         info.resolve_info(VIDEO_ID)
         age(fresh_until=timedelta(hours=6))

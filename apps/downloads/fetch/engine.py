@@ -19,7 +19,7 @@ from apps.core.ffmpeg import FfmpegStopped
 from apps.core.owners import make_owner
 from apps.core.wake import publish
 from apps.downloads.documents import MediaJob
-from apps.downloads.errors import CONTENT_ERRORS
+from apps.downloads.errors import CONTENT_ERRORS, VIDEO_ERRORS
 from apps.downloads.fetch.making import LEASE_S, Made, Maker, bytes_are_bad
 from apps.downloads.fetch.outcomes import AddressRefused, JobCancelled, Limits, ServerStopping, SourceChanged
 from apps.downloads.fetch.progress import Progress
@@ -240,7 +240,7 @@ class _Fetch:
                 self._note_failures(offers)
                 try:
                     made = await self._carry_out(offer, maker)
-                except CONTENT_ERRORS:
+                except VIDEO_ERRORS:
                     raise
                 except ApiError as error:
                     log.info("plan failed", provider=offer.plan.provider, error=error.code, reason=error.message)

@@ -12,19 +12,14 @@ import structlog
 from django.conf import settings
 
 from apps.core.errors import (
-    AgeRestricted,
     ApiError,
     BotCheck,
-    DrmProtected,
-    GeoBlocked,
-    LiveNotSupported,
     QualityUnavailable,
     UpstreamError,
     UpstreamTimeout,
     UpstreamUnreachable,
-    VideoPrivate,
-    VideoUnavailable,
 )
+from apps.downloads.errors import VIDEO_ERRORS
 from apps.downloads.providers.arrangement import arrange_providers
 from apps.downloads.providers.base import FetchPlan, MediaProvider, VideoInfo
 from apps.downloads.providers.breaker import TRIAL_LASTS_S, CircuitBreaker
@@ -33,7 +28,6 @@ from apps.downloads.providers.health import note_closed, note_outcome, note_tria
 from apps.downloads.stopping import WorkStopped
 from apps.telegram_cache.documents import AssetKey
 
-CONTENT_ERRORS = (VideoUnavailable, VideoPrivate, AgeRestricted, GeoBlocked, LiveNotSupported, DrmProtected)
 UPSTREAM_ERRORS = (UpstreamError, UpstreamUnreachable, UpstreamTimeout, BotCheck)
 _SHARE_OF_TIME = 0.6  # what one source may use of the time that is left, while another one follows
 
@@ -64,15 +58,20 @@ class PlanOffer:
         self._member = member
         self._failures = failures
         self._began_at = began_at
+        self._counted: ApiError | None = None  # the failed renewal that the source's breaker knows of
         self.plan = plan
 
     def renew(self, *, timeout_s: float) -> FetchPlan:
         """The same source's plan with new addresses (the last ones were refused). Raises as MediaProvider.plan does."""
-        self.plan = self._chain.ask(
-            self._member,
-            lambda: self._member.provider.plan(self.plan.key, timeout_s=timeout_s, fresh=True),
-            is_all=False,
-        )
+        try:
+            self.plan = self._chain.ask(
+                self._member,
+                lambda: self._member.provider.plan(self.plan.key, timeout_s=timeout_s, fresh=True),
+                is_all=False,
+            )
+        except UPSTREAM_ERRORS as error:
+            self._counted = error
+            raise
         return self.plan
 
     def succeeded(self) -> None:
@@ -95,7 +94,7 @@ class PlanOffer:
         took_s = self.took_s
         self._failures.append(ProviderFailure(provider=self.plan.provider, error=error, took_s=took_s))
         self._tell_source(error)
-        if isinstance(error, UPSTREAM_ERRORS):
+        if isinstance(error, UPSTREAM_ERRORS) and error is not self._counted:
             self._chain.note_failure(self._member, error, took_s=took_s)
 
 
@@ -199,7 +198,7 @@ class ProviderChain:
         except UPSTREAM_ERRORS as error:
             self.note_failure(member, error, took_s=time.monotonic() - began_at)
             raise
-        except (*CONTENT_ERRORS, QualityUnavailable):
+        except (*VIDEO_ERRORS, QualityUnavailable):
             self._note_well(member)  # it works; the video is what is wrong
             raise
         except WorkStopped:

@@ -25,6 +25,7 @@ from apps.telegram_cache.documents import Asset, AssetKey, AssetState
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 CONTENT_RETRY_S = 600.0
 FIRST_RETRY_S = 15.0
+LONGEST_RETRY_S = 3600.0  # whatever a source asks for
 MEASURED = ("video_codec", "audio_codec", "width", "height", "fps", "dynamic_range", "bitrate_kbps")
 CLAIMABLE = (AssetState.ABSENT.value, AssetState.QUEUED.value, AssetState.FETCHING.value)
 
@@ -192,7 +193,8 @@ def commit_failed(claim: Claim, error: ApiError) -> datetime:
     """Record why the asset could not be had and give up the lease. Raises ClaimLost.
 
     Returns when it may be tried again: 10 minutes for what the video itself refuses (private, removed, ...), else 15
-    seconds that double with each failure in a row, up to 10 minutes.
+    seconds that double with each failure in a row, up to 10 minutes. Later when the source asked for that
+    (``retry_after_s``), but within an hour.
     """
     document = _collection().find_one(_held(claim), {"fetch_failures": 1})
     if document is None:
@@ -201,6 +203,7 @@ def commit_failed(claim: Claim, error: ApiError) -> datetime:
     delay_s = CONTENT_RETRY_S
     if not isinstance(error, CONTENT_ERRORS):
         delay_s = min(FIRST_RETRY_S * 2 ** min(failures, 10), CONTENT_RETRY_S)
+    delay_s = min(max(delay_s, error.retry_after_s or 0.0), LONGEST_RETRY_S)
     retry_at = utcnow() + timedelta(seconds=delay_s)
     change = {
         "state": AssetState.FAILED.value,

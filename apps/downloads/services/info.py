@@ -33,6 +33,7 @@ KEPT = timedelta(days=7)
 CONTENT_ERROR_KEPT = timedelta(minutes=10)
 LIVE_KEPT = timedelta(minutes=2)
 UPSTREAM_ERROR_KEPT = timedelta(seconds=15)
+UPSTREAM_ERROR_KEPT_LONGEST = timedelta(hours=1)
 
 
 def get_info(video_id: str) -> VideoInfo | None:
@@ -108,7 +109,7 @@ def record_info(info: VideoInfo) -> None:
 
 def record_info_error(video_id: str, error: ApiError) -> None:
     """Remember a failure: 10 minutes for what the video itself refuses (2 for a live stream or a premiere, which end),
-    else 15 seconds, so that a storm asks once.
+    else 15 seconds, so that a storm asks once; longer when the source asked for that, but within an hour.
 
     An earlier good answer outlives a failure of the sources, and is given out meanwhile.
     """
@@ -133,7 +134,9 @@ def _freshness(info: VideoInfo) -> timedelta:
 def _remembered(error: ApiError) -> timedelta:
     if isinstance(error, LiveNotSupported):
         return LIVE_KEPT
-    return CONTENT_ERROR_KEPT if isinstance(error, CONTENT_ERRORS) else UPSTREAM_ERROR_KEPT
+    if isinstance(error, CONTENT_ERRORS):
+        return CONTENT_ERROR_KEPT
+    return min(max(UPSTREAM_ERROR_KEPT, timedelta(seconds=error.retry_after_s or 0)), UPSTREAM_ERROR_KEPT_LONGEST)
 
 
 def _renew(video_id: str) -> None:

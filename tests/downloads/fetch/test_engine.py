@@ -208,6 +208,25 @@ class TestProviders:
         fetcher.providers.append(SampleProvider(make_plan=QualityUnavailable()))
         assert fetcher.fetch(audio_key()).error_code == "quality_unavailable"
 
+    def test_after_a_refused_address_the_next_one_is_tried_when_the_first_lacks_the_variant_now(
+        self, fetcher, origin, media
+    ):
+        first = serve(fetcher, origin.put("refused", b"x"), name="first")
+        origin.faults.add("refused", status=403)
+        plans = [replace(first.make_plan(audio_key()), provider="first"), QualityUnavailable()]
+
+        def plan(key, *, timeout_s, fresh=False):
+            answer = plans.pop(0)
+            if isinstance(answer, QualityUnavailable):
+                raise answer
+            return answer
+
+        first.plan = plan
+        serve(fetcher, origin.put("a", media.read("audio.m4a")), name="second")
+        job = fetcher.fetch(audio_key())
+        assert (job.state, job.provider) == (JobState.DONE, "second")
+        assert [(e["provider"], e["code"]) for e in job.provider_errors] == [("first", "quality_unavailable")]
+
     def test_a_fault_of_ours_fails_the_job_without_its_details(self, fetcher, origin, media, monkeypatch):
         serve(fetcher, origin.put("a", media.read("audio.m4a")))
         monkeypatch.setattr(engine.Maker, "make", lambda *_: 1 / 0)

@@ -200,6 +200,18 @@ class TestBreakers:
             next(iter(chain.plans(KEY, timeout_s=10))).failed(UpstreamError())
         assert next(iter(chain.plans(KEY, timeout_s=10))).plan.provider == "b"
 
+    def test_a_renewal_that_fails_counts_once(self, make: Callable[..., ProviderChain]) -> None:
+        source = Source("one")
+        chain = make(source)
+        for _ in range(FAILURES_TO_OPEN - 1):
+            source.does = None
+            offer = next(iter(chain.plans(KEY, timeout_s=5)))
+            source.does = UpstreamError()
+            with pytest.raises(UpstreamError) as caught:
+                offer.renew(timeout_s=5)
+            offer.failed(caught.value)
+        assert not chain._members[0].breaker.is_open
+
     def test_a_success_starts_the_count_again(self, make: Callable[..., ProviderChain]) -> None:
         source, other = Source("a"), Source("b")
         chain = make(source, other)
