@@ -25,4 +25,4 @@ VIDEO_ERRORS: tuple[type[ApiError], ...] = (
 """The video cannot be had: no other source need be asked."""
 
 CONTENT_ERRORS: tuple[type[ApiError], ...] = (*VIDEO_ERRORS, QualityUnavailable, TooLarge)
-"""Asking again soon gives the same answer: remembered for ten minutes. Of the last two another source may have better."""
+"""Asking again soon gives the same answer: remembered for ten minutes. Another source may do better at the last two."""

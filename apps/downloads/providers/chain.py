@@ -28,6 +28,7 @@ from apps.downloads.providers.health import note_closed, note_outcome, note_tria
 from apps.downloads.stopping import WorkStopped
 from apps.telegram_cache.documents import AssetKey
 
+ABOUT_THE_VIDEO: tuple[type[ApiError], ...] = (*VIDEO_ERRORS, QualityUnavailable)
 UPSTREAM_ERRORS = (UpstreamError, UpstreamUnreachable, UpstreamTimeout, BotCheck)
 _SHARE_OF_TIME = 0.6  # what one source may use of the time that is left, while another one follows
 
@@ -198,7 +199,7 @@ class ProviderChain:
         except UPSTREAM_ERRORS as error:
             self.note_failure(member, error, took_s=time.monotonic() - began_at)
             raise
-        except (*VIDEO_ERRORS, QualityUnavailable):
+        except ABOUT_THE_VIDEO:
             self._note_well(member)  # it works; the video is what is wrong
             raise
         except WorkStopped:
