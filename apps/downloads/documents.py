@@ -208,12 +208,13 @@ class LookupRecord(StoredDocument):
     fresh_until = DateTimeField(required=True)
     expires_at = DateTimeField(required=True)
     created_at = DateTimeField(default=utcnow)
+    used_at = DateTimeField()  # when somebody last read it, to within minutes
 
     meta = {
         "collection": "lookups",
         "indexes": [
             {"fields": ["expires_at"], "expireAfterSeconds": 0},
-            {"fields": ["kind", "created_at"]},
+            {"fields": ["kind", "used_at"]},
         ],
     }
 

@@ -5,16 +5,20 @@ import json
 import pytest
 
 from apps.core.errors import UpstreamError
-from apps.downloads.documents import LookupRecord
+from apps.downloads.documents import Identity, LookupRecord, ProxyUse
 from apps.downloads.providers.ytdlp import YtDlpProvider
 from apps.downloads.providers.ytdlp_subtitles import make_cues
 from apps.downloads.services import lookups, subtitles, thumbnails
 from apps.downloads.services.asking import look_up
+from apps.downloads.services.identities import Actor, add_proxy
 from apps.downloads.services.lookups import LookupKind
 from apps.downloads.services.thumbnails import image_mime
+from apps.downloads.services.ways import PooledWays
+from tests.standins.socks import SocksStandIn
 from tests.standins.youtube import PIXEL, YouTubeStandIn
 
 WITH, WITHOUT = "captions001", "dQw4w9WgXcQ"
+WHO = Actor(name="tester")
 VTT = """WEBVTT
 
 00:00:01.000 --> 00:00:03.000
@@ -51,6 +55,12 @@ def outside(api, youtube, provider, monkeypatch):
         monkeypatch.setattr(module, "ytdlp_provider", lambda: provider)
     monkeypatch.setattr(lookups.Flight, "request", lambda flight: look_up(*flight.arguments))
     return youtube
+
+
+@pytest.fixture
+def pooled(outside, provider, monkeypatch):
+    """yt-dlp takes its proxies from the pool."""
+    monkeypatch.setattr(provider, "_ways", PooledWays())
 
 
 class TestSubtitles:
@@ -155,6 +165,27 @@ class TestThumbnail:
         for number in range(4):
             api.get(f"thumbnail/aaaaaaaaaa{number}")
         assert LookupRecord.objects.count() == 2
+
+    def test_comes_through_the_proxies_for_asking_and_past_one_that_is_not_there(self, api, outside, pooled):
+        with SocksStandIn(target_port=outside._tls_port, password="word-of-s") as socks:
+            fine = add_proxy("s", socks.url, use=ProxyUse.EXTRACT, actor=WHO).id
+            gone = add_proxy("g", "http://127.0.0.1:1", use=ProxyUse.BOTH, actor=WHO).id
+            unused = add_proxy("d", "http://127.0.0.1:2", use=ProxyUse.DOWNLOAD, actor=WHO).id
+            for number in range(2):
+                assert api.get(f"thumbnail/aaaaaaaaaa{number}").content == PIXEL
+            assert (socks.asked, socks.users) == (["i.ytimg.com"] * 2, ["user"] * 2)
+        stored = {entry.id: entry for entry in Identity.objects}
+        assert (stored[gone].strikes, stored[gone].last_error) == (1, "upstream_unreachable")
+        assert (stored[fine].strikes, stored[fine].answers, stored[unused].last_used_at) == (0, 2, None)
+
+    def test_is_not_fetched_past_the_proxies_when_all_of_them_rest(self, api, outside, pooled):
+        only = add_proxy("a", outside.url, actor=WHO).id
+        outside.faults.add("thumbnail", status=429)
+        for _ in range(2):
+            LookupRecord.objects.delete()
+            assert api.get(f"thumbnail/{WITHOUT}").json()["error"] == "upstream_error"
+        assert outside.counts["thumbnail"] == 1
+        assert Identity.objects.get(id=only).last_error == "rate_limited"
 
     @pytest.mark.parametrize(
         ("content", "mime"),

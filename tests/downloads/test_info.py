@@ -9,6 +9,7 @@ from apps.core.owners import make_owner
 from apps.core.redis import redis_client
 from apps.downloads.documents import VideoInfoRecord
 from apps.downloads.services import flights, info
+from apps.downloads.services.media import wait_for_new_info
 from tests.downloads.samples import VIDEO_ID, video_info
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
@@ -75,6 +76,12 @@ class TestResolveInfo:
         age(fresh_until=timedelta(hours=7))
         monkeypatch.setattr(flights, "MAX_WAITING", 0)
         assert info.get_info(VIDEO_ID) == video_info()
+
+    def test_newer_metadata_is_not_worth_an_error_while_too_many_questions_wait(self, chain, monkeypatch):
+        info.resolve_info(VIDEO_ID)
+        VideoInfoRecord.objects.update_one(set__asked_at=utcnow() - timedelta(hours=1))
+        monkeypatch.setattr(flights, "MAX_WAITING", 0)
+        assert wait_for_new_info(VIDEO_ID, waited_s=0) == video_info()
 
     @pytest.mark.parametrize(
         ("days_old", "fresh"), [(0, timedelta(minutes=30)), (2, timedelta(minutes=30)), (5, timedelta(hours=6))]

@@ -3,12 +3,12 @@ from datetime import timedelta
 import pytest
 
 from apps.core.clock import utcnow
-from apps.core.errors import NotFound, UpstreamError, UpstreamTimeout
+from apps.core.errors import NotFound, Overloaded, UpstreamError, UpstreamTimeout
 from apps.core.redis import redis_client
 from apps.core.suspend import Suspend
 from apps.downloads.documents import LookupRecord
-from apps.downloads.services import flights
-from apps.downloads.services.lookups import Lookup, LookupKind, answer_lookup, wait_for_lookup
+from apps.downloads.services import flights, lookups
+from apps.downloads.services.lookups import FRESH, Lookup, LookupKind, answer_lookup, wait_for_lookup
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
 SEARCH = Lookup(kind=LookupKind.SEARCH, subject="a song", detail="1:20")
@@ -128,3 +128,38 @@ def test_a_fault_of_ours_is_recorded_so_that_nobody_waits_for_ever(source):
 def test_waiting_ends():
     with pytest.raises(UpstreamTimeout):
         wait_for_lookup(SEARCH, waited_s=25)
+
+
+@pytest.mark.parametrize("kind", LookupKind)
+def test_an_aged_answer_is_given_while_no_more_can_be_asked(source, monkeypatch, kind):
+    lookup = Lookup(kind=kind, subject="anything")
+    answer_lookup(lookup, source)
+    age(FRESH[kind])
+    monkeypatch.setattr(flights, "MAX_WAITING", 0)
+    assert wait_for_lookup(lookup, waited_s=0) == {"n": 1}
+    with pytest.raises(Overloaded):
+        wait_for_lookup(Lookup(kind=kind, subject="what nobody knows"), waited_s=0)
+
+
+@pytest.mark.parametrize("kind", LookupKind)
+def test_of_each_kind_those_that_nobody_reads_are_forgotten_first(source, monkeypatch, kind):
+    monkeypatch.setitem(lookups.MAX_KEPT, kind, 2)
+    monkeypatch.setattr(lookups, "DROPPED_AT_ONCE", 1)
+    oldest, unread, newest = (Lookup(kind=kind, subject=name) for name in ("oldest", "unread", "newest"))
+    for hours, lookup in ((2, oldest), (1, unread)):
+        answer_lookup(lookup, source)
+        LookupRecord.objects(id=lookup.record_id).update(set__used_at=utcnow() - timedelta(hours=hours))
+    wait_for_lookup(oldest, waited_s=0)
+    source.answer = NotFound()  # a failure takes a place as well
+    answer_lookup(newest, source)
+    assert {record.id for record in LookupRecord.objects} == {oldest.record_id, newest.record_id}
+
+
+def test_reading_again_and_again_writes_once(source):
+    answer_lookup(SEARCH, source)
+    LookupRecord.objects.update(set__used_at=utcnow() - timedelta(hours=1))
+    wait_for_lookup(SEARCH, waited_s=0)
+    noted = LookupRecord.objects.get().used_at
+    assert noted > utcnow() - timedelta(minutes=5)
+    wait_for_lookup(SEARCH, waited_s=0)
+    assert LookupRecord.objects.get().used_at == noted

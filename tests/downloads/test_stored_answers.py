@@ -10,7 +10,7 @@ from django.core.management import call_command
 
 from apps.core.errors import UpstreamUnreachable
 from apps.core.suspend import Suspend
-from apps.downloads.services import media
+from apps.downloads.services import flights, media
 from apps.downloads.services.jobs import is_lost
 from apps.downloads.services.media import MediaAsk, Tier, request_media
 from apps.downloads.stream_records import AssetRecord
@@ -32,7 +32,8 @@ STORED = [
 def asked(monkeypatch) -> list[str]:
     """The videos whose metadata was asked for; nobody ever answers."""
     videos: list[str] = []
-    monkeypatch.setattr(media, "request_info", lambda video_id, **_: videos.append(video_id))
+    for name in ("request_info", "renew_info"):
+        monkeypatch.setattr(media, name, lambda video_id, **_: videos.append(video_id))
     return videos
 
 
@@ -79,6 +80,10 @@ class TestWithoutMetadata:
     @pytest.mark.parametrize("wish", [None, "best", "1080", "1080p", "2160"])
     def test_the_best_picture_answers_for_itself_and_for_every_height_above(self, asked, wish):
         assert given(MediaKind.VIDEO, wish) == "1080p"
+
+    def test_what_is_stored_is_given_also_when_too_many_questions_wait(self, monkeypatch):
+        monkeypatch.setattr(flights, "MAX_WAITING", 0)
+        assert given(MediaKind.VIDEO, "best") == "1080p"
 
     @pytest.mark.parametrize("wish", [None, "m4a"])
     def test_the_best_sound_too(self, asked, wish):

@@ -34,7 +34,7 @@ class Way:
 
 @dataclass(frozen=True, kw_only=True)
 class Exit:
-    """The proxy through which media come; none: directly, or as YTDLP_OPTIONS says."""
+    """A proxy through which we fetch something ourselves; none: directly, or as YTDLP_OPTIONS says."""
 
     proxy_id: str = ""
     proxy: str | None = field(default=None, repr=False)
@@ -54,6 +54,10 @@ class Ways(Protocol):
 
     def choose(self) -> Way:
         """A healthy one. Raises UpstreamError classes when proxies are to be used and every one of them rests."""
+        ...
+
+    def choose_proxy(self) -> Exit:
+        """One for asking, without cookies. Raises as ``choose`` does."""
         ...
 
     def choose_exit(self, way: Way) -> Exit:
@@ -78,6 +82,9 @@ class PlainWay:
 
     def choose(self) -> Way:
         return Way()
+
+    def choose_proxy(self) -> Exit:
+        return Exit()
 
     def choose_exit(self, way: Way) -> Exit:
         return Exit()

@@ -25,7 +25,7 @@ from apps.core.errors import (
 )
 from apps.downloads.providers.base import FetchPlan, VideoInfo
 from apps.downloads.providers.listing import Listing, ListQuestion
-from apps.downloads.providers.ways import PlainWay, Transport, Way, Ways
+from apps.downloads.providers.ways import Exit, PlainWay, Transport, Way, Ways
 from apps.downloads.providers.ytdlp_errors import blame, map_failure, spoils_session
 from apps.downloads.providers.ytdlp_formats import (
     is_drm_protected,
@@ -150,23 +150,26 @@ class YtDlpProvider:
         return make_subtitles(answer)
 
     def note_transfer(self, plan: FetchPlan, error: ApiError | None) -> None:
-        """How fetching a plan's files ended: a proxy that could not be reached, or that was sent away, rests; one that
-        brought them all is well."""
-        proxy_ids = tuple({file.proxy_id for file in plan.files})
+        """How fetching a plan's files ended."""
+        self.note_proxies(tuple({file.proxy_id for file in plan.files}), error)
+
+    def note_proxies(self, proxy_ids: tuple[str, ...], error: ApiError | None) -> bool:
+        """One that could not be reached, or that was sent away, rests; one that brought everything is well. Gives
+        whether it is to blame."""
+        reason = None
         if error is None:
             self._ways.note_answer(proxy_ids)
-        reason = None
-        if isinstance(error, (UpstreamUnreachable, UpstreamTimeout)):
+        elif isinstance(error, (UpstreamUnreachable, UpstreamTimeout)):
             reason = error.code
-        elif error is not None and error.retry_after_s is not None:
+        elif error.retry_after_s is not None:
             reason = "rate_limited"
         if reason is not None:
             self._ways.note_failure(proxy_ids, reason)
+        return reason is not None
 
-    @property
-    def transport(self) -> Transport:
-        """How the operator has yt-dlp connect."""
-        return self._transport
+    def choose_transport(self) -> Transport:
+        """How to ask YouTube for what is no media (pictures). Raises as ``Ways.choose`` does."""
+        return self._through(self._ways.choose_proxy())
 
     def _reachable(self, video_id: str, *, fresh: bool, timeout_s: float) -> tuple[dict[str, Any], Transport]:
         """An answer, and through what its media can come. One that is remembered is of no use once its proxy rests."""
@@ -178,7 +181,9 @@ class YtDlpProvider:
         return info, self._transport_of(way)
 
     def _transport_of(self, way: Way) -> Transport:
-        way_out = self._ways.choose_exit(way)
+        return self._through(self._ways.choose_exit(way))
+
+    def _through(self, way_out: Exit) -> Transport:
         return replace(self._transport, proxy=way_out.proxy or self._transport.proxy, proxy_id=way_out.proxy_id)
 
     def _ask(self, question: dict[str, Any], *, timeout_s: float) -> tuple[dict[str, Any], Way]:

@@ -13,6 +13,7 @@ import structlog
 from celery import current_app
 from django.conf import settings
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from apps.core.errors import Overloaded
 from apps.core.owners import is_owner_dead, make_owner
@@ -77,6 +78,14 @@ class Flight:
             redis.delete(self._sent_name)
             raise Overloaded(retry_after_s=OVERLOAD_RETRY_S)
         self._send()
+
+    def renew(self, *, patient: bool = False) -> None:
+        """As ``request``, for callers that have an answer already: a newer one can wait, so nothing is raised when too
+        many questions wait or Redis is away."""
+        try:
+            self.request(patient=patient)
+        except (Overloaded, RedisError) as error:
+            log.warning("aged answer not renewed", kind=self.kind, name=self.name, reason=type(error).__name__)
 
     def _send(self, **options: Any) -> None:
         try:

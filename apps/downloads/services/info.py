@@ -7,10 +7,9 @@ from typing import Any
 
 import structlog
 from pydantic import ValidationError
-from redis import RedisError
 
 from apps.core.clock import utcnow
-from apps.core.errors import ApiError, InternalError, LiveNotSupported, Overloaded, error_from_code
+from apps.core.errors import ApiError, InternalError, LiveNotSupported, error_from_code
 from apps.downloads.documents import VideoInfoRecord
 from apps.downloads.errors import CONTENT_ERRORS
 from apps.downloads.providers.base import VideoInfo
@@ -54,7 +53,7 @@ def get_info(video_id: str) -> VideoInfo | None:
         raise error
     info = _read(record)
     if info is not None and record.fresh_until <= now:
-        _renew(video_id)
+        renew_info(video_id)
     return info
 
 
@@ -83,6 +82,11 @@ def request_info(video_id: str, *, patient: bool = False) -> None:
     The outcome is announced under ``info:<video id>``. ``patient`` and Overloaded: see ``Flight.request``.
     """
     _flight(video_id).request(patient=patient)
+
+
+def renew_info(video_id: str, *, patient: bool = False) -> None:
+    """As ``request_info``, for callers that have an answer already: see ``Flight.renew``."""
+    _flight(video_id).renew(patient=patient)
 
 
 def resolve_info(video_id: str) -> None:
@@ -137,13 +141,6 @@ def _remembered(error: ApiError) -> timedelta:
     if isinstance(error, CONTENT_ERRORS):
         return CONTENT_ERROR_KEPT
     return min(max(UPSTREAM_ERROR_KEPT, timedelta(seconds=error.retry_after_s or 0)), UPSTREAM_ERROR_KEPT_LONGEST)
-
-
-def _renew(video_id: str) -> None:
-    try:
-        request_info(video_id)
-    except (Overloaded, RedisError) as error:  # there is an answer; a newer one can wait
-        log.warning("metadata not renewed", video_id=video_id, reason=type(error).__name__)
 
 
 def _ask(video_id: str) -> None:

@@ -51,10 +51,17 @@ KEPT = {
     LookupKind.SUBTITLES: timedelta(days=2),
     LookupKind.THUMBNAIL: timedelta(days=2),
 }
-MAX_KEPT = {LookupKind.SUBTITLES: 5000, LookupKind.THUMBNAIL: 2000}
-"""Of the large ones the oldest are forgotten beyond this many."""
+"""After FRESH an answer is still given, while a new one is fetched; after KEPT it is forgotten (a TTL index)."""
+MAX_KEPT = {
+    LookupKind.SEARCH: 10_000,
+    LookupKind.PLAYLIST: 10_000,
+    LookupKind.CHANNEL: 10_000,
+    LookupKind.SUBTITLES: 5000,
+    LookupKind.THUMBNAIL: 2000,
+}
+"""Beyond this many of a kind, errors included, those are forgotten that nobody has read for longest."""
 DROPPED_AT_ONCE = 100
-"""After FRESH an answer is still given, while a new one is fetched; after KEPT it is forgotten."""
+USE_NOTED_EVERY = timedelta(minutes=10)  # so that not every reading is a write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +86,7 @@ class Lookup:
 def wait_for_lookup(lookup: Lookup, *, waited_s: float) -> dict[str, Any]:
     """The recorded answer. Raises the recorded error, Suspend while nobody knows, UpstreamTimeout after WAIT_S.
 
-    An answer that has aged is given at once, and renewed in the background.
+    An answer that has aged is given at once, and renewed in the background as soon as there is room for that.
     """
     record = find_lookup(lookup.record_id)
     now = utcnow()
@@ -88,13 +95,14 @@ def wait_for_lookup(lookup: Lookup, *, waited_s: float) -> dict[str, Any]:
             raise UpstreamTimeout
         lookup.flight.request()
         raise Suspend(lookup.flight.topic)
+    _note_use(record)
     if record.error_code:
         error = error_from_code(record.error_code, record.error_message or "")
         if error.retryable:
             error.retry_after_s = max(1.0, (record.expires_at - now).total_seconds())
         raise error
     if record.fresh_until <= now:
-        lookup.flight.request()
+        lookup.flight.renew()
     return dict(record.answer)
 
 
@@ -120,7 +128,6 @@ def _record(lookup: Lookup, ask: Callable[[Lookup, float], dict[str, Any]]) -> N
     else:
         times = {"fresh_until": now + FRESH[lookup.kind], "expires_at": now + KEPT[lookup.kind]}
         _save(lookup, {"answer": answer, "error_code": None, "error_message": None, **times})
-        _forget_oldest(lookup.kind)
 
 
 def _record_error(lookup: Lookup, error: ApiError) -> None:
@@ -135,11 +142,17 @@ def _record_error(lookup: Lookup, error: ApiError) -> None:
     _save(lookup, {**failed, "fresh_until": until, "expires_at": until})
 
 
-def _forget_oldest(kind: LookupKind) -> None:
-    if kind not in MAX_KEPT or _collection().count_documents({"kind": kind.value}) <= MAX_KEPT[kind]:
+def _note_use(record: LookupRecord) -> None:
+    now = utcnow()
+    if record.used_at is None or record.used_at < now - USE_NOTED_EVERY:
+        _collection().update_one({"_id": record.id}, {"$max": {"used_at": now}})
+
+
+def _forget_unused(kind: LookupKind) -> None:
+    if _collection().count_documents({"kind": kind.value}) <= MAX_KEPT[kind]:
         return
-    oldest = _collection().find({"kind": kind.value}, {"_id": 1}).sort("created_at", 1).limit(DROPPED_AT_ONCE)
-    _collection().delete_many({"_id": {"$in": [record["_id"] for record in oldest]}})
+    unused = _collection().find({"kind": kind.value}, {"_id": 1}).sort("used_at", 1).limit(DROPPED_AT_ONCE)
+    _collection().delete_many({"_id": {"$in": [record["_id"] for record in unused]}})
 
 
 def _is_fresh(lookup: Lookup) -> bool:
@@ -148,8 +161,11 @@ def _is_fresh(lookup: Lookup) -> bool:
 
 
 def _save(lookup: Lookup, fields: dict[str, Any]) -> None:
-    about = {"kind": lookup.kind.value, "created_at": utcnow()}
-    _collection().update_one({"_id": lookup.record_id}, {"$set": fields, "$setOnInsert": about}, upsert=True)
+    now = utcnow()
+    about = {"kind": lookup.kind.value, "created_at": now, "used_at": now}
+    done = _collection().update_one({"_id": lookup.record_id}, {"$set": fields, "$setOnInsert": about}, upsert=True)
+    if done.upserted_id is not None:
+        _forget_unused(lookup.kind)
 
 
 def _collection() -> Any:

@@ -10,7 +10,7 @@ from functools import cache
 from django.conf import settings
 
 from apps.core.clock import utcnow
-from apps.core.errors import ApiError, Conflict, UpstreamTimeout
+from apps.core.errors import ApiError, Conflict, Overloaded, UpstreamTimeout
 from apps.core.suspend import Suspend
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
@@ -22,7 +22,7 @@ from apps.downloads.quality import (
     variant_height,
 )
 from apps.downloads.selectors import active_job, latest_job
-from apps.downloads.services.info import get_info, let_info_age, request_info, was_asked_since
+from apps.downloads.services.info import get_info, let_info_age, renew_info, request_info, was_asked_since
 from apps.downloads.services.jobs import ensure_job, move_up, note_joined
 from apps.downloads.services.key_limits import check_media, take_slot
 from apps.downloads.variants import AS_IT_COMES, MediaOptions
@@ -99,12 +99,15 @@ def wait_for_info(video_id: str, *, waited_s: float, priority: JobPriority = Job
 def wait_for_new_info(video_id: str, *, waited_s: float) -> VideoInfo:
     """As wait_for_info, but asked anew: what is given is at most REFRESH_EVERY old, however many ask for it.
 
-    When the sources fail, or take too long, what was known before is given.
+    When the sources fail, take too long or are asked too much already, what was known before is given.
     """
     young = utcnow() - timedelta(seconds=waited_s) - REFRESH_EVERY
     if waited_s < INFO_WAIT_S and not was_asked_since(video_id, young):
         let_info_age(video_id, asked_before=young)
-        request_info(video_id)
+        try:
+            request_info(video_id)
+        except Overloaded:  # what was known before will do
+            return wait_for_info(video_id, waited_s=waited_s)
         raise Suspend(f"info:{video_id}")
     return wait_for_info(video_id, waited_s=waited_s)
 
@@ -150,7 +153,7 @@ def _kept_best(ask: MediaAsk) -> AssetKey | None:
     if tier_of(best) is Tier.EXTERNAL:
         return None
     if not is_refused:
-        request_info(ask.video_id, patient=ask.priority is JobPriority.BATCH)
+        renew_info(ask.video_id, patient=ask.priority is JobPriority.BATCH)
     return best.key
 
 
