@@ -53,9 +53,11 @@ class MediaJob(StoredDocument):
     provider_errors = ListField(DictField())  # [{provider, code, message, took_s, attempt}] of those that failed
     key_prefix = StringField()  # who asked first
     joined_by = ListField(StringField())  # other keys that wait for it too, and so may see it
+    asked_by = ListField(StringField())  # of all these, the keys that asked for it by itself, not only in a batch
     left_by = ListField(StringField())  # of all these, the keys that cancelled: they still see it, but do not wait
     priority = StringField(choices=[priority.value for priority in JobPriority], default=JobPriority.INTERACTIVE.value)
     turn = IntField(default=0)  # place among the waiting jobs of its priority: lowest first (services/queue.py)
+    moved_up_by = StringField()  # the key whose turn it has, when that is not the key that asked first
     not_before = DateTimeField()  # is not picked before then
     resume = DictField()  # what a later attempt needs to go on from the bytes it has
     retry_at = DateTimeField()
@@ -77,6 +79,7 @@ class MediaJob(StoredDocument):
             {"fields": ["joined_by", "-created_at"]},
             {"fields": ["active", "state", "priority", "turn", "created_at"]},
             {"fields": ["active", "key_prefix", "priority", "-turn"]},
+            {"fields": ["active", "moved_up_by", "priority", "-turn"]},
             {"fields": ["finished_at"], "expireAfterSeconds": 30 * 86400},
         ],
     }

@@ -30,7 +30,7 @@ from apps.downloads.fields import check_fields
 from apps.downloads.open_links import read_wish
 from apps.downloads.request_serializers import AudioStreamRequestSerializer, VideoStreamRequestSerializer
 from apps.downloads.services.key_limits import check_media
-from apps.downloads.services.media import MediaAsk, Tier, hot_store, resolve_key, start_or_join
+from apps.downloads.services.media import MediaAsk, Tier, hot_store, join_fetch, resolve_key, start_or_join
 from apps.downloads.stream_records import AssetRecord, RecordCache
 from apps.downloads.variants import AS_IT_COMES, MediaOptions
 from apps.keys.authentication import KeyGrant, authenticate, extract_key, grant_for_prefix
@@ -166,6 +166,8 @@ class MediaStreamBackend(StreamBackend):
         """The target if its bytes can flow. Else starts or joins the fetch and raises Suspend, or the fetch's error."""
         key, record = self._look_up(admission, waited_s=waited_s, not_before=not_before)
         target = _target_of(record, admission) if record else None
+        if target is not None and record is not None and not record.is_finished:
+            join_fetch(key.asset_id, key_prefix=admission.key_prefix)
         if target is None:
             state = start_or_join(key, key_prefix=admission.key_prefix, waited_s=waited_s)
             if state.tier is not Tier.EXTERNAL:

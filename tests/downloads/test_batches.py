@@ -7,7 +7,7 @@ from apps.core.errors import NotFound, UpstreamError, VideoPrivate
 from apps.core.redis import redis_client
 from apps.downloads.documents import Batch, JobPriority, JobState, MediaJob
 from apps.downloads.providers.listing import ListedVideo, Listing
-from apps.downloads.services import batches
+from apps.downloads.services import batches, media
 from apps.downloads.services.batches import advance_batch
 from apps.downloads.services.claims import claim_asset, commit_failed
 from apps.downloads.services.info import record_info_error
@@ -216,6 +216,35 @@ class TestCancelling:
         job_id = other_api.get("audio", url=VIDEO_ID).json()["job"]["id"]
         assert self.cancel(api, batch_id)["entries"][0]["state"] == "cancelled"
         assert MediaJob.objects.get(id=job_id).active
+
+    @pytest.mark.parametrize("first", ["batch", "by itself"])
+    def test_leaves_a_fetch_that_the_same_key_asked_for_by_itself(self, api, first):
+        known_info()
+        if first == "by itself":
+            api.get("audio", url=VIDEO_ID)
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        advance_batch(batch_id)
+        if first == "batch":
+            api.get("audio", url=VIDEO_ID)
+        assert self.cancel(api, batch_id)["state"] == "cancelled"
+        job = MediaJob.objects.get()
+        assert (job.active, job.left_by) == (True, [])
+        assert api.delete(f"jobs/{job.id}").json()["state"] == "cancelled"
+
+    def test_a_request_right_while_the_batch_is_cancelled_gets_a_fetch(self, api, monkeypatch):
+        known_info()
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        advance_batch(batch_id)
+        move_up = media.move_up
+
+        def cancelled_meanwhile(*args, **options):
+            monkeypatch.setattr(media, "move_up", move_up)
+            self.cancel(api, batch_id)
+            move_up(*args, **options)
+
+        monkeypatch.setattr(media, "move_up", cancelled_meanwhile)
+        answer = api.get("audio", url=VIDEO_ID).json()
+        assert MediaJob.objects.get(id=answer["job"]["id"]).active
 
     def test_leaves_a_fetch_that_another_batch_of_the_key_has(self, api):
         known_info()

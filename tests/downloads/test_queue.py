@@ -6,6 +6,7 @@ from apps.core.redis import redis_client
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.selectors import find_job
 from apps.downloads.services import jobs, queue
+from apps.downloads.services.joining import move_up
 from apps.downloads.services.queue import BATCH_EVERY, next_job, pick_job
 from apps.downloads.services.sweep import FETCH_QUEUE
 from apps.downloads.services.turns import pass_turn_on
@@ -63,6 +64,45 @@ def test_who_waits_goes_before_a_batch_which_still_gets_its_share():
     assert order.count("batchkey") == 3
     assert order[: BATCH_EVERY - 1] == ["waiting0"] * (BATCH_EVERY - 1)
     assert order[BATCH_EVERY - 1] == "batchkey"
+
+
+def join(job_id: str, key_prefix: str) -> None:
+    move_up(find_job(job_id), key_prefix=key_prefix)
+
+
+def test_who_joins_a_job_far_back_in_anothers_line_brings_the_better_turn():
+    greedy = [add(number, "greedy00") for number in range(20)]
+    join(greedy[-1], "modest00")
+    assert pick_job()[0] in (greedy[0], greedy[-1])
+    assert pick_job()[0] in (greedy[0], greedy[-1])
+
+
+def test_who_joins_an_early_job_does_not_move_it_back():
+    add(0, "modest00")
+    add(1, "modest00")
+    early = add(0, "greedy00")
+    before = find_job(early).turn
+    join(early, "modest00")
+    assert (find_job(early).turn, find_job(early).moved_up_by) == (before, None)
+
+
+def test_joining_many_jobs_gives_a_key_no_more_than_its_share():
+    greedy = [add(number, "greedy00") for number in range(30)]
+    for job_id in reversed(greedy[10:]):
+        join(job_id, "joiner00")
+    moved = [job.turn for job in MediaJob.objects(moved_up_by="joiner00")]
+    assert len(set(moved)) == len(moved) > 10  # one after the other, as jobs of its own would be
+    other = add(0, "modest00")
+    assert other in [pick_job()[0] for _ in range(3)]
+
+
+def test_joining_again_and_again_changes_nothing():
+    greedy = [add(number, "greedy00") for number in range(5)]
+    join(greedy[-1], "modest00")
+    turn = find_job(greedy[-1]).turn
+    for _ in range(3):
+        join(greedy[-1], "modest00")
+    assert find_job(greedy[-1]).turn == turn
 
 
 def test_many_workers_never_pick_the_same_job():
@@ -140,7 +180,7 @@ class TestSlots:
     def test_who_waits_now_for_a_job_of_a_batch_brings_it_a_turn(self):
         job = find_job(add(0, "batchkey", JobPriority.BATCH))
         redis_client().delete(FETCH_QUEUE)
-        jobs.move_up(job)
-        jobs.move_up(find_job(job.id))
+        move_up(job, key_prefix="batchkey")
+        move_up(find_job(job.id), key_prefix="batchkey")
         assert redis_client().llen(FETCH_QUEUE) == 1
         assert pick_job(batches=False)[0] == job.id

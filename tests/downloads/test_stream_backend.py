@@ -275,6 +275,18 @@ class TestWaitingForAFetch:
             await asyncio.wait_for(opening, 10)
         assert MediaJob.objects.count() == 1
 
+    async def test_who_follows_a_growing_file_waits_for_it_so_that_nobody_elses_cancelling_ends_it(
+        self, api, other_api, backend
+    ):
+        known_info()
+        job_id = api.get("audio", url=VIDEO_ID).json()["job"]["id"]
+        begin_fetch(AUDIO, CONTENT[:1000], size_bytes=len(CONTENT))
+        await backend.open_target(by_key(other_api))
+        await asyncio.to_thread(lambda: cancel_job(job_id, key_prefix=api.prefix))
+        assert MediaJob.objects.get().active
+        await asyncio.to_thread(lambda: cancel_job(job_id, key_prefix=other_api.prefix))
+        assert not MediaJob.objects.get().active
+
     async def test_two_hundred_at_once_make_one_job(self, api, backend):
         known_info()
         openings = [asyncio.create_task(backend.open_target(by_key(api))) for _ in range(200)]

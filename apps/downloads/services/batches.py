@@ -86,7 +86,8 @@ def send_advance(batch_id: str, *, delay_s: float = 0) -> None:
 def cancel_batch(batch: Batch) -> Batch:
     """End what has not ended: entries that wait are not started any more, fetches stop that nobody else waits for.
 
-    Files that are there stay. Another batch of the same key counts as somebody else. Idempotent.
+    Files that are there stay. Another batch of the same key counts as somebody else, and so does a request of the same
+    key for the file by itself. Idempotent.
     """
     _collection().update_one({"_id": batch.id, "cancelled_at": None}, {"$set": {"cancelled_at": utcnow()}})
     batch = find_batch(batch.id) or batch  # with what was started before the line above
@@ -106,7 +107,7 @@ def cancel_batch(batch: Batch) -> Batch:
 def _cancel_entry(batch: Batch, number: int, job_id: str) -> None:
     if not waits_in_another_batch(job_id, key_prefix=batch.key_prefix, but=batch.id):
         with suppress(NotFound):
-            if cancel_job(job_id, key_prefix=batch.key_prefix).state == JobState.DONE:
+            if cancel_job(job_id, key_prefix=batch.key_prefix, of_batch=True).state == JobState.DONE:
                 return
     _settle(batch, number, {"cancelled": True})
 

@@ -20,6 +20,7 @@ from apps.downloads.providers.base import VideoInfo
 from apps.downloads.quality import best_variant
 from apps.downloads.selectors import active_job, count_active_jobs, find_job, latest_job
 from apps.downloads.services.claims import ensure_asset
+from apps.downloads.services.joining import move_up, note_joined
 from apps.downloads.services.key_limits import take_slot
 from apps.downloads.services.queue import next_turn
 from apps.downloads.services.turns import send_fetch
@@ -34,7 +35,6 @@ log = structlog.get_logger(__name__)
 
 OVERLOAD_RETRY_S = 15.0
 JOIN_TRIES = 5
-MAX_JOINED = 1000
 _WAITERS = {"$concatArrays": [["$key_prefix"], {"$ifNull": ["$joined_by", []]}]}
 
 
@@ -85,7 +85,7 @@ def _job_for(key: AssetKey, *, key_prefix: str, priority: JobPriority) -> MediaJ
     take_slot(key_prefix, asset.id)
     if (job := active_job(asset.id)) is not None:
         if priority is JobPriority.INTERACTIVE:
-            move_up(job)
+            move_up(job, key_prefix=key_prefix)
         return job
     _raise_if_full(key_prefix)
     if not _queue(asset):
@@ -181,22 +181,12 @@ def _raise_if_full(key_prefix: str) -> None:
         raise Overloaded("This key has as many fetches waiting as a key may have.", retry_after_s=OVERLOAD_RETRY_S)
 
 
-def move_up(job: MediaJob) -> None:
-    """Somebody waits now for what was only asked for in a batch: the job goes before those of batches. Idempotent."""
-    if job.priority != JobPriority.BATCH or job.state != JobState.QUEUED:
-        return
-    waiting = {"_id": job.id, "active": True, "state": JobState.QUEUED.value, "priority": JobPriority.BATCH.value}
-    first = JobPriority.INTERACTIVE
-    change = {"$set": {"priority": first.value, "turn": next_turn(job.key_prefix, first)}}
-    if _jobs().update_one(waiting, change).matched_count:
-        send_fetch(job.id)  # its own turn may have come while no slot was free for batches
-
-
 def _join_or_make(key: AssetKey, key_prefix: str, priority: JobPriority) -> MediaJob:
     before = latest_job(key.asset_id)
     job = MediaJob(
         **_about(key),
         key_prefix=key_prefix,
+        asked_by=[key_prefix] if priority is JobPriority.INTERACTIVE else [],
         priority=priority.value,
         turn=next_turn(key_prefix, priority),
         resume=before.resume if before else {},
@@ -235,15 +225,6 @@ def requeue_job(job_id: str, *, delay_s: float) -> None:
     send_fetch(job_id, delay_s=delay_s)
 
 
-def note_joined(job: MediaJob, *, key_prefix: str) -> None:
-    """Remember that another key waits for this job too, and so may see it. Idempotent; at most MAX_JOINED keys."""
-    if key_prefix in job.left_by:
-        _jobs().update_one({"_id": job.id, "active": True}, {"$pull": {"left_by": key_prefix}})
-    if key_prefix not in (job.key_prefix, *job.joined_by):
-        room = {"_id": job.id, "active": True, f"joined_by.{MAX_JOINED - 1}": {"$exists": False}}
-        _jobs().update_one(room, {"$addToSet": {"joined_by": key_prefix}})
-
-
 def start_job(job_id: str) -> MediaJob | None:
     """Note that an attempt begins. None when the job is no longer active."""
     change = {
@@ -278,18 +259,20 @@ def finish_job(job_id: str, *, error: ApiError | None = None, retry_at: datetime
         _announce_end(MediaJob._from_son(document))
 
 
-def cancel_job(job_id: str, *, key_prefix: str | None = None) -> MediaJob:
+def cancel_job(job_id: str, *, key_prefix: str | None = None, of_batch: bool = False) -> MediaJob:
     """Stop a job; its fetch sees it within about a second. Idempotent: a job that has ended is returned as it is.
 
-    With ``key_prefix`` that key no longer waits for it, and the job stops only when no other key does. Raises
-    NotFound for an unknown job, or one that this key never asked for.
+    With ``key_prefix`` that key no longer waits for it, and the job stops only when no other key does. ``of_batch``:
+    only what the key asked for in batches ends; when it asked for this file by itself as well, nothing changes.
+    Raises NotFound for an unknown job, or one that this key never asked for.
     """
     job = find_job(job_id)
     if job is None or (key_prefix is not None and key_prefix not in (job.key_prefix, *job.joined_by)):
         raise NotFound
     stoppable: dict[str, Any] = {"_id": job_id, "active": True}
     if key_prefix is not None:
-        _jobs().update_one(stoppable, {"$addToSet": {"left_by": key_prefix}})
+        leaving = {**stoppable, "asked_by": {"$ne": key_prefix}} if of_batch else stoppable
+        _jobs().update_one(leaving, {"$addToSet": {"left_by": key_prefix}, "$pull": {"asked_by": key_prefix}})
         stoppable["$expr"] = {"$setIsSubset": [_WAITERS, {"$ifNull": ["$left_by", []]}]}
     change = {"state": JobState.CANCELLED.value, "active": False, "finished_at": utcnow(), "updated_at": utcnow()}
     document = _jobs().find_one_and_update(stoppable, {"$set": change})
@@ -297,9 +280,10 @@ def cancel_job(job_id: str, *, key_prefix: str | None = None) -> MediaJob:
         Asset.objects(id=job.asset_id, state=AssetState.QUEUED.value).update_one(set__state=AssetState.ABSENT.value)
         publish(f"asset:{job.asset_id}")
         _announce_end(MediaJob._from_son(document))
-    elif key_prefix is not None:
+    now = find_job(job_id) or job
+    if not document and key_prefix is not None and key_prefix in now.left_by:
         free_job_slots([key_prefix], job.asset_id)
-    return find_job(job_id) or job
+    return now
 
 
 def _announce_end(job: MediaJob) -> None:

@@ -23,7 +23,8 @@ from apps.downloads.quality import (
 )
 from apps.downloads.selectors import active_job, latest_job
 from apps.downloads.services.info import get_info, let_info_age, renew_info, request_info, was_asked_since
-from apps.downloads.services.jobs import ensure_job, move_up, note_joined
+from apps.downloads.services.jobs import ensure_job
+from apps.downloads.services.joining import move_up, note_joined
 from apps.downloads.services.key_limits import check_media, take_slot
 from apps.downloads.variants import AS_IT_COMES, MediaOptions
 from apps.streaming.hotstore import HotStore
@@ -32,6 +33,7 @@ from apps.telegram_cache.selectors import find_asset, find_best_asset, find_fini
 from apps.telegram_cache.services.hot_bytes import is_rest_here
 
 INFO_WAIT_S = 25.0
+JOIN_TRIES = 3  # a job may end between being found and being joined
 REFRESH_EVERY = timedelta(minutes=1)
 """So often, at most, the sources are asked about one video because somebody wants its newest metadata."""
 
@@ -186,6 +188,20 @@ def start_or_join(
     request waits is one of those), Conflict when the fetch was cancelled while this request waited, and what
     wait_for_info raises.
     """
+    for _ in range(JOIN_TRIES):
+        state = _start_or_find(key, key_prefix=key_prefix, waited_s=waited_s, priority=priority)
+        if state.job is None or note_joined(state.job, key_prefix=key_prefix, priority=priority):
+            return state
+    raise Conflict("This file's job keeps changing. Try again.")
+
+
+def join_fetch(asset_id: str, *, key_prefix: str) -> None:
+    """Note that a key follows the fetch that is under way: nobody else's cancelling ends it then. Idempotent."""
+    if (job := active_job(asset_id)) is not None:
+        note_joined(job, key_prefix=key_prefix)
+
+
+def _start_or_find(key: AssetKey, *, key_prefix: str, waited_s: float, priority: JobPriority) -> MediaState:
     asset = find_asset(key.asset_id)
     tier = tier_of(asset)
     if asset is not None:
@@ -207,8 +223,7 @@ def start_or_join(
     if tier is not Tier.EXTERNAL:
         return MediaState(asset=asset, tier=tier, job=None)
     if priority is JobPriority.INTERACTIVE:
-        move_up(job)
-    note_joined(job, key_prefix=key_prefix)
+        move_up(job, key_prefix=key_prefix)
     return MediaState(asset=asset, tier=tier, job=job)
 
 

@@ -1,9 +1,11 @@
 """Who is next: waiting jobs in fair order, so that one key's thousand jobs do not keep another key's one waiting.
 
 Each job gets a turn when it is made: one more than its key's last waiting job, and more than the queue has reached.
-The lowest turn is picked first, so keys take turns (start-time fair queueing). Interactive jobs go before batch jobs,
-except that each eighth pick looks at the batch first: it must not starve either. Batches hold at most
-half of a worker's threads: a fetch can take minutes, and nobody who waits should wait for one of those.
+The lowest turn is picked first, so keys take turns (start-time fair queueing). A key that joins another key's job
+brings the turn that a job of its own would get, when that is the better one; it counts among that key's turns then.
+Interactive jobs go before batch jobs, except that each eighth pick looks at the batch first: it must not starve either.
+Batches hold at most half of a worker's threads: a fetch can take minutes, and nobody who waits should wait for one of
+those.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ _picking = threading.Lock()
 
 
 def next_turn(key_prefix: str | None, priority: JobPriority) -> int:
-    """The turn of a job that this key makes now. Two made at the same moment may share one: that is harmless."""
-    own = MediaJob.objects(active=True, key_prefix=key_prefix, priority=priority.value).order_by("-turn").only("turn")
-    last = own.first()
+    """The turn of a job that this key makes, or moves up, now. Two made at once may share one: that is harmless."""
+    waiting = {"active": True, "priority": priority.value}
+    own = {"$or": [{**waiting, "key_prefix": key_prefix}, {**waiting, "moved_up_by": key_prefix}]}
+    last = MediaJob.objects(__raw__=own).order_by("-turn").only("turn").first()
     reached = JobTurns.objects(priority=priority.value).first()
     return max(int(last.turn or 0) if last else 0, int(reached.reached) if reached else 0) + 1
 

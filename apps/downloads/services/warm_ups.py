@@ -92,7 +92,7 @@ def cancel_entry(entry: WarmUpEntry) -> None:
     """Stop the fetch of an entry unless somebody else waits for it."""
     if entry.job_id and not is_fetched_elsewhere(entry):
         with suppress(NotFound):
-            if cancel_job(entry.job_id, key_prefix="").state == JobState.DONE:
+            if cancel_job(entry.job_id, key_prefix="", of_batch=True).state == JobState.DONE:
                 return
     WarmUpEntry.objects(id=entry.id).update_one(set__state=WarmEntryState.CANCELLED.value, set__ended_at=utcnow())
 
