@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import structlog
 
+from apps.telegram_cache.administrators import ais_administrator
 from apps.telegram_cache.clients.bot_files import BotFiles
 from apps.telegram_cache.clients.errors import (
     FileIdInvalid,
@@ -18,6 +19,7 @@ from apps.telegram_cache.clients.errors import (
     FileUnavailable,
     MessageNotFound,
     TelegramError,
+    TelegramRefused,
 )
 from apps.telegram_cache.clients.file_links import TakeBlock
 from apps.telegram_cache.documents import Part
@@ -38,6 +40,7 @@ class PartSource:
         self._paths: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
         self._file_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._distrusted: set[tuple[str, str]] = set()
+        self._invalid: OrderedDict[tuple[str, str], str] = OrderedDict()  # file_ids that are good for nothing
 
     def knows_link(self, bot: Bot, part: Part) -> bool:
         """Whether the bytes can be asked for without calling a method."""
@@ -45,11 +48,20 @@ class PartSource:
         return bool(path) and expires_at > time.monotonic()
 
     def has_file_id(self, bot: Bot, part: Part) -> bool:
-        return bot.bot_id in part.file_ids or (bot.bot_id, part.file_unique_id) in self._file_ids
+        return bool(self._file_id(bot, part))
+
+    def _file_id(self, bot: Bot, part: Part) -> str:
+        name = (bot.bot_id, part.file_unique_id)
+        file_id = self._file_ids.get(name) or str(part.file_ids.get(bot.bot_id) or "")
+        return "" if file_id == self._invalid.get(name) else file_id
+
+    def forget_link(self, bot: Bot, part: Part) -> None:
+        """Next time a fresh link is asked for: what came by this one was wrong."""
+        self._paths.pop((bot.bot_id, part.file_unique_id), None)
 
     def distrust(self, bot: Bot, part: Part) -> None:
         """Next time this bot's file_id of the part is said to be unavailable, a new one is made by forwarding."""
-        self._paths.pop((bot.bot_id, part.file_unique_id), None)
+        self.forget_link(bot, part)
         self._distrusted.add((bot.bot_id, part.file_unique_id))
 
     async def stream(self, bot: Bot, *, asset_id: str, part: Part, offset: int) -> AsyncGenerator[bytes, None]:
@@ -65,7 +77,7 @@ class PartSource:
                         yield piece
                 return
             except FileLinkGone:
-                self._paths.pop((bot.bot_id, part.file_unique_id), None)
+                self.forget_link(bot, part)
                 if is_last:
                     raise
 
@@ -77,7 +89,7 @@ class PartSource:
                 await self.files.read_blocks(bot.token, path, sizes=sizes, take=take)
                 return
             except FileLinkGone:
-                self._paths.pop((bot.bot_id, part.file_unique_id), None)
+                self.forget_link(bot, part)
                 if is_last:
                     raise
 
@@ -85,7 +97,7 @@ class PartSource:
         name = (bot.bot_id, part.file_unique_id)
         if self.knows_link(bot, part):
             return self._paths[name][0]
-        file_id = self._file_ids.get(name) or part.file_ids.get(bot.bot_id)
+        file_id = self._file_id(bot, part)
         path = await self._path_by(bot, part, file_id) if file_id else None
         if path is None:
             path = await self._path_by_copy(bot, asset_id, part)
@@ -97,6 +109,7 @@ class PartSource:
         try:
             return await self.files.get_file_path(bot.token, file_id)
         except FileIdInvalid:
+            _keep(self._invalid, (bot.bot_id, part.file_unique_id), file_id)
             return None
         except FileUnavailable:
             if (bot.bot_id, part.file_unique_id) not in self._distrusted:
@@ -104,16 +117,24 @@ class PartSource:
             return None
 
     async def _path_by_copy(self, bot: Bot, asset_id: str, part: Part) -> str:
-        """By this bot's own new file_id, from a forwarded copy of the stored message; the copy is deleted at once."""
+        """By this bot's own new file_id, from a forwarded copy of the stored message; the copy is deleted at once.
+
+        MessageNotFound comes only from an administrator of the channel: others are refused what is there.
+        """
         self._distrusted.discard((bot.bot_id, part.file_unique_id))
         channel_id, message_id = part.channel_id or "", part.message_id
         if message_id is None:
             raise MessageNotFound("the part has no message")
         channel = (await asyncio.to_thread(roster)).channel(channel_id)
         target = (channel.scratch_chat_id if channel else "") or channel_id
-        copy = await self.files.forward_message(
-            bot.token, to_chat_id=target, from_chat_id=channel_id, message_id=message_id
-        )
+        try:
+            copy = await self.files.forward_message(
+                bot.token, to_chat_id=target, from_chat_id=channel_id, message_id=message_id
+            )
+        except MessageNotFound as error:
+            if await ais_administrator(self.files, bot, channel_id):
+                raise
+            raise TelegramRefused(f"{error} (the bot is no administrator of the channel)") from None
         try:
             if copy.file is None or copy.file.file_unique_id != part.file_unique_id:
                 raise MessageNotFound("the message holds another file")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from apps.core.errors import ApiError, NotReady, Overloaded, UpstreamError, UpstreamUnreachable
+from apps.core.errors import NotReady, Overloaded, UpstreamError, UpstreamUnreachable
 from apps.streaming.hotstore import FileState, HotFile, WrongBlock
 from apps.streaming.ports import BytesGone, StreamTarget
 from apps.telegram_cache.block_writer import BlockTaker, BlockWriter
@@ -22,6 +22,7 @@ from apps.telegram_cache.clients.errors import (
 )
 from apps.telegram_cache.failures import Failures
 from apps.telegram_cache.flights import Flight
+from apps.telegram_cache.judging import Verdict, judge
 from apps.telegram_cache.part_source import PartSource
 from apps.telegram_cache.roster import Bot, forget_roster
 from apps.telegram_cache.selectors import find_asset, parked_since
@@ -168,7 +169,8 @@ class TelegramFiller:
                 await asyncio.sleep(LOCKED_POLL_S)
                 continue
             with lock:
-                await self._download(flight)
+                if flight.missing():  # another process may have brought it before the lock came free
+                    await self._download(flight)
             return
 
     async def _download(self, flight: Flight) -> None:
@@ -199,7 +201,7 @@ class TelegramFiller:
             if time.monotonic() + pause_s > end_at:
                 break
             await asyncio.sleep(pause_s)
-        raise await self._verdict(flight, failures)
+        await self._settle(flight, failures)
 
     @staticmethod
     def _may_go_on(number: int, failures: Failures) -> bool:
@@ -230,24 +232,32 @@ class TelegramFiller:
             "telegram_read_failed", asset_id=flight.target.asset_id, part=flight.stretch.part.index,
             bot_id=bot.bot_id, error=f"{type(error).__name__}: {error}",
         )  # fmt: skip
+        if isinstance(error, WrongBlock):
+            self._source.forget_link(bot, flight.stretch.part)
         if isinstance(error, TelegramError):
             await asyncio.to_thread(note_error, error, bot, channel_id=flight.stretch.part.channel_id or "")
 
-    async def _verdict(self, flight: Flight, failures: Failures) -> ApiError:
-        usable = {bot.bot_id for bot in await asyncio.to_thread(readers_in_turn)}  # without those parked meanwhile
+    async def _settle(self, flight: Flight, failures: Failures) -> None:
+        """No usable bot gave it. Returns when one that is not in use did, or the record has moved on; else raises."""
+        target, part = flight.target, flight.stretch.part
+        verdict = await judge(self._source, part, failures, lambda bot: self._download_from(bot, flight))
+        if verdict is Verdict.READ:
+            return
+        usable = {bot.bot_id for bot in await asyncio.to_thread(readers_in_turn)}
         said = [failures.said.get(bot_id) for bot_id in usable]
-        if usable and all(failures.is_final(bot_id) for bot_id in usable):
-            part = flight.stretch.part
-            await asyncio.to_thread(
-                mark_part_bad, flight.target.asset_id, generation=flight.target.generation, index=part.index,
-                reason=str(said[0]),
-            )  # fmt: skip
-            self._records.pop((flight.target.asset_id, flight.target.generation), None)
-            log.error("telegram_part_bad", asset_id=flight.target.asset_id, part=part.index, reason=str(said[0]))
-            return BytesGone(DAMAGED)
+        if verdict is Verdict.BAD:
+            reason = str(next(filter(None, said), "no bot gives it"))
+            is_marked = await asyncio.to_thread(
+                mark_part_bad, target.asset_id, generation=target.generation, part=part, reason=reason
+            )
+            self._records.pop((target.asset_id, target.generation), None)
+            if not is_marked:  # it was stored anew meanwhile: whoever waits looks at the record again
+                return
+            log.error("telegram_part_bad", asset_id=target.asset_id, part=part.index, reason=reason)
+            raise BytesGone(DAMAGED)
         if not any(isinstance(error, (TelegramUncertain, TelegramUnreachable)) for error in said):
-            return UpstreamError("No Telegram bot of this server can read this media right now.")
-        return UpstreamUnreachable("Telegram cannot be reached. Try again later.")
+            raise UpstreamError("No Telegram bot of this server can read this media right now.")
+        raise UpstreamUnreachable("Telegram cannot be reached. Try again later.")
 
     async def _download_from(self, bot: Bot, flight: Flight) -> None:
         """Every missing block of the stretch, each verified as it completes. Writing some overlaps reading the next."""

@@ -49,6 +49,8 @@ class FakeChannel:
     username: str = ""
     admins: dict[int, dict[str, bool]] = field(default_factory=dict)  # bot id -> rights
     kicked: set[int] = field(default_factory=set)
+    members: set[int] = field(default_factory=set)  # bots that are in it without being administrators
+    protected: bool = False  # "restrict saving content": nothing can be forwarded from it
     last_message_id: int = 0
 
 
@@ -120,7 +122,13 @@ class TelegramStandIn(StandIn):
 
     def make_admin(self, bot: FakeBot, channel: FakeChannel, *, post: bool = True, delete: bool = True) -> None:
         channel.kicked.discard(bot.bot_id)
+        channel.members.discard(bot.bot_id)
         channel.admins[bot.bot_id] = {"can_post_messages": post, "can_delete_messages": delete}
+
+    def demote(self, bot: FakeBot, channel: FakeChannel) -> None:
+        """The bot stays in the channel, but is no administrator any more: its messages are hidden from it."""
+        del channel.admins[bot.bot_id]
+        channel.members.add(bot.bot_id)
 
     def originals(self) -> list[FakeMessage]:
         """Messages that are there and are not forwarded copies."""
@@ -213,7 +221,7 @@ class TelegramStandIn(StandIn):
             raise ApiRefusal(400, "Bad Request: chat not found")
         if bot.bot_id in found.kicked:
             raise ApiRefusal(403, "Forbidden: bot was kicked from the channel chat")
-        if bot.bot_id not in found.admins:
+        if bot.bot_id not in found.admins and bot.bot_id not in found.members:
             if not found.username:
                 raise ApiRefusal(400, "Bad Request: chat not found")
             raise ApiRefusal(403, "Forbidden: bot is not a member of the channel chat")
@@ -234,7 +242,7 @@ class TelegramStandIn(StandIn):
         rights = channel.admins.get(int(fields["user_id"]))
         user = {"id": int(fields["user_id"]), "is_bot": True, "first_name": "bot"}
         if rights is None:
-            return {"status": "left", "user": user}
+            return {"status": "member" if int(fields["user_id"]) in channel.members else "left", "user": user}
         return {"status": "administrator", "user": user, **rights}
 
     def _do_getFile(self, bot: FakeBot, fields: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
@@ -253,10 +261,13 @@ class TelegramStandIn(StandIn):
     def _do_forwardMessage(self, bot: FakeBot, fields: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         source = self._chat(bot, fields.get("from_chat_id"))
         target = self._chat(bot, fields.get("chat_id"))
-        self._check_may_post(bot, target)
+        if bot.bot_id not in source.members or source is not target:
+            self._check_may_post(bot, target)
         original = self.messages.get((source.chat_id, int(fields.get("message_id", 0))))
-        if original is None:
+        if original is None or bot.bot_id in source.members:
             raise ApiRefusal(400, "Bad Request: message to forward not found")
+        if source.protected:
+            raise ApiRefusal(400, "Bad Request: message can't be forwarded")
         copy = self._post(
             target, bot, original.file_unique_id, original.caption, original.file_name,
             copy_of=(original.chat_id, original.message_id),
@@ -271,7 +282,7 @@ class TelegramStandIn(StandIn):
         channel = self._chat(bot, fields.get("chat_id"))
         if self.messages.get((channel.chat_id, int(fields.get("message_id", 0)))) is None:
             raise ApiRefusal(400, "Bad Request: message to delete not found")
-        if not channel.admins[bot.bot_id]["can_delete_messages"]:
+        if not channel.admins.get(bot.bot_id, {}).get("can_delete_messages"):
             raise ApiRefusal(400, "Bad Request: message can't be deleted")
         del self.messages[channel.chat_id, int(fields["message_id"])]
         return True
@@ -344,7 +355,7 @@ class TelegramStandIn(StandIn):
         return fields, unique_id, file_name
 
     def _check_may_post(self, bot: FakeBot, channel: FakeChannel) -> None:
-        if not channel.admins[bot.bot_id]["can_post_messages"]:
+        if not channel.admins.get(bot.bot_id, {}).get("can_post_messages"):
             raise ApiRefusal(400, "Bad Request: need administrator rights in the channel chat")
 
     def _post(

@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -16,7 +16,6 @@ from django.conf import settings as django_settings
 from apps.core.errors import NotReady, Overloaded, UpstreamError, UpstreamUnreachable
 from apps.streaming.hotstore import HotFile, HotStore
 from apps.streaming.hotstore.blockmap import HEADER_BYTES
-from apps.streaming.ports import StreamTarget
 from apps.telegram_cache import flights, reader
 from apps.telegram_cache.clients.errors import TelegramUncertain
 from apps.telegram_cache.documents import Asset, AssetState, PartState
@@ -24,50 +23,7 @@ from apps.telegram_cache.reader import TelegramFiller
 from apps.telegram_cache.services import upload_asset
 from apps.telegram_cache.services.bots import add_bot
 from apps.telegram_cache.services.upload import UploadResult
-from tests.telegram_cache.conftest import MIB, Made, Store, make_due, stored_bytes
-
-SIZE = 6 * MIB + 4321
-PART_BYTES = 2 * MIB  # four parts: 2, 2, 2 and the rest
-
-
-@pytest.fixture
-def cached(store: Store, make_asset, part_bytes) -> Made:
-    """An asset that is in Telegram and no longer in the hot store."""
-    part_bytes(PART_BYTES)
-    made = make_asset(SIZE)
-    assert upload_asset(made.asset_id) is UploadResult.CACHED
-    HotStore(django_settings.ENV.hot_root).remove(made.asset_id, 1)
-    store.telegram.counts.clear()
-    return made
-
-
-@pytest.fixture
-async def filler() -> AsyncIterator[TelegramFiller]:
-    made = TelegramFiller()
-    yield made
-    await made.aclose()
-
-
-def target_of(asset_id: str) -> StreamTarget:
-    asset = Asset.objects(id=asset_id).get()
-    return StreamTarget(
-        asset_id=asset.id, generation=asset.generation, size_bytes=asset.size_bytes, mime=asset.mime, file_name="x",
-        attachment=False, block_hashes=tuple(asset.block_hashes), etag='"x"', key_prefix="p",
-    )  # fmt: skip
-
-
-def open_sparse(target: StreamTarget) -> HotFile:
-    return HotStore(django_settings.ENV.hot_root).open_sparse(
-        target.asset_id, target.generation, size_bytes=target.size_bytes, block_hashes=target.block_hashes
-    )
-
-
-async def read_all(filler: TelegramFiller, target: StreamTarget) -> bytes:
-    with closing(open_sparse(target)) as hot_file:
-        for block in range(len(target.block_hashes)):
-            await filler.fill(target, hot_file, block)
-        with hot_file.view(0, target.size_bytes) as view:
-            return bytes(view)
+from tests.telegram_cache.conftest import MIB, make_due, open_sparse, read_all, stored_bytes, target_of
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:

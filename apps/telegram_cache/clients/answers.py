@@ -35,7 +35,6 @@ _BY_DESCRIPTION: tuple[tuple[str, type[TelegramRefused]], ...] = (
     ("message to forward not found", MessageNotFound),
     ("message to delete not found", MessageNotFound),
     ("message_id_invalid", MessageNotFound),
-    ("message can't be forwarded", MessageNotFound),
     ("not enough rights", BotForbidden),
     ("need administrator rights", BotForbidden),
     ("bot is not a member", BotForbidden),
@@ -64,6 +63,11 @@ class Rights:
     can_post: bool
     can_delete: bool
     can_post_in_groups: bool = False  # every member of a group may, unless it is restricted
+
+    @property
+    def is_administrator(self) -> bool:
+        """Only administrators see every message of a channel."""
+        return self.status in {"creator", "administrator"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,11 @@ from django.conf import settings
 from apps.telegram_cache.clients.answers import (
     MAX_ANSWER_BYTES,
     ForwardedCopy,
+    Rights,
     read_answer,
     read_file_path,
     read_forwarded_copy,
+    read_rights,
 )
 from apps.telegram_cache.clients.errors import (
     FileLinkGone,
@@ -75,6 +77,9 @@ class BotFiles:
 
     async def delete_message(self, token: str, *, chat_id: str, message_id: int) -> None:
         await self._call(token, "deleteMessage", chat_id=chat_id, message_id=str(message_id))
+
+    async def get_chat_member(self, token: str, *, chat_id: str, user_id: str) -> Rights:
+        return read_rights(await self._call(token, "getChatMember", chat_id=chat_id, user_id=user_id))
 
     async def _call(self, token: str, method: str, **fields: str) -> Any:
         url = f"{self._api_url}/bot{token}/{method}"

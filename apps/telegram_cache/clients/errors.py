@@ -58,7 +58,7 @@ class FileIdInvalid(TelegramRefused):
 
 
 class MessageNotFound(TelegramRefused):
-    """400: the message was deleted, or never was."""
+    """400: the bot sees no such message: it was deleted, or never was, or the bot is no administrator there."""
 
 
 class FileLinkGone(TelegramRefused):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from apps.telegram_cache.documents import Asset, AssetState, PartState
+from apps.telegram_cache.documents import Asset, AssetState, Part, PartState
 from apps.telegram_cache.services.upload_records import (
     MAX_ORPHANS,
     NO_LONGER_FAILING,
@@ -48,14 +48,23 @@ def note_verified(asset_id: str, *, generation: int) -> None:
     assets().update_one({"_id": asset_id, "parts_generation": generation}, {"$set": {"verified_at": datetime.now(UTC)}})
 
 
-def mark_part_bad(asset_id: str, *, generation: int, index: int, reason: str) -> bool:
-    """A stored part cannot be read back. The asset is to be uploaded again (if the bytes are still somewhere)."""
+def mark_part_bad(asset_id: str, *, generation: int, part: Part, reason: str) -> bool:
+    """A stored part cannot be read back. The asset is to be uploaded again (if the bytes are still somewhere).
+
+    Only the message that ``part`` was read with: one that was stored anew since then stays. False: nothing changed.
+    """
+    seen = {
+        "index": part.index,
+        "state": PartState.STORED.value,
+        "message_id": part.message_id,
+        "attempt_id": part.attempt_id,
+    }
     done = assets().update_one(
         {
             "_id": asset_id,
             "parts_generation": generation,
             "state": {"$in": [AssetState.CACHED.value, *UPLOADABLE]},
-            "parts": {"$elemMatch": {"index": index, "state": PartState.STORED.value}},
+            "parts": {"$elemMatch": seen},
         },
         {
             "$set": {

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 
 import structlog
 
+from apps.streaming.hotstore import WrongBlock
 from apps.telegram_cache.clients.bot_files import BotFiles
-from apps.telegram_cache.clients.errors import (
-    FileIdInvalid,
-    MessageNotFound,
-    TelegramError,
-    TelegramUncertain,
-)
+from apps.telegram_cache.clients.errors import TelegramError, TelegramUncertain
 from apps.telegram_cache.documents import Asset, Part, PartState
+from apps.telegram_cache.failures import IN_A_ROW, Failures
+from apps.telegram_cache.judging import Verdict, judge
 from apps.telegram_cache.part_source import PartSource
 from apps.telegram_cache.roster import Bot
 from apps.telegram_cache.selectors import least_recently_verified
@@ -73,9 +71,7 @@ async def _verify(asset: Asset) -> Verification:
         await files.aclose()
     for part, verdict in verdicts:
         if verdict is False:
-            mark_part_bad(
-                asset.id, generation=asset.parts_generation, index=part.index, reason="found wrong when verified"
-            )
+            mark_part_bad(asset.id, generation=asset.parts_generation, part=part, reason="found wrong when verified")
     if verdicts and all(verdict for _, verdict in verdicts):
         note_verified(asset.id, generation=asset.parts_generation)
     return Verification(
@@ -87,19 +83,31 @@ async def _verify(asset: Asset) -> Verification:
 
 
 async def _is_good(source: PartSource, asset_id: str, part: Part) -> bool | None:
-    """True: some bot reads the right bytes. False: every bot says they are wrong or gone. None: nobody can say."""
-    bots = await asyncio.to_thread(readers_in_turn)
-    failures = 0
-    for bot in bots:
-        try:
-            if await _sha256(source, bot, asset_id, part) == part.sha256:
+    """True: some bot reads the right bytes. False: every bot found them wrong three times, or gone. None: open.
+
+    Wrong bytes may have been spoilt on the way: they are read again, by another link.
+    """
+    failures = Failures()
+
+    async def ask(bot: Bot) -> None:
+        source.forget_link(bot, part)
+        if await _sha256(source, bot, asset_id, part) != part.sha256:
+            raise WrongBlock("the part does not match the record")
+
+    for number in range(IN_A_ROW):
+        for bot in await asyncio.to_thread(readers_in_turn):
+            if number and not isinstance(failures.said.get(bot.bot_id), WrongBlock):
+                continue
+            try:
+                await ask(bot)
+            except (TelegramError, WrongBlock) as error:
+                failures.add(bot.bot_id, error)
+                if isinstance(error, TelegramError):
+                    await asyncio.to_thread(note_error, error, bot, channel_id=part.channel_id or "")
+            else:
                 return True
-            failures += 1
-        except (MessageNotFound, FileIdInvalid):
-            failures += 1
-        except TelegramError as error:
-            await asyncio.to_thread(note_error, error, bot, channel_id=part.channel_id or "")
-    return False if bots and failures == len(bots) else None
+    verdict = await judge(source, part, failures, ask)
+    return None if verdict is Verdict.OPEN else verdict is Verdict.READ
 
 
 async def _sha256(source: PartSource, bot: Bot, asset_id: str, part: Part) -> str:
