@@ -14,6 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from apps.analytics.documents import Grain, RollupLease, RollupMark
 from apps.analytics.periods import floor
 from apps.core.clock import utcnow
+from apps.core.errors import Conflict
 
 LEASE = "rollups"
 LEASE_S = 180
@@ -70,9 +71,25 @@ def postpone(each: Mark) -> None:
     )
 
 
+class Lease:
+    """The right to compute sums, for LEASE_S seconds from the last ``extend``."""
+
+    def __init__(self, owner: str) -> None:
+        self._mine = {"_id": LEASE, "owner": owner}
+
+    def extend(self) -> None:
+        """Raises Conflict when it ran out and somebody else has it now."""
+        until = utcnow() + timedelta(seconds=LEASE_S)
+        if not RollupLease._get_collection().update_one(self._mine, {"$set": {"until": until}}).matched_count:
+            raise Conflict("This took so long that somebody else computes sums now. Try again in a minute.")
+
+    def give_back(self) -> None:
+        RollupLease._get_collection().delete_one(self._mine)
+
+
 @contextmanager
-def rollup_lease() -> Iterator[bool]:
-    """Whether this caller may compute sums now; nobody else may until the block ends, or for LEASE_S seconds.
+def rollup_lease() -> Iterator[Lease | None]:
+    """The right to compute sums, which nobody else has until the block ends or it runs out; None: somebody has it.
 
     One conditional upsert: with a lease that runs, the insert meets the unique ``_id``.
     """
@@ -84,9 +101,10 @@ def rollup_lease() -> Iterator[bool]:
             upsert=True,
         )
     except DuplicateKeyError:
-        yield False
+        yield None
         return
+    lease = Lease(owner)
     try:
-        yield True
+        yield lease
     finally:
-        collection.delete_one({"_id": LEASE, "owner": owner})
+        lease.give_back()

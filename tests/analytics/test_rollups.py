@@ -1,17 +1,20 @@
 import json
 import threading
-from datetime import timedelta
+from datetime import UTC, timedelta
 from io import StringIO
+from itertools import product
+from random import Random
 
 import mongoengine
 import pytest
 from django.core.management import CommandError, call_command
 
 from apps.analytics import rollup_marks
-from apps.analytics.documents import By, Grain, RollupMark, UsageEvent, UsageRollup
+from apps.analytics.documents import By, Grain, RollupLease, RollupMark, UsageEvent, UsageRollup, kept_for
 from apps.analytics.periods import ceil, floor
 from apps.analytics.rollups import rebuild, roll_up
 from apps.core.clock import utcnow
+from apps.core.errors import Conflict
 from tests.analytics.samples import add_events
 
 pytestmark = pytest.mark.usefixtures("mongo")
@@ -95,7 +98,7 @@ class TestRollUp:
 
         def hold():
             with rollup_marks.rollup_lease() as mine:
-                assert mine
+                assert mine is not None
                 inside.set()
                 leave.wait(30)
 
@@ -128,6 +131,63 @@ class TestRebuild:
         assert sorted(row.requests for row in UsageRollup.objects(grain="day", by="all")) == [1, 2]
         call_command("rollups", "rebuild", stdout=out)
         assert sorted(row.requests for row in UsageRollup.objects(grain="day", by="all")) == [1, 2, 4]
+
+    def test_the_sums_are_those_that_mongodb_itself_counts(self, hour):
+        random = Random(5)
+        for _ in range(60):
+            add_events(
+                hour - timedelta(seconds=random.randrange(3 * 86_400), milliseconds=random.randrange(1000)),
+                random.randrange(1, 4),
+                key_prefix=random.choice(["abcd1234", "wxyz9876", None]),
+                video_id=random.choice(["abcdefghijk", "bbbbbbbbbbb", None]),
+                status=random.choice([200, 206, 404, 429, 502]),
+                error=random.choice(["not_found", None]),
+                bytes_sent=random.randrange(1000),
+            )
+        rebuild(hour - timedelta(days=4), hour)
+        values = {By.ALL: {"$literal": ""}, By.KEY: "$key_prefix", By.VIDEO: "$video_id", By.ROUTE: "$route"}
+        for grain, (by, value) in product(Grain, values.items()):
+            counted = UsageEvent.objects.aggregate(
+                [
+                    {"$match": {"at": {"$gte": floor(hour - timedelta(days=4), Grain.DAY)}}},
+                    {
+                        "$group": {
+                            "_id": {"value": value, "start": {"$dateTrunc": {"date": "$at", "unit": grain.value}}},
+                            "requests": {"$sum": 1},
+                            "bytes": {"$sum": "$bytes_sent"},
+                        }
+                    },
+                ]
+            )
+            expected = {
+                (row["_id"]["value"], row["_id"]["start"].replace(tzinfo=UTC), row["requests"], row["bytes"])
+                for row in counted
+                if row["_id"].get("value") is not None
+            }
+            if grain is Grain.MINUTE and by is By.VIDEO:
+                expected = {row for row in expected if row[1] > utcnow() - kept_for(grain, by)}
+            rows = UsageRollup.objects(grain=grain.value, by=by.value)
+            assert {(row.value, row.start, row.requests, row.bytes_sent) for row in rows} == expected
+
+    def test_sums_that_are_right_are_not_written_again(self, hour):
+        add_events(hour, 2)
+        add_events(hour, 1, video_id="bbbbbbbbbbb")
+        rebuild(hour, hour)
+        UsageRollup._get_collection().update_many({}, {"$set": {"untouched": True}})
+        add_events(hour, 1, video_id="bbbbbbbbbbb")
+        rebuild(hour, hour)
+        written = UsageRollup._get_collection().find({"untouched": None, "by": "video", "grain": "hour"})
+        assert [(row["value"], row["requests"]) for row in written] == [("bbbbbbbbbbb", 2)]
+
+    def test_it_waits_for_nobody_and_stops_when_it_lost_its_right(self, hour):
+        with rollup_marks.rollup_lease() as lease:
+            with pytest.raises(Conflict):
+                rebuild(hour, hour)
+            lease.extend()
+            RollupLease.objects.update(owner="somebody-else")
+            with pytest.raises(Conflict):
+                lease.extend()
+        RollupLease.objects.delete()
 
     def test_days_whose_events_have_ended_keep_their_sums(self, hour):
         old = floor(utcnow(), Grain.DAY) - timedelta(days=200)
