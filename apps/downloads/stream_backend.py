@@ -33,7 +33,7 @@ from apps.downloads.services.key_limits import check_media
 from apps.downloads.services.media import MediaAsk, Tier, hot_store, join_fetch, resolve_key, start_or_join
 from apps.downloads.stream_records import AssetRecord, RecordCache
 from apps.downloads.variants import AS_IT_COMES, MediaOptions
-from apps.keys.authentication import KeyGrant, authenticate, extract_key, grant_for_prefix
+from apps.keys.authentication import KeyGrant, authenticate, extract_key, grant_for_prefix, is_let_in
 from apps.keys.documents import Scope
 from apps.keys.limits import LimitState, charge, charge_failure, limit_headers, network_of
 from apps.keys.meter import StreamMeters
@@ -68,6 +68,7 @@ class Admission:
     asset_id: str | None = None
     wish: str | None = None
     options: MediaOptions = AS_IT_COMES
+    opened_from: str = ""
     link_expires_at: float | None = None
     headers: tuple[tuple[str, str], ...] = ()
     meter: StreamMeter | None = None
@@ -150,6 +151,13 @@ class MediaStreamBackend(StreamBackend):
         self._meters.note_grant(grant)
         return Scope.MEDIA in grant.scopes
 
+    def is_let_in(self, target: StreamTarget) -> bool:
+        """See StreamBackend. A key's networks do not bind its links."""
+        if not target.opened_from:
+            return True
+        grant = self._meters.grant_of(target.key_prefix)
+        return grant is None or is_let_in(grant, target.opened_from)
+
     async def _run(self, work: Callable[[], Result]) -> Result:
         if self.pending >= MAX_PENDING:
             raise Overloaded(retry_after_s=2)
@@ -186,6 +194,7 @@ class MediaStreamBackend(StreamBackend):
             kind=record.key.kind,
             video_id=record.key.video_id,
             asset_id=target.asset_id,
+            opened_from=target.opened_from,
             link_expires_at=target.link_expires_at,
             headers=target.headers,
             meter=target.meter,
@@ -244,6 +253,7 @@ def _admit(request: StreamRequest, meters: StreamMeters) -> Admission:
         video_id=request.video_id,
         wish=fields["quality"] if kind is MediaKind.VIDEO else fields.get("format"),
         options=fields["options"],
+        opened_from=request.client_address,
         headers=tuple(limit_headers(limit).items()),
         meter=meters.meter(grant),
     )
@@ -320,6 +330,7 @@ def _make_target(record: AssetRecord, admission: Admission, *, size_bytes: int |
         block_hashes=record.block_hashes,
         etag=_etag(record),
         key_prefix=admission.key_prefix,
+        opened_from=admission.opened_from,
         link_expires_at=admission.link_expires_at,
         headers=admission.headers,
         meter=admission.meter,

@@ -286,9 +286,14 @@ def authenticate(raw: str | None, client_address: str = "") -> KeyGrant:
     if not record.takes(hash_secret(match["secret"])):
         raise KeyInvalid
     grant = _usable(record)
-    if grant.allowed_networks and not _is_in(client_address, grant.allowed_networks):
+    if not is_let_in(grant, client_address):
         raise IpNotAllowed
     return grant
+
+
+def is_let_in(grant: KeyGrant, client_address: str) -> bool:
+    """Whether a key may be used from this address."""
+    return not grant.allowed_networks or _is_in(client_address, grant.allowed_networks)
 
 
 def _is_in(client_address: str, networks: tuple[IpNetwork, ...]) -> bool:

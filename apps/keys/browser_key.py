@@ -1,17 +1,26 @@
-"""Logging in to the browsable API with a key: the session keeps it, encrypted, and only pages for people use it."""
+"""Logging in to the browsable API with a key: the session keeps it, encrypted, and only pages for people use it.
+
+A link or picture on another site spends nothing of that key (``ELSEWHERE``).
+"""
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from django.http import HttpRequest
+from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
 from apps.core.errors import ApiError
 from apps.core.secrets import SecretUnreadable, decrypt_secret, encrypt_secret
 from apps.keys.authentication import KeyGrant, authenticate
-from apps.keys.drf import ApiKeyAuthentication, charge_failure_once, check_csrf, client_address
+from apps.keys.drf import ApiKeyAuthentication, charge_failure_once, check_csrf, client_address, counts_request
 from apps.keys.roles import SAFE_METHODS
 
 SESSION_FIELD = "_api_key"
+OWN_SITES = frozenset({"same-origin", "none"})
+"""Sec-Fetch-Site of our own pages, and of an address that somebody typed."""
+ELSEWHERE = "Another site sent you here. To do this with your key, go to the address bar and press Enter."
 PAGE_FORMAT = "api"  # REST framework's name for its browsable pages
 
 
@@ -35,7 +44,10 @@ def forget_key(request: HttpRequest) -> None:
 
 
 class BrowserKeyAuthentication(ApiKeyAuthentication):
-    """The key that this browser logged in with. For browsable pages only; a change needs the CSRF token."""
+    """The key that this browser logged in with. For browsable pages only; a change needs the CSRF token.
+
+    What counts against the key's limits must not come from another site.
+    """
 
     def raw_key(self, request: Request) -> str | None:
         renderer = getattr(request, "accepted_renderer", None)
@@ -44,7 +56,22 @@ class BrowserKeyAuthentication(ApiKeyAuthentication):
             return None
         if request.method not in SAFE_METHODS:
             check_csrf(request)
+        if counts_request(request) and comes_from_elsewhere(request._request):
+            raise PermissionDenied(ELSEWHERE)
         try:
             return decrypt_secret(stored)
         except SecretUnreadable:
             return None
+
+
+def comes_from_elsewhere(request: HttpRequest) -> bool:
+    """Whether a page of another origin made the browser ask, as far as the browser tells.
+
+    Every browser of today says it over https (and to localhost). Over plain http only ``Referer`` is left, which the
+    other site can suppress.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site not in OWN_SITES
+    referer = request.headers.get("Referer")
+    return bool(referer) and urlsplit(referer).netloc != request.get_host()

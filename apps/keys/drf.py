@@ -46,7 +46,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         note(django_request.META.get(ASGI_SCOPE), key_prefix=grant.prefix)
         if CHARGED not in django_request.META:
             try:
-                django_request.META[CHARGED] = charge(grant) if _counts(request) else peek(grant)
+                django_request.META[CHARGED] = charge(grant) if counts_request(request) else peek(grant)
             except RateLimited as error:
                 django_request.META[CHARGED] = error.limit_state
                 raise
@@ -130,7 +130,8 @@ def _check_role(user: AdminGrant, request: Request, view: APIView) -> None:
         raise RoleMissing(f"Your role is {user.role}; this needs {needed}.")
 
 
-def _counts(request: Request) -> bool:
+def counts_request(request: Request) -> bool:
+    """Whether the view counts its requests against the key's limits."""
     view = (request.parser_context or {}).get("view")
     return bool(getattr(view, "counts_requests", True))
 

@@ -65,19 +65,41 @@ if back > 0 then
 end
 return back
 """
-# KEYS: sorted sets. ARGV: life in ms, then a stream for each set.
-RENEW_SCRIPT = """
+_UNTIL = """
 local time = redis.call('TIME')
 local until_ms = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[1])
+"""
+# KEYS: sorted sets. ARGV: life in ms, then a stream for each set. Returns the numbers of those that have no slot there:
+# they have ended meanwhile (and must not get it back), or Redis lost them.
+RENEW_SCRIPT = (
+    _UNTIL
+    + """
+local missing = {}
+for i, key in ipairs(KEYS) do
+  if redis.call('ZSCORE', key, ARGV[i + 1]) then
+    redis.call('ZADD', key, until_ms, ARGV[i + 1])
+    redis.call('PEXPIRE', key, ARGV[1])
+  else
+    table.insert(missing, i)
+  end
+end
+return missing
+"""
+)
+# The same, for slots that Redis lost.
+TAKE_AGAIN_SCRIPT = (
+    _UNTIL
+    + """
 for i, key in ipairs(KEYS) do
   redis.call('ZADD', key, until_ms, ARGV[i + 1])
   redis.call('PEXPIRE', key, ARGV[1])
 end
 return #KEYS
 """
+)
 _SHA = {
     text: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-    for text in (SCRIPT, CLOSE_SCRIPT, RENEW_SCRIPT)
+    for text in (SCRIPT, CLOSE_SCRIPT, RENEW_SCRIPT, TAKE_AGAIN_SCRIPT)
 }
 RENEW_BATCH = 500
 
@@ -107,6 +129,7 @@ class StreamMeters:
         self._held: dict[str, str] = {}  # stream: key, for each slot held in Redis
         self._local: dict[str, int] = {}  # slots by key that were given while Redis was away
         self._renewing: asyncio.Task[None] | None = None
+        self._taking_again: asyncio.Future[Any] | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
     def meter(self, grant: KeyGrant) -> KeyMeter:
@@ -128,6 +151,11 @@ class StreamMeters:
         if self._client is not None:
             await self._client.aclose()
             self._client = None
+
+    def grant_of(self, prefix: str) -> KeyGrant | None:
+        """The newest grant of a key with running streams, as ``note_grant`` was told it."""
+        known = self._grants.get(prefix)
+        return known[0] if known is not None else None
 
     def newest(self, grant: KeyGrant) -> KeyGrant:
         return self._grants.get(grant.prefix, (grant, 0))[0]
@@ -160,16 +188,27 @@ class StreamMeters:
         else:
             self._local.pop(prefix, None)
 
-    def release(self, stream: str, keys: tuple[str, str], bucket: int, unsent_bytes: int) -> None:
-        """At once, but without waiting: whoever ends a stream may be in a hurry."""
+    def release(
+        self, stream: str, keys: tuple[str, str], bucket: int, unsent_bytes: int, asking: asyncio.Future[Any] | None
+    ) -> None:
+        """At once, but without waiting: whoever ends a stream may be in a hurry. ``asking``: what it asked for last,
+        whose answer may still be on its way."""
         self._held.pop(stream, None)
-        task = asyncio.create_task(self._close(keys, (stream, bucket, unsent_bytes)))
+        task = asyncio.create_task(self._close(stream, keys, bucket, unsent_bytes, asking))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    async def _close(self, keys: tuple[str, str], arguments: Sequence[int | str]) -> None:
+    async def _close(
+        self, stream: str, keys: tuple[str, str], bucket: int, unsent_bytes: int, asking: asyncio.Future[Any] | None
+    ) -> None:
+        """After whatever could still give the stream a slot or bytes, so that nothing comes back to life."""
         try:
-            await self.run(CLOSE_SCRIPT, keys, arguments)
+            if asking is not None:
+                _, _, given, bucket_given = await asking
+                bucket, unsent_bytes = bucket_given or bucket, unsent_bytes + given
+            if self._taking_again is not None:
+                await asyncio.wait([self._taking_again])
+            await self.run(CLOSE_SCRIPT, keys, (stream, bucket, unsent_bytes))
         except RedisError:
             health.note_failure()  # the slot ends by its expiry
 
@@ -179,9 +218,12 @@ class StreamMeters:
             held = list(self._held.items())
             for first in range(0, len(held), RENEW_BATCH):
                 batch = held[first : first + RENEW_BATCH]
-                keys = [slots_name(prefix) for _, prefix in batch]
                 try:
-                    await self.run(RENEW_SCRIPT, keys, [int(SLOT_LIFE_S * 1000), *(stream for stream, _ in batch)])
+                    missing = await self.run(RENEW_SCRIPT, *_slots(batch))
+                    lost = [batch[number - 1] for number in missing if batch[number - 1][0] in self._held]
+                    if lost:
+                        self._taking_again = asyncio.ensure_future(self.run(TAKE_AGAIN_SCRIPT, *_slots(lost)))
+                        await self._taking_again
                 except RedisError:
                     health.note_failure()
 
@@ -197,6 +239,11 @@ class StreamMeters:
             return await pending
 
 
+def _slots(held: Sequence[tuple[str, str]]) -> tuple[list[str], list[int | str]]:
+    """Keys and arguments of a script about these streams (stream, prefix of its key)."""
+    return [slots_name(prefix) for _, prefix in held], [int(SLOT_LIFE_S * 1000), *(stream for stream, _ in held)]
+
+
 class KeyMeter:
     """One stream's slot and bytes. ``open`` and ``close`` may be repeated; belongs to one event loop."""
 
@@ -208,6 +255,7 @@ class KeyMeter:
         self._is_local = False
         self._bucket = 0
         self._left = 0  # bytes taken and not sent
+        self._asking: asyncio.Future[Any] | None = None
 
     async def open(self) -> None:
         """Take a slot and some bytes. Raises TooManyStreams, QuotaExceeded; NotReady by LIMITS_ON_REDIS_LOSS."""
@@ -241,8 +289,8 @@ class KeyMeter:
         if self._is_local:
             self._meters.release_locally(grant.prefix)
             self._is_local = False
-        if self._bucket or grant.concurrent_streams is not None or self._left:
-            self._meters.release(self._stream, self._keys(), self._bucket, self._left)
+        if self._bucket or grant.concurrent_streams is not None or self._left or self._asking:
+            self._meters.release(self._stream, self._keys(), self._bucket, self._left, self._asking)
         self._left = 0
 
     def _keys(self) -> tuple[str, str]:
@@ -260,11 +308,14 @@ class KeyMeter:
         numbers = (window.limit, window.buckets, window.bucket_s * 1000) if window else (0, 0, 0)
         arguments = (self._stream, int(SLOT_LIFE_S * 1000), most or 0, *numbers, wanted)
         try:
-            refused, wait_ms, given, bucket = await self._meters.run(SCRIPT, self._keys(), arguments)
+            self._asking = asyncio.ensure_future(self._meters.run(SCRIPT, self._keys(), arguments))
+            refused, wait_ms, given, bucket = await asyncio.shield(self._asking)
         except RedisError:
+            self._asking = None
             health.note_failure()
             self._ask_locally(window, most, wanted)
             return
+        self._asking = None
         if refused == 1:
             raise TooManyStreams(retry_after_s=RETRY_AFTER_S)
         if refused == 2:

@@ -68,6 +68,7 @@ class StreamTarget:
     block_hashes: tuple[bytes, ...]  # the record; empty while the asset is being fetched
     etag: str  # strong, with quotes
     key_prefix: str
+    opened_from: str = ""  # the address that used the key itself; a link may be opened from anywhere
     link_expires_at: float | None = None  # UNIX seconds
     headers: tuple[tuple[str, str], ...] = ()  # sent along with every answer, such as where the key's limit stands
     meter: StreamMeter | None = None
@@ -113,4 +114,9 @@ class StreamBackend(Protocol):
 
     async def still_allowed(self, target: StreamTarget) -> bool:
         """Whether the key of this stream is still good. Asked about once a second for each running stream's key."""
+        ...
+
+    def is_let_in(self, target: StreamTarget) -> bool:
+        """Whether the key may still be used from where this stream was opened. Asked of each stream of the key right
+        after ``still_allowed``, by what that learned. Never waits."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from apps.core.errors import ApiError, KeyDisabled, UpstreamTimeout
+from apps.core.errors import ApiError, IpNotAllowed, KeyDisabled, UpstreamTimeout
 from apps.streaming.ports import StreamBackend, StreamTarget
 from apps.streaming.timing import StreamTiming
 
@@ -83,9 +83,12 @@ class RunningStreams:
             for stream in list(streams):
                 if stream.sending_since is not None and stream.sending_since < stalled_before:
                     stream.interruption.interrupt(UpstreamTimeout("The client took nothing for too long."))
-            if not await self._is_allowed(key, streams):
-                for stream in list(streams):
+            is_allowed = await self._is_allowed(key, streams)
+            for stream in list(streams):
+                if not is_allowed:
                     stream.interruption.interrupt(KeyDisabled())
+                elif not self._backend.is_let_in(stream.target):
+                    stream.interruption.interrupt(IpNotAllowed())
 
     async def _is_allowed(self, key: str, streams: set[RunningStream]) -> bool:
         """When nobody can say (a time-out, the database away), streams that were allowed go on."""

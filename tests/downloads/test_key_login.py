@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
+from apps.downloads.documents import MediaJob
+from apps.keys.authentication import authenticate
+from apps.keys.documents import DEFAULT_LIMIT_PER_HOUR
+from apps.keys.limits import usage
 from apps.keys.services import create_key, set_key_active
+from tests.downloads.library import VIDEO_ID, known_info
 
 HTML = {"Accept": "text/html"}
 
@@ -35,6 +40,32 @@ def test_pages_work_until_the_key_is_forgotten(client):
 
 def test_programs_must_send_the_key(client):
     assert client.get("/api/v1/cache/stats").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "works"),
+    [
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),  # typed, or a bookmark
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),  # a neighbour under the same domain
+        ({}, True),
+        # over plain http browsers say no more than where the link was
+        ({"Referer": "http://testserver/api/v1/"}, True),
+        ({"Referer": "http://testserver.evil.example/"}, False),
+        ({"Referer": "https://elsewhere.example/page"}, False),
+    ],
+)
+def test_another_site_spends_nothing_of_the_key(client, key, headers, works):
+    known_info()
+    page = client.get("/api/v1/video", {"url": VIDEO_ID}, headers={**HTML, **headers})
+    assert page.status_code == (200 if works else 403)
+    assert MediaJob.objects.count() == (1 if works else 0)
+    assert usage(authenticate(key))[0].remaining == DEFAULT_LIMIT_PER_HOUR - works
+    if not works:
+        assert b"Another site" in page.content
+    # what costs nothing may be looked at from anywhere
+    assert client.get("/api/v1/status", headers={**HTML, **headers}).status_code == 200
 
 
 def test_a_key_that_is_switched_off_is_out_at_once(client, key):

@@ -432,6 +432,28 @@ class TestLimitsOfTheKeyThatSigned:
             await target.meter.refill()
         target.meter.close()
 
+    async def test_a_changed_network_list_ends_what_was_opened_by_the_key_from_elsewhere(self, api, backend):
+        known_info()
+        put_hot(AUDIO)
+        opened_by_key = await backend.open_target(by_key(api, query={"format": "m4a"}, client_address="192.0.2.7"))
+        by_its_link = await backend.open_target(by_link(api, client_address="192.0.2.7"))
+        for target in (opened_by_key, by_its_link):
+            await target.meter.open()
+
+        async def may_go_on():
+            assert await backend.still_allowed(opened_by_key)
+            return [backend.is_let_in(target) for target in (opened_by_key, by_its_link)]
+
+        assert await may_go_on() == [True, True]
+        update_key(api.prefix, {"allowed_cidrs": ["192.0.2.0/24"]}, actor="tester")
+        assert await may_go_on() == [True, True]
+        update_key(api.prefix, {"allowed_cidrs": ["198.51.100.0/24"]}, actor="tester")
+        assert await may_go_on() == [False, True]  # links are opened by other people
+        renewed = await backend.renew_target(opened_by_key)
+        assert not backend.is_let_in(renewed)
+        for target in (opened_by_key, by_its_link):
+            target.meter.close()
+
     async def test_without_the_scope_media_links_and_running_streams_end(self, api, backend):
         put_hot(AUDIO)
         target = await backend.open_target(by_link(api))

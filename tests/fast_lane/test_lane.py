@@ -151,6 +151,23 @@ class TestAnswersFromTheLane:
             assert (await client.get(f"/song/{VIDEO_ID}?api={key}")).json()["status"] == "done"
             assert lane.in_django == before == 2
 
+    async def test_never_set_a_cookie_that_django_gave_somebody_else(self, lane, key, monkeypatch):
+        usual = lane._wsgi
+
+        def with_cookie(environ, start_response):
+            def start(status, headers, exc_info=None):
+                return start_response(status, [*headers, ("Set-Cookie", "sessionid=somebodys")], exc_info)
+
+            return usual(environ, start)
+
+        monkeypatch.setattr(lane, "_wsgi", with_cookie)
+        async with lane.client(key) as somebody, lane.client(key) as somebody_else:
+            first = await somebody.get(f"/api/v1/audio?url={LINK}")
+            answer = await somebody_else.get(f"/api/v1/audio?url={LINK}")
+        assert lane.in_django == 1
+        assert first.headers["Set-Cookie"] == "sessionid=somebodys"
+        assert (answer.status_code, answer.headers.get("Set-Cookie")) == (200, None)
+
     async def test_leave_one_event_each_with_the_same_fields(self, lane, django, key):
         path = f"/api/v1/audio?url={VIDEO_ID}"
         async with lane.client(key) as fast, django.client(key) as slow:

@@ -46,6 +46,25 @@ async def closed(meters: StreamMeters) -> None:
         await asyncio.wait(meters._closing)
 
 
+class HeldBack:
+    """Keeps the next calls of one script from Redis until ``go_on``."""
+
+    def __init__(self, meters: StreamMeters, script: str) -> None:
+        self.begun, self.go_on, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._run, self._script = meters.run, script
+        meters.run = self._held
+
+    async def _held(self, script, keys, arguments):
+        if script != self._script:
+            return await self._run(script, keys, arguments)
+        self.begun.set()
+        await self.go_on.wait()
+        try:
+            return await self._run(script, keys, arguments)
+        finally:
+            self.ended.set()
+
+
 async def in_thread(work: Callable[[], object]) -> None:
     await asyncio.get_running_loop().run_in_executor(None, work)
 
@@ -102,6 +121,48 @@ class TestStreams:
         await in_thread(lambda: wait_until(lambda: redis_client().exists(slots_name(PREFIX))))
         stream.close()
         await closed(meters)
+
+    async def test_a_stream_that_ends_while_its_slot_is_renewed_gets_none_again(self, meters, monkeypatch):
+        monkeypatch.setattr(meter, "RENEW_EVERY_S", 0.01)
+        stream, other = (meters.meter(make_grant(streams=2)) for _ in range(2))
+        await stream.open()
+        await other.open()
+        held = HeldBack(meters, meter.RENEW_SCRIPT)
+        await held.begun.wait()
+        stream.close()
+        await closed(meters)
+        held.go_on.set()
+        await held.ended.wait()
+        assert redis_client().zrange(slots_name(PREFIX), 0, -1) == [other._stream.encode()]
+        other.close()
+        await closed(meters)
+
+    async def test_a_stream_that_ends_while_a_lost_slot_is_taken_again_has_none_in_the_end(self, meters, monkeypatch):
+        monkeypatch.setattr(meter, "RENEW_EVERY_S", 0.01)
+        stream = meters.meter(make_grant(streams=2))
+        await stream.open()
+        held = HeldBack(meters, meter.TAKE_AGAIN_SCRIPT)
+        redis_client().flushdb()
+        await held.begun.wait()
+        stream.close()
+        held.go_on.set()
+        await held.ended.wait()
+        await closed(meters)
+        assert not redis_client().exists(slots_name(PREFIX))
+
+    async def test_a_stream_that_is_broken_off_while_it_opens_keeps_neither_slot_nor_bytes(self, meters):
+        held = HeldBack(meters, meter.SCRIPT)
+        stream = meters.meter(make_grant(streams=2, bytes_per_day=10**9))
+        opening = asyncio.create_task(stream.open())
+        await held.begun.wait()
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        held.go_on.set()
+        await held.ended.wait()
+        await closed(meters)
+        assert not redis_client().exists(slots_name(PREFIX))
+        assert used_bytes() == 0
 
     async def test_unlimited_streams_cost_nothing(self, meters):
         stream = meters.meter(make_grant())

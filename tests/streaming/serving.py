@@ -82,6 +82,7 @@ class TableBackend:
     targets: dict[str, StreamTarget] = field(default_factory=dict)
     filler: TableFiller = field(default_factory=TableFiller)
     revoked: set[str] = field(default_factory=set)
+    networks_gone: set[str] = field(default_factory=set)
     fetch_errors: dict[str, ApiError] = field(default_factory=dict)
     renewals: list[StreamTarget] = field(default_factory=list)  # what renew_target gives, one after the other
     meter: TableMeter | None = None
@@ -115,7 +116,13 @@ class TableBackend:
         if request.video_id not in self.targets:
             raise NotFound
         target = self.targets[request.video_id]
-        return replace(target, key_prefix=key, attachment=request.query.get("download") == "1", meter=self.meter)
+        return replace(
+            target,
+            key_prefix=key,
+            attachment=request.query.get("download") == "1",
+            meter=self.meter,
+            opened_from=request.query.get("from", ""),
+        )
 
     async def refresh_target(self, target: StreamTarget) -> StreamTarget:
         self.refreshed += 1
@@ -130,6 +137,9 @@ class TableBackend:
     async def still_allowed(self, target: StreamTarget) -> bool:
         self.checked += 1
         return target.key_prefix not in self.revoked
+
+    def is_let_in(self, target: StreamTarget) -> bool:
+        return target.opened_from not in self.networks_gone
 
 
 @dataclass

@@ -355,6 +355,23 @@ class TestKeys:
             assert len(good.read()) == 2_000_001
         server.wait_until_idle()
 
+    def test_a_caller_whose_network_is_no_longer_let_in_is_ended_and_others_of_the_key_go_on(
+        self, server: Running
+    ) -> None:
+        server.backend.add(DATA)
+        server.backend.filler.stuck.add(3)
+        with (
+            server.http.stream("GET", server.video, headers={"Range": "bytes=0-2000000"}) as good,
+            server.http.stream("GET", server.video, params={"from": "192.0.2.7"}) as outside,
+        ):
+            pieces = outside.iter_raw()
+            next(pieces)
+            server.backend.networks_gone.add("192.0.2.7")
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(pieces)
+            assert len(good.read()) == 2_000_001
+        server.wait_until_idle()
+
     def test_a_look_that_fails_is_not_the_last_one(self, server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
         server.backend.add(DATA)
         server.backend.filler.stuck.add(3)

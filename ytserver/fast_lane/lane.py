@@ -171,7 +171,7 @@ def _is_narrow(grant: KeyGrant) -> bool:
     return grant.bind_links or grant.longest_video_s is not None or grant.largest_file_bytes is not None
 
 
-_OWN = frozenset({b"content-length", b"x-request-id", b"etag", b"date"})
+_OWN = frozenset({b"content-length", b"x-request-id", b"etag", b"date", b"set-cookie"})
 _OWN_IF_READY = frozenset({b"cache-control"})
 
 
@@ -179,7 +179,8 @@ def _lasting(headers: list[Header]) -> list[Header]:
     """Those that are the same on every answer of a route."""
     etagged = any(name == b"etag" for name, _ in headers)
     own = _OWN | _OWN_IF_READY if etagged else _OWN
-    return [(name, value) for name, value in headers if name not in own and not name.startswith(b"ratelimit-")]
+    lower = [(name.lower(), value) for name, value in headers]
+    return [(name, value) for name, value in lower if name not in own and not name.startswith(b"ratelimit-")]
 
 
 def _own_headers(limit: LimitState, request_id: str, body: bytes) -> list[Header]:
