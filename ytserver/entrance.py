@@ -34,9 +34,11 @@ class _Parts:
         self._bridge = DjangoBridge(django, wake_hub)
         self._backend = make_backend()
         self._streams = StreamApp(self._backend, HotStore(settings.ENV.hot_root))
-        self._lane = FastLane(self._route) if settings.ENV.fast_lane else None
-        self.recorder = EventRecorder(self._lane or self._route)
-        self.http: AsgiApp = AnswerHeaders(Cors(self.recorder), hsts_s=settings.SECURE_HSTS_SECONDS)
+        self.recorder = EventRecorder(self._route)
+        everything = AnswerHeaders(Cors(self.recorder), hsts_s=settings.SECURE_HSTS_SECONDS)
+        self._lane = FastLane(everything, self.recorder) if settings.ENV.fast_lane else None
+        self.http: AsgiApp = self._lane or everything
+        self.trusted_proxies = settings.ENV.trusted_proxies
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -69,11 +71,12 @@ class Entrance:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        see_through_proxies(scope, settings.ENV.trusted_proxies)
+        parts = self._parts or self._running_parts()
+        see_through_proxies(scope, parts.trusted_proxies)
         if scope["type"] == "websocket":
-            await self._running_parts().recorder.watch_websocket(websockets(), scope, receive, send)
+            await parts.recorder.watch_websocket(websockets(), scope, receive, send)
         else:
-            await self._running_parts().http(scope, receive, send)
+            await parts.http(scope, receive, send)
 
     def _running_parts(self) -> _Parts:
         if self._parts is None:  # also without a lifespan: the development server knows none

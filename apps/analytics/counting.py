@@ -15,6 +15,7 @@ import asyncio
 import logging
 import secrets
 import time
+from bisect import bisect_left
 from collections import Counter
 from contextlib import suppress
 
@@ -22,7 +23,7 @@ import redis
 import redis.asyncio
 
 from apps.analytics.active_users import ActiveUsers, Activity
-from apps.analytics.histogram import bucket_of
+from apps.analytics.histogram import BOUNDS_S, BUCKETS, bucket_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,24 @@ def users_key(activity: Activity) -> str:
     return f"{USERS}:{activity.value}"
 
 
+class AnswerTally:
+    """Good answers of one kind since the last write: what ``sent`` and ``answered`` count of them, in few steps."""
+
+    __slots__ = ("buckets", "count", "size_bytes", "sum_us")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.size_bytes = 0
+        self.sum_us = 0
+        self.buckets = [0] * BUCKETS
+
+    def add(self, first_byte_s: float, size_bytes: int) -> None:
+        self.count += 1
+        self.size_bytes += size_bytes
+        self.sum_us += int(first_byte_s * 1_000_000)
+        self.buckets[bisect_left(BOUNDS_S, first_byte_s)] += 1
+
+
 class LiveCounters:
     """What happened since the last write, and what is open. Belongs to one event loop.
 
@@ -66,6 +85,15 @@ class LiveCounters:
         self.totals: Counter[str] = Counter()
         self.open: Counter[Activity] = Counter()
         self.users = ActiveUsers()
+        self._tallies: dict[tuple[str, int, str], AnswerTally] = {}
+
+    def tally(self, *, route: str, status: int, tier: str) -> AnswerTally:
+        """For good answers of the API that are many and alike; ``tier`` may be empty. Ask for it at each answer."""
+        kind = (route, status, tier)
+        tally = self._tallies.get(kind)
+        if tally is None:
+            tally = self._tallies[kind] = AnswerTally()
+        return tally
 
     def sent(self, size_bytes: int, kind: str) -> None:
         """Bytes of a body were handed to the server."""
@@ -97,9 +125,26 @@ class LiveCounters:
 
     def take(self) -> tuple[Counter[str], Counter[str]]:
         """What is to be written now; from here on it counts anew."""
+        tallies, self._tallies = self._tallies, {}
+        for (route, status, tier), tally in tallies.items():
+            self._add_tally(route, status, tier, tally)
         taken = self.recent, self.totals
         self.recent, self.totals = Counter(), Counter()
         return taken
+
+    def _add_tally(self, route: str, status: int, tier: str, tally: AnswerTally) -> None:
+        self.recent["n"] += tally.count
+        self.recent["b"] += tally.size_bytes
+        self._add_total("b:api", tally.size_bytes)
+        self._add_total(f"r:{route}|{status}", tally.count)
+        if tier in TIERS:
+            self.recent[f"t:{tier}"] += tally.count
+            self._add_total(f"t:{tier}", tally.count)
+        for bucket, count in enumerate(tally.buckets):
+            if count:
+                self.recent[f"h:{bucket}"] += count
+                self._add_total(f"h:api:{bucket}", count)
+        self._add_total("hs:api", tally.sum_us)
 
     def put_back(self, taken: tuple[Counter[str], Counter[str]]) -> None:
         """It could not be written: it goes along with the next write. Memory stays bounded, as the names are."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -12,8 +13,10 @@ from django.urls import Resolver404, resolve
 from apps.analytics.active_users import Activity, user_id
 from apps.analytics.counting import LiveCounters, LivePublisher
 from apps.analytics.event_writer import EventWriter
+from apps.analytics.events import event_payload
 from apps.core.asgi import AsgiApp, Message, Receive, Scope, Send
 from apps.core.redis import make_async_redis
+from apps.core.request_state import STARTED_AT
 from apps.core.trace import note, noted
 
 STREAM_KINDS = frozenset({"video", "audio"})
@@ -24,7 +27,7 @@ KEYLESS_BURST = 100
 KEYLESS_PER_S = 2.0
 NO_ROUTE = "*"
 STREAM_STATUSES = frozenset({200, 206})
-RECORDING = "ytserver.recording"
+EVENT_ID = "ytserver.event_id"  # in the scope: of an event that may have been appended already
 TRACE_FIELDS = ("key_prefix", "video_id", "asset_id", "tier", "error")
 
 
@@ -42,6 +45,17 @@ def route_of(path: str) -> str:
         return f"/api/v1/{NO_ROUTE}"
     depth = 2 if path.startswith(("/song/", "/video/")) else 4
     return "/".join(path.split("/")[:depth])
+
+
+class AnswerKind:
+    """What many good answers have in common: the same fields of their events, and where they are counted."""
+
+    def __init__(self, *, route: str, method: str, status: int, facts: Mapping[str, str]) -> None:
+        self.route = route
+        self.status = status
+        self.tier = facts.get("tier", "")
+        fields = {"route": route, "method": method, "status": status}
+        self.common = event_payload({**fields, **{name: facts[name] for name in TRACE_FIELDS if facts.get(name)}})[1:-1]
 
 
 class _Allowance:
@@ -67,8 +81,8 @@ class EventRecorder:
     Of requests without a good key only KEYLESS_BURST, then KEYLESS_PER_S, are kept as events in each process: events
     stay for months, and a stranger could fill the disk with them. The live figures count all of them.
 
-    Whoever has a Redis call of its own before the answer may send the event along with it: ``scope[RECORDING]`` is the
-    request's ``Recording`` (see its ``draft_event``).
+    Whoever stands in front of it with a Redis call of its own may answer there and send the event along with that call:
+    see ``draft`` and ``answered``.
     """
 
     def __init__(self, app: AsgiApp) -> None:
@@ -82,8 +96,28 @@ class EventRecorder:
             await self.app(scope, receive, send)
             return
         recording = Recording(scope, send, self._running().writer, self.counters, self._keyless)
-        scope[RECORDING] = recording
         await recording.run(self.app, receive)
+
+    def draft(self, kind: AnswerKind, key_prefix: str, *, started_at: float, size_bytes: int) -> tuple[str, str]:
+        """The id and the payload of an event, for whoever appends it (``events.append_command``) right before a whole
+        answer of ``size_bytes``; then: ``answered``. Its times are those from ``started_at`` (``time.monotonic()``) on.
+
+        When nobody knows whether it was appended, the request may simply go on with the id in ``scope[EVENT_ID]``: what
+        is recorded at its end takes the place of the draft.
+        """
+        event_id = self._running().writer.make_id()
+        took_s = time.monotonic() - started_at
+        times = f'"at":{time.time()!r},"first_byte_s":{took_s:.6f},"duration_s":{took_s:.6f}'
+        own = f'"id":"{event_id}",{times},"bytes_sent":{size_bytes},"key_prefix":"{key_prefix}"'
+        return event_id, f"{{{own},{kind.common}}}"
+
+    def answered(self, kind: AnswerKind, *, first_byte_s: float, size_bytes: int) -> None:
+        """Count an answer whose event is on its way. Who asked is for ``seen``."""
+        self.counters.tally(route=kind.route, status=kind.status, tier=kind.tier).add(first_byte_s, size_bytes)
+
+    def seen(self, key_prefix: str, address: str) -> None:
+        """Somebody of this key has used the API just now."""
+        self.counters.users.seen(user_id(key_prefix, address), Activity.API)
 
     async def watch_websocket(self, app: AsgiApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Run a websocket application. Its caller counts as active from the first message, as long as it is open."""
@@ -151,13 +185,13 @@ class Recording:
         self._counters = counters
         self._keyless = keyless
         self._kind = "stream" if scope["path"].startswith("/stream/") else "api"
-        self._started = time.monotonic()
+        self._started: float = scope.get(STARTED_AT) or time.monotonic()
         self._first_byte_s: float | None = None
         self._status = 0
         self._bytes = 0
         self._recorded = False
         self._streaming_user = ""
-        self._event_id = ""
+        self._event_id: str = scope.get(EVENT_ID, "")
 
     async def run(self, app: AsgiApp, receive: Receive) -> None:
         try:
@@ -183,25 +217,6 @@ class Recording:
             if not message.get("more_body", False) and not self._recorded:
                 await self._record(self._status)
         await self._send(message)
-
-    def draft_event(self, route: str, facts: dict[str, Any], *, status: int, bytes_sent: int) -> str:
-        """The event's payload, with ``facts`` in place of what was noted, for whoever appends it in a call of its own
-        (``events.append_command``) right before a whole answer of ``bytes_sent``; then: ``event_was_appended``.
-
-        It has the request's own event id: when nobody knows whether it was appended, the request may simply go on, and
-        what is recorded at its end takes the place of the draft. Its times are those until now.
-        """
-        self._event_id = self._event_id or self._writer.make_id()
-        now_s = time.monotonic() - self._started
-        return self._writer.make_payload(self._event(route, status, facts, first_byte_s=now_s, bytes_sent=bytes_sent))
-
-    def event_was_appended(self, route: str, facts: dict[str, Any], *, status: int, bytes_sent: int) -> Send:
-        """Count the answer, now that its event is on its way; gives what sends its messages."""
-        self._recorded = True
-        self._first_byte_s = time.monotonic() - self._started
-        self._count(route, status, facts)
-        self._counters.sent(bytes_sent, self._kind)
-        return self._send
 
     async def _record(self, status: int) -> None:
         payload = self._take(status)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import logging.config
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-import orjson
 import structlog
 
 request_id_var: ContextVar[str] = ContextVar("request_id", default="")
@@ -64,23 +63,12 @@ class LoggedElsewhere(Exception):
     """Raised for its effect on the web server (it closes the connection); what happened is in the log already."""
 
 
-class ReadyLines:
-    """Log lines that were made ready elsewhere, many to one record: what the busiest path of the program writes.
+def write_ready_lines(logger: logging.Logger, lines: Sequence[str]) -> None:
+    """Log lines that were made ready elsewhere, as one record of ``logger``: from the busiest path of the program.
 
-    Whoever makes them sees to it that nothing secret is in them.
+    Whoever makes them sees to it that each is JSON, and that nothing secret is in them.
     """
-
-    def __init__(self) -> None:
-        self._lines: list[bytes] = []
-
-    def add(self, fields: Mapping[str, Any]) -> None:
-        self._lines.append(orjson.dumps(fields))
-
-    def write(self, logger: logging.Logger) -> None:
-        """All lines as one record of ``logger``."""
-        if self._lines:
-            lines, self._lines = self._lines, []
-            logger.info(b"\n".join(lines).decode(), extra={"are_ready": True})
+    logger.info("\n".join(lines), extra={"are_ready": True})
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):

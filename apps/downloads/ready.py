@@ -76,6 +76,7 @@ class Ready:
     hot_file: str = ""
     hot_checked_at: float = 0.0
     facts: dict[str, str] = field(default_factory=dict)  # for the event record
+    kinds: dict[tuple[str, str], Any] = field(default_factory=dict)  # what the lane makes once for all its answers
 
     @property
     def is_ageing(self) -> bool:
@@ -84,12 +85,13 @@ class Ready:
 
     def body(self, *, base_url: str, key_prefix: str, response_time_s: float) -> bytes:
         """The JSON, with links signed for this key, now. Nothing in ``base_url`` may need escaping in JSON."""
-        values: dict[str, str] = {"response_time": _number(response_time_s)}
+        values = {"response_time": _number(response_time_s)}
         if self.asset_id is not None:
-            links = media_links(self.stream_path, self.asset_id, base_url=base_url, key_prefix=key_prefix)
-            values["download_url"] = f'"{links.download_url}"'
-            values["stream_url"] = f'"{links.stream_url}"'
-            values["expires_at"] = f'"{links.expires_at}"'
+            download, stream, expires_at = media_links(
+                self.stream_path, self.asset_id, base_url=base_url, key_prefix=key_prefix
+            )
+            values["download_url"], values["stream_url"] = f'"{download}"', f'"{stream}"'
+            values["expires_at"] = f'"{expires_at}"'
         parts = self.pieces.copy()
         for at in range(1, len(parts), 2):
             parts[at] = values[parts[at]]
@@ -133,7 +135,7 @@ def _ready_media(state: MediaState, shape: Shape | None, read_at: float) -> Read
         stream_path=f"/stream/{asset.kind}/{asset.video_id}",
         hot_file=hot_store().data_file(asset.id, asset.generation) if state.tier is Tier.HOT else "",
         hot_checked_at=read_at,
-        facts={"asset_id": asset.id, "tier": state.tier.value},
+        facts={"video_id": asset.video_id, "asset_id": asset.id, "tier": state.tier.value},
     )
 
 
@@ -143,11 +145,13 @@ def _look_up_info(video_id: str, read_at: float) -> Ready | None:
         return None
     answer = {**info_answer(info, response_time_s=0), "response_time": f"{_MARK}-response_time"}
     headers = tuple((name.lower().encode(), value.encode()) for name, value in info_headers(info).items())
-    return Ready(pieces=_split(answer), read_at=read_at, headers=headers)
+    return Ready(pieces=_split(answer), read_at=read_at, headers=headers, facts={"video_id": video_id})
 
 
 def _is_still_hot(ready: Ready, now: float) -> bool:
-    if not os.path.exists(ready.hot_file):  # noqa: PTH110 - a Path costs several times as much, at each request
+    try:
+        os.stat(ready.hot_file)  # noqa: PTH116 - a Path costs several times as much, at each request
+    except OSError:
         return False
     if now - ready.hot_checked_at >= HOT_CHECK_S:
         ready.hot_checked_at = now

@@ -9,8 +9,9 @@ from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 
 from apps.core.request_state import CHARGED
-from apps.keys.limits import LimitState, limit_headers
+from apps.keys.limits import limit_headers
 from apps.keys.sessions import user_of_session
+from apps.keys.windows import WindowState
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -35,7 +36,7 @@ class RateLimitHeadersMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
         state = request.META.get(CHARGED)
-        if isinstance(state, LimitState):
+        if isinstance(state, WindowState):
             for name, value in limit_headers(state).items():
                 response.headers[name] = value
         return response

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 HOUR_S = 3600
 DAY_S = 86_400
@@ -42,8 +43,7 @@ class Window:
         return self.window_s // self.bucket_s
 
 
-@dataclass(frozen=True, kw_only=True)
-class WindowState:
+class WindowState(NamedTuple):
     """Where a window stands. ``reset_s``: seconds until the oldest that counts leaves the window."""
 
     kind: WindowKind

@@ -287,7 +287,7 @@ class TestWhatStrangersSend:
                 body = b"{}" if method == "POST" else None
                 assert (await client.request(method, path, headers=headers, content=body)).status_code >= 400
         reader = lane.entrance._running_parts()._lane._reader
-        assert sum(len(str(known)) for known in (*reader._known, *reader._hosts)) < 2000
+        assert sum(len(str(known)) for known in (*reader._known, *reader._base_urls)) < 2000
 
 
 @pytest.mark.usefixtures("library")

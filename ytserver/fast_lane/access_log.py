@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from datetime import UTC, datetime
+from functools import lru_cache
+
+import orjson
 
 from apps.core.asgi import Scope
-from apps.core.logs import ReadyLines
+from apps.core.logs import write_ready_lines
 from ytserver.fast_lane.reading import Asked
 
 PERIOD_S = 0.1
@@ -20,7 +24,7 @@ class AccessLog:
     """Belongs to one event loop. Lines are written within PERIOD_S."""
 
     def __init__(self) -> None:
-        self._lines = ReadyLines()
+        self._lines: list[str] = []
         self._count = 0
 
     def add(
@@ -30,21 +34,11 @@ class AccessLog:
         if not _logger.isEnabledFor(logging.INFO):
             return
         client = scope.get("client")
-        fields = {
-            "method": scope["method"],
-            "path": asked.shown_path,
-            "route": asked.route,
-            "status": status,
-            "duration_ms": round(waited_s * 1000, 1),
-            "key_prefix": key_prefix,
-            "client": client[0] if client else None,
-            "event": "request",
-            "logger": "ytserver.access",
-            "level": "info",
-            "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-            "request_id": request_id,
-        }
-        self._lines.add(fields)
+        self._lines.append(
+            f'{{"method":"{scope["method"]}",{asked.log_fields},"status":{status},"duration_ms":{waited_s * 1000:.1f},'
+            f'"key_prefix":"{key_prefix}","client":{_json(client[0]) if client else "null"},"event":"request",'
+            f'"logger":"ytserver.access","level":"info","timestamp":"{_now()}","request_id":"{request_id}"}}'
+        )
         self._count += 1
         if self._count == 1:
             asyncio.get_running_loop().call_later(PERIOD_S, self.write)
@@ -53,4 +47,21 @@ class AccessLog:
 
     def write(self) -> None:
         self._count = 0
-        self._lines.write(_logger)
+        lines, self._lines = self._lines, []
+        if lines:
+            write_ready_lines(_logger, lines)
+
+
+def _now() -> str:
+    seconds, micros = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_shown_second(seconds)}.{micros:06d}Z"
+
+
+@lru_cache(maxsize=2)
+def _shown_second(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@lru_cache(maxsize=4096)
+def _json(text: str) -> str:
+    return orjson.dumps(text).decode()

@@ -3,7 +3,8 @@
 A request is answered here when all of this holds, else Django sees it as it came: it asks for metadata or a file in a
 usual way (``reading``); its key is good and may do that; the answer is known (``apps.downloads.ready``); the limits let
 it through (``till``, the one Redis call). Who may do what, what is known, what links and bodies look like, are the same
-functions that the views use. The headers that do not change from answer to answer are those of Django's own last one.
+functions that the views use. The lane is the outermost of all, so that its answers pass through nothing else. The
+headers that do not change from answer to answer are those of Django's own last one.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-from apps.analytics.recorder import RECORDING, Recording
+from apps.analytics.recorder import EVENT_ID, AnswerKind, EventRecorder
 from apps.core.api_errors import SERVICE_DOWN
 from apps.core.asgi import BODY_TIMEOUT_S, AsgiApp, Message, Receive, Scope, Send
 from apps.core.errors import ApiError
+from apps.core.request_state import STARTED_AT
 from apps.downloads.ready import Question, Ready, ReadyAnswers, look_up
-from apps.downloads.services.cache_stats import Answered
 from apps.keys.authentication import KeyGrant, authenticate, extract_key, is_known_by_heart
-from apps.keys.limits import LimitState, limit_headers
+from apps.keys.limits import LimitState
 from ytserver.fast_lane.access_log import AccessLog
 from ytserver.fast_lane.reading import MAX_BODY_BYTES, Asked, Head, Reader, read_head
 from ytserver.fast_lane.tally import Tally
@@ -36,17 +37,22 @@ THREADS = 4
 MAX_LOOKING = 1000  # looks into MongoDB that wait for a thread; beyond that Django decides what to do
 MAX_MESSAGES = 4  # in which a body may come
 OK = 200
+METHODS = frozenset({"GET", "POST"})
 
 
 class FastLane:
-    """ASGI, in front of ``app``. Belongs to one event loop; ``aclose`` ends it."""
+    """ASGI, in front of ``app`` and all that is around it. Belongs to one event loop; ``aclose`` ends it.
 
-    def __init__(self, app: AsgiApp) -> None:
+    ``recorder`` keeps the figures of what is answered here: it is somewhere inside ``app``, and sees none of it.
+    """
+
+    def __init__(self, app: AsgiApp, recorder: EventRecorder) -> None:
         self._app = app
+        self._recorder = recorder
         self._reader = Reader()
         self._answers = ReadyAnswers()
         self._till = Till()
-        self._tally = Tally()
+        self._tally = Tally(recorder)
         self._log = AccessLog()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fast-lane")
         self._looks: dict[Question, asyncio.Future[Ready | None]] = {}
@@ -60,14 +66,16 @@ class FastLane:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._reader.may_read(scope) or not self._till.is_open:
+        if (
+            scope["type"] != "http"
+            or not self._reader.may_read(scope["path"])
+            or scope["method"] not in METHODS
+            or not self._till.is_open
+            or (head := read_head(scope)) is None
+        ):
             await self._app(scope, receive, send)
             return
         started_at = time.monotonic()
-        head = read_head(scope)
-        if head is None or scope["method"] not in ("GET", "POST"):
-            await self._app(scope, receive, send)
-            return
         body = b""
         if scope["method"] == "POST":
             messages, body = await _read_body(receive)
@@ -76,17 +84,19 @@ class FastLane:
                 await self._app(scope, receive, send)
                 return
         asked = self._reader.read(scope, head.content_type if body else b"", body)
-        if asked is None or not await self._answer(scope, head, asked, started_at):
+        if asked is None or not await self._answer(scope, send, head, asked, started_at):
+            scope[STARTED_AT] = started_at
             await self._app(scope, receive, self._learning(scope, asked, send))
 
-    async def _answer(self, scope: Scope, head: Head, asked: Asked, started_at: float) -> bool:
+    async def _answer(self, scope: Scope, send: Send, head: Head, asked: Asked, started_at: float) -> bool:
         """Whether the request has been answered."""
-        recording: Recording | None = scope.get(RECORDING)
         headers = self._headers.get((asked.route, scope["scheme"]))
         base_url = self._reader.base_url(scope, head.host)
-        if recording is None or headers is None or base_url is None:
+        if headers is None or base_url is None:
             return False
-        grant = await self._grant(scope, head, asked)
+        client = scope.get("client")
+        address = client[0] if client else ""
+        grant = await self._grant(head.key or extract_key({}, asked.keys) or asked.keys.get("api", "").strip(), address)
         if grant is None or asked.scope not in grant.scopes or _is_narrow(grant):
             return False
         ready = self._answers.get(asked.question)
@@ -96,29 +106,27 @@ class FastLane:
             self._look(asked.question)  # nobody waits for it
         if ready is None:
             return False
-        body = ready.body(base_url=base_url, key_prefix=grant.prefix, response_time_s=time.monotonic() - started_at)
-        facts = {"key_prefix": grant.prefix, "video_id": asked.question.video_id, **ready.facts}
-        event = recording.draft_event(asked.event_route, facts, status=OK, bytes_sent=len(body))
+        prefix = grant.prefix
+        body = ready.body(base_url=base_url, key_prefix=prefix, response_time_s=time.monotonic() - started_at)
+        kind = _kind(ready, asked.event_route, scope["method"])
+        event_id, event = self._recorder.draft(kind, prefix, started_at=started_at, size_bytes=len(body))
         limit = await self._till.charge(grant, event)
         if limit is None:
+            scope[EVENT_ID] = event_id
             return False
-        send = recording.event_was_appended(asked.event_route, facts, status=OK, bytes_sent=len(body))
-        if ready.asset_id is not None and ready.tier is not None:
-            self._tally.add(Answered(ready.asset_id, ready.tier, grant.prefix, asked.polled))
+        waited_s = time.monotonic() - started_at
+        self._recorder.answered(kind, first_byte_s=waited_s, size_bytes=len(body))
+        self._tally.add(ready, prefix, address, polled=asked.polled)
         all_headers = [*headers, *ready.headers, *_own_headers(limit, head.request_id, body)]
         await send({"type": "http.response.start", "status": OK, "headers": all_headers})
         await send({"type": "http.response.body", "body": body})
-        waited_s = time.monotonic() - started_at
-        self._log.add(scope, asked, head.request_id, grant.prefix, status=OK, waited_s=waited_s)
+        self._log.add(scope, asked, head.request_id, prefix, status=OK, waited_s=waited_s)
         return True
 
-    async def _grant(self, scope: Scope, head: Head, asked: Asked) -> KeyGrant | None:
+    async def _grant(self, raw: str, address: str) -> KeyGrant | None:
         """The caller's grant; None: no good key, or nobody knows just now."""
-        keys = asked.keys
-        raw = extract_key(head.key_headers, keys) or keys.get("api", "").strip()
         if not raw:
             return None
-        address = scope["client"][0] if scope.get("client") else ""
         try:
             if is_known_by_heart(raw):
                 return authenticate(raw, address)
@@ -166,6 +174,13 @@ class FastLane:
         return learn
 
 
+def _kind(ready: Ready, route: str, method: str) -> AnswerKind:
+    kind: AnswerKind | None = ready.kinds.get((route, method))
+    if kind is None:
+        kind = ready.kinds[route, method] = AnswerKind(route=route, method=method, status=OK, facts=ready.facts)
+    return kind
+
+
 def _is_narrow(grant: KeyGrant) -> bool:
     """Whether the key limits what files it may have, or who may open its links: a view looks after that."""
     return grant.bind_links or grant.longest_video_s is not None or grant.largest_file_bytes is not None
@@ -183,9 +198,15 @@ def _lasting(headers: list[Header]) -> list[Header]:
     return [(name, value) for name, value in lower if name not in own and not name.startswith(b"ratelimit-")]
 
 
-def _own_headers(limit: LimitState, request_id: str, body: bytes) -> list[Header]:
-    own = [(name.lower().encode(), value.encode()) for name, value in limit_headers(limit).items()]
-    return [*own, (b"x-request-id", request_id.encode()), (b"content-length", b"%d" % len(body))]
+def _own_headers(limit: LimitState, request_id: str, body: bytes) -> tuple[Header, ...]:
+    """``limit_headers``, as bytes, and those of this answer alone."""
+    return (
+        (b"ratelimit-limit", b"%d" % limit.limit),
+        (b"ratelimit-remaining", b"%d" % limit.remaining),
+        (b"ratelimit-reset", b"%d" % limit.reset_s),
+        (b"x-request-id", request_id.encode()),
+        (b"content-length", b"%d" % len(body)),
+    )
 
 
 async def _read_body(receive: Receive) -> tuple[list[Message], bytes]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
+import orjson
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 from django.urls import Resolver404, resolve
@@ -29,6 +30,7 @@ from apps.downloads.links import parse_video_id
 from apps.downloads.ready import Question, Shape
 from apps.downloads.services.media import MediaAsk
 from apps.downloads.views.media import AudioViewSet, InfoViewSet, MediaViewSet, VideoViewSet
+from apps.keys.authentication import extract_key
 from apps.keys.documents import Scope as KeyScope
 from apps.telegram_cache.documents import MediaKind
 
@@ -67,16 +69,15 @@ class Asked:
     scope: KeyScope
     keys: Mapping[str, str]
     polled: bool  # a dialect, in which callers ask again and again
-    route: str  # the URL pattern, for the access log
-    shown_path: str
+    route: str  # the URL pattern
+    log_fields: str  # JSON of path and route, for the access log
     event_route: str  # the route in the event record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(NamedTuple):
     """What counts of a request's headers."""
 
-    key_headers: Mapping[str, str]
+    key: str  # empty: in none of them
     host: str
     request_id: str
     content_type: bytes
@@ -95,11 +96,12 @@ def read_head(scope: Scope) -> Head | None:
     host, request_id = read.get(b"host"), read.get(b"x-request-id")
     if host is None or read.get(b"accept", b"*/*") not in ACCEPTS:
         return None
+    key_headers = {text: read[name].decode("latin-1") for name, text in _KEY_HEADERS if name in read}
     return Head(
-        key_headers={text: read[name].decode("latin-1") for name, text in _KEY_HEADERS if name in read},
-        host=host.decode("latin-1"),
-        request_id=request_id_from(request_id.decode("latin-1") if request_id else None),
-        content_type=read.get(b"content-type", b"").lower(),
+        extract_key(key_headers, {}) or "",
+        host.decode("latin-1"),
+        request_id_from(request_id.decode("latin-1") if request_id else None),
+        read.get(b"content-type", b"").lower(),
     )
 
 
@@ -108,34 +110,36 @@ class Reader:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, bytes, bytes, bytes], Asked | None] = {}
-        self._hosts: dict[str, bool] = {}
+        self._base_urls: dict[tuple[str, str], str | None] = {}
+        self._public_url = settings.ENV.public_url
         self._dialects = frozenset(settings.ENV.dialects)
 
-    def may_read(self, scope: Scope) -> bool:
+    def may_read(self, path: str) -> bool:
         """Whether the path could be one of the lane's. Cheap; most others are told apart here."""
-        path: str = scope["path"]
         return path in _API or path in _DIALECTS or path.startswith(_SONGS)
 
     def base_url(self, scope: Scope, host: str) -> str | None:
         """As ``views.base.base_url``; None for a host that Django would refuse."""
+        known = (scope["scheme"], host)
+        if known in self._base_urls:
+            return self._base_urls[known]
         if len(host) > MAX_HOST_CHARACTERS:
             return None
-        known = self._hosts.get(host)
-        if known is None:
-            if len(self._hosts) >= MAX_REMEMBERED:
-                self._hosts.clear()
-            domain, _ = split_domain_port(host)
-            known = bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
-            known = self._hosts[host] = known and _is_plain(settings.ENV.public_url or host)
-        return (settings.ENV.public_url or f"{scope['scheme']}://{host}") if known else None
+        if len(self._base_urls) >= MAX_REMEMBERED:
+            self._base_urls.clear()
+        domain, _ = split_domain_port(host)
+        is_good = bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
+        is_good = is_good and _is_plain(self._public_url or host)
+        base_url = self._base_urls[known] = (self._public_url or f"{known[0]}://{host}") if is_good else None
+        return base_url
 
     def read(self, scope: Scope, content_type: bytes = b"", body: bytes = b"") -> Asked | None:
         """None: this is not for the lane."""
         line = (scope["path"], scope["query_string"], content_type, body)
-        if sum(map(len, line)) > MAX_LINE_BYTES:
-            return None
         if line in self._known:
             return self._known[line]
+        if sum(map(len, line)) > MAX_LINE_BYTES:
+            return None
         if len(self._known) >= MAX_REMEMBERED:
             self._known.clear()
         asked = self._known[line] = self._understand(*line)
@@ -236,7 +240,7 @@ def _asked(path: str, question: Question, *, scope: KeyScope, keys: Mapping[str,
         keys=keys,
         polled=polled,
         route=route,
-        shown_path=redact(shown_path(path)),
+        log_fields=orjson.dumps({"path": redact(shown_path(path)), "route": route}).decode()[1:-1],
         event_route=route_of(path),
     )
 

@@ -5,26 +5,44 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
+from typing import NamedTuple
 
+from apps.analytics.recorder import EventRecorder
 from apps.core.api_errors import SERVICE_DOWN
+from apps.downloads.ready import Ready
 from apps.downloads.services.cache_stats import Answered, count_answers
+from apps.downloads.services.media import Tier
 from apps.keys.last_used import note_key_used
 
 PERIOD_S = 1.0
 MAX_KEPT = 50_000  # different ones, while MongoDB or Redis is away
 
 
+class _Given(NamedTuple):
+    """Answers that count as one kind. All of it is text, which is quickly found again."""
+
+    asset_id: str  # empty: metadata
+    tier: str
+    key_prefix: str
+    address: str
+    polled: bool
+
+
 class Tally:
     """Belongs to one event loop. A process that is killed loses the counts of its last second (never its events)."""
 
-    def __init__(self) -> None:
-        self._answers: Counter[Answered] = Counter()
+    def __init__(self, recorder: EventRecorder) -> None:
+        self._recorder = recorder
+        self._given: dict[_Given, int] = {}
+        self._answers: Counter[Answered] = Counter()  # that are not written yet
         self._writer: asyncio.Task[None] | None = None
 
-    def add(self, answered: Answered) -> None:
-        if answered in self._answers or len(self._answers) < MAX_KEPT:
-            self._answers[answered] += 1
-        note_key_used(answered.key_prefix)
+    def add(self, ready: Ready, key_prefix: str, address: str, *, polled: bool) -> None:
+        """Count an answer as a use of its asset, of the key, and of the API by this caller."""
+        given = _Given(ready.asset_id or "", ready.facts.get("tier", ""), key_prefix, address, polled)
+        count = self._given.get(given, 0)
+        if count or len(self._given) < MAX_KEPT:
+            self._given[given] = count + 1
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_soon(), name="lane-tally")
 
@@ -37,18 +55,29 @@ class Tally:
         await self._write()
 
     async def _write_soon(self) -> None:
-        while self._answers:
+        while self._given or self._answers:
             await asyncio.sleep(PERIOD_S)
             await self._write()
         self._writer = None
 
     async def _write(self) -> None:
+        self._tell()
         answers, self._answers = self._answers, Counter()
-        media = {answered: count for answered, count in answers.items() if answered.asset_id is not None}
-        if not media:
+        if not answers:
             return
         try:
-            await asyncio.to_thread(count_answers, media)
+            await asyncio.to_thread(count_answers, answers)
         except SERVICE_DOWN:
             answers.update(self._answers)
             self._answers = answers
+
+    def _tell(self) -> None:
+        given, self._given = self._given, {}
+        for prefix in {each.key_prefix for each in given}:
+            note_key_used(prefix)
+        for prefix, address in {(each.key_prefix, each.address) for each in given}:
+            self._recorder.seen(prefix, address)
+        for each, count in given.items():
+            answered = Answered(each.asset_id, Tier(each.tier), each.key_prefix, each.polled) if each.asset_id else None
+            if answered is not None and (answered in self._answers or len(self._answers) < MAX_KEPT):
+                self._answers[answered] += count

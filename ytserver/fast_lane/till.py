@@ -26,7 +26,8 @@ REDIS_PAUSE_S = 1.0
 
 # Runs the limits' own script for each request in turn, and appends the event of each that it lets through.
 # ARGV: the appending command without the event, as a JSON list; a JSON list with an entry for each request: the number
-# of its keys, and the limits' arguments as texts; then the events. Returns the limits' answers.
+# of its keys, and the limits' arguments as texts; then the events. Returns the limits' answers as one text: the numbers
+# of each request, with a space between, a line each (a list of lists would cost the reader several times as much).
 BATCH_SCRIPT = f"""
 local function count(KEYS, ARGV)
 {SCRIPT}
@@ -42,9 +43,9 @@ for number, request in ipairs(cjson.decode(ARGV[2])) do
     append[words + 1] = ARGV[2 + number]
     redis.call(unpack(append))
   end
-  answers[number] = answer
+  answers[number] = table.concat(answer, ' ')
 end
-return answers
+return table.concat(answers, '\\n')
 """
 BATCH_SHA = hashlib.sha1(BATCH_SCRIPT.encode(), usedforsecurity=False).hexdigest()  # Redis names scripts by SHA-1
 _APPEND = json.dumps([word.decode() if isinstance(word, bytes) else str(word) for word in append_command("")[:-1]])
@@ -113,4 +114,4 @@ class Till:
         except NoScriptError:
             call = self._client.eval(BATCH_SCRIPT, len(keys), *keys, *arguments)
             answers = await call
-        return list(answers)
+        return [[int(number) for number in line.split()] for line in answers.split(b"\n")]

@@ -15,7 +15,7 @@ from apps.downloads.providers.base import VideoInfo
 from apps.downloads.services.info import fresh_for_s
 from apps.downloads.services.media import MediaState, Tier
 from apps.downloads.variants import container_of_variant
-from apps.streaming.links import sign_link
+from apps.streaming.links import sign_link_pair
 from apps.telegram_cache.documents import Asset
 
 INFO_MAX_AGE_S = 300
@@ -71,16 +71,8 @@ def describe_media(state: MediaState, links: MediaLinks) -> dict[str, Any]:
 def media_links(path: str, asset_id: str, *, base_url: str, key_prefix: str, bound_to: str = "") -> MediaLinks:
     """Links to the stream at ``path``, signed for a key; both end LINK_TTL_S from now."""
     expires_at = int(time.time()) + link_ttl_s()
-    download, stream = (
-        sign_link(
-            path=path,
-            asset_id=asset_id,
-            key_prefix=key_prefix,
-            expires_at=expires_at,
-            attachment=attachment,
-            bound_to=bound_to,
-        )
-        for attachment in (True, False)
+    download, stream = sign_link_pair(
+        path=path, asset_id=asset_id, key_prefix=key_prefix, expires_at=expires_at, bound_to=bound_to
     )
     return MediaLinks(f"{base_url}{download}", f"{base_url}{stream}", _shown_moment(expires_at))
 
