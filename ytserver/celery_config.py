@@ -27,6 +27,7 @@ task_routes = {
 beat_schedule = {
     "sweep-jobs": {"task": "apps.downloads.tasks.sweep_jobs", "schedule": 5.0, "options": {"expires": 5}},
     "deliver-webhooks": {"task": "apps.downloads.tasks.deliver_webhooks", "schedule": 5.0, "options": {"expires": 5}},
+    "revive-batches": {"task": "apps.downloads.tasks.revive_batches", "schedule": 10.0, "options": {"expires": 10}},
     "warm-ups": {"task": "apps.downloads.tasks.advance_warm_ups", "schedule": 5.0, "options": {"expires": 5}},
     "sweep-uploads": {"task": "apps.telegram_cache.tasks.sweep_uploads", "schedule": 10.0, "options": {"expires": 10}},
     "refetch-lost": {"task": "apps.downloads.tasks.refetch_lost", "schedule": 30.0, "options": {"expires": 30}},

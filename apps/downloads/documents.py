@@ -61,6 +61,7 @@ class MediaJob(StoredDocument):
     not_before = DateTimeField()  # is not picked before then
     resume = DictField()  # what a later attempt needs to go on from the bytes it has
     retry_at = DateTimeField()
+    announced = BooleanField()  # False from its end until its keys' webhooks are noted; the sweep finds what stays so
     created_at = DateTimeField(default=utcnow)
     started_at = DateTimeField()
     finished_at = DateTimeField()
@@ -80,6 +81,7 @@ class MediaJob(StoredDocument):
             {"fields": ["active", "state", "priority", "turn", "created_at"]},
             {"fields": ["active", "key_prefix", "priority", "-turn"]},
             {"fields": ["active", "moved_up_by", "priority", "-turn"]},
+            {"fields": ["announced", "finished_at"], "partialFilterExpression": {"announced": False}},
             {"fields": ["finished_at"], "expireAfterSeconds": 30 * 86400},
         ],
     }
@@ -245,7 +247,10 @@ class Batch(StoredDocument):
     kind = StringField(required=True)
     wish = StringField()
     options = DictField()  # apps.downloads.variants.MediaOptions, what differs from its defaults
-    entries = ListField(DictField())  # [{url, video_id, asset_id, job_id, error_code, error_message, cancelled}]
+    entries = ListField(
+        DictField()
+    )  # [{url, video_id, asset_id, job_id, error_code, error_message, cancelled, asked_at}]
+    open = BooleanField(default=True)  # some of its entries are not started yet
     truncated = BooleanField(default=False)
     cancelled_at = DateTimeField()
     created_at = DateTimeField(default=utcnow)
@@ -254,6 +259,7 @@ class Batch(StoredDocument):
         "collection": "batches",
         "indexes": [
             {"fields": ["key_prefix", "-created_at"]},
+            {"fields": ["open", "created_at"], "partialFilterExpression": {"open": True}},
             {"fields": ["created_at"], "expireAfterSeconds": 7 * 86400},
         ],
     }

@@ -175,5 +175,14 @@ class JobListRequestSerializer(PageRequestSerializer):
     )
 
 
+class JobWaitSerializer(serializers.Serializer):
+    wait = serializers.IntegerField(
+        min_value=0,
+        max_value=MAX_WAIT_S,
+        default=0,
+        help_text="Seconds to wait for the job to end. The answer comes as soon as it has, else after that time.",
+    )
+
+
 class NoFieldsSerializer(serializers.Serializer):
     """For routes that take nothing."""

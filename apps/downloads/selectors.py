@@ -72,6 +72,11 @@ def waiting_jobs(*, untouched_since: datetime, limit: int, of_batches: bool) -> 
     return list(chosen.order_by("updated_at").limit(limit))
 
 
+def unannounced_jobs(*, ended_before: datetime, limit: int) -> list[MediaJob]:
+    """Ended jobs whose webhooks nobody has noted yet, oldest first."""
+    return list(MediaJob.objects(announced=False, finished_at__lte=ended_before).order_by("finished_at").limit(limit))
+
+
 def next_batch_job() -> MediaJob | None:
     """The job of a batch that is next in line, if one waits."""
     waiting = {"active": True, "state": JobState.QUEUED.value, "priority": JobPriority.BATCH.value}
@@ -96,6 +101,11 @@ def find_ticket(ticket_id: str) -> MediaTicket | None:
 def find_batch(batch_id: str) -> Batch | None:
     """A batch by its id, until a week has passed."""
     return cast("Batch | None", Batch.objects(id=batch_id).first())
+
+
+def open_batches(*, limit: int) -> list[str]:
+    """The ids of batches with entries that are not started yet, oldest first."""
+    return [batch.id for batch in Batch.objects(open=True).order_by("created_at").only("id").limit(limit)]
 
 
 def list_batches(*, key_prefix: str, skip: int, limit: int) -> tuple[list[Batch], int]:

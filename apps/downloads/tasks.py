@@ -9,7 +9,7 @@ from celery.signals import worker_ready, worker_shutting_down
 
 from apps.downloads.fetch import engine
 from apps.downloads.providers.chain import provider_chain
-from apps.downloads.services import asking, batches, info, queue, refetching, sweep, turns, warm_rounds, webhooks
+from apps.downloads.services import asking, batches, info, jobs, queue, refetching, sweep, turns, warm_rounds, webhooks
 
 
 @shared_task(name="apps.downloads.tasks.resolve_info")
@@ -25,6 +25,11 @@ def look_up(kind: str, subject: str, detail: str) -> None:
 @shared_task(name="apps.downloads.tasks.advance_batch")
 def advance_batch(batch_id: str) -> None:
     batches.advance_batch(batch_id)
+
+
+@shared_task(name="apps.downloads.tasks.revive_batches")
+def revive_batches() -> None:
+    batches.revive_batches()
 
 
 @shared_task(name="apps.downloads.tasks.fetch_asset")
@@ -46,6 +51,7 @@ def sweep_jobs() -> None:
 
 @shared_task(name="apps.downloads.tasks.deliver_webhooks")
 def deliver_webhooks() -> None:
+    jobs.announce_missed()
     webhooks.deliver_due()
 
 

@@ -7,6 +7,7 @@ from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 
+from apps.core import suspend
 from apps.core.clock import utcnow
 from apps.core.errors import ERRORS_BY_CODE, UpstreamError, VideoPrivate
 from apps.core.redis import redis_client
@@ -170,6 +171,26 @@ class TestJobs:
         listed = api.get("jobs").json()
         assert (listed["total"], listed["page"]) == (1, 1)
         assert listed["jobs"] == [{name: value for name, value in answer.items() if name != "status"}]
+
+    def test_wait_holds_the_answer_back_until_the_job_has_ended(self, api, monkeypatch):
+        job_id = self.job_of(api)
+        topics = []
+
+        def end_the_job(topic, *, timeout_s):
+            topics.append(topic)
+            finish_job(job_id)
+
+        monkeypatch.setattr(suspend.wake, "wait", end_the_job)
+        answer = api.get(f"jobs/{job_id}", wait=30).json()
+        assert (answer["state"], topics) == ("done", [f"asset:{AUDIO.asset_id}"])
+        assert api.get(f"jobs/{job_id}", wait=30).json()["state"] == "done"  # ended already: at once
+        assert len(topics) == 1
+
+    def test_wait_ends_and_is_bounded(self, api):
+        job_id = self.job_of(api)
+        assert api.get(f"jobs/{job_id}", wait=1).json()["state"] == "queued"
+        assert api.get(f"jobs/{job_id}", wait=31).json()["parameter"] == "wait"
+        assert api.get("jobs", wait=1).status_code == 400
 
     def test_the_list_can_be_narrowed_to_a_state(self, api):
         job_id = self.job_of(api)

@@ -5,14 +5,16 @@ import pytest
 
 from apps.core.errors import NotFound, UpstreamError, VideoPrivate
 from apps.core.redis import redis_client
+from apps.downloads import tasks
 from apps.downloads.documents import Batch, JobPriority, JobState, MediaJob
 from apps.downloads.providers.listing import ListedVideo, Listing
-from apps.downloads.services import batches, media
+from apps.downloads.services import batches, jobs, media
 from apps.downloads.services.batches import advance_batch
 from apps.downloads.services.claims import claim_asset, commit_failed
 from apps.downloads.services.info import record_info_error
 from apps.downloads.services.jobs import finish_job
 from apps.downloads.services.lookups import Lookup, LookupKind, answer_lookup
+from apps.keys.changes import update_key
 from apps.keys.documents import Scope
 from apps.keys.services import create_key
 from tests.downloads.conftest import Api
@@ -106,7 +108,9 @@ class TestLinks:
 
     def test_what_never_gets_metadata_is_given_up(self, api):
         batch_id = order(api, urls=[VIDEO_ID])["id"]
-        Batch.objects.update(set__created_at=Batch.objects.get().created_at - timedelta(minutes=31))
+        advance_batch(batch_id)
+        asked_at = Batch.objects.get().entries[0]["asked_at"]
+        Batch.objects.update(set__entries__0__asked_at=asked_at - timedelta(minutes=31))
         advance_batch(batch_id)
         assert api.get(f"batch/{batch_id}").json()["entries"][0]["failure"]["code"] == "upstream_timeout"
 
@@ -118,6 +122,54 @@ class TestLinks:
         redis_client().delete(CARE_QUEUE, f"yt:batch:sent:{batch_id}")
         api.get(f"batch/{batch_id}")
         assert redis_client().llen(CARE_QUEUE) == 1
+
+    def test_a_batch_whose_worker_was_killed_is_taken_up_by_the_next_round(self, api):
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        assert batches.revive_batches() == 0  # its task is on its way
+        redis_client().delete(CARE_QUEUE, f"yt:batch:sent:{batch_id}")
+        tasks.revive_batches()
+        assert redis_client().llen(CARE_QUEUE) == 1
+        known_info()
+        advance_batch(batch_id)
+        redis_client().delete(CARE_QUEUE, f"yt:batch:sent:{batch_id}")
+        assert batches.revive_batches() == 0  # everything is started
+
+    def test_a_cancelled_batch_is_not_taken_up(self, api):
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        api.delete(f"batch/{batch_id}")
+        redis_client().delete(CARE_QUEUE, f"yt:batch:sent:{batch_id}")
+        assert batches.revive_batches() == 0
+
+
+class TestWaitingForAPlace:
+    @pytest.fixture(params=["of the key", "of all"])
+    def code(self, request, api, monkeypatch):
+        """No place is free. Why."""
+        if request.param == "of all":
+            monkeypatch.setattr(jobs, "max_active_jobs", lambda: 1)
+        else:
+            update_key(api.prefix, {"concurrent_jobs": 1}, actor="test")
+        known_info(OTHER)
+        api.get("audio", url=OTHER)
+        return "overloaded" if request.param == "of all" else "too_many_jobs"
+
+    def test_is_no_failure(self, api, code):
+        known_info()
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        Batch.objects.update(set__created_at=Batch.objects.get().created_at - timedelta(hours=23))
+        advance_batch(batch_id)
+        assert api.get(f"batch/{batch_id}").json()["entries"][0]["state"] == "queued"
+        finish_job(MediaJob.objects.get().id)
+        advance_batch(batch_id)
+        assert api.get(f"batch/{batch_id}").json()["entries"][0]["job"]["state"] == "queued"
+
+    def test_ends_after_a_day_and_says_why(self, api, code):
+        known_info()
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        Batch.objects.update(set__created_at=Batch.objects.get().created_at - timedelta(hours=25))
+        advance_batch(batch_id)
+        assert api.get(f"batch/{batch_id}").json()["entries"][0]["failure"]["code"] == code
+        assert not Batch.objects.get().open
 
 
 class TestPlaylist:

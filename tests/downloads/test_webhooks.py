@@ -12,9 +12,11 @@ from django.core.management import CommandError, call_command
 from apps.core.clock import utcnow
 from apps.core.documents import AuditEntry
 from apps.core.errors import UpstreamError
-from apps.downloads.documents import WebhookDelivery, WebhookState
-from apps.downloads.services import webhooks
+from apps.downloads import tasks
+from apps.downloads.documents import MediaJob, WebhookDelivery, WebhookState
+from apps.downloads.services import jobs, webhooks
 from apps.downloads.services.jobs import cancel_job, finish_job
+from apps.downloads.services.webhook_records import announce_end
 from apps.keys.documents import ApiKey
 from apps.keys.webhooks import set_webhook
 from tests.downloads.library import VIDEO_ID, known_info
@@ -71,6 +73,28 @@ def test_the_end_of_a_job_is_told_once_and_signed(receiver, secret, job_id):
     at, signature = (part.split("=")[1] for part in headers["X-Webhook-Signature"].split(","))
     assert signature == hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
     assert WebhookDelivery.objects.get().state == WebhookState.DELIVERED
+
+
+@pytest.mark.parametrize("told_in_part", [False, True])
+def test_an_end_whose_process_died_right_after_it_is_told_by_the_next_round(
+    receiver, job_id, told_in_part, monkeypatch
+):
+    def die(job):
+        if told_in_part:
+            announce_end(job)
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "announce_end", die)
+        with pytest.raises(SystemExit):
+            finish_job(job_id)
+    assert jobs.announce_missed() == 0  # it may just be about to
+    MediaJob.objects.update(set__finished_at=utcnow() - timedelta(seconds=jobs.ANNOUNCED_AFTER_S))
+    tasks.deliver_webhooks()
+    tasks.deliver_webhooks()
+    [(_, body)] = receiver.got
+    assert json.loads(body)["delivery"] == WebhookDelivery.objects.get().id
+    assert MediaJob.objects.get().announced is True
 
 
 def test_failures_and_cancelling_by_others_are_told_too(receiver, job_id):

@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from apps.core.ffmpeg import MediaFacts
+from apps.core.wake import publish
 from apps.downloads.documents import MediaJob
 from apps.downloads.fetch.cover import fetch_cover
 from apps.downloads.fetch.finish import FileHashes, check_media, finish_file, hash_file
@@ -73,6 +74,7 @@ class Maker:
         self._scratch: dict[int, ScratchFile] = {}
         self._folder: Path | None = None
         self._sizes: dict[int, int] = {}
+        self._is_shown = False  # those who wait have been told that bytes can be read
 
     async def make(self, plan: FetchPlan) -> Made:
         """Bring the plan's bytes in and finish them. Raises what ``Transfer.run`` raises, ClaimLost, HotStoreFull.
@@ -120,6 +122,7 @@ class Maker:
         self._progress.reset(files=len(plan.files))
         self._progress.stage = "connecting"
         self._sizes = {}
+        self._is_shown = False
         resume = self._resume if self._resume and self._resume.fits(plan) else None
         if resume is not None and resume.place == "hot":
             generation = resume.generation
@@ -149,6 +152,7 @@ class Maker:
         self._writer = writer
         self._generation_is_used = True
         self._progress.have(writer.frontier)
+        self._show()
         return True
 
     def _retire(self, generation: int) -> None:
@@ -235,8 +239,18 @@ class Maker:
             choose_sink=lambda head: self._choose_sink(plan, number, head),
             head_bytes=INDEX_BYTES if plan.finish == "remux" else HEAD_BYTES,
             on_size=lambda size_bytes: self._learn_size(plan, number, size_bytes),
-            on_bytes=self._progress.add,
+            on_bytes=self._note_bytes,
         )
+
+    def _note_bytes(self, size_bytes: int) -> None:
+        self._progress.add(size_bytes)
+        if self._writer is not None and not self._is_shown:
+            self._show()
+
+    def _show(self) -> None:
+        """Wake the streams that wait for the hot file, now, without waiting for the next heartbeat."""
+        self._is_shown = bool(self._writer and self._writer.frontier)
+        publish(f"asset:{self._claim.asset_id}")
 
     def _learn_size(self, plan: FetchPlan, number: int, size_bytes: int) -> None:
         self._sizes[number] = size_bytes
@@ -255,6 +269,7 @@ class Maker:
         if goes_direct:
             sink = self._writer = self._store.create(self._claim.asset_id, self.generation, resume=False)
             self._generation_is_used = True
+            self._show()
         else:
             if self._folder is None:
                 self._folder = self._store.scratch_dir(self._claim.asset_id, self._claim.attempt)

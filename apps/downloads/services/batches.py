@@ -17,7 +17,7 @@ from apps.core.suspend import Suspend
 from apps.downloads.documents import Batch, JobPriority, JobState
 from apps.downloads.links import parse_video_id, watch_url
 from apps.downloads.providers.listing import ListKind, ListQuestion
-from apps.downloads.selectors import find_batch, jobs_by_id, waits_in_another_batch
+from apps.downloads.selectors import find_batch, jobs_by_id, open_batches, waits_in_another_batch
 from apps.downloads.services.jobs import cancel_job
 from apps.downloads.services.lists import get_listing
 from apps.downloads.services.media import MediaAsk, resolve_key, start_or_join
@@ -33,7 +33,10 @@ PLAYLIST_PAGE = 50
 ADVANCE_EVERY_S = 1.0
 MAX_ASKED_AT_ONCE = 10  # entries whose metadata is not known yet: the others are looked at in a later round
 RESEND_S = 15  # a batch that nobody has advanced for so long has lost its task
-GIVEN_UP_AFTER = timedelta(minutes=30)
+SLOT_EVERY_S = 5.0  # when all that is missing is a free place among the key's fetches, or in the queue
+METADATA_PATIENCE = timedelta(minutes=30)  # from the first question about an entry
+SLOT_PATIENCE = timedelta(days=1)  # from the making of the batch; then the entry fails with the reason it waits for
+REVIVED_AT_ONCE = 500
 
 
 def make_batch(
@@ -75,7 +78,7 @@ def playlist_links(playlist_id: str, *, waited_s: float) -> tuple[list[str], boo
 
 
 def send_advance(batch_id: str, *, delay_s: float = 0) -> None:
-    """Have the batch advanced. When the broker cannot take the task, the next look at the batch sends another."""
+    """Have the batch advanced. When the broker cannot take the task, ``revive_batches`` sends another."""
     redis_client().set(_sent_name(batch_id), 1, ex=RESEND_S)
     try:
         current_app.send_task(ADVANCE_TASK, [batch_id], countdown=delay_s or None, retry_policy={"max_retries": 1})
@@ -89,7 +92,8 @@ def cancel_batch(batch: Batch) -> Batch:
     Files that are there stay. Another batch of the same key counts as somebody else, and so does a request of the same
     key for the file by itself. Idempotent.
     """
-    _collection().update_one({"_id": batch.id, "cancelled_at": None}, {"$set": {"cancelled_at": utcnow()}})
+    cancelled = {"cancelled_at": utcnow(), "open": False}
+    _collection().update_one({"_id": batch.id, "cancelled_at": None}, {"$set": cancelled})
     batch = find_batch(batch.id) or batch  # with what was started before the line above
     jobs = jobs_by_id([entry["job_id"] for entry in batch.entries if entry.get("job_id")])
     not_begun: dict[str, bool] = {}
@@ -118,23 +122,36 @@ def revive(batch: Batch) -> None:
         send_advance(batch.id)
 
 
+def revive_batches() -> int:
+    """The same for every batch that has entries to start: its worker was killed, or the broker was away. Returns how
+    many tasks were sent. Idempotent, and cheap for batches that are being advanced."""
+    waiting = open_batches(limit=REVIVED_AT_ONCE)
+    sent = redis_client().mget([_sent_name(batch_id) for batch_id in waiting]) if waiting else []
+    lost = [batch_id for batch_id, mark in zip(waiting, sent, strict=True) if mark is None]
+    for batch_id in lost:
+        send_advance(batch_id)
+    return len(lost)
+
+
 def advance_batch(batch_id: str) -> None:
     """Start what can be started by now, and come back for the rest. Idempotent."""
     batch = find_batch(batch_id)
     if batch is None or batch.cancelled_at is not None:
         return
-    too_late = batch.created_at < utcnow() - GIVEN_UP_AFTER
-    left = 0
+    waits: list[float] = []
     for number in _waiting(batch):
-        left += not _start(batch, number, too_late=too_late)
-        if left >= MAX_ASKED_AT_ONCE and not too_late:
+        if (wait_s := _start(batch, number)) is not None:
+            waits.append(wait_s)
+        if len(waits) >= MAX_ASKED_AT_ONCE:
             break
-    if left:
-        send_advance(batch_id, delay_s=ADVANCE_EVERY_S)
+    if waits:
+        send_advance(batch_id, delay_s=min(waits))
+    else:
+        _collection().update_one({"_id": batch_id}, {"$set": {"open": False}})
 
 
-def _start(batch: Batch, number: int, *, too_late: bool) -> bool:
-    """Whether the entry has an asset or an error now."""
+def _start(batch: Batch, number: int) -> float | None:
+    """Give the entry an asset or an error. If it can have neither yet: seconds until the next look."""
     ask = MediaAsk(
         kind=MediaKind(batch.kind),
         video_id=batch.entries[number]["video_id"],
@@ -145,19 +162,32 @@ def _start(batch: Batch, number: int, *, too_late: bool) -> bool:
     try:
         key = resolve_key(ask, waited_s=0)
         state = start_or_join(key, key_prefix=batch.key_prefix, waited_s=0, priority=JobPriority.BATCH)
-    except (Suspend, Overloaded):
-        if not too_late:
-            return False
-        _settle(batch, number, _error_fields(UpstreamTimeout()))
-        return True
+    except Suspend:
+        return _keep_asking(batch, number)
+    except Overloaded as error:
+        if batch.created_at > utcnow() - SLOT_PATIENCE:
+            return SLOT_EVERY_S
+        _settle(batch, number, _error_fields(error))
+        return None
     except ApiError as error:
         _settle(batch, number, _error_fields(error))
-        return True
+        return None
     job_id = state.job.id if state.job else None
     cancelled_at = _settle(batch, number, {"asset_id": state.asset.id, "job_id": job_id})
     if cancelled_at is not None and job_id is not None:  # while this entry was being started
         _cancel_entry(batch, number, job_id)
-    return True
+    return None
+
+
+def _keep_asking(batch: Batch, number: int) -> float | None:
+    """Wait for metadata: METADATA_PATIENCE from the first question on."""
+    asked_at = batch.entries[number].get("asked_at")
+    if asked_at is None:
+        _settle(batch, number, {"asked_at": utcnow()})
+    elif asked_at < utcnow() - METADATA_PATIENCE:
+        _settle(batch, number, _error_fields(UpstreamTimeout()))
+        return None
+    return ADVANCE_EVERY_S
 
 
 def _settle(batch: Batch, number: int, fields: dict[str, Any]) -> datetime | None:

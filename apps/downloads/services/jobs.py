@@ -18,7 +18,7 @@ from apps.core.wake import publish
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
 from apps.downloads.quality import best_variant
-from apps.downloads.selectors import active_job, count_active_jobs, find_job, latest_job
+from apps.downloads.selectors import active_job, count_active_jobs, find_job, latest_job, unannounced_jobs
 from apps.downloads.services.claims import ensure_asset
 from apps.downloads.services.joining import move_up, note_joined
 from apps.downloads.services.key_limits import take_slot
@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 OVERLOAD_RETRY_S = 15.0
 JOIN_TRIES = 5
+ANNOUNCED_AFTER_S = 5.0  # an end that nobody has announced by then was missed
+ANNOUNCED_AT_ONCE = 200
 _WAITERS = {"$concatArrays": [["$key_prefix"], {"$ifNull": ["$joined_by", []]}]}
 
 
@@ -246,8 +248,8 @@ def update_job(job_id: str, **fields: Any) -> bool:
 
 
 def finish_job(job_id: str, *, error: ApiError | None = None, retry_at: datetime | None = None) -> None:
-    """End an active job, well or with ``error``. Idempotent."""
-    change: dict[str, Any] = {"active": False, "finished_at": utcnow(), "updated_at": utcnow()}
+    """End an active job, well or with ``error``. Idempotent. Its webhooks are owed from this very update on."""
+    change = _ended()
     if error is None:
         change |= {"state": JobState.DONE.value, "stage": "done", "eta_s": 0.0}
     else:
@@ -274,7 +276,7 @@ def cancel_job(job_id: str, *, key_prefix: str | None = None, of_batch: bool = F
         leaving = {**stoppable, "asked_by": {"$ne": key_prefix}} if of_batch else stoppable
         _jobs().update_one(leaving, {"$addToSet": {"left_by": key_prefix}, "$pull": {"asked_by": key_prefix}})
         stoppable["$expr"] = {"$setIsSubset": [_WAITERS, {"$ifNull": ["$left_by", []]}]}
-    change = {"state": JobState.CANCELLED.value, "active": False, "finished_at": utcnow(), "updated_at": utcnow()}
+    change = {"state": JobState.CANCELLED.value, **_ended()}
     document = _jobs().find_one_and_update(stoppable, {"$set": change})
     if document:
         Asset.objects(id=job.asset_id, state=AssetState.QUEUED.value).update_one(set__state=AssetState.ABSENT.value)
@@ -286,9 +288,23 @@ def cancel_job(job_id: str, *, key_prefix: str | None = None, of_batch: bool = F
     return now
 
 
+def announce_missed() -> int:
+    """Announce the ends of jobs whose process died right after noting them. Returns how many. Idempotent: what was
+    announced in part has the same delivery ids."""
+    missed = unannounced_jobs(ended_before=utcnow() - timedelta(seconds=ANNOUNCED_AFTER_S), limit=ANNOUNCED_AT_ONCE)
+    for job in missed:
+        _announce_end(job)
+    return len(missed)
+
+
 def _announce_end(job: MediaJob) -> None:
     free_job_slots(job.seen_by, job.asset_id)
     announce_end(job)
+    _jobs().update_one({"_id": job.id}, {"$set": {"announced": True}})
+
+
+def _ended() -> dict[str, Any]:
+    return {"active": False, "finished_at": utcnow(), "updated_at": utcnow(), "announced": False}
 
 
 def _jobs() -> Any:

@@ -95,7 +95,9 @@ def _start(warm_up: WarmUp, entry: WarmUpEntry) -> bool:
     )
     try:
         state = request_media(ask, key_prefix="", wait_s=0, waited_s=0)
-    except (Suspend, Overloaded):
+    except Overloaded:  # the queue is full: waiting for a place is no failure
+        return True
+    except Suspend:
         return _keep_asking(entry)
     except ApiError as error:
         _fail(entry, error)

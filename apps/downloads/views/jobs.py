@@ -8,10 +8,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.core.errors import NotFound
+from apps.core.suspend import Suspend, waited_s
 from apps.downloads.answer_serializers import JobAnswerSerializer, JobListAnswerSerializer
 from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.openapi import CONTENT_ERRORS, KEY_ERRORS, error_responses
-from apps.downloads.request_serializers import JobListRequestSerializer, NoFieldsSerializer
+from apps.downloads.request_serializers import JobListRequestSerializer, JobWaitSerializer, NoFieldsSerializer
 from apps.downloads.selectors import find_job, list_jobs
 from apps.downloads.services.answers import job_answer
 from apps.downloads.services.jobs import cancel_job, retry_job
@@ -33,7 +34,12 @@ JOB_ANSWERS = {200: JobAnswerSerializer, **error_responses("not_found", *KEY_ERR
             **error_responses("invalid_parameter", *KEY_ERRORS),
         },
     ),
-    retrieve=extend_schema(operation_id="job", summary="State of a job", parameters=[JOB_ID], responses=JOB_ANSWERS),
+    retrieve=extend_schema(
+        operation_id="job",
+        summary="State of a job",
+        parameters=[JOB_ID, JobWaitSerializer],
+        responses={**JOB_ANSWERS, **error_responses("invalid_parameter", "not_found", *KEY_ERRORS)},
+    ),
     destroy=extend_schema(
         operation_id="job_cancel",
         summary="Cancel a job",
@@ -57,13 +63,16 @@ class JobsViewSet(ApiViewSet):
     Cancelling a job that has ended changes nothing. A fetch that other keys wait for as well goes on for them: your
     key just waits no longer, and `state` stays as it is. Trying again gives a new job (with its own id), or the error
     with `Retry-After` while it is too early: after each failure in a row the wait is longer.
-    The websocket `/ws/jobs/{id}` sends the same JSON at each change, and closes when the job has ended.
+    `wait` (at most 30) holds the answer back until the job has ended. The websocket `/ws/jobs/{id}` sends the same JSON
+    at each change, and closes when the job has ended.
     """
 
     lookup_value_regex = "[A-Za-z0-9_-]{1,64}"
 
     def get_serializer_class(self) -> type:
-        return JobListRequestSerializer if self.action == "list" else NoFieldsSerializer
+        if self.action == "list":
+            return JobListRequestSerializer
+        return JobWaitSerializer if self.action == "retrieve" else NoFieldsSerializer
 
     def list(self, request: Request) -> Response:
         fields = self.fields()
@@ -85,8 +94,11 @@ class JobsViewSet(ApiViewSet):
         )
 
     def retrieve(self, request: Request, pk: str) -> Response:
-        self.fields()
-        return Response({"status": True, **job_answer(self._own_job(request, pk))})
+        wait_s = self.fields()["wait"]
+        job = self._own_job(request, pk)
+        if job.active and waited_s(request) < wait_s:
+            raise Suspend(f"asset:{job.asset_id}")
+        return Response({"status": True, **job_answer(job)})
 
     def destroy(self, request: Request, pk: str) -> Response:
         self.fields()

@@ -8,7 +8,7 @@ from apps.core.clock import utcnow
 from apps.core.errors import BotCheck, QualityUnavailable, VideoPrivate
 from apps.core.ffmpeg import probe_media
 from apps.downloads.documents import JobState, MediaJob
-from apps.downloads.fetch import engine
+from apps.downloads.fetch import engine, making
 from apps.downloads.selectors import find_job
 from apps.streaming.hotstore import FileState
 from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind
@@ -76,6 +76,22 @@ class TestDirect:
         thread.join(20)
         assert hot_file.state == FileState.FINAL
         hot_file.close()
+
+    def test_who_waits_hears_of_the_file_and_of_its_first_bytes_at_once(self, fetcher, origin, media, monkeypatch):
+        monkeypatch.setattr(engine, "BEAT_S", 3600)  # so that nothing here is told by the heartbeat
+        serve(fetcher, origin.put("a", media.read("audio.m4a")))
+        told = []
+
+        def note(topic):
+            hot_file = fetcher.store.open(audio_key().asset_id, 1)
+            told.append((topic, hot_file.state.name if hot_file else None, hot_file and hot_file.available_from(0) > 0))
+            if hot_file:
+                hot_file.close()
+
+        monkeypatch.setattr(making, "publish", note)
+        assert fetcher.fetch(audio_key()).state == JobState.DONE
+        topic = f"asset:{audio_key().asset_id}"
+        assert told == [(topic, "GROWING", False), (topic, "GROWING", True)]
 
     def test_a_size_that_nobody_declares_is_measured(self, fetcher, origin, media):
         data = media.read("audio.m4a")
