@@ -98,6 +98,7 @@ TABLE: dict[str, Policy] = {
     "admin/account/second-factor": VIEWER,
     "admin/account/second-factor/off": VIEWER,
     "admin/account/recovery-codes": VIEWER,
+    "admin/account/confirm": VIEWER,
     "admin/account/sessions/end": VIEWER,
     "admin/admins": OWNER,
     "admin/admins/new": OWNER,

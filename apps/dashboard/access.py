@@ -18,7 +18,7 @@ from pymongo.errors import PyMongoError
 from apps.core import audit
 from apps.keys.documents import Role, User
 from apps.keys.roles import may
-from apps.keys.sessions import note_use
+from apps.keys.sessions import is_confirmed, note_use
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ View = Callable[..., HttpResponse]
 __all__ = [
     "AdminRequest",
     "admin_page",
+    "asks_again",
     "client_address",
     "is_script",
     "login_href",
@@ -104,6 +105,19 @@ def login_href(request: HttpRequest) -> str:
     """The login page, with the way back for pages that were asked for by GET."""
     query = urlencode({"next": request.get_full_path()}) if request.method == "GET" else ""
     return reverse("dashboard:login") + (f"?{query}" if query else "")
+
+
+def asks_again(view: View) -> View:
+    """For what an open browser or a stolen session must not be enough for: only soon after the password (and code) were
+    given again (``views.account.confirm``). Inside ``admin_page``; what was typed into the form is not kept."""
+
+    @functools.wraps(view)
+    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if not is_confirmed(request):
+            return redirect(f"{reverse('dashboard:account-confirm')}?{urlencode({'next': request.path})}")
+        return view(request, *args, **kwargs)
+
+    return checked
 
 
 def problem(request: HttpRequest, status: int, title: str, text: str) -> HttpResponse:

@@ -42,21 +42,29 @@ class PasswordForm(AdminForm):
         return again
 
 
+def _code(help_text: str = "") -> forms.CharField:
+    attributes = {"autocomplete": "one-time-code", "spellcheck": "false"}
+    widget = forms.TextInput(attrs=attributes)
+    return forms.CharField(label="Code from the app", max_length=40, widget=widget, help_text=help_text)
+
+
 class ConfirmForm(AdminForm):
-    """The password once more, before something that matters."""
+    """The password once more, and a code for who has a second factor, before something that matters."""
 
     password = _password("Your password", "current-password")
+    code = _code("Or a recovery code. Each works once: after a login, wait for the next one.")
+
+    def __init__(self, *args: Any, with_code: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not with_code:
+            del self.fields["code"]
 
 
-class CodeForm(ConfirmForm):
+class CodeForm(AdminForm):
     """The first code of an app, and the password."""
 
-    code = forms.CharField(
-        label="Code from the app",
-        max_length=20,
-        widget=forms.TextInput(attrs={"autocomplete": "one-time-code", "inputmode": "numeric", "spellcheck": "false"}),
-    )
-    field_order = ("code", "password")
+    code = _code()
+    password = _password("Your password", "current-password")
 
 
 class AdminUserForm(AdminForm):

@@ -91,15 +91,40 @@ def try_code(*, user: User, code: str, address: str) -> LoginResult:
 def confirm_password(*, user: User, password: str, address: str) -> str:
     """Ask somebody who is logged in for the password again: "" when it is right, else the problem in words.
 
-    Wrong ones count as wrong logins, so that a stolen session cannot guess either.
+    Wrong ones count as wrong logins, so that a stolen session cannot guess either. Tries are forgotten unless there is
+    a second factor: else whoever has the password could guess codes in between.
     """
     buckets = _buckets(user.username, address)
+    if problem := _wrong_password(user, password, buckets, address):
+        return problem
+    if not has_second_factor(user):
+        redis_client().delete(*buckets.values())
+    return ""
+
+
+def confirm_person(*, user: User, password: str, code: str, address: str) -> str:
+    """Ask somebody who is logged in for all that a login asks for: "" when it is right, else the problem in words.
+
+    Counts as ``confirm_password`` does; ``code`` is looked at when the user has a second factor, and used up. Every
+    outcome is in the audit log.
+    """
+    buckets = _buckets(user.username, address)
+    if problem := _wrong_password(user, password, buckets, address):
+        return problem
+    if has_second_factor(user) and not take_code(user, code):
+        _record(user.username, "code.wrong", address)
+        return WRONG_CODE
+    redis_client().delete(*buckets.values())
+    _record(user.username, "identity.confirmed", address)
+    return ""
+
+
+def _wrong_password(user: User, password: str, buckets: dict[str, str], address: str) -> str:
     if wait := _wait(buckets):
         return wait.problem
     if not is_password_of(user, password):
         _record(user.username, "password.wrong", address)
         return "The password is wrong."
-    redis_client().delete(*buckets.values())
     return ""
 
 

@@ -123,6 +123,7 @@ urlpatterns = [
     path("account/second-factor", account.second_factor, name="account-second-factor"),
     path("account/second-factor/off", account.second_factor_off, name="account-second-factor-off"),
     path("account/recovery-codes", account.recovery_codes, name="account-recovery-codes"),
+    path("account/confirm", account.confirm, name="account-confirm"),
     path("account/sessions/end", account.log_out_elsewhere, name="account-sessions-end"),
     path("admins", admins.admin_list, name="admins"),
     path("admins/new", admins.admin_new, name="admins-new"),

@@ -21,10 +21,13 @@ from apps.keys.selectors import find_user_by_id
 from apps.keys.services import mark_login
 
 NOTE_USE_EVERY_S = 60
+CONFIRMED_FOR_S = 600
+"""So long somebody who gave the password (and code) again may do what asks for that."""
 _USER_ID = "_user_id"
 _SESSION_VERSION = "_session_version"
 _STARTED_AT = "_started_at"
 _USED_AT = "_used_at"
+_CONFIRMED_AT = "_confirmed_at"
 _WAITING_ID = "_waiting_id"
 _WAITING_VERSION = "_waiting_version"
 _WAITING_SINCE = "_waiting_since"
@@ -58,6 +61,17 @@ def user_waiting_for_code(request: HttpRequest) -> User | None:
 def go_on_after_change(request: HttpRequest, user: User) -> None:
     """Keep this session, on a new key, after a change that ended every session of ``user`` (a new password)."""
     _start(request, user)
+
+
+def mark_confirmed(request: HttpRequest) -> None:
+    """Remember, on a new session key, that it was the person themselves just now. Ends with the session."""
+    request.session[_CONFIRMED_AT] = int(time.time())
+    request.session.cycle_key()
+
+
+def is_confirmed(request: HttpRequest) -> bool:
+    """Whether whoever is signed in gave the password (and code) again less than CONFIRMED_FOR_S ago."""
+    return time.time() - _number(request.session, _CONFIRMED_AT) < CONFIRMED_FOR_S
 
 
 def _start(request: HttpRequest, user: User) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import pyotp
 import pytest
 from django.test import Client
 
 from apps.core.documents import AuditEntry
 from apps.dashboard.login import FREE_TRIES
-from apps.keys import second_factor
+from apps.keys import second_factor, sessions
 from apps.keys.documents import Role, User
 from tests.dashboard.conftest import PASSWORD
 
@@ -42,6 +45,18 @@ def set_up(client: Client, later) -> tuple[pyotp.TOTP, list[str]]:
     answer = client.post("/admin/account/second-factor", {"code": later(totp), "password": PASSWORD})
     assert answer.status_code == 200, answer.content
     return totp, answer.context["codes"].split()
+
+
+def confirm(client: Client, **more: str) -> None:
+    answer = client.post("/admin/account/confirm?next=/admin/admins", {"password": PASSWORD, **more})
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/admins")
+
+
+@pytest.fixture
+def sure_owner(owner) -> Client:
+    """An owner who has just given the password again."""
+    confirm(owner)
+    return owner
 
 
 class TestPassword:
@@ -112,18 +127,33 @@ class TestSecondFactor:
         assert Client().get("/admin/login/code")["Location"].startswith("/admin/login?next=")
         assert Client().post("/admin/login/code", {"code": "123456"})["Location"].startswith("/admin/login?next=")
 
-    def test_new_recovery_codes_and_switching_off_ask_for_the_password(self, viewer, later):
-        _, codes = set_up(viewer, later)
+    def test_new_recovery_codes_and_switching_off_ask_for_password_and_code(self, viewer, later):
+        totp, codes = set_up(viewer, later)
         for path in ("recovery-codes", "second-factor/off"):
-            assert viewer.post(f"/admin/account/{path}", {"password": "wrong"}).status_code == 422
-        answer = viewer.post("/admin/account/recovery-codes", {"password": PASSWORD})
+            asked = viewer.post(f"/admin/account/{path}")
+            assert asked["Location"] == f"/admin/account/confirm?next=%2Fadmin%2Faccount%2F{path.replace('/', '%2F')}"
+        for wrong in ({"password": PASSWORD}, {"password": PASSWORD, "code": "000000"},
+                      {"password": "wrong", "code": codes[1]}):  # fmt: skip
+            assert viewer.post("/admin/account/confirm", wrong).status_code == 422
+            assert viewer.post("/admin/account/recovery-codes").status_code == 302
+        confirm(viewer, code=later(totp))
+        answer = viewer.post("/admin/account/recovery-codes")
         assert codes[0] not in answer.context["codes"]
-        assert viewer.post("/admin/account/second-factor/off", {"password": PASSWORD}).status_code == 302
+        assert viewer.post("/admin/account/second-factor/off").status_code == 302
         assert log_in(Client(), "the-viewer")["Location"] == "/admin/"
-        assert actions()[-5:] == [
-            "second_factor.on", "password.wrong", "password.wrong", "second_factor.new_recovery_codes",
+        assert actions()[-6:] == [
+            "code.wrong", "password.wrong", "identity.confirmed", "second_factor.new_recovery_codes",
             "second_factor.off", "login.done",
-        ][-5:]  # fmt: skip
+        ]  # fmt: skip
+
+    def test_codes_cannot_be_guessed_with_the_right_password_given_elsewhere_in_between(self, viewer, later):
+        set_up(viewer, later)
+        form = {"password": PASSWORD, "new": PASSWORD, "again": PASSWORD}
+        problems = []
+        for _ in range(FREE_TRIES["pair"]):
+            problems.append(viewer.post("/admin/account/confirm", {"password": PASSWORD, "code": "000000"}).content)
+            viewer.post("/admin/account/password", form)
+        assert b"Too many tries" in problems[-1]
 
     def test_no_page_shows_the_secret_once_it_is_on(self, viewer, later):
         totp, _ = set_up(viewer, later)
@@ -139,54 +169,54 @@ def test_log_out_elsewhere(viewer):
 
 
 class TestAdmins:
-    def test_an_owner_adds_somebody_who_logs_in(self, owner):
-        answer = owner.post("/admin/admins/new", {"username": "vera", "role": "viewer", "contact": ""})
+    def test_an_owner_adds_somebody_who_logs_in(self, sure_owner):
+        answer = sure_owner.post("/admin/admins/new", {"username": "vera", "role": "viewer", "contact": ""})
         assert answer.status_code == 200
         assert "no-store" in answer["Cache-Control"]
         client = Client()
         assert log_in(client, "vera", answer.context["password"]).status_code == 302
         assert client.get("/admin/keys/new").status_code == 403
-        assert b"vera" in owner.get("/admin/admins").content
+        assert b"vera" in sure_owner.get("/admin/admins").content
         entry = AuditEntry.objects.get(action="user.create")
         assert (entry.actor, entry.target_id, entry.after["role"]) == ("the-owner", "vera", "viewer")
 
-    def test_a_role_changes_at_once(self, owner, make_user):
+    def test_a_role_changes_at_once(self, sure_owner, make_user):
         user = make_user(Role.VIEWER)
         client = Client()
         log_in(client, "the-viewer")
-        assert owner.post(f"/admin/admins/{user.id}/role", {"role": "operator"}).status_code == 302
+        assert sure_owner.post(f"/admin/admins/{user.id}/role", {"role": "operator"}).status_code == 302
         assert client.get("/admin/").status_code == 302
         log_in(client, "the-viewer")
         assert client.get("/admin/keys/new").status_code == 200
         entry = AuditEntry.objects.get(action="user.role")
         assert (entry.before, entry.after) == ({"role": "viewer"}, {"role": "operator"})
 
-    def test_switching_off_resetting_the_password_and_the_second_factor(self, owner, make_user, later):
+    def test_switching_off_resetting_the_password_and_the_second_factor(self, sure_owner, make_user, later):
         user = make_user(Role.VIEWER)
         client = Client()
         log_in(client, "the-viewer")
         set_up(client, later)
-        owner.post(f"/admin/admins/{user.id}/second-factor")
+        sure_owner.post(f"/admin/admins/{user.id}/second-factor")
         assert log_in(Client(), "the-viewer")["Location"] == "/admin/"
-        password = owner.post(f"/admin/admins/{user.id}/password").context["password"]
+        password = sure_owner.post(f"/admin/admins/{user.id}/password").context["password"]
         assert log_in(Client(), "the-viewer").status_code == 401
         assert log_in(client, "the-viewer", password).status_code == 302
-        owner.post(f"/admin/admins/{user.id}/switch")
+        sure_owner.post(f"/admin/admins/{user.id}/switch")
         assert client.get("/admin/").status_code == 302
         assert log_in(Client(), "the-viewer", password).status_code == 401
-        owner.post(f"/admin/admins/{user.id}/switch")
+        sure_owner.post(f"/admin/admins/{user.id}/switch")
         assert log_in(Client(), "the-viewer", password).status_code == 302
         wanted = {"user.reset_second_factor", "user.reset_password", "user.deactivate", "user.activate"}
         assert wanted <= set(actions())
         assert password not in str([entry.to_mongo() for entry in AuditEntry.objects])
 
-    def test_nobody_locks_themselves_out(self, owner):
+    def test_nobody_locks_themselves_out(self, sure_owner):
         own = User.objects.get(username="the-owner")
         for path, form in (("role", {"role": "viewer"}), ("switch", {}), ("second-factor", {})):
-            owner.post(f"/admin/admins/{own.id}/{path}", form)
+            sure_owner.post(f"/admin/admins/{own.id}/{path}", form)
         own.reload()
         assert (own.role, own.active) == ("owner", True)
-        assert owner.get("/admin/admins").status_code == 200
+        assert sure_owner.get("/admin/admins").status_code == 200
 
     def test_a_stolen_session_of_an_owner_cannot_replace_the_password(self, owner):
         own = User.objects.get(username="the-owner")
@@ -194,7 +224,64 @@ class TestAdmins:
         assert (answer.status_code, answer["Location"]) == (302, "/admin/account/password")
         assert log_in(Client(), "the-owner").status_code == 302
 
-    def test_users_without_a_role_are_not_shown(self, owner, make_user):
+    def test_users_without_a_role_are_not_shown(self, sure_owner, make_user):
         user = make_user(Role.NONE)
-        assert b"the-none" not in owner.get("/admin/admins").content
-        assert owner.get(f"/admin/admins/{user.id}").status_code == 404
+        assert b"the-none" not in sure_owner.get("/admin/admins").content
+        assert sure_owner.get(f"/admin/admins/{user.id}").status_code == 404
+
+
+class TestAskingAgain:
+    """What an open browser, or a stolen session, is not enough for."""
+
+    @pytest.fixture
+    def forms(self, make_user) -> dict[str, dict[str, str]]:
+        user = make_user(Role.VIEWER)
+        return {
+            "new": {"username": "mallory", "role": "owner", "contact": ""},
+            f"{user.id}/role": {"role": "owner"},
+            f"{user.id}/password": {},
+            f"{user.id}/second-factor": {},
+            f"{user.id}/switch": {},
+        }
+
+    def test_an_owner_is_asked_before_every_change_of_an_admin_and_not_before_looking(self, owner, forms):
+        before = [user.to_mongo() for user in User.objects.order_by("username")]
+        for path, form in forms.items():
+            for answer in (owner.get(f"/admin/admins/{path}"), owner.post(f"/admin/admins/{path}", form)):
+                assert answer.status_code == 302
+                assert answer["Location"].startswith("/admin/account/confirm?next=%2Fadmin%2Fadmins%2F")
+        assert [user.to_mongo() for user in User.objects.order_by("username")] == before
+        assert owner.get("/admin/admins").status_code == 200
+
+    def test_a_wrong_password_opens_nothing_and_tries_are_bounded_as_logins_are(self, owner, forms):
+        for _ in range(FREE_TRIES["pair"]):
+            assert owner.post("/admin/account/confirm", {"password": "wrong"}).status_code == 422
+        answer = owner.post("/admin/account/confirm", {"password": PASSWORD})
+        assert (answer.status_code, b"Too many tries" in answer.content) == (422, True)
+        assert owner.get("/admin/admins/new")["Location"].startswith("/admin/account/confirm")
+        assert log_in(Client(), "the-owner").status_code == 429
+        assert actions().count("password.wrong") == FREE_TRIES["pair"]
+
+    def test_the_right_one_is_good_for_ten_minutes_in_this_browser_only(self, owner, forms, monkeypatch):
+        old_key = owner.cookies["ytserver_session"].value
+        confirm(owner)
+        assert owner.cookies["ytserver_session"].value != old_key
+        assert "identity.confirmed" in actions()
+        other = Client()
+        log_in(other, "the-owner")
+        assert other.get("/admin/admins/new").status_code == 302
+        now = time.time()
+        monkeypatch.setattr(sessions, "time", SimpleNamespace(time=lambda: now + sessions.CONFIRMED_FOR_S - 2))
+        assert owner.get("/admin/admins/new").status_code == 200
+        monkeypatch.setattr(sessions, "time", SimpleNamespace(time=lambda: now + sessions.CONFIRMED_FOR_S + 2))
+        assert owner.get("/admin/admins/new").status_code == 302
+
+    def test_a_new_login_in_the_same_browser_is_asked_again(self, owner):
+        confirm(owner)
+        owner.post("/admin/logout")
+        log_in(owner, "the-owner")
+        assert owner.get("/admin/admins/new").status_code == 302
+
+    def test_goes_on_to_own_pages_only(self, owner):
+        answer = owner.post("/admin/account/confirm?next=https://elsewhere.example/", {"password": PASSWORD})
+        assert answer["Location"] == "/admin/"

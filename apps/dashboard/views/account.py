@@ -11,10 +11,11 @@ from django.urls import reverse
 
 from apps.core.errors import InvalidParameter
 from apps.dashboard import selectors
-from apps.dashboard.access import AdminRequest, admin_page, client_address, record_change
+from apps.dashboard.access import AdminRequest, admin_page, asks_again, client_address, record_change
 from apps.dashboard.account_forms import CodeForm, ConfirmForm, PasswordForm
-from apps.dashboard.login import confirm_password
+from apps.dashboard.login import confirm_password, confirm_person
 from apps.dashboard.pages import confirm_page, form_page
+from apps.dashboard.views.auth import safe_next
 from apps.keys.admins import end_sessions
 from apps.keys.second_factor import (
     begin_setup,
@@ -24,7 +25,7 @@ from apps.keys.second_factor import (
     renew_recovery_codes,
 )
 from apps.keys.services import set_password
-from apps.keys.sessions import go_on_after_change
+from apps.keys.sessions import go_on_after_change, mark_confirmed
 
 PAGE = "dashboard:account"
 FORM = ("GET", "HEAD", "POST")
@@ -79,37 +80,55 @@ def second_factor(request: AdminRequest) -> HttpResponse:
 
 
 @admin_page(methods=FORM)
+@asks_again
 def second_factor_off(request: AdminRequest) -> HttpResponse:
-    def save(data: dict[str, Any]) -> HttpResponse:
-        _ask_password(request, data)
+    def do() -> str:
         if remove_second_factor(request.admin_user):
             _go_on(request, "second_factor.off")
-        messages.success(request, "The second factor is off: your password alone logs you in.")
-        return redirect(PAGE)
+        return "The second factor is off: your password alone logs you in."
 
-    form = ConfirmForm(request.POST or None)
-    return form_page(
-        request, form, title="Switch the second factor off?", label="Switch off", back=reverse(PAGE), back_label=BACK,
-        save=save,
+    return confirm_page(
+        request, title="Switch the second factor off?", text="From then on your password alone logs you in.",
+        label="Switch off", tone="danger", icon="shield-off", back=reverse(PAGE), back_label=BACK, do=do,
     )  # fmt: skip
 
 
 @admin_page(methods=FORM)
+@asks_again
 def recovery_codes(request: AdminRequest) -> HttpResponse:
     """New recovery codes, shown once; the old ones end."""
     if not has_second_factor(request.admin_user):
         return redirect(PAGE)
-
-    def save(data: dict[str, Any]) -> HttpResponse:
-        _ask_password(request, data)
+    if request.method == "POST":
         codes = renew_recovery_codes(request.admin_user)
         _record(request, "second_factor.new_recovery_codes")
         return _show_codes(request, codes)
+    return confirm_page(
+        request, title="Make new recovery codes?", text="The old ones end. The new ones are shown once.",
+        label="Make them", back=reverse(PAGE), back_label=BACK, do=str,
+    )  # fmt: skip
 
-    form = ConfirmForm(request.POST or None)
+
+@admin_page(methods=FORM)
+def confirm(request: AdminRequest) -> HttpResponse:
+    """Ask who is logged in for the password (and code) again, then go on to the page that needs it (``asks_again``)."""
+
+    def save(data: dict[str, Any]) -> HttpResponse:
+        problem = confirm_person(
+            user=request.admin_user,
+            password=data["password"],
+            code=data.get("code", ""),
+            address=client_address(request),
+        )
+        if problem:
+            raise InvalidParameter(problem)
+        mark_confirmed(request)
+        return redirect(safe_next(request))
+
+    form = ConfirmForm(request.POST or None, with_code=has_second_factor(request.admin_user))
     return form_page(
-        request, form, title="Make new recovery codes", label="Make them", back=reverse(PAGE), back_label=BACK,
-        save=save,
+        request, form, title="Is it you?", label="Go on", icon="shield", back=reverse(PAGE), back_label=BACK, save=save,
+        help_template="dashboard/account/_confirm.html",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""People who may enter the admin. Owners only; every change is in the audit log."""
+"""People who may enter the admin. Owners only, asked for their password before a change; each is in the audit log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from apps.core.errors import ApiError, InvalidParameter
 from apps.dashboard import selectors
-from apps.dashboard.access import AdminRequest, admin_page, problem, record_change
+from apps.dashboard.access import AdminRequest, admin_page, asks_again, problem, record_change
 from apps.dashboard.account_forms import AdminUserForm, RoleForm
 from apps.dashboard.admin_list import ADMIN_LIST, admin_state
 from apps.dashboard.lists import answer_list
@@ -46,6 +46,7 @@ def admin_list(request: AdminRequest) -> HttpResponse:
 
 
 @admin_page(Role.OWNER, methods=FORM)
+@asks_again
 def admin_new(request: AdminRequest) -> HttpResponse:
     """Make an admin. The answer shows the password, once."""
 
@@ -75,6 +76,7 @@ def admin_detail(request: AdminRequest, user: User) -> HttpResponse:
 
 
 @_on_admin
+@asks_again
 def admin_role(request: AdminRequest, user: User) -> HttpResponse:
     before = user.role
 
@@ -92,6 +94,7 @@ def admin_role(request: AdminRequest, user: User) -> HttpResponse:
 
 
 @_on_admin
+@asks_again
 def admin_switch(request: AdminRequest, user: User) -> HttpResponse:
     """Off: logged out everywhere, may not log in, API keys of theirs stop. On: as before."""
     active = not user.active
@@ -119,6 +122,11 @@ def admin_password(request: AdminRequest, user: User) -> HttpResponse:
     """A new password for somebody who lost theirs, shown once. One's own is changed elsewhere, with the old one."""
     if user.id == request.admin_user.id:
         return redirect("dashboard:account-password")
+    return _new_password(request, user)
+
+
+@asks_again
+def _new_password(request: AdminRequest, user: User) -> HttpResponse:
     if request.method == "POST":
         password = reset_password(user)
         _record(request, user, "user.reset_password")
@@ -131,6 +139,7 @@ def admin_password(request: AdminRequest, user: User) -> HttpResponse:
 
 
 @_on_admin
+@asks_again
 def admin_second_factor(request: AdminRequest, user: User) -> HttpResponse:
     """For somebody who lost the phone and the recovery codes."""
 
