@@ -20,6 +20,7 @@ accept_content = ["json"]
 timezone = "UTC"
 task_routes = {
     "apps.downloads.tasks.resolve_info": {"queue": "resolve"},
+    "apps.downloads.tasks.resolve_pictures": {"queue": "resolve"},
     "apps.downloads.tasks.look_up": {"queue": "resolve"},
     "apps.downloads.tasks.fetch_asset": {"queue": "fetch"},
     "apps.telegram_cache.tasks.upload_asset": {"queue": "upload"},

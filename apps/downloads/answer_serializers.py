@@ -57,7 +57,9 @@ class MediaAnswerSerializer(serializers.Serializer):
     duration_seconds = serializers.IntegerField(allow_null=True)
     thumbnail = serializers.CharField(allow_blank=True)
     file_type = serializers.ChoiceField([kind.value for kind in MediaKind])
-    quality = serializers.CharField(help_text='What was chosen: "1080p" for a video, "m4a" for an audio file.')
+    quality = serializers.CharField(
+        help_text='What was chosen: "1080p" for a video, "m4a" for an audio file. Of a finished file: as measured.'
+    )
     container = serializers.CharField(help_text="The file name extension: mp4, webm, mkv, m4a, mp3, flac.")
     file_size = serializers.IntegerField(allow_null=True, help_text="Bytes; null while nobody knows.")
     media = MeasuredSerializer(allow_null=True, help_text="What the finished file is; null before it is there.")

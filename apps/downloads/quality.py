@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from apps.core.errors import InvalidParameter, QualityUnavailable
 from apps.downloads.providers.base import Format, VideoInfo
@@ -22,6 +23,7 @@ from apps.downloads.variants import (
 )
 from apps.telegram_cache.documents import MediaKind
 
+HEIGHT_SLACK = 0.03  # encoders cut a few lines off
 _HEIGHT = re.compile(r"(?P<height>[1-9][0-9]{0,4})p?", re.ASCII)
 _CODEC_NAMES = {"avc1": "h264", "h264": "h264", "vp9": "vp9", "vp09": "vp9", "av01": "av1"}
 
@@ -31,13 +33,14 @@ def resolve_video_variant(info: VideoInfo, quality: str, options: MediaOptions =
 
     A codec, a container and a number of frames a second narrow down what the video has; of the frames, too, that
     number or the next lower one. Raises InvalidParameter for anything else, QualityUnavailable when the video has
-    nothing that low, nothing of that kind, or no picture.
+    nothing that low, nothing of that kind, or no picture, and for what ``needs_pictures`` when the source did not
+    tell its pictures.
     """
     asked = quality.strip().lower()
     match = _HEIGHT.fullmatch(asked)
     if asked != "best" and match is None:
         raise InvalidParameter("quality must be best or a height such as 1080.", parameter="quality")
-    _check_video_options(options)
+    check_video_options(options)
     fitting = _heights(info, options)
     low_enough = [height for height in fitting if match is None or height <= int(match["height"])]
     if not low_enough:
@@ -114,6 +117,19 @@ def variant_height(variant: str) -> int | None:
     return parsed.height if parsed and parsed == VideoVariant(height=parsed.height) else None
 
 
+def measured_quality(variant: str, *, width: int | None, height: int | None, fps: float | None) -> str:
+    """A video variant with the height and the frames that its file was measured to have, should a source have given
+    something else than it said ("480p" for "720p"); any other variant, and one that was not measured, as it is."""
+    parsed = parse_video_variant(variant)
+    if parsed is None or not width or not height:
+        return variant
+    short, long = sorted((width, height))
+    label = max(short, round(long * 9 / 16))  # 1920x804 is called 1080p, and so is 1080x1920
+    is_it = any(abs(side - parsed.height) <= HEIGHT_SLACK * parsed.height for side in (short, height, label))
+    given_fps = round(fps) if fps and parsed.fps else parsed.fps
+    return str(replace(parsed, height=parsed.height if is_it else label, fps=given_fps))
+
+
 def codec_name(codec: str | None) -> str | None:
     """h264, vp9 or av1 for a codec as sources spell it ("avc1.64001F"); None for any other."""
     return _CODEC_NAMES.get((codec or "").partition(".")[0].lower())
@@ -125,7 +141,8 @@ def codec_fits(codec: str | None, *, wanted: str | None, container: str) -> bool
     return (wanted is None or name == wanted) and (container != "webm" or name in WEBM_CODECS)
 
 
-def _check_video_options(options: MediaOptions) -> None:
+def check_video_options(options: MediaOptions) -> None:
+    """Raises InvalidParameter for what no video can be."""
     if options.container not in (None, *VIDEO_CONTAINERS):
         raise InvalidParameter(f"container must be one of {', '.join(VIDEO_CONTAINERS)}.", parameter="container")
     if options.codec not in (None, *VIDEO_CODECS):
@@ -134,7 +151,8 @@ def _check_video_options(options: MediaOptions) -> None:
         raise InvalidParameter("webm holds vp9 or av1. For h264 ask for mp4 or mkv.", parameter="codec")
 
 
-def _is_narrow(options: MediaOptions) -> bool:
+def needs_pictures(options: MediaOptions) -> bool:
+    """Whether it takes a source that tells its pictures (``VideoInfo.tells_pictures``) to say what there is."""
     return options.codec is not None or options.container == "webm" or options.fps is not None
 
 
@@ -150,8 +168,8 @@ def _fitting(info: VideoInfo, options: MediaOptions) -> list[Format]:
 
 
 def _heights(info: VideoInfo, options: MediaOptions) -> list[int]:
-    """What there is, highest first. A source that does not tell its codecs leaves the choice to the next one."""
-    if not _is_narrow(options) or not any(item.video_codec for item in info.formats):
+    """What there is, highest first; nothing is promised that the source did not say."""
+    if not needs_pictures(options):
         return list(info.video_heights)
     return sorted({item.height for item in _fitting(info, options) if item.height}, reverse=True)
 
@@ -159,5 +177,4 @@ def _heights(info: VideoInfo, options: MediaOptions) -> list[int]:
 def _fps(info: VideoInfo, options: MediaOptions, height: int) -> int | None:
     if options.fps is None:
         return None
-    there = [round(item.fps) for item in _fitting(info, options) if item.height == height and item.fps]
-    return max(there, default=options.fps)
+    return max(round(item.fps) for item in _fitting(info, options) if item.height == height and item.fps)

@@ -17,6 +17,11 @@ def resolve_info(video_id: str) -> None:
     info.resolve_info(video_id)
 
 
+@shared_task(name="apps.downloads.tasks.resolve_pictures")
+def resolve_pictures(video_id: str) -> None:
+    info.resolve_pictures(video_id)
+
+
 @shared_task(name="apps.downloads.tasks.look_up")
 def look_up(kind: str, subject: str, detail: str) -> None:
     asking.look_up(kind, subject, detail)

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from apps.core.errors import InvalidParameter, QualityUnavailable
 from apps.downloads.providers.base import Format, VideoInfo
-from apps.downloads.quality import resolve_audio_variant, resolve_video_variant, variant_height
+from apps.downloads.quality import (
+    measured_quality,
+    needs_pictures,
+    resolve_audio_variant,
+    resolve_video_variant,
+    variant_height,
+)
 from apps.downloads.variants import (
     MP3_BITRATES_KBPS,
     AudioVariant,
@@ -111,9 +117,13 @@ class TestVideoWishes:
             resolve_video_variant(INFO, "480", MediaOptions(codec="vp9"))
         assert caught.value.context["available"] == ["2160p", "1080p", "720p"]
 
-    def test_a_source_that_tells_no_codecs_leaves_it_to_the_next(self) -> None:
+    @pytest.mark.parametrize("options", [{"codec": "vp9"}, {"fps": 60}, {"container": "webm"}])
+    def test_what_a_source_does_not_tell_is_not_promised(self, options: dict[str, object]) -> None:
         silent = INFO.model_copy(update={"formats": (), "video_heights": (720,)})
-        assert resolve_video_variant(silent, "best", MediaOptions(codec="vp9", fps=30)) == "720p30.vp9"
+        with pytest.raises(QualityUnavailable):
+            resolve_video_variant(silent, "best", MediaOptions(**options))
+        assert needs_pictures(MediaOptions(**options))
+        assert resolve_video_variant(silent, "best", MediaOptions(container="mkv")) == "720p.mkv"
 
     @pytest.mark.parametrize(
         "options",
@@ -132,6 +142,29 @@ class TestVideoWishes:
             resolve_video_variant(long, "best", MediaOptions(start_s=0.0))
         with pytest.raises(InvalidParameter):
             resolve_video_variant(INFO.model_copy(update={"duration_s": None}), "best", MediaOptions(start_s=1.0))
+
+
+class TestMeasured:
+    @pytest.mark.parametrize(
+        ("variant", "size", "fps", "quality"),
+        [
+            ("720p", (1280, 720), 30, "720p"), ("720p", (854, 480), 30, "480p"), ("720p", (1920, 1080), 30, "1080p"),
+            ("1080p", (1920, 804), 24, "1080p"), ("1080p", (1080, 1920), 30, "1080p"),
+            ("1080p", (608, 1080), 30, "1080p"), ("1080p", (1440, 1080), 30, "1080p"), ("720p", (640, 480), 30, "480p"),
+            ("360p", (640, 268), 24, "360p"),
+            ("1080p60", (1920, 1080), 29.97, "1080p30"), ("1080p60", (1920, 1080), 59.94, "1080p60"),
+            ("720p.mkv.clip-0-9000", (640, 360), 25, "360p.mkv.clip-0-9000"), ("240p", (256, 144), 25, "144p"),
+            ("720p", (None, None), None, "720p"), ("m4a", (None, None), None, "m4a"), ("144p", (256, 144), 60, "144p"),
+        ],
+    )  # fmt: skip
+    def test_the_name_says_what_the_file_is(
+        self, variant: str, size: tuple[int | None, int | None], fps: float | None, quality: str
+    ) -> None:
+        assert measured_quality(variant, width=size[0], height=size[1], fps=fps) == quality
+
+    @given(st.integers(1, 9999), st.integers(1, 9999), st.integers(1, 4320))
+    def test_whatever_is_measured_makes_a_name(self, width: int, height: int, asked: int) -> None:
+        assert parse_video_variant(measured_quality(f"{asked}p", width=width, height=height, fps=None)) is not None
 
 
 class TestAudioWishes:

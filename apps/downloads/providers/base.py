@@ -69,6 +69,11 @@ class VideoInfo(BaseModel):
     video_heights: tuple[int, ...] = ()  # distinct, highest first: what "best" and a number resolve against
     audio_formats: tuple[str, ...] = ()  # of m4a, opus, mp3: those this source can give
 
+    @property
+    def tells_pictures(self) -> bool:
+        """Whether it says which codecs and how many frames a second there are; not every source does."""
+        return any(item.video_codec for item in self.formats)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:

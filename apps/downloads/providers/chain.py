@@ -145,14 +145,19 @@ class ProviderChain:
     def names(self) -> tuple[str, ...]:
         return tuple(member.provider.name for member in self._members)
 
-    def resolve(self, video_id: str, *, timeout_s: float) -> VideoInfo:
+    def resolve(self, video_id: str, *, timeout_s: float, with_pictures: bool = False) -> VideoInfo:
         """Metadata from the first source that answers, within ``timeout_s`` in all.
 
-        Raises a content error as soon as one source gives it, else the most telling failure of all sources.
+        ``with_pictures``: only sources that tell codecs and frames are asked. Raises a content error as soon as one
+        source gives it, else the most telling failure of all sources; QualityUnavailable when there is none to ask.
         """
         deadline = self._clock() + timeout_s
         failures: list[ProviderFailure] = []
         members = self._arranged()
+        if with_pictures:
+            members = [member for member in members if getattr(member.provider, "tells_pictures", True)]
+            if not members:
+                raise QualityUnavailable("No source that is switched on tells codecs and frames a second.")
         for member in self.members_to_try(failures, members):
             left_s = deadline - self._clock()
             if left_s <= 0:

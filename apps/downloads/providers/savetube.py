@@ -26,8 +26,8 @@ from apps.downloads.providers.savetube_info import (
     read_info,
     refusal,
 )
-from apps.downloads.quality import variant_height
 from apps.downloads.stopping import pause, raise_if_stopped
+from apps.downloads.variants import AudioVariant, VideoVariant, parse_audio_variant, parse_video_variant
 from apps.telegram_cache.documents import AssetKey
 
 CDN_TRIES = 5
@@ -39,7 +39,7 @@ MAX_SMALL_ANSWER_BYTES = 64 * 1024
 MAX_INFO_ANSWER_BYTES = 4 * 1024 * 1024
 MAX_URL_CHARS = 8192
 REMEMBERED_S = 120.0
-TAGGED_MP3 = "mp3.tags"
+MIMES = {"mp4": "video/mp4", "mkv": "video/x-matroska", "mp3": "audio/mpeg"}
 MAX_REMEMBERED = 512
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=1000, keepalive_expiry=60.0)
 BROWSER_HEADERS = {
@@ -75,6 +75,7 @@ class SaveTubeProvider:
     """A MediaProvider. ``key_hex`` is 32 hex digits. Holds one pooled client; safe to use from many threads."""
 
     name = "savetube"
+    tells_pictures = False
 
     def __init__(self, *, base_url: str, key_hex: str, cdn_suffixes: tuple[str, ...]) -> None:
         self._base_url = base_url
@@ -99,28 +100,30 @@ class SaveTubeProvider:
         return info
 
     def plan(self, key: AssetKey, *, timeout_s: float, fresh: bool = False) -> FetchPlan:
+        variant = _promised(key)
         deadline = time.monotonic() + timeout_s
         session = None if fresh else self._remembered(key.video_id)
         if session is not None:
             try:
-                return self._plan(key, session, deadline=deadline)
+                return self._plan(key, variant, session, deadline=deadline)
             except (UpstreamError, UpstreamUnreachable):  # its key may have run out: once more with a new one
                 self._forget(key.video_id)
         session = self._open_session(key.video_id, deadline=deadline)
         try:
-            return self._plan(key, session, deadline=deadline)
+            return self._plan(key, variant, session, deadline=deadline)
         except RefusedError:
             if session.info.heights is None:  # it said of no height that it has it
                 raise QualityUnavailable from None
             raise
 
-    def _plan(self, key: AssetKey, session: _Session, *, deadline: float) -> FetchPlan:
-        info = session.info
-        if key.kind == "video":
-            height = variant_height(key.variant)
-            if height is None or (info.heights is not None and height not in info.heights):
+    def _plan(
+        self, key: AssetKey, variant: VideoVariant | AudioVariant, session: _Session, *, deadline: float
+    ) -> FetchPlan:
+        info, has_tags = session.info, isinstance(variant, AudioVariant) and variant.tags
+        if isinstance(variant, VideoVariant):
+            height = variant.height
+            if info.heights is not None and height not in info.heights:
                 raise QualityUnavailable
-            container, mime = "mp4", "video/mp4"
             if info.heights is None:
                 quality, url = session.asked.next_lower(
                     height, lambda h: self._download_url(key.video_id, "video", h, session, deadline=deadline)
@@ -128,23 +131,25 @@ class SaveTubeProvider:
             else:
                 quality, url = height, self._download_url(key.video_id, "video", height, session, deadline=deadline)
         else:
-            if key.variant not in ("mp3", TAGGED_MP3) or not info.audio_kbps:
+            if not info.audio_kbps:
                 raise QualityUnavailable
-            quality, container, mime = max(info.audio_kbps, default=DEFAULT_AUDIO_KBPS), "mp3", "audio/mpeg"
+            quality = max(info.audio_kbps, default=DEFAULT_AUDIO_KBPS)
             url = self._download_url(key.video_id, "audio", quality, session, deadline=deadline)
-        has_cover = key.variant == TAGGED_MP3 and info.thumbnail
         headers = {"User-Agent": BROWSER_HEADERS["User-Agent"], "Referer": BROWSER_HEADERS["Referer"]}
         return FetchPlan(
             key=key,
             provider=self.name,
             files=(RemoteFile(url=url, source_id=f"savetube:{key.kind}:{quality}", headers=headers),),
             finish="direct" if key.variant == "mp3" else "remux",
-            container=container,
-            mime=mime,
+            container=variant.container,
+            mime=MIMES[variant.container],
             title=info.title,
-            duration_s=info.duration_s,
+            duration_s=variant.clip.length_s if variant.clip else info.duration_s,
             thumbnail=info.thumbnail,
-            cover=RemoteFile(url=info.thumbnail, source_id="savetube:thumbnail") if has_cover else None,
+            clip=variant.clip,
+            cover=RemoteFile(url=info.thumbnail, source_id="savetube:thumbnail")
+            if has_tags and info.thumbnail
+            else None,
         )
 
     def _open_session(self, video_id: str, *, deadline: float) -> _Session:
@@ -276,6 +281,17 @@ class SaveTubeProvider:
     def _forget(self, video_id: str) -> None:
         with self._lock:
             self._sessions.pop(video_id, None)
+
+
+def _promised(key: AssetKey) -> VideoVariant | AudioVariant:
+    """What is asked for. Raises QualityUnavailable for what SaveTube does not say of its files (codec, frames,
+    bitrate) or does not have, before it is asked."""
+    video, audio = parse_video_variant(key.variant), parse_audio_variant(key.variant)
+    if key.kind == "video" and video and not (video.fps or video.codec) and video.container in MIMES:
+        return video
+    if key.kind == "audio" and audio and audio.format in MIMES and audio.bitrate_kbps is None:
+        return audio
+    raise QualityUnavailable
 
 
 def _checked_download_url(answer: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from apps.core.errors import error_from_code
 from apps.core.tunables import link_ttl_s
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
+from apps.downloads.quality import measured_quality
 from apps.downloads.services.info import fresh_for_s
 from apps.downloads.services.media import MediaState, Tier
 from apps.downloads.variants import container_of_variant
@@ -54,7 +55,7 @@ def describe_media(state: MediaState, links: MediaLinks) -> dict[str, Any]:
         "duration_seconds": whole_seconds(asset.duration_s),
         "thumbnail": asset.thumbnail,
         "file_type": asset.kind,
-        "quality": asset.variant,
+        "quality": quality_of(asset),
         "container": container_of(asset),
         "file_size": asset.size_bytes,
         "media": measured(asset),
@@ -184,6 +185,13 @@ def iso_utc(moment: datetime | None) -> str | None:
 def container_of(asset: Asset) -> str:
     """The file name extension of an asset, also before its fetch has recorded it."""
     return str(asset.container or container_of_variant(asset.kind, asset.variant))
+
+
+def quality_of(asset: Asset) -> str:
+    """The ``quality`` field: what was asked for until the file is there, then what it is."""
+    if not asset.is_finished:
+        return str(asset.variant)
+    return measured_quality(asset.variant, width=asset.width, height=asset.height, fps=asset.fps)
 
 
 def measured(asset: Asset) -> dict[str, Any] | None:

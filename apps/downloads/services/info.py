@@ -20,6 +20,7 @@ from apps.downloads.services.flights import Flight
 log = structlog.get_logger(__name__)
 
 RESOLVE_TASK = "apps.downloads.tasks.resolve_info"
+PICTURES_TASK = "apps.downloads.tasks.resolve_pictures"
 RESOLVE_TIMEOUT_S = 25.0
 
 FRESH = timedelta(hours=6)
@@ -57,6 +58,15 @@ def get_info(video_id: str) -> VideoInfo | None:
     return info
 
 
+def get_info_with_pictures(video_id: str) -> VideoInfo | None:
+    """As ``get_info``, but only from a source that tells codecs and frames; None: then call ``request_info`` for it."""
+    info = get_info(video_id)
+    if info is not None and info.tells_pictures:
+        return info
+    get_info(_failure_id(video_id))  # raises the recorded error
+    return None
+
+
 def was_asked_since(video_id: str, moment: datetime) -> bool:
     """Whether the sources have answered about this video since then, well or with an error."""
     record = find_info_record(video_id)
@@ -76,12 +86,13 @@ def fresh_for_s(video_id: str) -> float:
     return max(0.0, (record.fresh_until - utcnow()).total_seconds()) if record else 0.0
 
 
-def request_info(video_id: str, *, patient: bool = False) -> None:
+def request_info(video_id: str, *, patient: bool = False, with_pictures: bool = False) -> None:
     """See to it that somebody asks for this video's metadata. Cheap to call again and again while waiting.
 
-    The outcome is announced under ``info:<video id>``. ``patient`` and Overloaded: see ``Flight.request``.
+    The outcome is announced under ``info:<video id>``, ``pictures:<video id>`` for ``with_pictures``. ``patient`` and
+    Overloaded: see ``Flight.request``.
     """
-    _flight(video_id).request(patient=patient)
+    (_pictures_flight if with_pictures else _flight)(video_id).request(patient=patient)
 
 
 def renew_info(video_id: str, *, patient: bool = False) -> None:
@@ -94,6 +105,14 @@ def resolve_info(video_id: str) -> None:
     with _flight(video_id).lead() as leads:
         if leads and not _is_known(video_id):
             _ask(video_id)
+
+
+def resolve_pictures(video_id: str) -> None:
+    """As ``resolve_info``, but only sources that tell codecs and frames are asked. A good answer is the video's
+    metadata from then on; a failure is remembered beside it."""
+    with _pictures_flight(video_id).lead() as leads:
+        if leads and not _has_pictures(video_id):
+            _ask(video_id, with_pictures=True)
 
 
 def record_info(info: VideoInfo) -> None:
@@ -143,15 +162,16 @@ def _remembered(error: ApiError) -> timedelta:
     return min(max(UPSTREAM_ERROR_KEPT, timedelta(seconds=error.retry_after_s or 0)), UPSTREAM_ERROR_KEPT_LONGEST)
 
 
-def _ask(video_id: str) -> None:
+def _ask(video_id: str, **how: Any) -> None:
+    record_id = _failure_id(video_id) if how else video_id
     try:
-        info = provider_chain().resolve(video_id, timeout_s=RESOLVE_TIMEOUT_S)
+        info = provider_chain().resolve(video_id, timeout_s=RESOLVE_TIMEOUT_S, **how)
     except ApiError as error:
-        log.info("no metadata", video_id=video_id, error=error.code)
-        record_info_error(video_id, error)
+        log.info("no metadata", video_id=video_id, error=error.code, **how)
+        record_info_error(record_id, error)
     except Exception:  # a fault of ours: whoever waits gets an answer, the log gets the cause
         log.exception("resolving failed", video_id=video_id)
-        record_info_error(video_id, InternalError())
+        record_info_error(record_id, InternalError())
     else:
         record_info(info)
 
@@ -168,6 +188,23 @@ def _is_known(video_id: str) -> bool:
     return (
         record is not None and record.fresh_until > utcnow() and (bool(record.error_code) or _read(record) is not None)
     )
+
+
+def _has_pictures(video_id: str) -> bool:
+    """Whether it is known, or known that nobody can say."""
+    record = find_info_record(video_id)
+    info = _read(record) if record is not None and not record.error_code else None
+    return (
+        info is not None and record is not None and record.fresh_until > utcnow() and info.tells_pictures
+    ) or _is_known(_failure_id(video_id))
+
+
+def _failure_id(video_id: str) -> str:
+    return f"{video_id}:pictures"
+
+
+def _pictures_flight(video_id: str) -> Flight:
+    return Flight(kind="pictures", name=video_id, task=PICTURES_TASK, arguments=(video_id,))
 
 
 def _flight(video_id: str) -> Flight:

@@ -16,13 +16,22 @@ from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
 from apps.downloads.quality import (
     asked_height,
+    check_video_options,
     exact_variant,
+    needs_pictures,
     resolve_audio_variant,
     resolve_video_variant,
     variant_height,
 )
 from apps.downloads.selectors import active_job, latest_job
-from apps.downloads.services.info import get_info, let_info_age, renew_info, request_info, was_asked_since
+from apps.downloads.services.info import (
+    get_info,
+    get_info_with_pictures,
+    let_info_age,
+    renew_info,
+    request_info,
+    was_asked_since,
+)
 from apps.downloads.services.jobs import ensure_job
 from apps.downloads.services.joining import move_up, note_joined
 from apps.downloads.services.key_limits import check_media, take_slot
@@ -98,6 +107,17 @@ def wait_for_info(video_id: str, *, waited_s: float, priority: JobPriority = Job
     return info
 
 
+def wait_for_pictures(video_id: str, *, waited_s: float, priority: JobPriority = JobPriority.INTERACTIVE) -> VideoInfo:
+    """As wait_for_info, but from a source that tells codecs and frames. Also raises QualityUnavailable: none does."""
+    info = get_info_with_pictures(video_id)
+    if info is None:
+        if waited_s >= INFO_WAIT_S:
+            raise UpstreamTimeout
+        request_info(video_id, patient=priority is JobPriority.BATCH, with_pictures=True)
+        raise Suspend(f"pictures:{video_id}")
+    return info
+
+
 def wait_for_new_info(video_id: str, *, waited_s: float) -> VideoInfo:
     """As wait_for_info, but asked anew: what is given is at most REFRESH_EVERY old, however many ask for it.
 
@@ -126,8 +146,12 @@ def resolve_key(ask: MediaAsk, *, waited_s: float) -> AssetKey:
         return exact
     if (kept := _kept_best(ask)) is not None:
         return kept
+    needs = ask.kind is MediaKind.VIDEO and needs_pictures(ask.options)
+    if needs:
+        check_video_options(ask.options)
+    look = wait_for_pictures if needs else wait_for_info
     try:
-        info = wait_for_info(ask.video_id, waited_s=waited_s, priority=ask.priority)
+        info = look(ask.video_id, waited_s=waited_s, priority=ask.priority)
     except ApiError:
         if (lower := _kept_lower(ask)) is None:
             raise

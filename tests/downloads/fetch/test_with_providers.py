@@ -7,15 +7,22 @@ import psutil
 import pytest
 from mutagen.id3 import ID3
 
+from apps.core.errors import QualityUnavailable
 from apps.core.ffmpeg import probe_media
+from apps.core.suspend import Suspend
 from apps.downloads.documents import JobState
+from apps.downloads.providers.chain import ProviderChain
 from apps.downloads.providers.savetube import SaveTubeProvider
 from apps.downloads.providers.ytdlp import YtDlpProvider
 from apps.downloads.selectors import find_job
+from apps.downloads.services import info
+from apps.downloads.services.answers import quality_of
 from apps.downloads.services.jobs import cancel_job
+from apps.downloads.services.media import MediaAsk, resolve_key
+from apps.downloads.variants import MediaOptions
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
 from tests.downloads.fetch.test_formats import sound_of
-from tests.standins.savetube import TEST_KEY, SaveTubeStandIn
+from tests.standins.savetube import TEST_KEY, SaveTubeStandIn, SaveTubeVideo
 from tests.standins.youtube import YouTubeStandIn
 from tests.waiting import wait_until
 
@@ -71,6 +78,66 @@ def test_m4a_from_youtube_after_savetube_could_not(fetcher, savetube, youtube):
     job = fetcher.fetch(key(MediaKind.AUDIO, "m4a"))
     assert (job.state, job.provider) == (JobState.DONE, "ytdlp")
     assert fetcher.read(Asset.objects.get()) == youtube.file_of(VIDEO_ID, M4A_ITAG)
+
+
+@pytest.fixture
+def asked_for(fetcher, monkeypatch):
+    """The key of what somebody asks for, with the sources of this test and nobody else's help."""
+
+    def ask(wish: str, **options: object) -> AssetKey:
+        chain = ProviderChain(fetcher.providers)
+        monkeypatch.setattr(info, "provider_chain", lambda: chain)
+        asked = MediaAsk(kind=MediaKind.VIDEO, video_id=VIDEO_ID, wish=wish, options=MediaOptions(**options))
+        for _ in range(3):
+            try:
+                return resolve_key(asked, waited_s=0)
+            except Suspend as waits:
+                resolve = info.resolve_pictures if waits.topic.startswith("pictures:") else info.resolve_info
+                resolve(VIDEO_ID)
+        raise AssertionError("it should be known by now")
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("options", "variant"),
+    [({"fps": 60}, "360p10"), ({"codec": "h264"}, "360p.h264"), ({"fps": 60, "codec": "h264"}, "360p10.h264")],
+)
+def test_what_savetube_cannot_promise_comes_from_a_source_that_can(
+    fetcher, savetube, youtube, asked_for, options, variant
+):
+    assert asked_for("360").variant == "360p"  # SaveTube's word
+    assert savetube.counts["info"] == 1
+    wanted = asked_for("best", **options)
+    assert wanted.variant == variant
+    job = fetcher.fetch(wanted)
+    assert (job.state, job.provider) == (JobState.DONE, "ytdlp")
+    asset = Asset.objects.get()
+    assert (savetube.counts["info"], savetube.counts["download"]) == (1, 0)
+    assert (quality_of(asset), asset.height, round(asset.fps)) == (variant, 360, 10)
+
+
+def test_without_such_a_source_nothing_is_promised_and_the_failure_is_remembered(fetcher, savetube, asked_for):
+    for _ in range(2):
+        with pytest.raises(QualityUnavailable):
+            asked_for("best", codec="h264")
+    assert savetube.counts["info"] == 0
+    assert asked_for("best").variant == "360p"  # what needs no promise goes on
+
+
+def test_a_clip_in_another_container_needs_no_promise(fetcher, savetube, asked_for):
+    job = fetcher.fetch(asked_for("360", container="mkv", start_s=1.0, end_s=3.0))
+    assert (job.state, job.provider) == (JobState.DONE, "savetube")
+    asset = Asset.objects.get()
+    assert (asset.container, quality_of(asset)) == ("mkv", "360p.mkv.clip-1000-3000")
+    assert fetcher.read(asset).startswith(b"\x1a\x45\xdf\xa3")
+
+
+def test_a_lower_height_than_was_asked_for_is_called_what_it_is(fetcher, savetube):
+    savetube.videos[VIDEO_ID] = SaveTubeVideo(title="Bare", drop=frozenset({"video_formats"}))
+    assert fetcher.fetch(key(MediaKind.VIDEO, "720p")).state == JobState.DONE
+    asset = Asset.objects.get()
+    assert (asset.variant, asset.height, quality_of(asset)) == ("720p", 360, "360p")
 
 
 @pytest.mark.parametrize(("variant", "container"), [("opus", "webm"), ("mp3", "mp3")])

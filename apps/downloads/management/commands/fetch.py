@@ -17,7 +17,7 @@ from apps.downloads.fields import check_fields
 from apps.downloads.links import parse_video_id
 from apps.downloads.management.progress import ProgressLine
 from apps.downloads.request_serializers import AudioRequestSerializer, VideoRequestSerializer
-from apps.downloads.services.answers import container_of, measured
+from apps.downloads.services.answers import container_of, measured, quality_of
 from apps.downloads.services.following import follow_media
 from apps.downloads.services.media import MediaAsk, MediaState
 from apps.downloads.services.saving import save_asset
@@ -130,7 +130,7 @@ def _facts(state: MediaState, saved: Path | None) -> dict[str, Any]:
         "video_id": asset.video_id,
         "title": asset.title,
         "file_type": asset.kind,
-        "quality": asset.variant,
+        "quality": quality_of(asset),
         "container": container_of(asset),
         "file_size": asset.size_bytes,
         "sha256": asset.sha256,
