@@ -48,6 +48,10 @@ class MediaJob(StoredDocument):
     error_message = StringField()
     attempts = IntField(default=0)
     failures = IntField(default=0)  # attempts that failed for a passing reason, so that it went back in line
+    room_waits = IntField(default=0)  # how often it went back in line because the disk was full
+    in_attempt = BooleanField(default=False)  # still so when the next attempt begins: the worker died in this one
+    crashes = IntField(default=0)  # attempts in a row in which the worker died, and no new byte had come
+    crashed_at_bytes = IntField()  # the most bytes that there were at such an end
     provider = StringField()
     provider_took_s = FloatField()  # the source that served it, from being asked to the finished file
     provider_errors = ListField(DictField())  # [{provider, code, message, took_s, attempt}] of those that failed

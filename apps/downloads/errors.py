@@ -8,6 +8,7 @@ from apps.core.errors import (
     DrmProtected,
     GeoBlocked,
     LiveNotSupported,
+    Overloaded,
     QualityUnavailable,
     TooLarge,
     VideoPrivate,
@@ -26,3 +27,9 @@ VIDEO_ERRORS: tuple[type[ApiError], ...] = (
 
 CONTENT_ERRORS: tuple[type[ApiError], ...] = (*VIDEO_ERRORS, QualityUnavailable, TooLarge)
 """Asking again soon gives the same answer: remembered for ten minutes. Another source may do better at the last two."""
+
+
+class NoRoom(Overloaded):
+    """The server cannot take this file right now: the disk is full, or an earlier fetch still writes it. It waits."""
+
+    default_message = "The server's disk has no room for this video right now. Try again later."

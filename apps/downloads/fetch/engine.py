@@ -14,15 +14,16 @@ import structlog
 from django.conf import settings
 from pymongo.errors import ConnectionFailure, PyMongoError
 
-from apps.core.errors import ApiError, InternalError, Overloaded, UpstreamError, error_from_code
+from apps.core.errors import ApiError, InternalError, UpstreamError, error_from_code
 from apps.core.ffmpeg import FfmpegStopped
 from apps.core.owners import make_owner
 from apps.core.wake import publish
 from apps.downloads.documents import MediaJob
-from apps.downloads.errors import CONTENT_ERRORS, VIDEO_ERRORS
+from apps.downloads.errors import CONTENT_ERRORS, VIDEO_ERRORS, NoRoom
 from apps.downloads.fetch.making import LEASE_S, Made, Maker, bytes_are_bad
 from apps.downloads.fetch.outcomes import AddressRefused, JobCancelled, Limits, ServerStopping, SourceChanged
 from apps.downloads.fetch.progress import Progress
+from apps.downloads.fetch.room import make_room
 from apps.downloads.fetch.threads import in_thread
 from apps.downloads.fetch.transfer import Connections
 from apps.downloads.providers.chain import PlanOffer, PlanOffers, ProviderChain
@@ -36,7 +37,7 @@ from apps.downloads.services.claims import (
     release_claim,
     renew_claim,
 )
-from apps.downloads.services.jobs import finish_job, requeue_job, start_job, update_job
+from apps.downloads.services.jobs import end_attempt, finish_job, requeue_job, start_job, update_job
 from apps.downloads.services.retrying import postpone_job, retry_delay_s
 from apps.streaming.hotstore import HotFileRemoved, HotStore, HotStoreFull, WriterBusy
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, MediaKind
@@ -44,7 +45,7 @@ from apps.telegram_cache.services import request_upload
 
 log = structlog.get_logger(__name__)
 
-MAX_ATTEMPTS = 5
+MAX_CRASHES = 5  # in a row, without a new byte: restarts of the server and failures of sources do not count
 MAX_OLD_FAILURES = 20  # of earlier attempts, kept on the job
 PLAN_TIMEOUT_S = 60.0
 BEAT_S = 0.5
@@ -78,7 +79,7 @@ def fetch_asset(job_id: str, *, chain: ProviderChain, limits: Limits | None = No
         return
     with structlog.contextvars.bound_contextvars(job_id=job_id, asset_id=claim.asset_id, attempt=claim.attempt):
         log.info("fetch begins", job_attempt=job.attempts)
-        if job.attempts > MAX_ATTEMPTS:
+        if job.crashes >= MAX_CRASHES:
             _fail(job, claim, UpstreamError("Fetching this video was interrupted too often."))
             return
         _Fetch(job, claim, chain, limits or Limits()).run()
@@ -169,7 +170,8 @@ class _Fetch:
 
     def _end_badly(self, error: ApiError) -> None:
         """Back in line for another try, or failed for good."""
-        delay_s = retry_delay_s(self._job, error, self._limits.retry_delays_s)
+        limits = self._limits
+        delay_s = retry_delay_s(self._job, error, limits.retry_delays_s, room_delays_s=limits.room_delays_s)
         if delay_s is None:
             _fail(self._job, self._claim, error)
         else:
@@ -201,6 +203,7 @@ class _Fetch:
             except ServerStopping:
                 maker.let_go()
                 release_claim(self._claim, state=AssetState.QUEUED)
+                end_attempt(self._job.id)
                 raise
             finally:
                 maker.let_go()
@@ -253,8 +256,12 @@ class _Fetch:
         except ApiError as error:
             failure = error
             self._note_failures(offers)
-        except (HotStoreFull, WriterBusy):
-            failure = Overloaded("The server's disk has no room for this video right now. Try again later.")
+        except HotStoreFull as full:
+            failure = NoRoom()
+            missing_bytes = full.missing_bytes
+            await in_thread(lambda _: make_room(self._store, missing_bytes))
+        except WriterBusy:
+            failure = NoRoom("An earlier fetch of this video is just ending. Try again later.")
         except (FfmpegStopped, ClaimLost, JobCancelled, PyMongoError):
             raise
         except Exception:  # a fault of ours: the job ends with an error in place of hanging

@@ -18,7 +18,8 @@ from apps.downloads.fetch.finish import FileHashes, check_media, finish_file, ha
 from apps.downloads.fetch.outcomes import JobCancelled, Limits, NotMedia, SourceChanged
 from apps.downloads.fetch.progress import Progress
 from apps.downloads.fetch.resume import Resume, ResumeFile
-from apps.downloads.fetch.sinks import ScratchFile, Sink, require_room
+from apps.downloads.fetch.room import require_room
+from apps.downloads.fetch.sinks import ScratchFile, Sink
 from apps.downloads.fetch.sniff import HEAD_BYTES, INDEX_BYTES, check_head, is_streamable_mp4
 from apps.downloads.fetch.threads import in_thread
 from apps.downloads.fetch.transfer import Connections, Transfer

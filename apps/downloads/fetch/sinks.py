@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from pathlib import Path
 from typing import Protocol
 
-from apps.streaming.hotstore import HotStoreFull, WriterBusy
+from apps.streaming.hotstore import WriterBusy
 from apps.streaming.hotstore.layout import write_fully
 
 
@@ -64,9 +63,3 @@ class ScratchFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-
-def require_room(folder: Path, size_bytes: int, *, keep_free_bytes: int) -> None:
-    """Raises HotStoreFull unless the disk takes that many more bytes and keeps ``keep_free_bytes`` free."""
-    if shutil.disk_usage(folder).free < size_bytes + keep_free_bytes:
-        raise HotStoreFull("not enough room on the disk")

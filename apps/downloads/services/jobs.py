@@ -228,17 +228,34 @@ def requeue_job(job_id: str, *, delay_s: float) -> None:
 
 
 def start_job(job_id: str) -> MediaJob | None:
-    """Note that an attempt begins. None when the job is no longer active."""
-    change = {
-        "$set": {"state": JobState.RUNNING.value, "stage": "connecting", "updated_at": utcnow()},
-        "$inc": {"attempts": 1},
-        "$min": {"started_at": utcnow()},
-        "$unset": {"error_code": "", "error_message": "", "retry_at": ""},
+    """Note that an attempt begins. None when the job is no longer active.
+
+    An attempt before it that nobody ended (``end_attempt``) is one in which the worker died: ``crashes`` counts those
+    in a row in which no new byte had come.
+    """
+    now, has_died = utcnow(), {"$eq": ["$in_attempt", True]}
+    crashes = {"$ifNull": ["$crashes", 0]}
+    has_more = {"$gt": ["$bytes_done", "$crashed_at_bytes"]}
+    begun = {
+        "state": JobState.RUNNING.value,
+        "stage": "connecting",
+        "updated_at": now,
+        "started_at": {"$ifNull": ["$started_at", now]},
+        "attempts": {"$add": [{"$ifNull": ["$attempts", 0]}, 1]},
+        "in_attempt": True,
+        "crashes": {"$cond": [has_died, {"$cond": [has_more, 1, {"$add": [crashes, 1]}]}, crashes]},
+        "crashed_at_bytes": {"$cond": [has_died, {"$max": ["$bytes_done", "$crashed_at_bytes"]}, "$crashed_at_bytes"]},
     }
+    change = [{"$set": begun}, {"$unset": ["error_code", "error_message", "retry_at"]}]
     document = _jobs().find_one_and_update(
         {"_id": job_id, "active": True}, change, return_document=ReturnDocument.AFTER
     )
     return MediaJob._from_son(document) if document else None
+
+
+def end_attempt(job_id: str) -> None:
+    """The attempt ends in good order, though the job does not: a restart of the worker is no crash."""
+    _jobs().update_one({"_id": job_id, "active": True}, {"$set": {"in_attempt": False}})
 
 
 def update_job(job_id: str, **fields: Any) -> bool:

@@ -12,6 +12,7 @@ from apps.core.clock import utcnow
 from apps.core.errors import ApiError, BotCheck, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from apps.core.wake import publish
 from apps.downloads.documents import JobState, MediaJob
+from apps.downloads.errors import NoRoom
 from apps.downloads.services.claims import Claim, release_claim
 from apps.downloads.services.turns import send_fetch
 from apps.telegram_cache.documents import AssetState
@@ -22,11 +23,16 @@ LONGEST_WAIT_S = 30.0
 log = structlog.get_logger(__name__)
 
 
-def retry_delay_s(job: MediaJob, error: ApiError, delays_s: Sequence[float]) -> float | None:
+def retry_delay_s(
+    job: MediaJob, error: ApiError, delays_s: Sequence[float], *, room_delays_s: Sequence[float] = ()
+) -> float | None:
     """How long to wait before the next try; None when there is none: the error lasts, or it was tried often enough.
 
-    A source that asks for a longer time than LONGEST_WAIT_S is not waited for: callers hear the error.
+    A source that asks for a longer time than LONGEST_WAIT_S is not waited for: callers hear the error. ``NoRoom`` has
+    its own, longer patience, ``room_delays_s``.
     """
+    if isinstance(error, NoRoom):
+        return next(iter(room_delays_s[job.room_waits or 0 :]), None)
     failures = job.failures or 0
     if not isinstance(error, PASSING) or failures >= len(delays_s):
         return None
@@ -52,9 +58,10 @@ def postpone_job(job: MediaJob, claim: Claim, error: ApiError, *, delay_s: float
             "error_message": error.message,
             "speed_bytes_per_s": None,
             "eta_s": None,
+            "in_attempt": False,
             "updated_at": utcnow(),
         },
-        "$inc": {"failures": 1},
+        "$inc": {"room_waits" if isinstance(error, NoRoom) else "failures": 1},
     }
     running = {"_id": job.id, "active": True, "state": JobState.RUNNING.value}
     if not _jobs().update_one(running, change).matched_count:

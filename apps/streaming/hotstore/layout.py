@@ -28,7 +28,11 @@ class FileState(IntEnum):
 
 
 class HotStoreFull(Exception):
-    """The disk has no room for it."""
+    """The disk has no room for it. ``missing_bytes``: how much is missing, where that is known."""
+
+    def __init__(self, message: str = "", *, missing_bytes: int = 0) -> None:
+        self.missing_bytes = missing_bytes
+        super().__init__(message)
 
 
 class WriterBusy(Exception):

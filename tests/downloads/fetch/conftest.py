@@ -23,7 +23,7 @@ from tests.downloads.fetch.origin import Origin, SampleProvider
 from tests.downloads.samples import video_info
 from tests.standins.media import Media, make_media
 
-FAST = Limits(stall_s=4, backoff_s=0.01, backoff_max_s=0.05, retry_delays_s=())
+FAST = Limits(stall_s=4, backoff_s=0.01, backoff_max_s=0.05, retry_delays_s=(), room_delays_s=())
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from apps.downloads.selectors import find_job
 from apps.downloads.services import queue
 from apps.downloads.services.answers import job_answer
 from apps.downloads.services.jobs import cancel_job
-from apps.telegram_cache.documents import AssetState
+from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind, Part, PartState
 from tests.downloads.fetch.origin import SampleProvider
 from tests.downloads.fetch.test_engine import asset, serve
+from tests.downloads.library import CONTENT, put_hot
 from tests.downloads.samples import audio_key
 
 
@@ -87,3 +88,47 @@ def test_a_job_that_waits_can_be_cancelled(patient):
 def test_by_default_it_is_tried_three_times_within_half_a_minute():
     delays = Limits().retry_delays_s
     assert (len(delays), sum(delays) < 30) == (2, True)
+
+
+class TestNoRoom:
+    @pytest.fixture
+    def full(self, fetcher, origin, media):
+        """A disk that is full, and a source that has the file."""
+        serve(fetcher, origin.put("a", media.read("audio.m4a")))
+        fetcher.limits = replace(fetcher.limits, room_bytes=2**60, room_delays_s=(5.0, 10.0))
+        return fetcher
+
+    def test_the_job_waits_for_room_and_then_is_done(self, full):
+        job = full.fetch(audio_key())
+        assert (job.state, job.error_code, job.room_waits, job.failures) == (JobState.QUEUED, "overloaded", 1, 0)
+        assert queue.pick_job()[0] is None  # not before its time
+        full.limits = replace(full.limits, room_bytes=0)
+        its_time_has_come()
+        assert full.run(job).state == JobState.DONE
+
+    def test_waiting_has_a_bound(self, full):
+        job = full.job(audio_key())
+        for _ in range(3):
+            job = full.run(job)
+            its_time_has_come()
+        assert (job.state, job.error_code, job.attempts) == (JobState.FAILED, "overloaded", 3)
+
+    def test_what_may_leave_the_disk_leaves_it_at_once(self, full):
+        stored = AssetKey("otherotherx", MediaKind.AUDIO, "m4a")
+        put_hot(stored)
+        part = Part(index=0, offset=0, size=len(CONTENT), state=PartState.STORED.value)
+        Asset.objects(id=stored.asset_id).update_one(set__state=AssetState.CACHED.value, set__parts=[part])
+        full.fetch(audio_key())
+        assert full.store.open(stored.asset_id, 1) is None
+
+    def test_an_earlier_fetch_that_still_writes_is_waited_for(self, full):
+        full.limits = replace(full.limits, room_bytes=0)
+        job = full.job(audio_key())
+        with full.store.create(job.asset_id, 1, resume=False):
+            waiting = full.run(job)
+        assert (waiting.state, waiting.room_waits) == (JobState.QUEUED, 1)
+        its_time_has_come()
+        assert full.run(job).state == JobState.DONE
+
+    def test_by_default_room_is_waited_for_half_an_hour(self):
+        assert 1700 < sum(Limits().room_delays_s) < 1900

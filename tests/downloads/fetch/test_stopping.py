@@ -168,9 +168,35 @@ class TestStopping:
 
     def test_a_job_that_keeps_dying_is_given_up(self, fetcher):
         job = fetcher.job(audio_key())
-        MediaJob.objects.update_one(set__attempts=engine.MAX_ATTEMPTS)
+        for _ in range(engine.MAX_CRASHES + 1):  # as if the worker died right after each of these
+            jobs.start_job(job.id)
+        assert find_job(job.id).crashes == engine.MAX_CRASHES
         job = fetcher.run(job)
         assert (job.state, job.error_code) == (JobState.FAILED, "upstream_error")
+
+    def test_workers_that_die_while_bytes_keep_coming_do_not_end_a_job(self, fetcher, origin, media):
+        serve(fetcher, origin.put("a", media.read("audio.m4a")))
+        job = fetcher.job(audio_key())
+        for number in range(3 * engine.MAX_CRASHES):
+            jobs.start_job(job.id)
+            jobs.update_job(job.id, bytes_done=number)
+        assert fetcher.run(job).state == JobState.DONE
+
+    def test_any_number_of_restarts_of_the_worker_does_not_end_a_job(self, fetcher, origin, long_audio):
+        provider = serve(fetcher, origin.put("a", long_audio), duration_s=100)
+        provider.before_plan = engine.stopping.set
+        job = fetcher.job(audio_key())
+        try:
+            for _ in range(engine.MAX_CRASHES + 2):
+                engine.stopping.clear()
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(engine, "BEAT_S", 0.01)
+                    origin.faults.add("a", stall_after_bytes=MIB)
+                    fetcher.run(job)
+        finally:
+            engine.stopping.clear()
+        job = find_job(job.id)
+        assert (job.active, job.crashes, job.attempts) == (True, 0, engine.MAX_CRASHES + 2)
 
     def test_nothing_happens_while_another_process_fetches(self, fetcher, origin):
         job = fetcher.job(audio_key())
