@@ -73,6 +73,9 @@ class PlanOffer:
         except UPSTREAM_ERRORS as error:
             self._counted = error
             raise
+        except VIDEO_ERRORS as error:
+            self._note(error)
+            raise
         return self.plan
 
     def succeeded(self) -> None:
@@ -92,18 +95,20 @@ class PlanOffer:
 
     def failed(self, error: ApiError) -> None:
         """The bytes could not be had. Counts against the source only when the error is an upstream one."""
-        took_s = self.took_s
-        self._failures.append(ProviderFailure(provider=self.plan.provider, error=error, took_s=took_s))
+        self._note(error)
         self._tell_source(error)
         if isinstance(error, UPSTREAM_ERRORS) and error is not self._counted:
-            self._chain.note_failure(self._member, error, took_s=took_s)
+            self._chain.note_failure(self._member, error, took_s=self.took_s)
+
+    def _note(self, error: ApiError) -> None:
+        self._failures.append(ProviderFailure(provider=self.plan.provider, error=error, took_s=self.took_s))
 
 
 class PlanOffers:
     """Iterates over the offers, one source at a time, asked only when its turn comes.
 
     When nobody is left the iteration raises: QualityUnavailable when no source has the variant, else the most
-    telling failure. A content error is raised at once. ``failures`` says who failed why, so far.
+    telling failure. An error about the video is raised at once. ``failures`` says who failed why, that one included.
     """
 
     def __init__(self, chain: ProviderChain, key: AssetKey, *, timeout_s: float) -> None:
@@ -118,9 +123,11 @@ class PlanOffers:
             began_at = time.monotonic()
             try:
                 plan = chain.ask(member, lambda: member.provider.plan(key, timeout_s=timeout_s), is_all=False)  # noqa: B023 - called at once
-            except (*UPSTREAM_ERRORS, QualityUnavailable) as error:
+            except (*UPSTREAM_ERRORS, *VIDEO_ERRORS, QualityUnavailable) as error:
                 took_s = time.monotonic() - began_at
                 self.failures.append(ProviderFailure(provider=member.provider.name, error=error, took_s=took_s))
+                if isinstance(error, VIDEO_ERRORS):
+                    raise
                 continue
             yield PlanOffer(chain, member, plan, self.failures, began_at=began_at)
         raise most_telling(self.failures)

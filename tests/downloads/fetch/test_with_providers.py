@@ -24,6 +24,7 @@ from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
 from tests.downloads.fetch.test_formats import sound_of
 from tests.standins.savetube import TEST_KEY, SaveTubeStandIn, SaveTubeVideo
 from tests.standins.youtube import YouTubeStandIn
+from tests.standins.youtube_videos import YouTubeVideo
 from tests.waiting import wait_until
 
 VIDEO_ID = "fetchtest01"
@@ -184,6 +185,21 @@ def test_what_youtube_refuses_costs_one_question_and_no_media(fetcher, youtube, 
 def test_a_private_video_ends_the_job_with_its_code(fetcher, savetube, youtube):
     job = fetcher.fetch(AssetKey("private0001", MediaKind.AUDIO, "m4a"))
     assert (job.state, job.error_code) == (JobState.FAILED, "video_private")
+    (said,) = [error for error in job.provider_errors if error["code"] == "video_private"]
+    assert (said["provider"], said["attempt"]) == ("ytdlp", 1)
+    assert said["took_s"] > 0
+
+
+def test_a_video_that_turns_private_meanwhile_says_which_source_told(fetcher, youtube):
+    youtube.faults.add(f"media:{VIDEO_ID}", status=403, delay_s=0.5)
+    job = fetcher.job(key(MediaKind.AUDIO, "m4a"))
+    thread = fetcher.begin(job)
+    wait_until(lambda: youtube.counts[f"media:{VIDEO_ID}"])
+    youtube.videos[VIDEO_ID] = YouTubeVideo(title="", state="private")
+    thread.join(20)
+    job = find_job(job.id)
+    assert job.error_code == "video_private"
+    assert [(error["provider"], error["code"]) for error in job.provider_errors] == [("ytdlp", "video_private")]
 
 
 def test_cancelling_while_youtube_is_asked_ends_the_process_and_its_connection(fetcher, youtube):
