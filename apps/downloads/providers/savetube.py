@@ -8,7 +8,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -18,14 +17,14 @@ from apps.core.outbound import check_url, guarded_httpx_client, resolves_only_to
 from apps.downloads.links import watch_url
 from apps.downloads.providers.base import FetchPlan, RemoteFile, VideoInfo
 from apps.downloads.providers.savetube_cipher import decrypt_info
-from apps.downloads.providers.savetube_heights import AskedHeights, RefusedError
+from apps.downloads.providers.savetube_heights import RefusedError
 from apps.downloads.providers.savetube_info import (
     DEFAULT_AUDIO_KBPS,
-    SaveTubeInfo,
     means_not_ready,
     read_info,
     refusal,
 )
+from apps.downloads.providers.savetube_sessions import Session, Sessions
 from apps.downloads.stopping import pause, raise_if_stopped
 from apps.downloads.variants import AudioVariant, VideoVariant, parse_audio_variant, parse_video_variant
 from apps.telegram_cache.documents import AssetKey
@@ -38,9 +37,8 @@ READY_PAUSE_S = 1.0
 MAX_SMALL_ANSWER_BYTES = 64 * 1024
 MAX_INFO_ANSWER_BYTES = 4 * 1024 * 1024
 MAX_URL_CHARS = 8192
-REMEMBERED_S = 120.0
 MIMES = {"mp4": "video/mp4", "mkv": "video/x-matroska", "mp3": "audio/mpeg"}
-MAX_REMEMBERED = 512
+MAX_SCHEMES = 512
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=1000, keepalive_expiry=60.0)
 BROWSER_HEADERS = {
     "Origin": "https://yt.savetube.me",
@@ -61,16 +59,6 @@ class _CdnFailedError(Exception):
         self.error = error
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Session:
-    """One checked info answer, and the CDN whose key it holds; and what asking for heights has shown."""
-
-    cdn: str
-    info: SaveTubeInfo
-    made_at: float
-    asked: AskedHeights = field(default_factory=AskedHeights, repr=False)
-
-
 class SaveTubeProvider:
     """A MediaProvider. ``key_hex`` is 32 hex digits. Holds one pooled client; safe to use from many threads."""
 
@@ -83,7 +71,7 @@ class SaveTubeProvider:
         self._suffixes = tuple(suffix.lower().strip(".") for suffix in cdn_suffixes)
         self._client = guarded_httpx_client(limits=LIMITS, headers={**BROWSER_HEADERS, "Accept-Encoding": "identity"})
         self._lock = threading.Lock()
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._sessions = Sessions(base_url)
         self._plain_base = base_url.startswith("http://")
         self._schemes: OrderedDict[str, str] = OrderedDict()
 
@@ -102,12 +90,12 @@ class SaveTubeProvider:
     def plan(self, key: AssetKey, *, timeout_s: float, fresh: bool = False) -> FetchPlan:
         variant = _promised(key)
         deadline = time.monotonic() + timeout_s
-        session = None if fresh else self._remembered(key.video_id)
+        session = None if fresh else self._sessions.find(key.video_id)
         if session is not None:
             try:
                 return self._plan(key, variant, session, deadline=deadline)
             except (UpstreamError, UpstreamUnreachable):  # its key may have run out: once more with a new one
-                self._forget(key.video_id)
+                self._sessions.forget(key.video_id)
         session = self._open_session(key.video_id, deadline=deadline)
         try:
             return self._plan(key, variant, session, deadline=deadline)
@@ -117,7 +105,7 @@ class SaveTubeProvider:
             raise
 
     def _plan(
-        self, key: AssetKey, variant: VideoVariant | AudioVariant, session: _Session, *, deadline: float
+        self, key: AssetKey, variant: VideoVariant | AudioVariant, session: Session, *, deadline: float
     ) -> FetchPlan:
         info, has_tags = session.info, isinstance(variant, AudioVariant) and variant.tags
         if isinstance(variant, VideoVariant):
@@ -152,7 +140,7 @@ class SaveTubeProvider:
             else None,
         )
 
-    def _open_session(self, video_id: str, *, deadline: float) -> _Session:
+    def _open_session(self, video_id: str, *, deadline: float) -> Session:
         """Ask for the info of a video: up to 5 CDNs, until one answers."""
         failure: ApiError = UpstreamError()
         for attempt in range(CDN_TRIES):
@@ -169,8 +157,8 @@ class SaveTubeProvider:
             if answer.get("status") is not True:
                 raise refusal(answer.get("message"))
             info = read_info(decrypt_info(answer.get("data"), self._key), video_id)
-            session = _Session(cdn=cdn, info=info, made_at=time.monotonic())
-            self._remember(video_id, session)
+            session = Session(cdn=cdn, info=info)
+            self._sessions.remember(video_id, session)
             return session
         raise failure
 
@@ -200,12 +188,12 @@ class SaveTubeProvider:
                 continue
             with self._lock:
                 self._schemes[cdn] = scheme
-                while len(self._schemes) > MAX_REMEMBERED:
+                while len(self._schemes) > MAX_SCHEMES:
                     self._schemes.popitem(last=False)
             return answer
         raise AssertionError("the last scheme either answers or raises")
 
-    def _download_url(self, video_id: str, kind: str, quality: int, session: _Session, *, deadline: float) -> str:
+    def _download_url(self, video_id: str, kind: str, quality: int, session: Session, *, deadline: float) -> str:
         body = {"id": video_id, "downloadType": kind, "quality": str(quality), "key": session.info.key}
         for _ in range(READY_TRIES):
             try:
@@ -265,22 +253,6 @@ class SaveTubeProvider:
             raise _CdnFailedError(UpstreamTimeout()) from error
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UpstreamError) as error:
             raise _CdnFailedError(UpstreamError()) from error
-
-    def _remember(self, video_id: str, session: _Session) -> None:
-        with self._lock:
-            self._sessions[video_id] = session
-            self._sessions.move_to_end(video_id)
-            while len(self._sessions) > MAX_REMEMBERED:
-                self._sessions.popitem(last=False)
-
-    def _remembered(self, video_id: str) -> _Session | None:
-        with self._lock:
-            session = self._sessions.get(video_id)
-        return session if session and time.monotonic() - session.made_at < REMEMBERED_S else None
-
-    def _forget(self, video_id: str) -> None:
-        with self._lock:
-            self._sessions.pop(video_id, None)
 
 
 def _promised(key: AssetKey) -> VideoVariant | AudioVariant:

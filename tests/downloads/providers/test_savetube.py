@@ -173,6 +173,17 @@ class TestPlan:
         provider.plan(MP3, timeout_s=10, fresh=True)
         assert site.counts["info"] == 2
 
+    @pytest.mark.usefixtures("redis_server")
+    def test_nor_when_another_process_has_asked_for_it(
+        self, site: SaveTubeStandIn, make_provider: Callable[..., SaveTubeProvider]
+    ) -> None:
+        resolving, fetching = make_provider(site), make_provider(site)  # one a process
+        resolving.resolve(ID, timeout_s=10)
+        assert fetching.plan(MP3, timeout_s=10) == resolving.plan(MP3, timeout_s=10)
+        assert site.counts["info"] == 1
+        fetching.plan(MP3, timeout_s=10, fresh=True)
+        assert site.counts["info"] == 2
+
     def test_gets_a_new_key_when_the_old_one_is_refused(
         self, site: SaveTubeStandIn, provider: SaveTubeProvider
     ) -> None:
