@@ -1,7 +1,8 @@
-"""The forms that change keys, and those about users and their plans."""
+"""The forms that make and change keys, and those about users and their plans."""
 
 from __future__ import annotations
 
+import secrets
 from datetime import UTC, datetime, time
 from typing import Any
 
@@ -12,6 +13,7 @@ from apps.dashboard.forms import SCOPE_LABELS, AdminForm, FieldGroup
 from apps.keys.documents import LIMIT_NAMES, MAX_NOTES, ApiKey, Role, Scope, User
 from apps.keys.fields import LIMIT_RANGES, MAX_LABEL_CHARACTERS
 from apps.keys.roles import may
+from apps.keys.services import DEFAULT_SCOPES
 
 LIMIT_LABELS = {
     "limit_per_hour": "Requests in any hour",
@@ -67,10 +69,10 @@ class _WithLimits(AdminForm):
         return [FieldGroup(fields=others), limits]
 
 
-class KeyEditForm(_WithLimits):
-    """Everything of a key that can be changed."""
+class _KeyFields(_WithLimits):
+    """Everything of a key that people choose. Only owners may give the admin scope."""
 
-    name = forms.CharField(max_length=100)
+    name = forms.CharField(max_length=100, help_text="Who or what uses it, such as “music bot”.")
     owner = forms.CharField(
         max_length=64, required=False, help_text="The user whom it belongs to. A new name becomes a user."
     )
@@ -96,24 +98,55 @@ class KeyEditForm(_WithLimits):
     )
     bind_links = forms.BooleanField(label="Links work only from the address that asked for them", required=False)
 
+    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        allowed = [scope for scope in Scope if scope != Scope.ADMIN or may(user, Role.OWNER)]
+        self.fields["scopes"].choices = [(scope.value, SCOPE_LABELS[scope]) for scope in allowed]  # type: ignore[attr-defined]
+
+    def clean_expires_on(self) -> datetime | None:
+        """The last second of the day."""
+        day = self.cleaned_data["expires_on"]
+        if day is None:
+            return None
+        moment = datetime.combine(day, time(23, 59, 59), UTC)
+        if moment <= datetime.now(UTC) and "expires_on" in self.changed_data:
+            raise forms.ValidationError("This day is over. Choose a later one.")
+        return moment
+
+
+class KeyForm(_KeyFields):
+    """A new key."""
+
+    form_token = forms.RegexField(r"^[0-9a-f]{32}$", widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, user: User) -> None:
+        fresh = {"scopes": [scope.value for scope in DEFAULT_SCOPES], "form_token": secrets.token_hex(16)}
+        super().__init__(*args, user=user, initial=fresh)
+
+    def key_arguments(self) -> dict[str, Any]:
+        """The valid form as keyword arguments of ``create_key``."""
+        return _as_stored({name: value for name, value in self.cleaned_data.items() if name != "form_token"})
+
+
+class KeyEditForm(_KeyFields):
+    """A key that is there."""
+
     def __init__(self, *args: Any, key: ApiKey, user: User, **kwargs: Any) -> None:
         names = ("name", "owner", "labels", "scopes", "allowed_cidrs", "allowed_origins", "bind_links", *LIMIT_NAMES)
         initial = {name: getattr(key, name) for name in names}
         for name in ("labels", "scopes", "allowed_cidrs", "allowed_origins"):
             initial[name] = list(initial[name])
         initial["expires_on"] = key.expires_at.date() if key.expires_at else None
-        super().__init__(*args, initial=initial, **kwargs)
-        self._key = key
-        allowed = [scope for scope in Scope if scope != Scope.ADMIN or may(user, Role.OWNER)]
-        self.fields["scopes"].choices = [(scope.value, SCOPE_LABELS[scope]) for scope in allowed]  # type: ignore[attr-defined]
+        super().__init__(*args, user=user, initial=initial, **kwargs)
 
     def changes(self) -> dict[str, Any]:
         """What differs from the key as the form was shown, as ``update_key`` takes it."""
-        data = {name: self.cleaned_data[name] for name in self.changed_data if name != "expires_on"}
-        if "expires_on" in self.changed_data:
-            day = self.cleaned_data["expires_on"]
-            data["expires_at"] = datetime.combine(day, time(23, 59, 59), UTC) if day else None
-        return data
+        return _as_stored({name: self.cleaned_data[name] for name in self.changed_data})
+
+
+def _as_stored(data: dict[str, Any]) -> dict[str, Any]:
+    """A form's values by the names of the key's fields."""
+    return {"expires_at" if name == "expires_on" else name: value for name, value in data.items()}
 
 
 class RotateForm(AdminForm):

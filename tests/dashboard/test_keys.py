@@ -6,8 +6,9 @@ import pytest
 from apps.core.documents import AuditEntry
 from apps.core.errors import KeyDisabled
 from apps.core.redis import redis_client
-from apps.dashboard.forms import KeyForm
+from apps.dashboard.key_forms import KeyForm
 from apps.keys.authentication import authenticate
+from apps.keys.changes import add_user
 from apps.keys.documents import ApiKey
 from apps.keys.services import create_key, revoke_key
 
@@ -51,8 +52,13 @@ class TestCreate:
             ("name", "x" * 101, "at most 100 characters"),
             ("scopes", [], "This field is required."),
             ("scopes", ["everything"], "not one of the available choices"),
-            ("limit_per_hour", "0", "greater than or equal to 1"),
-            ("limit_per_hour", "many", "Enter a whole number."),
+            ("limit_per_hour", "0", "From 1 to 1000000000."),
+            ("limit_per_hour", "many", "Write a number."),
+            ("bytes_per_day", "9 parrots", "Write a number and one of"),
+            ("allowed_cidrs", "here", "networks such as 203.0.113.0/24"),
+            ("allowed_origins", "app", "origins such as https://app.example.com"),
+            ("labels", "x" * 51, "at most 20 labels"),
+            ("owner", "a b", "a username"),
             ("expires_on", "2020-01-01", "This day is over."),
         ],
     )
@@ -78,7 +84,38 @@ class TestCreate:
         form = operator.get("/admin/keys/new").context["form"]
         assert isinstance(form, KeyForm)
         assert form["scopes"].value() == ["info", "media", "search"]
-        assert form["limit_per_hour"].value() == 1000
+        assert form["limit_per_hour"].value() is None  # the user's plan, or the default
+
+    def test_everything_that_a_key_can_be_is_set_at_once(self, operator):
+        fields = {
+            "owner": "sam", "labels": "trial, bots", "expires_on": "2099-12-31", "allowed_cidrs": "203.0.113.0/24",
+            "allowed_origins": "https://app.example.com", "bind_links": "on", "limit_per_hour": "",
+            "limit_per_day": "0", "bytes_per_day": "20 GB",
+            "concurrent_streams": "3", "concurrent_jobs": "2", "longest_video_s": "2 h",
+            "largest_file_bytes": "500 MB",
+        }  # fmt: skip
+        create(operator, **fields)
+        stored = {
+            "owner": "sam", "labels": ["trial", "bots"], "expires_at": datetime(2099, 12, 31, 23, 59, 59, tzinfo=UTC),
+            "allowed_cidrs": ["203.0.113.0/24"], "allowed_origins": ["https://app.example.com"], "bind_links": True,
+            "limit_per_hour": None, "limit_per_day": 0, "bytes_per_day": 20 * 2**30, "concurrent_streams": 3,
+            "concurrent_jobs": 2, "longest_video_s": 7200, "largest_file_bytes": 500 * 2**20,
+        }  # fmt: skip
+        key = ApiKey.objects.get()
+        assert {name: getattr(key, name) for name in stored} == stored
+        (entry,) = AuditEntry.objects(action="key.create")
+        assert {name: entry.after[name] for name in ("bytes_per_day", "allowed_cidrs", "limit_per_day")} == {
+            "bytes_per_day": 20 * 2**30, "allowed_cidrs": ["203.0.113.0/24"], "limit_per_day": 0,
+        }  # fmt: skip
+
+    def test_a_form_that_was_put_right_is_taken(self, operator):
+        assert create(operator, owner="a b").status_code == 422
+        assert create(operator).status_code == 200
+
+    def test_a_key_without_limits_of_its_own_follows_the_users_plan(self, operator):
+        add_user("sam", {"limit_per_hour": 7}, actor="test")
+        answer = create(operator, owner="sam", limit_per_hour="")
+        assert authenticate(answer.context["key"]).limit_per_hour == 7
 
 
 class TestSwitch:

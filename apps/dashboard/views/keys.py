@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.conf import settings
 from django.contrib import messages
 from django.core.cache import cache
@@ -12,12 +14,12 @@ from django.urls import reverse
 from apps.core.errors import ApiError
 from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, problem, record_change
-from apps.dashboard.forms import KeyForm
-from apps.dashboard.key_forms import LIMIT_LABELS, limit_words
+from apps.dashboard.key_forms import LIMIT_LABELS, KeyForm, limit_words
 from apps.dashboard.key_list import KEY_LIST, key_state
 from apps.dashboard.lists import answer_list
+from apps.dashboard.pages import form_page
 from apps.keys.authentication import effective_limits
-from apps.keys.documents import ApiKey, Role
+from apps.keys.documents import LIMIT_NAMES, ApiKey, Role
 from apps.keys.roles import may_change_key
 from apps.keys.selectors import find_key, find_user
 from apps.keys.services import create_key, set_key_active
@@ -36,22 +38,27 @@ def key_list(request: AdminRequest) -> HttpResponse:
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
 def key_new(request: AdminRequest) -> HttpResponse:
     """Create a key. The answer to the form shows it, once: it is stored nowhere, not even in the session."""
-    if request.method != "POST":
-        return render(request, "dashboard/keys/new.html", {"form": KeyForm(user=request.admin_user)})
-    form = KeyForm(request.POST, user=request.admin_user)
-    if not form.is_valid():
-        return render(request, "dashboard/keys/new.html", {"form": form}, status=422)
-    if not cache.add(f"form:{form.cleaned_data['form_token']}", 1, FORM_TOKEN_S):
-        messages.info(request, "This form was sent before: its key is in the list. A key can be shown only once.")
-        return redirect("dashboard:keys")
-    try:
-        made = create_key(**form.key_arguments())
-    except ApiError as error:
-        form.add_error(None, error.message)
-        return render(request, "dashboard/keys/new.html", {"form": form}, status=error.status)
-    record_change(request, "key.create", target_kind="key", target_id=made.document.prefix, after=_facts(made.document))
-    context = {"key": made.key, "document": made.document, **key_examples(made.key)}
-    return render(request, "dashboard/keys/created.html", context)
+    form = KeyForm(request.POST or None, user=request.admin_user)
+
+    def save(data: dict[str, Any]) -> HttpResponse:
+        if not cache.add(f"form:{data['form_token']}", 1, FORM_TOKEN_S):
+            messages.info(request, "This form was sent before: its key is in the list. A key can be shown only once.")
+            return redirect("dashboard:keys")
+        try:
+            made = create_key(**form.key_arguments())
+        except ApiError:
+            cache.delete(f"form:{data['form_token']}")  # to be put right and sent again
+            raise
+        record_change(
+            request, "key.create", target_kind="key", target_id=made.document.prefix, after=_facts(made.document)
+        )
+        context = {"key": made.key, "document": made.document, **key_examples(made.key)}
+        return render(request, "dashboard/keys/created.html", context)
+
+    return form_page(
+        request, form, title="Create a key", label="Create the key", icon="key", back=reverse("dashboard:keys"),
+        back_label="API keys", save=save,
+    )  # fmt: skip
 
 
 def key_examples(key: str) -> dict[str, str]:
@@ -169,13 +176,19 @@ def _question(key: ApiKey, *, active: bool) -> dict[str, str]:
 
 
 def _facts(key: ApiKey) -> dict[str, object]:
-    return {
+    """What was chosen, for the audit log."""
+    chosen = {
         "name": key.name,
         "owner": key.owner,
+        "labels": list(key.labels),
         "scopes": list(key.scopes),
-        "limit_per_hour": key.limit_per_hour,
         "expires_at": key.expires_at,
+        "allowed_cidrs": list(key.allowed_cidrs),
+        "allowed_origins": list(key.allowed_origins),
+        "bind_links": key.bind_links,
+        **{name: getattr(key, name) for name in LIMIT_NAMES},
     }
+    return {name: value for name, value in chosen.items() if value not in (None, "", []) and value is not False}
 
 
 def _no_such_key(request: AdminRequest) -> HttpResponse:
