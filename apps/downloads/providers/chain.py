@@ -30,6 +30,7 @@ from apps.telegram_cache.documents import AssetKey
 
 ABOUT_THE_VIDEO: tuple[type[ApiError], ...] = (*VIDEO_ERRORS, QualityUnavailable)
 UPSTREAM_ERRORS = (UpstreamError, UpstreamUnreachable, UpstreamTimeout, BotCheck)
+NO_PLAN: tuple[type[ApiError], ...] = (*UPSTREAM_ERRORS, *ABOUT_THE_VIDEO)
 _SHARE_OF_TIME = 0.6  # what one source may use of the time that is left, while another one follows
 
 T = TypeVar("T")
@@ -123,7 +124,7 @@ class PlanOffers:
             began_at = time.monotonic()
             try:
                 plan = chain.ask(member, lambda: member.provider.plan(key, timeout_s=timeout_s), is_all=False)  # noqa: B023 - called at once
-            except (*UPSTREAM_ERRORS, *VIDEO_ERRORS, QualityUnavailable) as error:
+            except NO_PLAN as error:
                 took_s = time.monotonic() - began_at
                 self.failures.append(ProviderFailure(provider=member.provider.name, error=error, took_s=took_s))
                 if isinstance(error, VIDEO_ERRORS):
