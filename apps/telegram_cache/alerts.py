@@ -35,12 +35,23 @@ def _bot_alerts() -> Iterator[Alert]:
 
 
 def _channel_alerts() -> Iterator[Alert]:
+    bots = [bot for bot in all_bots() if bot.state != BotState.DISABLED]
     for channel in all_channels():
         if channel.alert:
             name = channel.title or channel.channel_id
             yield Alert(
                 kind="channel", id=channel.channel_id, text=f"Nothing can be stored in {name}: {channel.alert}",
                 fix="Make a bot its administrator again, or set another channel: manage.py telegram set-default",
+            )  # fmt: skip
+        barred = [bot for bot in bots if channel.scratch_chat_id and channel.scratch_chat_id in bot.barred]
+        if barred:
+            names = ", ".join(f"@{bot.username or bot.bot_id}" for bot in barred)
+            yield Alert(
+                kind="channel", id=channel.channel_id,
+                text=f"The scratch chat {channel.scratch_chat_id} takes no copies from {names}: "
+                f"{barred[0].barred[channel.scratch_chat_id]}. They are made in {channel.title or channel.channel_id}.",
+                fix=f"Let every bot post there, or use none: manage.py telegram set-scratch-chat "
+                f"{channel.channel_id} none",
             )  # fmt: skip
 
 

@@ -176,6 +176,7 @@ class Asset(SearchedDocument):
             {"fields": ["refetch_reason"], "sparse": True},
             {"fields": ["upload_gave_up_at"], "sparse": True},
             {"fields": ["playable_until"], "sparse": True},
+            {"fields": ["orphans.message_id"], "sparse": True},
         ],
     }
 

@@ -14,6 +14,7 @@ import structlog
 from apps.telegram_cache.administrators import ais_administrator
 from apps.telegram_cache.clients.bot_files import BotFiles
 from apps.telegram_cache.clients.errors import (
+    BotBusy,
     FileIdInvalid,
     FileLinkGone,
     FileUnavailable,
@@ -23,20 +24,27 @@ from apps.telegram_cache.clients.errors import (
 )
 from apps.telegram_cache.clients.file_links import TakeBlock
 from apps.telegram_cache.documents import Part
-from apps.telegram_cache.roster import Bot, roster
+from apps.telegram_cache.roster import Bot
+from apps.telegram_cache.services import copying
 from apps.telegram_cache.services import upload_records as records
+from apps.telegram_cache.services.pool import take_token
 
 log = structlog.get_logger(__name__)
 Value = TypeVar("Value")
 LINK_LIFE_S = 50 * 60  # Bot API: a file link is valid for at least an hour
 MAX_KEPT = 20_000
+TOKEN_WAIT_S = 10.0  # a reader waits meanwhile
 
 
 class PartSource:
-    """Knows the file links and file_ids of this process. One event loop only."""
+    """Knows the file links and file_ids of this process. One event loop only.
 
-    def __init__(self, files: BotFiles) -> None:
+    ``token_wait_s``: how long a bot waits for its turn to send a message, where it has to make a copy.
+    """
+
+    def __init__(self, files: BotFiles, *, token_wait_s: float = TOKEN_WAIT_S) -> None:
         self.files = files
+        self._token_wait_s = token_wait_s
         self._paths: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
         self._file_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._distrusted: set[tuple[str, str]] = set()
@@ -125,12 +133,8 @@ class PartSource:
         channel_id, message_id = part.channel_id or "", part.message_id
         if message_id is None:
             raise MessageNotFound("the part has no message")
-        channel = (await asyncio.to_thread(roster)).channel(channel_id)
-        target = (channel.scratch_chat_id if channel else "") or channel_id
         try:
-            copy = await self.files.forward_message(
-                bot.token, to_chat_id=target, from_chat_id=channel_id, message_id=message_id
-            )
+            target, copy = await self._make_copy(bot, channel_id, message_id)
         except MessageNotFound as error:
             if await ais_administrator(self.files, bot, channel_id):
                 raise
@@ -148,6 +152,36 @@ class PartSource:
         )  # fmt: skip
         return path
 
+    async def _make_copy(self, bot: Bot, channel_id: str, message_id: int) -> copying.MadeCopy:
+        """The asynchronous twin of ``copying.make_copy``."""
+        refusal = None
+        for chat_id in await asyncio.to_thread(copying.chats_for_copies, bot, channel_id):
+            await self._wait_for_token(bot, chat_id)
+            try:
+                copy = await self.files.forward_message(
+                    bot.token, to_chat_id=chat_id, from_chat_id=channel_id, message_id=message_id
+                )
+            except copying.REFUSED as error:
+                if chat_id == channel_id:
+                    raise
+                refusal = error
+                continue
+            await asyncio.to_thread(copying.note_refusal, refusal, bot, channel_id)
+            return copying.MadeCopy(chat_id, copy)
+        raise RuntimeError("the channel itself is always the last one")
+
+    async def _wait_for_token(self, bot: Bot, chat_id: str) -> None:
+        """The asynchronous twin of ``copying.wait_for_token``."""
+        waited_s = 0.0
+        while True:
+            needed_s = await asyncio.to_thread(take_token, bot.bot_id, chat_id)
+            if not needed_s:
+                return
+            waited_s += needed_s
+            if waited_s > self._token_wait_s:
+                raise BotBusy(copying.TOO_MANY, retry_after_s=needed_s)
+            await asyncio.sleep(needed_s)
+
     async def _remove_copy(self, bot: Bot, asset_id: str, part: Part, chat_id: str, message_id: int) -> None:
         if chat_id == part.channel_id:
             await asyncio.to_thread(records.note_message_id, chat_id, message_id)
@@ -157,7 +191,9 @@ class PartSource:
             return
         except TelegramError as error:
             log.warning("telegram_copy_not_deleted", asset_id=asset_id, message_id=message_id, error=str(error))
-            await asyncio.to_thread(records.add_orphan, asset_id, part, message_id=message_id, reason="copy")
+            await asyncio.to_thread(
+                records.add_orphan, asset_id, part, channel_id=chat_id, message_id=message_id, reason="copy"
+            )
 
 
 def _keep(kept: OrderedDict[tuple[str, str], Value], name: tuple[str, str], value: Value) -> None:

@@ -42,6 +42,12 @@ class Channel:
     messages_per_min: int
     scratch_chat_id: str
     playable: bool = False
+    title: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.title} ({self.channel_id})" if self.title else self.channel_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +133,7 @@ def _read() -> Roster:
             messages_per_min=document.messages_per_min,
             scratch_chat_id=document.scratch_chat_id,
             playable=document.playable,
+            title=document.title,
         )
         for document in all_channels()
     )

@@ -159,6 +159,19 @@ def assets_in_state(asset_ids: Iterable[str]) -> dict[str, tuple[str, int]]:
     return {row["_id"]: (row["state"], row["generation"]) for row in rows}
 
 
+def stored_parts(asset_ids: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """Where each asset's parts lie and which bots have a file_id of them; only assets whose every byte is stored."""
+    part_fields = ("state", "size", "channel_id", "message_id", "file_ids")
+    fields = {"size_bytes": 1, "generation": 1, "parts_generation": 1, **{f"parts.{name}": 1 for name in part_fields}}
+    found = {}
+    for row in Asset._get_collection().find({"_id": {"$in": list(asset_ids)}}, fields):
+        parts = [part for part in row.get("parts", ()) if part.get("state") == PartState.STORED]
+        whole = row.get("size_bytes") and sum(part["size"] for part in parts) == row["size_bytes"]
+        if whole and row.get("parts_generation", 1) == row["generation"]:
+            found[row["_id"]] = parts
+    return found
+
+
 def stored_message_ids(channel_id: str, *, after: int, up_to: int) -> set[int]:
     """Message ids of that channel that belong to stored parts."""
     within = {"$gt": after, "$lte": up_to}
@@ -203,14 +216,15 @@ def uploads_given_up(limit: int = MAX_PAGE) -> list[Asset]:
     return list(Asset.objects(upload_gave_up_at__exists=True).exclude("block_sha256", "parts").limit(limit))
 
 
-def assets_with_orphans(limit: int = MAX_PAGE) -> list[Asset]:
-    return list(Asset.objects(orphans__0__exists=True).only("id", "orphans").limit(limit))
+def assets_with_orphans(*, after_id: str = "", limit: int = MAX_PAGE) -> list[Asset]:
+    """A page of assets, by id, that have orphans whose message id is known: only those can be removed."""
+    found = Asset.objects(__raw__={"orphans.message_id": {"$gt": 0}, "_id": {"$gt": after_id}})
+    return list(found.only("id", "orphans").order_by("id").limit(min(limit, MAX_PAGE)))
 
 
-def telegram_is_on() -> bool:
-    """Whether the operator wants media kept in Telegram, even if no bot can be used at the moment."""
-    wanted = TelegramBot.objects(reason__ne=DISABLED_BY_OPERATOR).first() is not None
-    return wanted and TelegramChannel.objects(reason__ne=DISABLED_BY_OPERATOR).first() is not None
+def telegram_is_set_up() -> bool:
+    """Whether there is a bot and a channel on record, in use or not."""
+    return TelegramBot.objects.first() is not None and TelegramChannel.objects.first() is not None
 
 
 def all_bots() -> list[TelegramBot]:

@@ -7,16 +7,18 @@ import threading
 import pytest
 
 from apps.core.errors import InvalidParameter, NotFound, UpstreamUnreachable
+from apps.core.redis import redis_client
 from apps.telegram_cache import roster as roster_module
+from apps.telegram_cache.clients.bot_api import BotApi
 from apps.telegram_cache.clients.errors import TelegramRateLimited, TokenRefused
-from apps.telegram_cache.documents import TelegramBot, TelegramChannel
+from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, TelegramBot, TelegramChannel
 from apps.telegram_cache.roster import forget_roster, roster
 from apps.telegram_cache.selectors import all_bots, all_channels
 from apps.telegram_cache.services import pool, seed_from_settings
 from apps.telegram_cache.services.bots import add_bot, check_all, disable_bot, replace_token
 from apps.telegram_cache.services.channels import add_channel, disable_channel, make_channel_default
 from tests.telegram_cache.conftest import CHANNEL_ID
-from tests.waiting import Clock
+from tests.waiting import Clock, wait_until
 
 
 def seed_with(settings, *, tokens: tuple[str, ...] = (), channel: str = "") -> None:
@@ -226,3 +228,51 @@ class TestRacingWithANewToken:
     def test_the_token_that_is_refused_stops_it(self, store):
         pool.note_error(TokenRefused("Unauthorized"), roster().bot("111111"))
         assert roster().bot("111111") is None
+
+
+class TestAnOperatorsWord:
+    """What happens while an operator disables a bot never takes that back."""
+
+    def test_a_refused_token_does_not_overwrite_it(self, store):
+        known = roster().bot("111111")
+        disable_bot("111111")
+        pool.note_error(TokenRefused("Unauthorized"), known)
+        assert all_bots()[0].reason == DISABLED_BY_OPERATOR
+
+    def test_a_check_that_was_on_its_way_does_not_overwrite_it(self, store, monkeypatch):
+        pool.note_error(TokenRefused("Unauthorized"), roster().bot("111111"))
+        asked = BotApi.get_me
+
+        def disabled_meanwhile(api):
+            disable_bot("111111")
+            return asked(api)
+
+        monkeypatch.setattr(BotApi, "get_me", disabled_meanwhile)
+        check_all()
+        assert (all_bots()[0].state, all_bots()[0].reason) == ("disabled", DISABLED_BY_OPERATOR)
+
+
+class TestRate:
+    def test_a_rest_counts_at_once_for_a_process_that_has_not_read_it_yet(self, store, monkeypatch):
+        known = roster()
+        pool.cool_down("111111", 30)
+        monkeypatch.setattr(pool, "roster", lambda: known)
+        with pytest.raises(pool.NoBotNow) as busy:
+            pool.take_slot()
+        assert 29 < busy.value.wait_s <= 30.1
+        assert 29 < pool.take_token("111111", str(CHANNEL_ID)) <= 30.1
+
+    def test_copies_and_files_share_the_bucket_and_copies_take_no_slot(self, store):
+        for _ in range(pool.BURST_MESSAGES - 1):
+            assert pool.take_token("111111", str(CHANNEL_ID)) == 0
+        with pool.take_slot():
+            pass
+        assert 0 < pool.take_token("111111", str(CHANNEL_ID)) <= 1.01
+        assert pool.take_token("111111", "-1009") == 0
+
+    def test_a_slot_is_renewed_while_it_is_kept(self, store, monkeypatch):
+        monkeypatch.setattr(pool, "RENEW_EVERY_S", 0.01)
+        with pool.take_slot() as slot, slot.kept():
+            key = pool._slots_key("111111")
+            redis_client().zadd(key, {slot._name: 1e15}, xx=True)  # until a renewal says when it ends
+            wait_until(lambda: redis_client().zscore(key, slot._name) < 1e14)

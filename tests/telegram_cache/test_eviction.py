@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import time
 from types import SimpleNamespace
 
 import pytest
 from django.conf import settings as django_settings
+from django.core.management import CommandError, call_command
 
+from apps.core.errors import Conflict
 from apps.streaming.hotstore import HotStore, blockmap
 from apps.telegram_cache.clients.errors import TokenRefused
 from apps.telegram_cache.documents import Asset, AssetState
 from apps.telegram_cache.roster import roster
-from apps.telegram_cache.services import evict_hot, eviction, pool
-from apps.telegram_cache.services.bots import disable_bot
-from tests.telegram_cache.conftest import MIB
+from apps.telegram_cache.services import evict_asset, evict_hot, eviction, pool, upload_asset
+from apps.telegram_cache.services.bots import disable_bot, enable_bot
+from apps.telegram_cache.services.channels import disable_channel
+from apps.telegram_cache.services.upload import UploadResult
+from tests.telegram_cache.conftest import CHANNEL_ID, MIB
 
 LATER_S = 600.0
 
@@ -24,14 +29,26 @@ def hot_store(hot_root) -> HotStore:
     return HotStore(django_settings.ENV.hot_root)
 
 
+@pytest.fixture
+def cached(store, make_asset):
+    """Makes an asset that is in Telegram in full, and in the hot store."""
+
+    def make(*, seed: int = 1) -> str:
+        asset_id = make_asset(MIB, seed=seed).asset_id
+        assert upload_asset(asset_id) is UploadResult.CACHED
+        return asset_id
+
+    return make
+
+
 def ids(hot_store: HotStore) -> set[str]:
     return {entry.asset_id for entry in hot_store.entries()}
 
 
-def test_within_the_bound_nothing_goes(store, make_asset, hot_store):
-    made = make_asset(MIB, state=AssetState.CACHED)
+def test_within_the_bound_nothing_goes(cached, hot_store):
+    asset_id = cached()
     assert evict_hot(max_bytes=10 * MIB, now=time.time() + LATER_S).removed == ()
-    assert ids(hot_store) == {made.asset_id}
+    assert ids(hot_store) == {asset_id}
 
 
 def read_at(hot_store: HotStore, asset_id: str, when: float, monkeypatch) -> None:
@@ -41,8 +58,8 @@ def read_at(hot_store: HotStore, asset_id: str, when: float, monkeypatch) -> Non
     monkeypatch.undo()
 
 
-def test_the_least_recently_read_goes_first(store, make_asset, hot_store, monkeypatch):
-    made = [make_asset(MIB, seed=seed, state=AssetState.CACHED).asset_id for seed in range(1, 4)]
+def test_the_least_recently_read_goes_first(cached, hot_store, monkeypatch):
+    made = [cached(seed=seed) for seed in range(1, 4)]
     now = time.time()
     for minute, asset_id in enumerate((made[1], made[0], made[2]), start=2):
         read_at(hot_store, asset_id, now + minute * 60, monkeypatch)
@@ -61,18 +78,37 @@ def test_what_is_nowhere_else_never_goes(store, make_asset, hot_store, state):
     assert ids(hot_store) == {made.asset_id}
 
 
-def test_with_telegram_off_the_bound_alone_decides(mongo, telegram, make_asset, hot_store):
+def test_without_telegram_on_record_the_bound_alone_decides(mongo, telegram, make_asset, hot_store):
     make_asset(MIB)
     assert evict_hot(max_bytes=1, now=time.time() + LATER_S).removed
     assert ids(hot_store) == set()
 
 
-def test_a_bot_that_telegram_refuses_for_now_does_not_make_media_disposable(store, make_asset, hot_store):
-    make_asset(MIB)
+def test_disabling_the_last_bot_or_channel_makes_nothing_disposable(store, make_asset, cached, hot_store):
+    kept = {make_asset(MIB, seed=1).asset_id, cached(seed=2)}
     pool.note_error(TokenRefused("Unauthorized"), roster().bots[0])
     assert evict_hot(max_bytes=1, now=time.time() + LATER_S).removed == ()
     disable_bot("111111")
-    assert evict_hot(max_bytes=1, now=time.time() + LATER_S).removed
+    disable_channel(str(CHANNEL_ID))
+    assert evict_hot(max_bytes=1, now=time.time() + LATER_S).removed == ()
+    assert ids(hot_store) == kept
+
+
+def test_what_no_bot_can_bring_back_now_stays(store, cached, hot_store):
+    asset_id = cached()
+    second = store.add_bot(222222)
+    disable_bot("111111")
+    assert store.telegram.channels[CHANNEL_ID].admins.pop(second.bot_id)
+    with pytest.raises(CommandError):
+        call_command("telegram", "check", stdout=io.StringIO())
+    assert evict_hot(max_bytes=1, now=time.time() + LATER_S).removed == ()  # no file_id, and no place to forward from
+    with pytest.raises(Conflict, match="bring it back"):
+        evict_asset(asset_id)
+    enable_bot("111111")
+    pool.cool_down("111111", 600)
+    assert evict_hot(max_bytes=1, now=time.time() + LATER_S).removed == ()
+    enable_bot("111111")
+    assert evict_hot(max_bytes=1, now=time.time() + LATER_S).removed == (asset_id,)
 
 
 def test_what_is_being_written_stays(store, hot_store):
@@ -83,18 +119,18 @@ def test_what_is_being_written_stays(store, hot_store):
     writer.close()
 
 
-def test_what_was_read_just_now_goes_last(store, make_asset, hot_store, monkeypatch):
-    made = [make_asset(MIB, seed=seed, state=AssetState.CACHED).asset_id for seed in (1, 2)]
+def test_what_was_read_just_now_goes_last(cached, hot_store, monkeypatch):
+    made = [cached(seed=seed) for seed in (1, 2)]
     now = time.time() + 3600
     read_at(hot_store, made[0], now - 10, monkeypatch)
     assert evict_hot(max_bytes=MIB + MIB // 2, now=now).removed == (made[1],)
     assert evict_hot(max_bytes=1, now=now).removed == (made[0],)
 
 
-def test_low_disk_makes_room_too(store, make_asset, hot_store, monkeypatch):
-    made = make_asset(MIB, state=AssetState.CACHED)
+def test_low_disk_makes_room_too(cached, hot_store, monkeypatch):
+    asset_id = cached()
     monkeypatch.setattr(eviction.shutil, "disk_usage", lambda _: SimpleNamespace(total=100 * 1024 * MIB, free=0))
-    assert evict_hot(now=time.time() + LATER_S).removed == (made.asset_id,)
+    assert evict_hot(now=time.time() + LATER_S).removed == (asset_id,)
 
 
 def test_files_of_no_asset_and_of_older_generations_go_after_an_hour(store, make_asset, hot_store):

@@ -8,12 +8,13 @@ from aiohttp import web
 from apps.downloads.services.answers import telegram_copy
 from apps.downloads.services.jobs import refetch_asset
 from apps.telegram_cache.documents import Asset, AssetState
-from apps.telegram_cache.services import playable, sweep_uploads, upload_asset
+from apps.telegram_cache.services import playable, pool, sweep_uploads, upload_asset
 from apps.telegram_cache.services.channels import set_playable
 from apps.telegram_cache.services.upload import UploadResult
 from tests.standins.faults import answer_instead
 from tests.standins.server import StandIn
 from tests.telegram_cache.conftest import CHANNEL_ID, MIB
+from tests.waiting import wait_until
 
 fetch_thumbnail = playable.fetch_thumbnail
 
@@ -92,6 +93,25 @@ def test_a_refusal_never_spoils_the_cache_and_tries_are_bounded(store, make_asse
     assert store.telegram.counts["sendAudio"] == 5
     asset = reload(made.asset_id)
     assert (asset.state, asset.message_link, asset.is_in_telegram) == (AssetState.CACHED, None, True)
+
+
+def test_busy_moments_are_no_tries(store, make_asset, monkeypatch):
+    def post() -> bool:
+        Asset.objects(id=made.asset_id).update(unset__playable_until=1)
+        return playable.post_playable(made.asset_id)
+
+    made = make_asset(MIB, state=AssetState.CACHED)
+    busy = [pool.take_slot() for _ in range(4)]
+    assert [post() for _ in range(6)] == [False] * 6
+    for slot in busy:
+        slot.__exit__()
+    store.telegram.rate_limit("sendAudio", 0, times=6)
+    for number in range(1, 7):
+        wait_until(lambda number=number: post() or store.telegram.counts["sendAudio"] == number)
+    assert reload(made.asset_id).playable_tries == 0
+    assert reload(made.asset_id).playable_until is not None
+    wait_until(post)
+    assert (store.telegram.counts["sendAudio"], reload(made.asset_id).playable_tries) == (7, 1)
 
 
 def test_the_copy_of_an_older_generation_goes_with_it(store, make_asset, monkeypatch):

@@ -20,8 +20,10 @@ from apps.telegram_cache import flights, reader
 from apps.telegram_cache.clients.errors import TelegramUncertain
 from apps.telegram_cache.documents import Asset, AssetState, PartState
 from apps.telegram_cache.reader import TelegramFiller
-from apps.telegram_cache.services import upload_asset
-from apps.telegram_cache.services.bots import add_bot
+from apps.telegram_cache.roster import roster
+from apps.telegram_cache.services import pool, upload_asset
+from apps.telegram_cache.services.bots import add_bot, disable_bot
+from apps.telegram_cache.services.channels import set_messages_per_min, set_scratch_chat
 from apps.telegram_cache.services.upload import UploadResult
 from tests.telegram_cache.conftest import MIB, make_due, open_sparse, read_all, stored_bytes, target_of
 
@@ -263,6 +265,30 @@ class TestChangingTheBot:
         HotStore(django_settings.ENV.hot_root).remove(cached.asset_id, 1)
         assert await read_all(filler, target_of(cached.asset_id)) == cached.data
         assert store.telegram.counts["forwardMessage"] == 4
+
+    async def test_copies_take_turns_with_the_bots_other_messages(self, cached, store, filler, monkeypatch):
+        monkeypatch.setattr(reader, "ROUNDS", 1)
+        store.add_bot(222222)
+        disable_bot("111111")
+        set_messages_per_min(str(store.channel.chat_id), 1)
+        for _ in range(pool.BURST_MESSAGES):
+            assert pool.take_token("222222", str(store.channel.chat_id)) == 0
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file, pytest.raises(UpstreamError):
+            await filler.fill(target, hot_file, 0)
+        assert store.telegram.counts["forwardMessage"] == 0
+
+    async def test_a_broken_scratch_chat_is_no_fault_of_the_channel(self, cached, store, filler):
+        second = store.add_bot(222222)
+        scratch = store.telegram.add_channel(-1003)
+        for bot in (store.bot, second):
+            store.telegram.make_admin(bot, scratch)
+        set_scratch_chat(str(store.channel.chat_id), "-1003")
+        scratch.kicked.add(222222)
+        disable_bot("111111")
+        assert await read_all(filler, target_of(cached.asset_id)) == cached.data
+        assert roster().bot("222222").barred == {"-1003"}
+        assert len(store.telegram.messages) == 4  # the copies are gone
 
     async def test_a_reissued_token_needs_no_forwarding(self, cached, store, filler):
         add_bot(store.telegram.reissue_token(store.bot).token)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.conf import settings as django_settings
@@ -18,10 +19,12 @@ from hypothesis import strategies as st
 from apps.core.owners import make_owner
 from apps.core.redis import redis_client
 from apps.streaming.hotstore import HotStore
+from apps.telegram_cache.alerts import alerts
 from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind, PartState
 from apps.telegram_cache.roster import Roster, roster
 from apps.telegram_cache.selectors import waiting_uploads
 from apps.telegram_cache.services import (
+    care_records,
     pool,
     request_upload,
     sweep_uploads,
@@ -29,6 +32,8 @@ from apps.telegram_cache.services import (
     upload_asset,
     upload_records,
 )
+from apps.telegram_cache.services.bots import check_all
+from apps.telegram_cache.services.channels import add_channel, set_scratch_chat
 from apps.telegram_cache.services.planning import plan_parts
 from apps.telegram_cache.services.upload import UploadResult
 from tests.telegram_cache.conftest import CHANNEL_ID, MIB, Store, make_due, stored_bytes
@@ -198,6 +203,13 @@ class TestWhenTelegramSaysNo:
         assert store.telegram.counts["sendDocument"] == 2  # one that came too early would have been refused again
         assert_whole(store, made)
 
+    def test_any_number_of_429s_on_one_part_is_no_failure(self, store, make_asset):
+        store.telegram.rate_limit("sendDocument", 0, times=6)
+        made = make_asset()
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        assert store.telegram.counts["sendDocument"] == 7
+        assert reload(made.asset_id).upload_attempts == 0
+
     def test_the_other_bot_goes_on(self, store, make_asset):
         store.add_bot(222222)
         store.telegram.rate_limit("sendDocument", 600)
@@ -305,6 +317,53 @@ class TestUnknownOutcome:
         asset = reload(made.asset_id)
         assert (asset.upload_attempts, asset.parts[0].state) == (0, PartState.UNKNOWN)
         assert roster().bot("111111").cooling_s() > 5
+
+    def test_a_channel_that_bars_every_bot_ends_in_a_clear_state_that_names_it(self, store, make_asset, hot_root):
+        made = make_asset()
+        store.telegram.faults.add("sendDocument", name="store_then_cut")
+        store.telegram.faults.add("forwardMessage", status=502)
+        assert upload_asset(made.asset_id) is UploadResult.LATER
+        store.telegram.make_admin(store.bot, store.telegram.add_channel(-1002))
+        add_channel("-1002")  # what is new goes there
+        store.channel.kicked.add(store.bot.bot_id)
+        for number in range(1, 4):
+            make_due(made.asset_id)
+            assert upload_asset(made.asset_id) is UploadResult.LATER
+            asset = reload(made.asset_id)
+            assert (asset.upload_attempts, asset.upload_waits_for) == (number + 1, None)
+        assert "no bot may post in the channel Store (-1001234567890)" in asset.upload_error
+        assert store.telegram.counts["sendDocument"] == 1
+        long_ago = {"upload_failing_since": datetime.now(UTC) - timedelta(hours=25), "upload_attempts": 20}
+        Asset._get_collection().update_one({"_id": made.asset_id}, {"$set": long_ago})
+        make_due(made.asset_id)
+        upload_asset(made.asset_id)
+        assert reload(made.asset_id).upload_gave_up_at is not None
+        (channel, upload) = alerts()
+        assert (channel.kind, channel.id) == ("channel", str(CHANNEL_ID))
+        assert "given up" in upload.text
+        assert "Store (-1001234567890)" in upload.text
+        store.channel.kicked.clear()
+        check_all()
+        care_records.make_due(made.asset_id)
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        assert store.telegram.counts["stored"] == 1
+
+    def test_a_broken_scratch_chat_is_no_fault_of_the_channel(self, store, make_asset):
+        scratch = store.telegram.add_channel(-1003)
+        store.telegram.make_admin(store.bot, scratch)
+        set_scratch_chat(str(CHANNEL_ID), "-1003")
+        scratch.kicked.add(store.bot.bot_id)
+        made = make_asset()
+        store.telegram.faults.add("sendDocument", name="store_then_cut")
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        assert store.telegram.counts["stored"] == 1
+        assert roster().bot("111111").barred == {"-1003"}
+        assert roster().can_upload
+        (alert,) = alerts()
+        assert "-1003" in alert.text
+        scratch.kicked.clear()
+        check_all()
+        assert alerts() == []
 
     def test_nothing_is_sent_while_it_cannot_be_found_out(self, store, make_asset):
         made = make_asset()

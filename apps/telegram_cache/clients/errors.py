@@ -29,6 +29,10 @@ class TelegramRateLimited(TelegramError):
         super().__init__(message)
 
 
+class BotBusy(TelegramRateLimited):
+    """Not asked at all: by our own count this bot has sent as many messages to that chat as it may for now."""
+
+
 class TelegramRefused(TelegramError):
     """A 4xx. The text is Telegram's own description."""
 

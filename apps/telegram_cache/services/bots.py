@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Any
 
 import structlog
 
@@ -15,9 +14,10 @@ from apps.telegram_cache.clients.errors import TelegramError, TelegramRefused, T
 from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState, TelegramBot
 from apps.telegram_cache.roster import UNREADABLE, forget_roster
 from apps.telegram_cache.selectors import all_bots, all_channels
-from apps.telegram_cache.services.bot_records import known_bot, park_bot, set_bot, set_channel
+from apps.telegram_cache.services.bot_records import known_bot, park_bot, revive_bot, set_bot, set_channel
 from apps.telegram_cache.services.channels import rename_channel
 from apps.telegram_cache.services.checks import Finding, failed_finding, look_up, note_rights
+from apps.telegram_cache.services.pool import end_rest
 
 log = structlog.get_logger(__name__)
 TOKEN_PATTERN = re.compile(r"\d{1,20}:[A-Za-z0-9_-]{3,128}", re.ASCII)
@@ -65,6 +65,7 @@ def add_bot(token: str) -> TelegramBot:
         unset=("until",),
         upsert=True,
     )  # fmt: skip
+    end_rest(identity.bot_id)
     return known_bot(identity.bot_id)
 
 
@@ -98,8 +99,19 @@ def check_all() -> list[Finding]:
             for item in rights:
                 note_rights(item, chat.chat_id if chat else channel.channel_id)
             findings.extend(rights)
+        findings.extend(_check_scratch_chats(bot))
     forget_roster()
     return findings
+
+
+def _check_scratch_chats(bot: TelegramBot) -> list[Finding]:
+    """What is wrong there. A scratch chat only holds copies for a moment: its channel works without it."""
+    channels = all_channels()
+    scratch_chats = {channel.scratch_chat_id for channel in channels} - {"", *(item.channel_id for item in channels)}
+    findings = [finding for chat_id in sorted(scratch_chats) for finding in look_up(chat_id, [bot])[1]]
+    for finding in findings:
+        note_rights(finding, finding.channel_id)
+    return [finding for finding in findings if not finding.ok]
 
 
 def _check_bot(bot: TelegramBot) -> Finding:
@@ -111,8 +123,6 @@ def _check_bot(bot: TelegramBot) -> Finding:
         return failed_finding(bot, "", error)
     except (TelegramError, SecretUnreadable) as error:
         return failed_finding(bot, "", error)
-    fields: dict[str, Any] = {"username": identity.username, "checked_at": datetime.now(UTC)}
-    if bot.state == BotState.DISABLED:
-        fields |= {"state": BotState.ACTIVE.value, "reason": ""}
-    set_bot(bot.bot_id, set_=fields)
+    set_bot(bot.bot_id, set_={"username": identity.username, "checked_at": datetime.now(UTC)})
+    revive_bot(bot.bot_id, token_encrypted=bot.token_encrypted)
     return Finding(bot_id=bot.bot_id, ok=True, text=f"{name}: the token is good.")

@@ -129,4 +129,5 @@ def rename_channel(channel: TelegramChannel, chat: Chat) -> None:
     was_default = channel.is_default
     set_channel(channel.channel_id, {"is_default": False})
     store_channel(chat, make_default=was_default)
+    set_channel(chat.chat_id, {"state": channel.state, "reason": channel.reason})
     TelegramChannel._get_collection().delete_one({"_id": channel.channel_id})

@@ -16,7 +16,7 @@ from apps.telegram_cache.clients.errors import (
 )
 from apps.telegram_cache.documents import TelegramBot
 from apps.telegram_cache.roster import UNREADABLE
-from apps.telegram_cache.services.bot_records import set_bot, set_channel
+from apps.telegram_cache.services.bot_records import bar_bot, set_bot, set_channel
 
 GROUPS = ("group", "supergroup")
 
@@ -91,4 +91,4 @@ def note_rights(finding: Finding, channel_id: str) -> None:
         set_bot(finding.bot_id, unset=(f"barred.{channel_id}",))
         set_channel(channel_id, {"alert": ""})
     elif finding.asked:
-        set_bot(finding.bot_id, set_={f"barred.{channel_id}": finding.text})
+        bar_bot(finding.bot_id, channel_id, reason=finding.text)

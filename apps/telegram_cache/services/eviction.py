@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 from django.conf import settings
@@ -14,14 +15,16 @@ from django.conf import settings
 from apps.core.errors import Conflict, NotFound
 from apps.core.tunables import hot_max_bytes
 from apps.streaming.hotstore import FileState, HotEntry, HotStore
-from apps.telegram_cache.documents import AssetState
-from apps.telegram_cache.selectors import assets_in_state, telegram_is_on
+from apps.telegram_cache.documents import FINISHED_STATES, AssetState
+from apps.telegram_cache.roster import Bot, roster
+from apps.telegram_cache.selectors import assets_in_state, stored_parts, telegram_is_set_up
 
 log = structlog.get_logger(__name__)
 LEAST_FREE_SHARE = 0.05  # of the disk
 LEAST_FREE_BYTES = 512 * 1024 * 1024
 READ_LATELY_S = 120.0
 STALE_S = 3600.0
+LONGEST_REST_S = 60.0  # a bot that Telegram lets rest for longer cannot bring anything back now
 GIVEN_UP = (AssetState.ABSENT.value, AssetState.FAILED.value)
 _BATCH = 500
 
@@ -44,8 +47,9 @@ def evict_hot(
 ) -> Eviction:
     """Remove files until the store fits ``max_bytes`` (HOT_MAX_BYTES) and the disk has room again. Idempotent.
 
-    Only files whose asset is in Telegram in full may go; with Telegram off there is no such place, and the bound alone
-    decides. Files read within two minutes go only when nothing else is left. Leftovers of assets that are no longer on
+    Only files whose asset is in Telegram in full, and that a bot can bring back now, may go. Without any bot or channel
+    on record there is no such place, and the bound alone decides; a bot or channel that is only disabled counts as on
+    record. Files read within two minutes go only when nothing else is left. Leftovers of assets that are no longer on
     record, of older generations and of abandoned work go when they are older than an hour. ``on_removed`` is told after
     each file: its asset, the bytes it had, the bytes that still have to go.
     """
@@ -59,7 +63,7 @@ def evict_hot(
     kept = [entry for entry in entries if entry not in stale]
     excess = _excess(kept, hot_max_bytes() if max_bytes is None else max_bytes)
     removed = []
-    for entry in _candidates(kept, now):
+    for entry in _candidates(kept, now) if excess > 0 else ():
         if excess <= 0:
             break
         if not _may_go([entry]):  # asked again, right before it goes
@@ -81,7 +85,7 @@ def evict_hot(
 def evict_asset(asset_id: str) -> int:
     """Remove one asset's file from the hot store now; returns the bytes freed, 0 when there was none. Idempotent.
 
-    Raises NotFound, or Conflict while the asset is nowhere else.
+    Raises NotFound, or Conflict while the asset is nowhere else, or no bot can bring it back.
     """
     known = assets_in_state([asset_id]).get(asset_id)
     if known is None:
@@ -89,6 +93,8 @@ def evict_asset(asset_id: str) -> int:
     state, generation = known
     if state != AssetState.CACHED.value:
         raise Conflict("It is not in Telegram in full yet: this is the only copy.")
+    if telegram_is_set_up() and not _readable([asset_id]):
+        raise Conflict("No bot can bring it back right now: this is the only copy that can be played.")
     freed: int = HotStore(settings.ENV.hot_root).remove(asset_id, generation)
     return freed
 
@@ -110,19 +116,41 @@ def _candidates(entries: list[HotEntry], now: float) -> Iterator[HotEntry]:
 
 
 def _may_go(entries: list[HotEntry]) -> set[tuple[str, int]]:
-    """Those that are in Telegram in full, or, with Telegram off, those that are finished."""
-    safe = {AssetState.CACHED.value}
-    if not telegram_is_on():
-        safe |= {AssetState.READY.value, AssetState.UPLOADING.value}
+    """Those that can be read from Telegram now, or, with no Telegram on record, those that are finished."""
+    is_set_up = telegram_is_set_up()
+    safe = {AssetState.CACHED.value} if is_set_up else {state.value for state in FINISHED_STATES}
     allowed = set()
     for at in range(0, len(entries), _BATCH):
         batch = entries[at : at + _BATCH]
         known = assets_in_state(entry.asset_id for entry in batch)
-        for entry in batch:
-            state, generation = known.get(entry.asset_id, ("", 0))
-            if state in safe and generation == entry.generation:
-                allowed.add(_name(entry))
+        fitting = [
+            entry
+            for entry in batch
+            if entry.asset_id in known
+            and known[entry.asset_id][0] in safe
+            and known[entry.asset_id][1] == entry.generation
+        ]
+        elsewhere = _readable([entry.asset_id for entry in fitting]) if is_set_up else None
+        allowed |= {_name(entry) for entry in fitting if elsewhere is None or entry.asset_id in elsewhere}
     return allowed
+
+
+def _readable(asset_ids: list[str]) -> set[str]:
+    """Those of which each part can be brought back now, by one bot or another."""
+    bots = [bot for bot in roster().bots if bot.cooling_s() <= LONGEST_REST_S]
+    if not bots:
+        return set()
+    return {
+        asset_id
+        for asset_id, parts in stored_parts(asset_ids).items()
+        if all(any(_can_read(bot, part) for bot in bots) for part in parts)
+    }
+
+
+def _can_read(bot: Bot, part: dict[str, Any]) -> bool:
+    """By its own file_id, or by one that it can get by forwarding the stored message."""
+    has_file_id = bot.bot_id in (part.get("file_ids") or {})
+    return has_file_id or (part.get("message_id") is not None and part.get("channel_id") not in bot.barred)
 
 
 def _name(entry: HotEntry) -> tuple[str, int]:

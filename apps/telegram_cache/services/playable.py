@@ -15,12 +15,12 @@ from apps.core.wake import publish
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.clients.answers import StoredMessage
 from apps.telegram_cache.clients.bot_api import BotApi, Upload
-from apps.telegram_cache.clients.errors import TelegramError, TelegramUncertain
+from apps.telegram_cache.clients.errors import TelegramError, TelegramRateLimited, TelegramUncertain
 from apps.telegram_cache.documents import Asset, MediaKind, Part
 from apps.telegram_cache.roster import Channel, roster
 from apps.telegram_cache.services import playable_records as records
 from apps.telegram_cache.services.hot_bytes import HotBytes, HotBytesMissing, HotBytesWrong
-from apps.telegram_cache.services.pool import NoBotNow, Slot, note_error, take_slot
+from apps.telegram_cache.services.pool import NoBotNow, NoBotThere, Slot, note_error, take_slot
 from apps.telegram_cache.services.resolving import CannotTell, caption_of, find_sent, remove_message
 from apps.telegram_cache.services.upload_records import add_orphan
 
@@ -35,7 +35,8 @@ THUMBNAIL_TIMEOUT = httpx.Timeout(4.0)
 def post_playable(asset_id: str) -> bool:
     """Whether the asset has its playable copy now. Idempotent: never two recorded; one that may exist is looked for.
 
-    Does nothing when the channel does not want copies or the file is too large. A failure only waits for its next try.
+    Does nothing when the channel does not want copies or the file is too large. A failure only waits for its next try,
+    and there are at most five; a bot that is busy or has to rest is no failure.
     """
     channel = roster().default_channel
     if channel is None or not channel.playable:
@@ -45,13 +46,18 @@ def post_playable(asset_id: str) -> bool:
         return False
     try:
         done = _find_earlier(asset) or _post(asset)
-    except (TelegramError, NoBotNow, HotBytesMissing, HotBytesWrong) as error:
+    except (TelegramRateLimited, NoBotNow) as busy:
+        wait_s = busy.retry_after_s if isinstance(busy, TelegramRateLimited) else busy.wait_s
+        records.release_playable(asset_id, wait_s=wait_s, counts=isinstance(busy, NoBotThere))
+        log.info("playable_waits", asset_id=asset_id, reason=str(busy), retry_s=wait_s)
+        return False
+    except (TelegramError, HotBytesMissing, HotBytesWrong) as error:
         log.warning("playable_not_posted", asset_id=asset_id, error=f"{type(error).__name__}: {error}")
         done = False
     if done:
         publish(f"asset:{asset_id}")
     else:
-        records.release_playable(asset_id, wait_s=RETRY_S)
+        records.release_playable(asset_id, wait_s=RETRY_S, counts=True)
     return done
 
 
@@ -83,7 +89,7 @@ def _commit(asset: Asset, part: Part, message: StoredMessage) -> bool:
 def _post(asset: Asset) -> bool:
     hot = HotBytes(HotStore(settings.ENV.hot_root), asset)
     thumbnail = fetch_thumbnail(asset.video_id)
-    with take_slot() as slot:
+    with take_slot() as slot, slot.kept():
         part = records.begin_playable(
             asset, bot_id=slot.bot.bot_id, channel_id=slot.channel.channel_id, attempt_id=secrets.token_hex(8)
         )

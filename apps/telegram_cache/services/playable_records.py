@@ -31,9 +31,11 @@ def claim_playable(asset_id: str, *, max_bytes: int) -> Asset | None:
     return find_asset(asset_id) if done.modified_count else None
 
 
-def release_playable(asset_id: str, *, wait_s: float) -> None:
+def release_playable(asset_id: str, *, wait_s: float, counts: bool) -> None:
+    """Have it tried again in ``wait_s``. ``counts``: this try was a failure."""
     until = datetime.now(UTC) + timedelta(seconds=wait_s)
-    assets().update_one({"_id": asset_id, "playable_until": {"$ne": None}}, {"$set": {"playable_until": until}})
+    change = {"$set": {"playable_until": until}, "$inc": {"playable_tries": 0 if counts else -1}}
+    assets().update_one({"_id": asset_id, "playable_until": {"$ne": None}}, change)
 
 
 def begin_playable(asset: Asset, *, bot_id: str, channel_id: str, attempt_id: str) -> Part | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import cast
+
 import structlog
 from celery import current_app
 from kombu.exceptions import OperationalError
@@ -22,7 +25,9 @@ UPLOAD_TASK = "apps.telegram_cache.tasks.upload_asset"
 MAX_UPLOADS_PER_SWEEP = 50
 QUEUED_AGAIN_AFTER_S = 120.0  # a message that was lost; a task that only waits does no harm
 CHECK_EVERY_S = 300
-ORPHANS_EVERY_S = 600
+ORPHANS_EVERY_S = 60
+ORPHANS_FOR_S = 20.0
+ORPHANS_AFTER = "yt:tg:orphans:after"  # the asset that was looked at last
 
 
 def request_upload(asset_id: str) -> None:
@@ -52,11 +57,6 @@ def sweep_uploads() -> int:
         check_all()
     if not roster().can_upload:
         return 0
-    if _is_time("orphans", ORPHANS_EVERY_S):
-        for asset in assets_with_orphans(limit=20):
-            remove_orphans(asset)
-    for unposted_id in playable_left(limit=5):
-        post_playable(unposted_id)
     free_dead_slots()
     if freed := free_dead_uploads():
         log.warning("uploads_of_dead_workers", count=freed)
@@ -66,7 +66,29 @@ def sweep_uploads() -> int:
         if asset_id is None or not _send(asset_id):
             break
         queued += 1
+    for unposted_id in playable_left(limit=5):
+        post_playable(unposted_id)
+    if _is_time("orphans", ORPHANS_EVERY_S):
+        _remove_some_orphans()
     return queued
+
+
+def _remove_some_orphans() -> None:
+    """Go on where the last round ended, for at most ORPHANS_FOR_S; after the last asset the next round begins anew.
+
+    So those that Telegram does not let us delete keep nobody waiting, however many they are.
+    """
+    end_at = time.monotonic() + ORPHANS_FOR_S
+    last = cast("bytes | None", redis_client().get(ORPHANS_AFTER))
+    after_id = last.decode() if last else ""
+    while page := assets_with_orphans(after_id=after_id, limit=20):
+        for asset in page:
+            redis_client().set(ORPHANS_AFTER, asset.id)
+            remove_orphans(asset)
+            if time.monotonic() > end_at:
+                return
+        after_id = page[-1].id
+    redis_client().delete(ORPHANS_AFTER)
 
 
 def _is_time(name: str, every_s: int) -> bool:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import structlog
 
 from apps.telegram_cache.clients.bot_api import BotApi
-from apps.telegram_cache.clients.errors import MessageNotFound, TelegramError, TelegramRateLimited
+from apps.telegram_cache.clients.errors import MessageNotFound, TelegramError
 from apps.telegram_cache.documents import Asset, Part, PartState
-from apps.telegram_cache.roster import Bot, Channel, roster
+from apps.telegram_cache.roster import Bot, roster
 from apps.telegram_cache.selectors import iterate_assets
-from apps.telegram_cache.services.pool import Slot, note_error
-from apps.telegram_cache.services.resolving import remove_message, scratch_chat_of
+from apps.telegram_cache.services.copying import make_copy
+from apps.telegram_cache.services.pool import note_error
+from apps.telegram_cache.services.resolving import remove_message
 from apps.telegram_cache.services.upload_records import note_message_id, set_file_id
 
 log = structlog.get_logger(__name__)
@@ -64,33 +64,12 @@ def _missing(asset: Asset, bot_ids: list[str]) -> Iterator[tuple[Part, str]]:
 
 def _rekey(bot: Bot, asset_id: str, part: Part) -> None:
     channel_id = part.channel_id or ""
-    api, target = BotApi(bot.token), scratch_chat_of(channel_id)
-    with _slot(bot, target):
-        copy = api.forward_message(to_chat_id=target, from_chat_id=channel_id, message_id=part.message_id or 0)
+    target, copy = make_copy(bot, channel_id=channel_id, message_id=part.message_id or 0, wait_s=LONGEST_WAIT_S)
     if target == channel_id:
         note_message_id(channel_id, copy.message_id)
-    remove_message(api, asset_id, part, chat_id=target, message_id=copy.message_id, reason="copy")
+    remove_message(BotApi(bot.token), asset_id, part, chat_id=target, message_id=copy.message_id, reason="copy")
     if copy.file is None or copy.file.file_unique_id != part.file_unique_id:
         raise MessageNotFound("the message holds another file")
     set_file_id(
         asset_id, index=part.index, file_unique_id=part.file_unique_id, bot_id=bot.bot_id, file_id=copy.file.file_id
     )
-
-
-def _slot(bot: Bot, chat_id: str) -> Slot:
-    """This bot's slot in that chat. Raises TelegramRateLimited when it must rest for long."""
-    known = roster().channel(chat_id)
-    channel = known or Channel(
-        channel_id=chat_id, username="", is_default=False, is_active=True, messages_per_min=20, scratch_chat_id=""
-    )
-    waited_s = 0.0
-    while True:
-        fresh = roster().bot(bot.bot_id) or bot
-        slot = Slot(fresh, channel)
-        wait_s = fresh.cooling_s() or slot.take()
-        if not wait_s:
-            return slot
-        waited_s += wait_s
-        if waited_s > LONGEST_WAIT_S:
-            raise TelegramRateLimited("the bot must rest", retry_after_s=wait_s)
-        time.sleep(wait_s)

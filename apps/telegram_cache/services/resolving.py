@@ -17,12 +17,14 @@ from apps.telegram_cache.clients.errors import MessageNotFound, TelegramError
 from apps.telegram_cache.documents import Asset, Part
 from apps.telegram_cache.roster import Bot, roster
 from apps.telegram_cache.selectors import find_channel, stored_message_ids
+from apps.telegram_cache.services.copying import make_copy
 from apps.telegram_cache.services.pool import Slot, note_error
 from apps.telegram_cache.services.upload_records import add_orphan, note_message_id
 
 log = structlog.get_logger(__name__)
 LOOK_AHEAD = 5  # ids after the newest one known; that many missing in a row is the end
 MAX_PROBES = 40
+TOKEN_WAIT_S = 5.0
 
 
 class CannotTell(Exception):
@@ -79,23 +81,19 @@ def _look_at(
     if roster().channel(channel_id) is None:
         raise CannotTell("the channel is no longer on record")
     with take(channel_id) as slot:
-        api = BotApi(slot.bot.token)
-        target = scratch_chat_of(channel_id)
         try:
-            copy = api.forward_message(to_chat_id=target, from_chat_id=channel_id, message_id=message_id)
+            target, copy = make_copy(
+                slot.bot, channel_id=channel_id, message_id=message_id, wait_s=TOKEN_WAIT_S, paid=True
+            )
         except TelegramError as error:
             note_error(error, slot.bot, channel_id=channel_id)
             raise
         if target == channel_id:
             note_message_id(channel_id, copy.message_id)
-        remove_message(api, asset.id, part, chat_id=target, message_id=copy.message_id, reason="copy")
+        remove_message(
+            BotApi(slot.bot.token), asset.id, part, chat_id=target, message_id=copy.message_id, reason="copy"
+        )
         return slot.bot, copy.message_id if target == channel_id else 0, copy.file
-
-
-def scratch_chat_of(channel_id: str) -> str:
-    """Where copies of this channel's messages go: its scratch chat, or the channel itself."""
-    channel = roster().channel(channel_id)
-    return (channel.scratch_chat_id if channel else "") or channel_id
 
 
 def remove_message(api: BotApi, asset_id: str, part: Part, *, chat_id: str, message_id: int, reason: str) -> None:
@@ -106,4 +104,4 @@ def remove_message(api: BotApi, asset_id: str, part: Part, *, chat_id: str, mess
         return
     except TelegramError as error:
         log.warning("telegram_message_not_deleted", asset_id=asset_id, message_id=message_id, error=str(error))
-        add_orphan(asset_id, part, message_id=message_id, reason=reason)
+        add_orphan(asset_id, part, channel_id=chat_id, message_id=message_id, reason=reason)

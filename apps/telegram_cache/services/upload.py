@@ -44,6 +44,7 @@ from apps.telegram_cache.services.pool import (
     EVERY_BOT_IS_BUSY,
     MAX_UPLOADS_PER_BOT,
     NoBotNow,
+    NoBotThere,
     Slot,
     note_error,
     take_slot,
@@ -166,13 +167,20 @@ class Uploader:
         return asset.parts[index]  # type: ignore[no-any-return]
 
     def _store(self, index: int) -> None:
-        for _ in range(MAX_TRIES_PER_PART):
+        tries, end_at = 0, time.monotonic() + LONGEST_SLOT_WAIT_S
+        while tries < MAX_TRIES_PER_PART:
             self.keeper.check()
             part = self._part(index)
             if part.state in (PartState.SENDING, PartState.UNKNOWN) and self._resolve(part):
                 return
-            if self._send(part):
-                return
+            try:
+                if self._send(part):
+                    return
+            except TelegramRateLimited as asked_to_wait:  # no failure: the next slot comes when the bot may send again
+                if time.monotonic() > end_at:
+                    raise TryLater(str(asked_to_wait), retry_s=asked_to_wait.retry_after_s, counts=False) from None
+                continue
+            tries += 1
         raise TryLater(f"part {index} could not be stored")
 
     def _resolve(self, part: Part) -> bool:
@@ -185,7 +193,8 @@ class Uploader:
             return False
         except TelegramRateLimited as error:
             raise TryLater(str(error), retry_s=error.retry_after_s, counts=False) from None
-        except (TelegramUnreachable, TelegramUncertain) as error:
+        except (TelegramUnreachable, TelegramUncertain, TokenRefused, BotForbidden, ChatNotFound) as error:
+            # about that bot only: another one can look, now or once somebody has mended it
             raise TryLater(f"part {part.index}: cannot find out whether it is stored: {error}") from None
         except TelegramRefused as error:
             records.add_orphan(self.asset.id, part, message_id=None, reason=str(error))
@@ -196,7 +205,10 @@ class Uploader:
         return self._commit(part, part.attempt_id or "", bot.bot_id, part.channel_id or "", message)
 
     def _send(self, part: Part) -> bool:
-        """One attempt. True: stored and on record. False: certainly not, or unknown; look at the part again."""
+        """One attempt. True: stored and on record. False: certainly not, or unknown; look at the part again.
+
+        Raises TelegramRateLimited when Telegram asked the bot to wait: nothing was stored.
+        """
         sha256 = self._sha256(part)
         with self._slot() as slot, self.keeper.using(slot):
             attempt_id = secrets.token_hex(8)
@@ -256,9 +268,9 @@ class Uploader:
         """After an attempt that stored nothing: return to try again with another bot, or raise."""
         if isinstance(error, TelegramError):
             note_error(error, slot.bot, channel_id=slot.channel.channel_id)
-        if isinstance(error, (TelegramRateLimited, TokenRefused, BotForbidden, ChatNotFound)):
+        if isinstance(error, (TokenRefused, BotForbidden, ChatNotFound)):
             return
-        if isinstance(error, LeaseLost):
+        if isinstance(error, (TelegramRateLimited, LeaseLost)):
             raise error
         if isinstance(error, (HotBytesMissing, HotBytesWrong)):
             self._want_refetch(error)
@@ -293,6 +305,10 @@ class Uploader:
         while time.monotonic() - began_at < (LONGEST_SLOT_WAIT_S if self.keeper.is_sending else SHORT_WAIT_S):
             try:
                 return take_slot(channel_id)
+            except NoBotThere as closed:
+                if channel_id:  # a part that may be there cannot be found out about: that must come to an end
+                    raise TryLater(f"a part may already be stored, but {closed}") from None
+                raise TryLater(str(closed), retry_s=closed.wait_s, counts=False) from None
             except NoBotNow as busy:
                 if busy.wait_s > SHORT_WAIT_S:
                     raise TryLater(str(busy), retry_s=busy.wait_s, counts=False) from None

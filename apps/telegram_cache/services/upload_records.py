@@ -226,9 +226,14 @@ def _attempt(asset: Asset, index: int, attempt_id: str, states: list[str]) -> di
     }
 
 
-def add_orphan(asset_id: str, part: Part, *, message_id: int | None, reason: str) -> None:
-    """Note a message that no part needs. ``message_id`` None: it may exist, nobody can tell."""
+def add_orphan(asset_id: str, part: Part, *, message_id: int | None, reason: str, channel_id: str = "") -> None:
+    """Note a message that no part needs. ``message_id`` None: it may exist, nobody can tell.
+
+    ``channel_id``: where it is, if that is not the part's own channel.
+    """
     orphan = orphan_of(part, message_id=message_id, reason=reason)
+    if channel_id:
+        orphan["channel_id"] = channel_id
     assets().update_one({"_id": asset_id}, {"$push": {"orphans": {"$each": [orphan], "$slice": -MAX_ORPHANS}}})
 
 

@@ -24,6 +24,7 @@ from apps.telegram_cache.services.pool import note_error, readers_in_turn
 log = structlog.get_logger(__name__)
 SAMPLE_ASSETS = 100  # a day
 SAMPLE_BYTES = 4 * 1024**3
+TOKEN_WAIT_S = 120.0  # nobody waits for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ def verify_sample(*, max_assets: int = SAMPLE_ASSETS, max_bytes: int = SAMPLE_BY
 async def _verify(asset: Asset) -> Verification:
     files = BotFiles()
     try:
-        source = PartSource(files)
+        source = PartSource(files, token_wait_s=TOKEN_WAIT_S)
         verdicts = [
             (part, await _is_good(source, asset.id, part)) for part in asset.parts if part.state == PartState.STORED
         ]

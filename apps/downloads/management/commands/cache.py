@@ -99,7 +99,10 @@ class Command(BaseCommand):
             f"Removed {len(done.removed)} files and {done.stale_removed} leftovers: {done.freed_bytes} bytes freed."
         )
         if done.still_over_bytes:
-            raise CommandError(f"{done.still_over_bytes} bytes more should go, but they are not in Telegram yet.")
+            raise CommandError(
+                f"{done.still_over_bytes} bytes more should go, but they are not in Telegram yet, "
+                "or no bot can bring them back now."
+            )
 
     def _repair(self, options: dict[str, Any]) -> None:
         failed = waiting = 0
