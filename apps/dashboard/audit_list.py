@@ -8,7 +8,7 @@ from typing import Any
 from apps.core.documents import AuditEntry
 from apps.dashboard.lists import Cell, Column, Empty, Filter, ListSpec, age_filter, choices_filter
 
-TARGET_KINDS = ("user", "key", "job", "asset", "bot", "channel", "provider", "setting")
+TARGET_KINDS = ("user", "key", "job", "asset", "bot", "cache", "channel", "provider", "setting")
 WHAT = (("login", "Logging in"), ("create", "Created"), ("deactivate", "Switched off"), ("activate", "Switched on"),
         ("delete", "Deleted"), ("cancel", "Cancelled"), ("change", "Changed"))  # fmt: skip
 

@@ -11,9 +11,11 @@ from django.core.management import CommandError, call_command
 
 from apps.core.documents import AuditEntry
 from apps.streaming.hotstore import HotStore
+from apps.telegram_cache.clients.errors import TokenRefused
 from apps.telegram_cache.documents import Asset, AssetState, PartState
+from apps.telegram_cache.roster import roster
 from apps.telegram_cache.selectors import all_bots, cache_totals, find_assets, find_channel
-from apps.telegram_cache.services import touch_asset, upload_asset
+from apps.telegram_cache.services import pool, touch_asset, upload_asset
 from tests.telegram_cache.conftest import CHANNEL_ID, MIB
 
 
@@ -150,6 +152,37 @@ class TestCache:
         make_asset(MIB, seed=2)
         with pytest.raises(CommandError, match="not in Telegram yet"):
             run("cache", "evict", "--max-bytes", "0")
+
+    def test_what_changes_something_is_in_the_audit_log(self, store, make_asset, part_bytes, tmp_path, monkeypatch):
+        monkeypatch.setattr("getpass.getuser", lambda: "anna")
+        part_bytes(MIB)
+        made = make_asset(2 * MIB)
+        run("cache", "repair", made.asset_id)
+        store.add_bot(222222)
+        run("telegram", "rekey", "222222")
+        part = Asset.objects(id=made.asset_id).get().parts[1]
+        store.telegram.file_of(part.file_unique_id).write_bytes(b"y" * MIB)
+        with pytest.raises(CommandError, match="repair"):
+            run("cache", "verify")
+        run("cache", "repair")
+        run("cache", "evict", "--max-bytes", "0")
+        run("cache", "export", str(tmp_path / "all"))
+        run("cache", "import", str(tmp_path / "all"))
+        (tmp_path / "links").write_text("dQw4w9WgXcQ")
+        run("cache", "warm", str(tmp_path / "links"), "--later", "tonight")
+        pool.note_error(TokenRefused("Unauthorized"), roster().bot("222222"))
+        run("telegram", "check")
+        run("cache", "list")
+        run("telegram", "check")
+        entries = list(AuditEntry.objects.order_by("at", "id"))
+        assert [(entry.action, entry.target_id) for entry in entries] == [
+            ("asset.repair", made.asset_id), ("bot.rekey", "222222"), ("asset.verify", made.asset_id),
+            ("asset.repair", made.asset_id), ("cache.evict", "all"), ("cache.import", "all"), ("cache.warm", "all"),
+            ("bot.check", "222222"),
+        ]  # fmt: skip
+        assert {entry.actor for entry in entries} == {"anna (command line)"}
+        assert entries[1].after == {"parts": 2}
+        assert entries[2].after == {"bad_parts": [1]}
 
     def test_an_unknown_asset_is_one_clear_line(self, mongo, telegram):
         with pytest.raises(CommandError, match="no asset"):

@@ -13,7 +13,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from apps.core.command import clear_failures
+from apps.core import audit
+from apps.core.command import clear_failures, shell_actor
 from apps.downloads.services.warm_ups import make_warm_up
 from apps.downloads.services.warming import MAX_LINKS, warm
 from apps.telegram_cache.documents import Asset, AssetState, MediaKind
@@ -85,6 +86,8 @@ class Command(BaseCommand):
         for number, asset in enumerate(_chosen(options["asset_id"], AssetState.CACHED), start=1):
             result = verify_asset(asset)
             failed += not result.is_well
+            if result.bad:
+                _record("asset.verify", asset, {"bad_parts": list(result.bad)})
             words = "ok" if result.is_well else f"bad parts {list(result.bad)}, not readable now {list(result.unread)}"
             self.stdout.write(f"[{number}/{total}] {result.asset_id} {result.good} parts good, {words}")
         if failed:
@@ -95,6 +98,9 @@ class Command(BaseCommand):
             self.stdout.write(f"{asset_id} {size_bytes} bytes freed, {left_bytes} bytes more to go")
 
         done = evict_hot(max_bytes=options["max_bytes"], on_removed=tell)
+        if done.removed or done.stale_removed:
+            counts = {"files": len(done.removed), "leftovers": done.stale_removed, "freed_bytes": done.freed_bytes}
+            _record_all("cache.evict", counts)
         self.stdout.write(
             f"Removed {len(done.removed)} files and {done.stale_removed} leftovers: {done.freed_bytes} bytes freed."
         )
@@ -108,11 +114,13 @@ class Command(BaseCommand):
         failed = waiting = 0
         total = len(options["asset_id"]) or count_assets(AssetState.READY, AssetState.UPLOADING)
         for number, asset in enumerate(_chosen(options["asset_id"], AssetState.READY, AssetState.UPLOADING), start=1):
-            make_due(asset.id)
+            is_due = make_due(asset.id)
             result = upload_asset(asset.id)
             if result is UploadResult.OFF:
                 raise CommandError("There is no usable bot or channel. See: manage.py telegram check")
             now = find_asset(asset.id)
+            if is_due:
+                _record("asset.repair", asset, {"state": now.state if now else "", "result": result.value})
             waits_for = now.upload_waits_for if now and result is not UploadResult.CACHED else None
             waiting += bool(waits_for)
             failed += result is not UploadResult.CACHED and not waits_for
@@ -139,6 +147,8 @@ class Command(BaseCommand):
                     self.stderr.write(f"line {item.line}: {item.text}")
                 elif counts.total() % PROGRESS_EVERY == 0:
                     self.stdout.write(f"{counts.total()} lines ...")
+        if counts.total():
+            _record_all("cache.import", {outcome.value: count for outcome, count in counts.items()})
         added, known, kept = (counts[outcome] for outcome in list(ImportOutcome)[:3])
         self.stdout.write(f"{added} assets added, {known} known already, {kept} kept as they are here.")
         if counts[ImportOutcome.WRONG]:
@@ -155,8 +165,10 @@ class Command(BaseCommand):
             links = list(islice((line for line in lines if line and not line.startswith("#")), options["max"]))
         if options["later"]:
             made = make_warm_up(name=options["later"], kind=kind, wish=wish, links=links, created_by="command line")
+            _record_all("cache.warm", {"list": made.id, "links": made.total})
             self.stdout.write(f"Kept {made.total} links as {made.id}. See /admin/warm-ups for how it goes.")
             return
+        _record_all("cache.warm", {"links": len(links)})
         done = warm(links, kind=kind, wish=wish, max_active=options["at_once"], timeout_s=options["timeout"])
         for number, item in enumerate(done, start=1):
             failed += bool(item.problem)
@@ -189,6 +201,17 @@ def _chosen(asset_ids: list[str], *states: AssetState) -> Iterator[Asset]:
         if asset is None:
             raise CommandError(f"There is no asset {asset_id}.")
         yield asset
+
+
+def _record(action: str, asset: Asset, after: dict[str, Any]) -> None:
+    before = {"title": asset.title or asset.video_id, "state": asset.state}
+    audit.record(
+        actor=shell_actor(), action=action, target_kind="asset", target_id=asset.id, before=before, after=after
+    )
+
+
+def _record_all(action: str, after: dict[str, Any]) -> None:
+    audit.record(actor=shell_actor(), action=action, target_kind="cache", target_id="all", after=after)
 
 
 def _row(asset: Asset) -> dict[str, Any]:

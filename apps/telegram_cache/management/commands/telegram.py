@@ -6,6 +6,7 @@ import getpass
 import json
 import sys
 from argparse import ArgumentParser
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -95,7 +96,11 @@ class Command(BaseCommand):
         self.stdout.write(f"Added channel {channel.title} ({channel.channel_id}).")
 
     def _check(self, _options: dict[str, Any]) -> None:
+        before = {bot.bot_id: bot.state for bot in all_bots()}
         findings = check_all()
+        for bot in all_bots():
+            if bot.state != before.get(bot.bot_id):
+                _record_bot("bot.check", bot)
         self._tell(findings)
         if not findings:
             raise CommandError("There is no bot yet. Add one: manage.py telegram add-bot")
@@ -188,27 +193,34 @@ class Command(BaseCommand):
     def _rekey(self, options: dict[str, Any]) -> None:
         bot_ids = [known_bot(bot_id).bot_id for bot_id in options["bot_id"]] or [bot.bot_id for bot in roster().bots]
         total = count_missing(bot_ids)
+        made: Counter[str] = Counter()
         failed = 0
-        for number, done in enumerate(rekey(bot_ids), start=1):
-            if done.problem:
-                failed += 1
-                self.stdout.write(f"part {done.index} of {done.asset_id}, bot {done.bot_id}: {done.problem}")
-            if number % PROGRESS_EVERY == 0 or number == total:
-                self.stdout.write(f"{number} of {total} ({100 * number // max(1, total)} %)")
+        try:
+            for number, done in enumerate(rekey(bot_ids), start=1):
+                made[done.bot_id] += not done.problem
+                if done.problem:
+                    failed += 1
+                    self.stdout.write(f"part {done.index} of {done.asset_id}, bot {done.bot_id}: {done.problem}")
+                if number % PROGRESS_EVERY == 0 or number == total:
+                    self.stdout.write(f"{number} of {total} ({100 * number // max(1, total)} %)")
+        finally:  # what was done before Ctrl-C counts too
+            for bot_id, count in made.items():
+                _record("bot.rekey", "bot", bot_id, {"parts": count})
         if failed:
             raise CommandError(f"{failed} of {total} could not be done. Run it again later.")
         self.stdout.write(f"Every bot can read everything: {total} were missing.")
 
 
 def _record_bot(action: str, bot: TelegramBot) -> None:
-    after = {"username": bot.username, "state": bot.state}
-    audit.record(actor=shell_actor(), action=action, target_kind="bot", target_id=bot.bot_id, after=after)
+    _record(action, "bot", bot.bot_id, {"username": bot.username, "state": bot.state})
 
 
 def _record_channel(action: str, channel: TelegramChannel) -> None:
-    after = {name: getattr(channel, name) for name in AUDITED}
-    target_id = channel.channel_id
-    audit.record(actor=shell_actor(), action=action, target_kind="channel", target_id=target_id, after=after)
+    _record(action, "channel", channel.channel_id, {name: getattr(channel, name) for name in AUDITED})
+
+
+def _record(action: str, kind: str, target_id: str, after: dict[str, Any]) -> None:
+    audit.record(actor=shell_actor(), action=action, target_kind=kind, target_id=target_id, after=after)
 
 
 def _read_token(from_stdin: bool) -> str:
