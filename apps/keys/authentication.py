@@ -200,10 +200,10 @@ class _KeyCache:
             return flight.future.result(timeout=LOAD_TIMEOUT_S)
         return self._lead(prefix, flight)
 
-    def is_fresh(self, prefix: str, *, for_s: float) -> bool:
-        """Whether ``get`` will answer from memory for so long. Needs no lock."""
+    def by_heart(self, prefix: str) -> _Record | None:
+        """What ``get`` would give from memory. Needs no lock."""
         known = self._known.get(prefix)
-        return known is not None and time.monotonic() - known[0] < CACHE_MAX_AGE_S - for_s
+        return known[1] if known is not None and time.monotonic() - known[0] < CACHE_MAX_AGE_S else None
 
     def _lead(self, prefix: str, flight: _Flight) -> _Record | None:
         try:
@@ -250,11 +250,6 @@ def forget_cached_keys() -> None:
     _key_cache().forget()
 
 
-def is_known_by_heart(raw: str) -> bool:
-    """Whether ``authenticate`` will answer without asking MongoDB, so that it may be called on an event loop."""
-    return _key_cache().is_fresh(raw[3:11], for_s=0.05)
-
-
 def extract_key(headers: Mapping[str, str], query: Mapping[str, str]) -> str | None:
     """The raw key of a request: X-API-Key, Authorization: Bearer, or ``?api_key=``. Header names are lower case."""
     if key := headers.get("x-api-key", "").strip():
@@ -291,6 +286,21 @@ def authenticate(raw: str | None, client_address: str = "") -> KeyGrant:
     return grant
 
 
+def authenticate_by_heart(raw: str, client_address: str) -> KeyGrant | None:
+    """What ``authenticate`` gives, for the event loop: from memory alone. None: it would refuse, or ask MongoDB."""
+    record = _key_cache().by_heart(raw[3:11])
+    if record is None or raw[:3] != "yt_" or raw[11:12] != "_" or not record.takes(hash_secret(raw[12:])):
+        return None
+    grant = _usable_or_none(record)
+    return grant if grant is not None and is_let_in(grant, client_address) else None
+
+
+def grant_by_heart(prefix: str) -> KeyGrant | None:
+    """What ``grant_for_prefix`` gives, for the event loop: from memory alone. None: it would refuse, or ask MongoDB."""
+    record = _key_cache().by_heart(prefix)
+    return None if record is None else _usable_or_none(record)
+
+
 def is_let_in(grant: KeyGrant, client_address: str) -> bool:
     """Whether a key may be used from this address."""
     return not grant.allowed_networks or _is_in(client_address, grant.allowed_networks)
@@ -315,6 +325,13 @@ def grant_for_prefix(prefix: str, *, max_age_s: float = CACHE_MAX_AGE_S) -> KeyG
     if record is None:
         raise KeyInvalid
     return _usable(record)
+
+
+def _usable_or_none(record: _Record) -> KeyGrant | None:
+    try:
+        return _usable(record)
+    except (KeyDisabled, KeyExpired):
+        return None
 
 
 def _usable(record: _Record) -> KeyGrant:

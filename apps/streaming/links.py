@@ -69,11 +69,6 @@ def _sign(key: bytes, text: str) -> str:
     return b2a_base64(outer.digest(), newline=False).translate(_URL_SAFE, b"=").decode()
 
 
-def _text(path: str, asset_id: str, key_prefix: str, expires_at: int, attachment: bool, bound_to: str) -> str:
-    text = f"{path}\n{asset_id}\n{key_prefix}\n{expires_at}\n{int(attachment)}"
-    return f"{text}\n{bound_to}" if bound_to else text
-
-
 def sign_link(
     *, path: str, asset_id: str, key_prefix: str, expires_at: int, attachment: bool, bound_to: str = ""
 ) -> str:
@@ -81,28 +76,24 @@ def sign_link(
 
     ``bound_to``: the only network (``apps.keys.limits.network_of``) from which it may be opened.
     """
-    return _signed(_own_keys()[0], path, asset_id, key_prefix, expires_at, attachment, bound_to)
+    link, attached = sign_link_pair(
+        path=path, asset_id=asset_id, key_prefix=key_prefix, expires_at=expires_at, bound_to=bound_to
+    )
+    return attached if attachment else link
 
 
 def sign_link_pair(
     *, path: str, asset_id: str, key_prefix: str, expires_at: int, bound_to: str = ""
 ) -> tuple[str, str]:
-    """``sign_link`` twice: as an attachment, and not."""
+    """``sign_link`` twice: without and with ``attachment``."""
     key = _own_keys()[0]
+    common = f"{path}\n{asset_id}\n{key_prefix}\n{expires_at}\n"
+    bound_text, bound = (f"\n{bound_to}", f"&{BOUND_PARAMETER}={quote_plus(bound_to)}") if bound_to else ("", "")
+    query = f"{path}?asset={_quoted(asset_id)}&key_id={_quoted(key_prefix)}&expires={expires_at}"
     return (
-        _signed(key, path, asset_id, key_prefix, expires_at, True, bound_to),
-        _signed(key, path, asset_id, key_prefix, expires_at, False, bound_to),
+        f"{query}{bound}&{SIGNATURE_PARAMETER}={_sign(key, f'{common}0{bound_text}')}",
+        f"{query}&download=1{bound}&{SIGNATURE_PARAMETER}={_sign(key, f'{common}1{bound_text}')}",
     )
-
-
-def _signed(
-    key: bytes, path: str, asset_id: str, key_prefix: str, expires_at: int, attachment: bool, bound_to: str
-) -> str:
-    signature = _sign(key, _text(path, asset_id, key_prefix, expires_at, attachment, bound_to))
-    download = "&download=1" if attachment else ""
-    bound = f"&{BOUND_PARAMETER}={quote_plus(bound_to)}" if bound_to else ""
-    query = f"asset={_quoted(asset_id)}&key_id={_quoted(key_prefix)}&expires={expires_at}{download}{bound}"
-    return f"{path}?{query}&{SIGNATURE_PARAMETER}={signature}"
 
 
 def _quoted(text: str) -> str:
@@ -126,7 +117,8 @@ def check_link(path: str, query: Mapping[str, str], *, now: float | None = None)
         attachment=query.get("download") == "1",
         bound_to=query.get(BOUND_PARAMETER, ""),
     )
-    text = _text(path, link.asset_id, link.key_prefix, link.expires_at, link.attachment, link.bound_to)
+    text = f"{path}\n{link.asset_id}\n{link.key_prefix}\n{link.expires_at}\n{int(link.attachment)}"
+    text = f"{text}\n{link.bound_to}" if link.bound_to else text
     fits = [hmac.compare_digest(_sign(key, text), signature) for key in _own_keys()]
     if not any(fits):
         raise LinkInvalid

@@ -14,12 +14,12 @@ from tests.waiting import wait_until
 
 
 @contextmanager
-def serving(app: Any, *, ws: Any = "none", lifespan: Any = "on") -> Iterator[str]:
+def serving(app: Any, *, ws: Any = "none", lifespan: Any = "on", http: Any = "httptools") -> Iterator[str]:
     """Serve an ASGI application until the block ends; gives its address."""
     port = free_port()
     config = uvicorn.Config(
         app, host="127.0.0.1", port=port, lifespan=lifespan, log_config=None, access_log=False, proxy_headers=False,
-        loop="uvloop", http="httptools", ws=ws, timeout_graceful_shutdown=2,
+        loop="uvloop", http=http, ws=ws, timeout_graceful_shutdown=2,
     )  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="test-uvicorn")

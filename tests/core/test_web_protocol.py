@@ -9,7 +9,7 @@ import uvicorn
 from websockets.sync.client import connect as open_websocket
 
 from apps.core import web_protocol
-from apps.core.web_protocol import HEAD_MAX_BYTES, BoundedHttpProtocol
+from apps.core.web_protocol import HEAD_MAX_BYTES, BoundedHttpProtocol, header_lines, send_whole
 
 
 async def echo(scope, receive, send):
@@ -19,6 +19,12 @@ async def echo(scope, receive, send):
         await send({"type": "websocket.accept"})
         while (message := await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": message["text"]})
+        return
+    if scope["path"].startswith("/whole"):
+        own = [(b"content-length", b"5"), (b"x-path", scope["path"].encode())]
+        if not send_whole(scope, 200, header_lines(own), b"whole"):
+            await send({"type": "http.response.start", "status": 200, "headers": [*own, (b"x-usual", b"yes")]})
+            await send({"type": "http.response.body", "body": b"whole"})
         return
     if scope["path"] == "/at-once":
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
@@ -139,3 +145,28 @@ class TestBoundedHttpProtocol:
             client.sendall(rest)
             client.settimeout(5)  # keep-alive alone: 5 s in this server, and that timer is off
             assert read_all(client) == b""
+
+
+class TestSendWhole:
+    def test_answers_in_order_among_others_sent_all_at_once(self, port):
+        with connect(port) as client:
+            for number in range(20):
+                client.sendall(b"GET /whole/%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+                client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
+            client.sendall(b"GET /whole/20 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answers = read_all(client).split(b"HTTP/1.1 200 OK\r\n")[1:]
+        assert [b"x-path: /whole/%d\r\n" % number in answers[2 * number] for number in range(21)] == [True] * 21
+        assert all(answer.endswith(b"\r\n\r\nabc") for answer in answers[1::2])
+        assert all(answer.count(b"date: ") == 1 for answer in answers)
+        assert [b"x-usual" in answer for answer in answers[::2]] == [False] * 20 + [True]
+
+    def test_leaves_head_to_the_usual_way(self, port):
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            for _ in range(2):
+                answer = client.head("/whole")
+                assert (answer.headers["x-usual"], answer.headers["content-length"], answer.content) == (
+                    "yes",
+                    "5",
+                    b"",
+                )
+            assert "x-usual" not in client.get("/whole").headers

@@ -13,12 +13,14 @@ from django.core.wsgi import get_wsgi_application
 from apps.analytics import events
 from apps.analytics.documents import UsageEvent
 from apps.core.redis import redis_client
+from apps.core.web_protocol import BoundedHttpProtocol
 from apps.downloads.documents import VideoInfoRecord
 from apps.downloads.services import answers, cache_stats
 from apps.downloads.services.media import hot_store
 from apps.keys.documents import Scope
 from apps.keys.services import create_key, revoke_key
 from apps.telegram_cache.documents import Asset, AssetState
+from tests.core.serving import serving
 from tests.downloads.library import AUDIO, VIDEO, VIDEO_ID, known_info, put_hot, put_in_telegram
 from tests.waiting import Clock
 from ytserver.entrance import Entrance
@@ -225,6 +227,24 @@ class TestAnswersFromTheLane:
         for name in ("method", "path", "route", "status", "key_prefix", "client"):
             assert line[name] == getattr(django, name), name
         assert key not in ready.getMessage()
+
+
+@pytest.mark.usefixtures("library")
+def test_over_a_real_connection_the_lane_sends_what_django_sends(key):
+    server = Server()
+    with (
+        serving(server.entrance, http=BoundedHttpProtocol) as url,
+        httpx.Client(base_url=url, headers={"X-API-Key": key}, trust_env=False) as client,
+    ):
+        for path in (f"/api/v1/audio?url={VIDEO_ID}", f"/api/v1/info?url={VIDEO_ID}", f"/song/{VIDEO_ID}"):
+            before = server.in_django
+            first, *others = (client.get(path) for _ in range(3))
+            closing = client.get(path, headers={"Connection": "close"})
+            assert server.in_django == before + 1
+            for answer in others:
+                assert comparable(answer) == comparable(first)
+            assert closing.headers.pop("connection") == "close"
+            assert comparable(closing) == comparable(first)
 
 
 OTHERS = [

@@ -15,15 +15,16 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from apps.analytics.recorder import EVENT_ID, AnswerKind, EventRecorder
 from apps.core.api_errors import SERVICE_DOWN
 from apps.core.asgi import BODY_TIMEOUT_S, AsgiApp, Message, Receive, Scope, Send
 from apps.core.errors import ApiError
 from apps.core.request_state import STARTED_AT
+from apps.core.web_protocol import header_lines, send_whole
 from apps.downloads.ready import Question, Ready, ReadyAnswers, look_up
-from apps.keys.authentication import KeyGrant, authenticate, extract_key, is_known_by_heart
+from apps.keys.authentication import KeyGrant, authenticate, authenticate_by_heart, extract_key
 from apps.keys.limits import LimitState
 from ytserver.fast_lane.access_log import AccessLog
 from ytserver.fast_lane.reading import MAX_BODY_BYTES, Asked, Head, Reader, read_head
@@ -57,7 +58,7 @@ class FastLane:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fast-lane")
         self._looks: dict[Question, asyncio.Future[Ready | None]] = {}
         self._looking = 0
-        self._headers: dict[tuple[str, str], list[Header]] = {}
+        self._headers: dict[tuple[str, str], _Lasting] = {}
 
     async def aclose(self) -> None:
         await self._till.aclose()
@@ -96,7 +97,8 @@ class FastLane:
             return False
         client = scope.get("client")
         address = client[0] if client else ""
-        grant = await self._grant(head.key or extract_key({}, asked.keys) or asked.keys.get("api", "").strip(), address)
+        raw = head.key or extract_key({}, asked.keys) or asked.keys.get("api", "").strip()
+        grant = authenticate_by_heart(raw, address) or await self._grant(raw, address)
         if grant is None or asked.scope not in grant.scopes or _is_narrow(grant):
             return False
         ready = self._answers.get(asked.question)
@@ -117,9 +119,10 @@ class FastLane:
         waited_s = time.monotonic() - started_at
         self._recorder.answered(kind, first_byte_s=waited_s, size_bytes=len(body))
         self._tally.add(ready, prefix, address, polled=asked.polled)
-        all_headers = [*headers, *ready.headers, *_own_headers(limit, head.request_id, body)]
-        await send({"type": "http.response.start", "status": OK, "headers": all_headers})
-        await send({"type": "http.response.body", "body": body})
+        own = (*ready.headers, *_own_headers(limit, head.request_id, body))
+        if not send_whole(scope, OK, headers.lines + header_lines(own), body):
+            await send({"type": "http.response.start", "status": OK, "headers": [*headers.pairs, *own]})
+            await send({"type": "http.response.body", "body": body})
         self._log.add(scope, asked, head.request_id, prefix, status=OK, waited_s=waited_s)
         return True
 
@@ -128,8 +131,6 @@ class FastLane:
         if not raw:
             return None
         try:
-            if is_known_by_heart(raw):
-                return authenticate(raw, address)
             return await self._in_thread(lambda: authenticate(raw, address))
         except (ApiError, *SERVICE_DOWN):
             return None
@@ -190,12 +191,19 @@ _OWN = frozenset({b"content-length", b"x-request-id", b"etag", b"date", b"set-co
 _OWN_IF_READY = frozenset({b"cache-control"})
 
 
-def _lasting(headers: list[Header]) -> list[Header]:
-    """Those that are the same on every answer of a route."""
+class _Lasting(NamedTuple):
+    """The headers that are the same on every answer of a route."""
+
+    pairs: list[Header]
+    lines: bytes
+
+
+def _lasting(headers: list[Header]) -> _Lasting:
     etagged = any(name == b"etag" for name, _ in headers)
     own = _OWN | _OWN_IF_READY if etagged else _OWN
     lower = [(name.lower(), value) for name, value in headers]
-    return [(name, value) for name, value in lower if name not in own and not name.startswith(b"ratelimit-")]
+    pairs = [(name, value) for name, value in lower if name not in own and not name.startswith(b"ratelimit-")]
+    return _Lasting(pairs, header_lines(pairs))
 
 
 def _own_headers(limit: LimitState, request_id: str, body: bytes) -> tuple[Header, ...]:

@@ -72,7 +72,7 @@ def describe_media(state: MediaState, links: MediaLinks) -> dict[str, Any]:
 def media_links(path: str, asset_id: str, *, base_url: str, key_prefix: str, bound_to: str = "") -> MediaLinks:
     """Links to the stream at ``path``, signed for a key; both end LINK_TTL_S from now."""
     expires_at = int(time.time()) + link_ttl_s()
-    download, stream = sign_link_pair(
+    stream, download = sign_link_pair(
         path=path, asset_id=asset_id, key_prefix=key_prefix, expires_at=expires_at, bound_to=bound_to
     )
     return MediaLinks(f"{base_url}{download}", f"{base_url}{stream}", _shown_moment(expires_at))
