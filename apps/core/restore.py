@@ -28,11 +28,12 @@ def restore_backup(path: Path, *, replace: bool = False) -> Contents:
     """Put a backup back, in place of what the same collections hold.
 
     The file is checked as a whole first, then everything is loaded beside the real collections, with their indexes;
-    only then each takes its place, which is one atomic rename. Whatever fails before that changes nothing. Raises
+    only then each takes its place, which is one atomic rename. Whatever fails before that changes nothing. Everybody
+    has to log in again (``User.as_restored``). Raises
     InvalidParameter for a broken file, and Conflict for a database that holds something, unless ``replace``.
     """
     contents = check_backup(path)
-    kinds = {str(document._get_collection_name()): document for document in documents()}
+    kinds: dict[str, Any] = {str(document._get_collection_name()): document for document in documents()}
     if not replace and (full := [name for name in contents.counts if _count(name)]):
         raise Conflict(f"The database is not empty ({', '.join(full)}). Say --replace to put the backup in its place.")
     database = mongoengine.get_db()
@@ -41,7 +42,7 @@ def restore_backup(path: Path, *, replace: bool = False) -> Contents:
             database[ASIDE + name].drop()
             _make_indexes(kinds[name], ASIDE + name)
         for name, found in groupby(read_backup(path), key=itemgetter(0)):
-            for batch in _batches(document for _, document in found):
+            for batch in _batches(kinds[name].as_restored(document) for _, document in found):
                 database[ASIDE + name].insert_many(batch, ordered=True)
         for name, count in contents.counts.items():
             if database[ASIDE + name].count_documents({}) != count:

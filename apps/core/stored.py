@@ -15,6 +15,11 @@ class StoredDocument(Document):
 
     meta: ClassVar[dict[str, Any]] = {"abstract": True, "auto_create_index": False, "strict": False}
 
+    @classmethod
+    def as_restored(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """What of a backup is put back; ``stored`` is as MongoDB had it. For what must not come back to life."""
+        return stored
+
 
 class StoredPart(EmbeddedDocument):
     """A document inside another one."""

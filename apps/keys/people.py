@@ -9,7 +9,7 @@ from apps.keys.documents import Role, User
 from apps.keys.roles import may
 from apps.keys.selectors import find_user_by_id, find_usernames
 
-PERSON_PATTERN = re.compile(r"admin-(?P<user_id>[0-9a-f]{24})-(?P<version>[0-9]{1,9})", re.ASCII)
+PERSON_PATTERN = re.compile(r"admin-(?P<user_id>[0-9a-f]{24})-(?P<version>[0-9]{1,12})", re.ASCII)
 
 
 def person_prefix(user: User) -> str:

@@ -176,3 +176,18 @@ class TestRotation:
         assert (said["changed"], len(said["unreadable"])) == (1, 1)
         assert is_current(TelegramBot.objects(bot_id="2").first().token_encrypted)
         assert mongoengine.get_db()["telegram_bots"].count_documents({}) == 2
+
+    def test_the_command_makes_a_new_key_and_says_where_it_goes(self, mongo, use_keys):
+        old = new_key()
+        use_keys(old)
+        make_bot("1")
+        out = StringIO()
+        call_command("rotate_field_keys", "--new", "--json", stdout=out)
+        steps = json.loads(out.getvalue())
+        new = steps["last"]
+        assert (steps["first"], steps["then"]) == (f"{old},{new}", f"{new},{old}")
+        assert is_current(TelegramBot.objects.get().token_encrypted)
+        use_keys(*steps["then"].split(","))
+        call_command("rotate_field_keys", stdout=StringIO())
+        use_keys(new)
+        assert decrypt_secret(TelegramBot.objects.get().token_encrypted)

@@ -14,6 +14,11 @@ from apps.core.backup import check_backup
 from apps.core.command import clear_failures
 from apps.core.restore import count_unreadable_secrets, restore_backup
 
+AFTERWARDS = (
+    "Everybody logs in again, with the passwords of that time. Keys that were revoked or deleted since work again: "
+    "look through them."
+)
+
 
 class Command(BaseCommand):
     help = (
@@ -44,6 +49,8 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(said))
         else:
             self.stdout.write(f"{path} of {contents.created_at} {done}: {total} documents")
+            if not options["check"]:
+                self.stdout.write(AFTERWARDS)
         if unreadable:
             self.stderr.write(f"{unreadable} stored secrets cannot be read: put the FIELD_KEYS of that time back.")
 
