@@ -98,6 +98,15 @@ max_active_jobs_per_key = Tunable(
     maximum=100_000,
     default=lambda: 1000,
 )
+clips_per_day = Tunable(
+    name="clips_per_day",
+    label="Clips a day of one key",
+    help="So many clips (start, end) may one key have made in a day; each is a file of its own.",
+    unit="clips",
+    minimum=1,
+    maximum=1_000_000,
+    default=lambda: 500,
+)
 verify_per_night = Tunable(
     name="verify_per_night",
     label="Files verified each night",
@@ -109,7 +118,15 @@ verify_per_night = Tunable(
 )
 TUNABLES: Mapping[str, Tunable] = {
     item.name: item
-    for item in (link_ttl_s, hot_max_bytes, limit_per_hour, max_active_jobs, max_active_jobs_per_key, verify_per_night)
+    for item in (
+        link_ttl_s,
+        hot_max_bytes,
+        limit_per_hour,
+        max_active_jobs,
+        max_active_jobs_per_key,
+        clips_per_day,
+        verify_per_night,
+    )
 }
 
 

@@ -60,6 +60,7 @@ class MediaJob(StoredDocument):
     asked_by = ListField(StringField())  # of all these, the keys that asked for it by itself, not only in a batch
     left_by = ListField(StringField())  # of all these, the keys that cancelled: they still see it, but do not wait
     priority = StringField(choices=[priority.value for priority in JobPriority], default=JobPriority.INTERACTIVE.value)
+    clip = BooleanField()  # True: only a stretch of the video
     turn = IntField(default=0)  # place among the waiting jobs of its priority: lowest first (services/queue.py)
     moved_up_by = StringField()  # the key whose turn it has, when that is not the key that asked first
     not_before = DateTimeField()  # is not picked before then
@@ -85,6 +86,7 @@ class MediaJob(StoredDocument):
             {"fields": ["active", "state", "priority", "turn", "created_at"]},
             {"fields": ["active", "key_prefix", "priority", "-turn"]},
             {"fields": ["active", "moved_up_by", "priority", "-turn"]},
+            {"fields": ["key_prefix", "created_at"], "partialFilterExpression": {"clip": True}, "name": "clips_of_key"},
             {"fields": ["announced", "finished_at"], "partialFilterExpression": {"announced": False}},
             {"fields": ["finished_at"], "expireAfterSeconds": 30 * 86400},
         ],

@@ -72,6 +72,12 @@ def waiting_jobs(*, untouched_since: datetime, limit: int, of_batches: bool) -> 
     return list(chosen.order_by("updated_at").limit(limit))
 
 
+def count_clips(*, key_prefix: str, since: datetime, limit: int) -> int:
+    """How many clips a key has had made since then; stops counting at ``limit``."""
+    made = MediaJob.objects(key_prefix=key_prefix, clip=True, created_at__gte=since)
+    return int(made.limit(limit).count(with_limit_and_skip=True))
+
+
 def unannounced_jobs(*, ended_before: datetime, limit: int) -> list[MediaJob]:
     """Ended jobs whose webhooks nobody has noted yet, oldest first."""
     return list(MediaJob.objects(announced=False, finished_at__lte=ended_before).order_by("finished_at").limit(limit))

@@ -159,5 +159,10 @@ def make_clip(options: MediaOptions, *, duration_s: float | None) -> Clip | None
     return clip
 
 
+def is_clip(variant: str) -> bool:
+    """Whether a variant's name is that of a stretch of a video."""
+    return ".clip-" in variant
+
+
 def _clip_of(match: re.Match[str]) -> Clip | None:
     return Clip(int(match["start"]), int(match["end"])) if match["start"] else None

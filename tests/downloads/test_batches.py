@@ -8,7 +8,7 @@ from apps.core.redis import redis_client
 from apps.downloads import tasks
 from apps.downloads.documents import Batch, JobPriority, JobState, MediaJob
 from apps.downloads.providers.listing import ListedVideo, Listing
-from apps.downloads.services import batches, jobs, media
+from apps.downloads.services import batches, job_limits, media
 from apps.downloads.services.batches import advance_batch
 from apps.downloads.services.claims import claim_asset, commit_failed
 from apps.downloads.services.info import record_info_error
@@ -146,7 +146,7 @@ class TestWaitingForAPlace:
     def code(self, request, api, monkeypatch):
         """No place is free. Why."""
         if request.param == "of all":
-            monkeypatch.setattr(jobs, "max_active_jobs", lambda: 1)
+            monkeypatch.setattr(job_limits, "max_active_jobs", lambda: 1)
         else:
             update_key(api.prefix, {"concurrent_jobs": 1}, actor="test")
         known_info(OTHER)

@@ -9,7 +9,7 @@ from apps.core.owners import make_owner
 from apps.core.redis import redis_client
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.selectors import active_job, find_job
-from apps.downloads.services import claims, jobs
+from apps.downloads.services import claims, job_limits, jobs
 from apps.downloads.services.sweep import FETCH_QUEUE, sweep_jobs
 from apps.telegram_cache.documents import Asset, AssetState, Part, PartState
 from tests.downloads.racers import ask_for_job, claim_and_hold, race
@@ -129,7 +129,7 @@ class TestEnsureJob:
         assert asset.block_hashes == []
 
     def test_too_many_waiting_jobs_are_refused(self, monkeypatch):
-        monkeypatch.setattr(jobs, "max_active_jobs", lambda: 1)
+        monkeypatch.setattr(job_limits, "max_active_jobs", lambda: 1)
         ask()
         with pytest.raises(Overloaded) as caught:
             jobs.ensure_job(key=audio_key("aaaaaaaaaaa"), info=video_info("aaaaaaaaaaa"), key_prefix="testkey1")
@@ -137,7 +137,7 @@ class TestEnsureJob:
         ask()  # joining one is still possible
 
     def test_a_key_with_too_many_waiting_jobs_leaves_room_for_others(self, monkeypatch):
-        monkeypatch.setattr(jobs, "max_active_jobs_per_key", lambda: 1)
+        monkeypatch.setattr(job_limits, "max_active_jobs_per_key", lambda: 1)
         ask()
         other = {"key": audio_key("aaaaaaaaaaa"), "info": video_info("aaaaaaaaaaa")}
         with pytest.raises(Overloaded):

@@ -38,6 +38,7 @@ from apps.downloads.services.claims import (
     renew_claim,
 )
 from apps.downloads.services.jobs import end_attempt, finish_job, requeue_job, start_job, update_job
+from apps.downloads.services.originals import find_original
 from apps.downloads.services.retrying import postpone_job, retry_delay_s
 from apps.streaming.hotstore import HotFileRemoved, HotStore, HotStoreFull, WriterBusy
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, MediaKind
@@ -238,21 +239,7 @@ class _Fetch:
         """Plan after plan, until one works. What ends the fetch for good is returned, not raised."""
         offers = self._chain.plans(self._key, timeout_s=PLAN_TIMEOUT_S)
         try:
-            while True:
-                offer = await in_thread(lambda _: next(iter(offers)), may_outlive=True)
-                self._note_failures(offers)
-                try:
-                    made = await self._carry_out(offer, maker)
-                except VIDEO_ERRORS:
-                    raise
-                except ApiError as error:
-                    log.info("plan failed", provider=offer.plan.provider, error=error.code, reason=error.message)
-                    offer.failed(error)
-                    maker.give_up(keep_bytes=not bytes_are_bad(error))
-                else:
-                    offer.succeeded()
-                    update_job(self._job.id, provider_took_s=round(offer.took_s, 3))
-                    return made
+            return await self._from_original(maker) or await self._from_outside(offers, maker)
         except ApiError as error:
             failure = error
             self._note_failures(offers)
@@ -269,6 +256,35 @@ class _Fetch:
             failure = InternalError()
         maker.give_up(keep_bytes=not isinstance(failure, CONTENT_ERRORS))
         return failure
+
+    async def _from_outside(self, offers: PlanOffers, maker: Maker) -> Made:
+        while True:
+            offer = await in_thread(lambda _: next(iter(offers)), may_outlive=True)
+            self._note_failures(offers)
+            try:
+                made = await self._carry_out(offer, maker)
+            except VIDEO_ERRORS:
+                raise
+            except ApiError as error:
+                log.info("plan failed", provider=offer.plan.provider, error=error.code, reason=error.message)
+                offer.failed(error)
+                maker.give_up(keep_bytes=not bytes_are_bad(error))
+            else:
+                offer.succeeded()
+                update_job(self._job.id, provider_took_s=round(offer.took_s, 3))
+                return made
+
+    async def _from_original(self, maker: Maker) -> Made | None:
+        """The file made from a stored one, when there is one that it can be made from and that can be read."""
+        original = await in_thread(lambda _: find_original(self._key, self._store))
+        if original is None:
+            return None
+        try:
+            return await maker.make_from(original)
+        except ApiError as error:
+            log.info("not made from the stored file", original=original.asset.id, error=error.code)
+        maker.give_up(keep_bytes=False)
+        return None
 
     async def _carry_out(self, offer: PlanOffer, maker: Maker) -> Made:
         """One provider's plan, with fresh addresses when they are refused, from the start when the source changed."""

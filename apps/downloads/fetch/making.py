@@ -15,6 +15,7 @@ from apps.core.wake import publish
 from apps.downloads.documents import MediaJob
 from apps.downloads.fetch.cover import fetch_cover
 from apps.downloads.fetch.finish import FileHashes, check_media, finish_file, hash_file
+from apps.downloads.fetch.originals import bring_original
 from apps.downloads.fetch.outcomes import JobCancelled, Limits, NotMedia, SourceChanged
 from apps.downloads.fetch.progress import Progress
 from apps.downloads.fetch.resume import Resume, ResumeFile
@@ -26,6 +27,7 @@ from apps.downloads.fetch.transfer import Connections, Transfer
 from apps.downloads.providers.base import FetchPlan, RemoteFile
 from apps.downloads.services.claims import Claim, record_plan, renew_claim
 from apps.downloads.services.jobs import update_job
+from apps.downloads.services.originals import Original
 from apps.streaming.hotstore import HotStore, HotWriter, WriterBusy
 from apps.streaming.hotstore.layout import HotPath
 
@@ -87,6 +89,17 @@ class Maker:
         if resume is None or resume.place == "scratch":
             self._open_scratch(plan, resume)
         return await (self._make_one(plan) if plan.finish in {"direct", "remux"} else self._make_from_scratch(plan))
+
+    async def make_from(self, original: Original) -> Made:
+        """Make the file from one that is stored: nothing is fetched. Raises as ``make``, and what the Telegram reader
+        raises."""
+        self.let_go()
+        await self._begin(original.plan)
+        folder = self._folder = self._store.scratch_dir(self._claim.asset_id, self._claim.attempt)
+        source, room = folder / "original", self._limits.room_bytes
+        require_room(self._store.root, original.asset.size_bytes or 0, keep_free_bytes=room)
+        await bring_original(self._store, original.asset, source, keep_free_bytes=room)
+        return await self._finish(original.plan, [source])
 
     def let_go(self) -> None:
         """Close every file, keeping the bytes: whoever follows the hot file waits for them to go on."""
@@ -186,7 +199,7 @@ class Maker:
         transfer = self._transfer(plan, 0, self._writer or self._scratch.get(0))
         await transfer.run()
         if self._writer is None:
-            return await self._finish(plan)
+            return await self._finish(plan, self._parts())
         writer, path = self._writer, HotPath.of(self._store.root, self._claim.asset_id, self.generation).data
         self._progress.stage = "checking"
         facts = await in_thread(
@@ -206,11 +219,13 @@ class Maker:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-        return await self._finish(plan)
+        return await self._finish(plan, self._parts())
 
-    async def _finish(self, plan: FetchPlan) -> Made:
+    def _parts(self) -> list[Path]:
+        return [sink.path for _, sink in sorted(self._scratch.items())]
+
+    async def _finish(self, plan: FetchPlan, parts: list[Path]) -> Made:
         """Scratch files in, the finished file in the hot store out."""
-        parts = [sink.path for _, sink in sorted(self._scratch.items())]
         output = parts[0].with_name(f"finished-{self._claim.attempt}.{plan.container}")
         self._progress.stage = "muxing"
         cover = await fetch_cover(self._session, plan.cover, output.with_suffix(".cover"))

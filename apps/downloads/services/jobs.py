@@ -12,19 +12,20 @@ from mongoengine.errors import NotUniqueError
 from pymongo import ReturnDocument
 
 from apps.core.clock import utcnow
-from apps.core.errors import ApiError, Conflict, NotFound, Overloaded, error_from_code
-from apps.core.tunables import max_active_jobs, max_active_jobs_per_key
+from apps.core.errors import ApiError, Conflict, NotFound
 from apps.core.wake import publish
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
 from apps.downloads.quality import best_variant
-from apps.downloads.selectors import active_job, count_active_jobs, find_job, latest_job, unannounced_jobs
+from apps.downloads.selectors import active_job, find_job, latest_job, unannounced_jobs
 from apps.downloads.services.claims import ensure_asset
+from apps.downloads.services.job_limits import raise_if_full, raise_if_too_early, raise_if_too_many_clips
 from apps.downloads.services.joining import move_up, note_joined
 from apps.downloads.services.key_limits import take_slot
 from apps.downloads.services.queue import next_turn
 from apps.downloads.services.turns import send_fetch
 from apps.downloads.services.webhook_records import announce_end
+from apps.downloads.variants import is_clip
 from apps.keys.job_slots import free_job_slots
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, MediaKind
@@ -33,7 +34,6 @@ from apps.telegram_cache.services.hot_bytes import is_rest_here
 
 log = structlog.get_logger(__name__)
 
-OVERLOAD_RETRY_S = 15.0
 JOIN_TRIES = 5
 ANNOUNCED_AFTER_S = 5.0  # an end that nobody has announced by then was missed
 ANNOUNCED_AT_ONCE = 200
@@ -83,17 +83,19 @@ def _job_for(key: AssetKey, *, key_prefix: str, priority: JobPriority) -> MediaJ
             )
         _start_over(asset)
     elif asset.state == AssetState.FAILED:
-        _raise_if_too_early(asset)
+        raise_if_too_early(asset)
     take_slot(key_prefix, asset.id)
     if (job := active_job(asset.id)) is not None:
         if priority is JobPriority.INTERACTIVE:
             move_up(job, key_prefix=key_prefix)
         return job
-    _raise_if_full(key_prefix)
+    raise_if_full(key_prefix)
+    if is_clip(key.variant):
+        raise_if_too_many_clips(key_prefix)
     if not _queue(asset):
         asset = Asset.objects.get(id=key.asset_id)
         if asset.state == AssetState.FAILED:  # meanwhile
-            _raise_if_too_early(asset)
+            raise_if_too_early(asset)
     return _join_or_make(key, key_prefix, priority)
 
 
@@ -167,22 +169,6 @@ def _start_over(asset: Asset) -> None:
         publish(f"asset:{asset.id}")
 
 
-def _raise_if_too_early(asset: Asset) -> None:
-    wait_s = (asset.retry_at - utcnow()).total_seconds() if asset.retry_at else 0.0
-    if wait_s > 0:
-        error = error_from_code(asset.error_code or "", asset.error_message or "")
-        error.retry_after_s = wait_s if error.retryable else None
-        raise error
-
-
-def _raise_if_full(key_prefix: str) -> None:
-    most, most_of_key = max_active_jobs(), max_active_jobs_per_key()
-    if count_active_jobs(limit=most) >= most:
-        raise Overloaded(retry_after_s=OVERLOAD_RETRY_S)
-    if count_active_jobs(limit=most_of_key, key_prefix=key_prefix) >= most_of_key:
-        raise Overloaded("This key has as many fetches waiting as a key may have.", retry_after_s=OVERLOAD_RETRY_S)
-
-
 def _join_or_make(key: AssetKey, key_prefix: str, priority: JobPriority) -> MediaJob:
     before = latest_job(key.asset_id)
     job = MediaJob(
@@ -190,6 +176,7 @@ def _join_or_make(key: AssetKey, key_prefix: str, priority: JobPriority) -> Medi
         key_prefix=key_prefix,
         asked_by=[key_prefix] if priority is JobPriority.INTERACTIVE else [],
         priority=priority.value,
+        clip=is_clip(key.variant) or None,
         turn=next_turn(key_prefix, priority),
         resume=before.resume if before else {},
     )
@@ -213,7 +200,7 @@ def _take_back_if_failed(job: MediaJob) -> None:
     asset = Asset.objects.get(id=job.asset_id)
     if asset.state == AssetState.FAILED:
         try:
-            _raise_if_too_early(asset)
+            raise_if_too_early(asset)
         except ApiError:
             job.delete()
             raise
