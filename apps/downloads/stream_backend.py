@@ -72,6 +72,7 @@ class Admission:
     link_expires_at: float | None = None
     headers: tuple[tuple[str, str], ...] = ()
     meter: StreamMeter | None = None
+    is_renewal: bool = False  # bytes turned out to be gone: what is left without them will not do
 
 
 class Find(Protocol):
@@ -198,6 +199,7 @@ class MediaStreamBackend(StreamBackend):
             link_expires_at=target.link_expires_at,
             headers=target.headers,
             meter=target.meter,
+            is_renewal=True,
         )
         return self._find_target(admission, waited_s=waited_s, not_before=not_before)
 
@@ -299,7 +301,8 @@ def _target_of(record: AssetRecord, admission: Admission) -> StreamTarget | None
     """The target if bytes can flow: the file is here, is in Telegram, or is arriving in its final form."""
     can_flow, size_bytes = False, record.size_bytes
     if record.is_finished:
-        can_flow = record.is_in_telegram or hot_store().is_complete(record.key.asset_id, record.generation)
+        is_left = record.is_left_in_part and not admission.is_renewal
+        can_flow = record.is_in_telegram or is_left or hot_store().is_complete(record.key.asset_id, record.generation)
     elif record.state is AssetState.FETCHING:
         can_flow, size_bytes = _growing_size(record)
     if not can_flow:

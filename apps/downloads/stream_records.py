@@ -12,6 +12,7 @@ from apps.core.errors import ApiError, error_from_code
 from apps.downloads.services.media import hot_store
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState
 from apps.telegram_cache.selectors import find_asset
+from apps.telegram_cache.services.generations import is_left_in_part
 from apps.telegram_cache.services.hot_bytes import is_rest_here
 
 MAX_RECORDS = 256
@@ -32,6 +33,7 @@ class AssetRecord:
     duration_s: float | None
     block_hashes: tuple[bytes, ...]
     is_in_telegram: bool  # with what the hot file has, if a stored part is bad
+    is_left_in_part: bool  # some parts are bad and cannot be had anew now; the others can be read
     failure: ApiError | None
 
     @classmethod
@@ -48,6 +50,7 @@ class AssetRecord:
             duration_s=asset.duration_s,
             block_hashes=tuple(asset.block_hashes),
             is_in_telegram=asset.is_in_telegram or is_rest_here(hot_store(), asset),
+            is_left_in_part=is_left_in_part(asset),
             failure=error_from_code(asset.error_code or "", asset.error_message or "") if failed else None,
         )
 

@@ -87,6 +87,36 @@ class Part(StoredPart):
     bad_reason = StringField()
 
 
+class Generation(StoredPart):
+    """What an asset was before it was fetched anew. Kept until what was fetched is in Telegram; when the fetch fails,
+    the asset is this again.
+    """
+
+    generation = IntField(required=True)
+    state = StringField(required=True, choices=[state.value for state in FINISHED_STATES])
+    parts = EmbeddedDocumentListField(Part)
+    parts_generation = IntField()
+    size_bytes = IntField()
+    sha256 = StringField()
+    block_sha256 = BinaryField()
+    container = StringField()
+    mime = StringField()
+    provider = StringField()
+    duration_s = FloatField()
+    video_codec = StringField()
+    audio_codec = StringField()
+    width = IntField()
+    height = IntField()
+    fps = FloatField()
+    dynamic_range = StringField()
+    bitrate_kbps = FloatField()
+    message_link = StringField()
+    playable = EmbeddedDocumentField(Part)
+    verified_at = DateTimeField()
+    upload_attempts = IntField()
+    upload_failing_since = DateTimeField()
+
+
 class Orphan(StoredPart):
     """A message in a channel that no part needs (``message_id`` None: it may exist). Removed where the API allows."""
 
@@ -94,6 +124,9 @@ class Orphan(StoredPart):
     attempt_id = StringField(default="")
     channel_id = StringField(default="")
     message_id = IntField()
+    after_message_id = IntField(default=0)  # this and the next two: to look for a message whose id nobody knows
+    sha256 = StringField()
+    size = IntField()
     reason = StringField(default="")
     noted_at = DateTimeField()
 
@@ -150,6 +183,8 @@ class Asset(SearchedDocument):
     verified_at = DateTimeField()  # every part was read back and found right
     upload_queued_at = DateTimeField()  # a task for it was sent then, so that the sweep does not send it again
     parts_generation = IntField(default=1)  # the generation that ``parts`` belong to
+    previous = EmbeddedDocumentField(Generation)  # while a new generation is fetched and stored
+    tried_generation = IntField()  # the newest one that was begun and given up: its number is not used again
     orphans = EmbeddedDocumentListField(Orphan)
     playable = EmbeddedDocumentField(Part)  # the whole file once more, as a message that people can play
     playable_tries = IntField(default=0)
@@ -189,6 +224,14 @@ class Asset(SearchedDocument):
         """SHA-256 of each 1 MiB block (the last may be shorter); empty while the asset is being fetched."""
         packed = bytes(self.block_sha256 or b"")
         return [packed[at : at + SHA256_BYTES] for at in range(0, len(packed), SHA256_BYTES)]
+
+    def parts_of(self, generation: int) -> list[Part] | None:
+        """The parts of that generation, if it is the asset's or the one before it. None: nobody has them any more."""
+        if generation == self.generation == self.parts_generation:
+            return list(self.parts)
+        if self.previous is not None and generation == self.previous.generation == self.previous.parts_generation:
+            return list(self.previous.parts)
+        return None
 
     @property
     def is_finished(self) -> bool:

@@ -27,6 +27,7 @@ from apps.telegram_cache.documents import Part
 from apps.telegram_cache.roster import Bot
 from apps.telegram_cache.services import copying
 from apps.telegram_cache.services import upload_records as records
+from apps.telegram_cache.services.orphan_records import add_orphan
 from apps.telegram_cache.services.pool import take_token
 
 log = structlog.get_logger(__name__)
@@ -192,7 +193,7 @@ class PartSource:
         except TelegramError as error:
             log.warning("telegram_copy_not_deleted", asset_id=asset_id, message_id=message_id, error=str(error))
             await asyncio.to_thread(
-                records.add_orphan, asset_id, part, channel_id=chat_id, message_id=message_id, reason="copy"
+                add_orphan, asset_id, part, channel_id=chat_id, message_id=message_id, reason="copy"
             )
 
 

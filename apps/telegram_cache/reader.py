@@ -154,9 +154,10 @@ class TelegramFiller:
 
     async def _read_record(self, target: StreamTarget) -> list[Stretch]:
         asset = await asyncio.to_thread(find_asset, target.asset_id)
-        if asset is None or asset.generation != target.generation or asset.parts_generation != target.generation:
+        parts = asset.parts_of(target.generation) if asset else None
+        if parts is None:
             raise BytesGone("This media was replaced or removed. Ask for it again.")
-        return list(cut_into_stretches(asset, LOCAL_WINDOW_BLOCKS if self._files.reads_local_files else None))
+        return list(cut_into_stretches(parts, LOCAL_WINDOW_BLOCKS if self._files.reads_local_files else None))
 
     # -- downloading -------------------------------------------------------------------------------------------
 

@@ -172,6 +172,13 @@ def stored_parts(asset_ids: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def kept_generations(asset_ids: Iterable[str]) -> set[tuple[str, int]]:
+    """Asset ids with the generation that is kept until the next one is stored."""
+    found = {"_id": {"$in": list(asset_ids)}, "previous.generation": {"$gte": 1}}
+    rows = Asset._get_collection().find(found, {"previous.generation": 1})
+    return {(row["_id"], row["previous"]["generation"]) for row in rows}
+
+
 def stored_message_ids(channel_id: str, *, after: int, up_to: int) -> set[int]:
     """Message ids of that channel that belong to stored parts."""
     within = {"$gt": after, "$lte": up_to}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from apps.streaming.ports import BytesGone
-from apps.telegram_cache.documents import BLOCK_BYTES, Asset, Part, PartState
+from apps.telegram_cache.documents import BLOCK_BYTES, Part, PartState
 
 DAMAGED = "The stored copy of this media is damaged. It will be stored again; try again later."
 
@@ -27,10 +28,10 @@ class Stretch:
         return self.first_block * BLOCK_BYTES - int(self.part.offset)
 
 
-def cut_into_stretches(asset: Asset, window_blocks: int | None) -> list[Stretch]:
+def cut_into_stretches(parts: Iterable[Part], window_blocks: int | None) -> list[Stretch]:
     """Each stored part, or windows of it. What no stored part covers is in none."""
     stretches = []
-    for part in asset.parts:
+    for part in parts:
         if part.state != PartState.STORED:
             continue
         first = part.offset // BLOCK_BYTES

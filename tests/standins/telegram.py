@@ -278,6 +278,13 @@ class TelegramStandIn(StandIn):
     def _do_copyMessage(self, bot: FakeBot, fields: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         return {"message_id": self._do_forwardMessage(bot, fields)["message_id"]}
 
+    def _do_sendMessage(self, bot: FakeBot, fields: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        channel = self._chat(bot, fields.get("chat_id"))
+        self._check_may_post(bot, channel)
+        message = self._post(channel, bot, "", str(fields.get("text", "")), "")
+        return {"message_id": message.message_id, "date": 1_780_000_000, "text": message.caption,
+                "chat": {"id": message.chat_id, "type": "channel", "title": channel.title}}  # fmt: skip
+
     def _do_deleteMessage(self, bot: FakeBot, fields: dict[str, Any]) -> bool:  # noqa: N802
         channel = self._chat(bot, fields.get("chat_id"))
         if self.messages.get((channel.chat_id, int(fields.get("message_id", 0)))) is None:

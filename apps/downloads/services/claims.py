@@ -21,6 +21,7 @@ from apps.core.wake import publish
 from apps.downloads.errors import CONTENT_ERRORS
 from apps.downloads.providers.base import FetchPlan
 from apps.telegram_cache.documents import Asset, AssetKey, AssetState
+from apps.telegram_cache.services.generations import CANCELLED, given_up
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 CONTENT_RETRY_S = 600.0
@@ -192,6 +193,7 @@ def _measured(facts: MediaFacts | None, *, size_bytes: int, duration_s: float | 
 def commit_failed(claim: Claim, error: ApiError) -> datetime:
     """Record why the asset could not be had and give up the lease. Raises ClaimLost.
 
+    An asset that was to be fetched anew is what it was before: what is left of it in Telegram can still be read.
     Returns when it may be tried again: 10 minutes for what the video itself refuses (private, removed, ...), else 15
     seconds that double with each failure in a row, up to 10 minutes. Later when the source asked for that
     (``retry_after_s``), but within an hour.
@@ -200,8 +202,8 @@ def commit_failed(claim: Claim, error: ApiError) -> datetime:
     if document is None:
         raise ClaimLost(claim.asset_id)
     failures = document.get("fetch_failures") or 0
-    delay_s = CONTENT_RETRY_S
-    if not isinstance(error, CONTENT_ERRORS):
+    delay_s, is_final = CONTENT_RETRY_S, isinstance(error, CONTENT_ERRORS)
+    if not is_final:
         delay_s = min(FIRST_RETRY_S * 2 ** min(failures, 10), CONTENT_RETRY_S)
     delay_s = min(max(delay_s, error.retry_after_s or 0.0), LONGEST_RETRY_S)
     retry_at = utcnow() + timedelta(seconds=delay_s)
@@ -213,7 +215,8 @@ def commit_failed(claim: Claim, error: ApiError) -> datetime:
         "fetch_failures": failures + 1,
         "updated_at": utcnow(),
     }
-    _update(claim, {"$set": change, "$unset": {"lease_owner": "", "lease_until": ""}})
+    alert = f"a part in Telegram is bad, and it cannot be fetched anew: {change['error_message']}"
+    _update(claim, given_up(change, alert=alert if is_final else "", upload_retry_at=retry_at))
     publish(f"asset:{claim.asset_id}")
     return retry_at
 
@@ -223,7 +226,10 @@ def release_claim(claim: Claim, *, state: AssetState) -> None:
 
     Does nothing when the claim is lost already.
     """
-    change = {"$set": {"state": state.value, "updated_at": utcnow()}, "$unset": {"lease_owner": "", "lease_until": ""}}
+    fields = {"state": state.value, "updated_at": utcnow()}
+    change: Any = {"$set": fields, "$unset": {"lease_owner": "", "lease_until": ""}}
+    if state is AssetState.ABSENT:
+        change = given_up(fields, alert=CANCELLED)
     if _collection().update_one(_held(claim), change).matched_count:
         publish(f"asset:{claim.asset_id}")
 

@@ -28,8 +28,8 @@ from apps.downloads.services.webhook_records import announce_end
 from apps.downloads.variants import is_clip
 from apps.keys.job_slots import free_job_slots
 from apps.streaming.hotstore import HotStore
-from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, MediaKind
-from apps.telegram_cache.services import note_old_parts
+from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind
+from apps.telegram_cache.services.generations import cancel_queued, start_generation
 from apps.telegram_cache.services.hot_bytes import is_rest_here
 
 log = structlog.get_logger(__name__)
@@ -81,6 +81,7 @@ def _job_for(key: AssetKey, *, key_prefix: str, priority: JobPriority) -> MediaJ
             return latest_job(asset.id) or MediaJob(
                 **_about(key), state=JobState.DONE.value, active=False, stage="done"
             )
+        _raise_if_too_early(asset)  # it could not be had anew a moment ago
         _start_over(asset)
     elif asset.state == AssetState.FAILED:
         raise_if_too_early(asset)
@@ -139,32 +140,7 @@ def _about(key: AssetKey) -> dict[str, str]:
 
 def _start_over(asset: Asset) -> None:
     """One conditional update: of many callers one moves the asset to its next generation, the others change nothing."""
-    done = [state.value for state in FINISHED_STATES]
-    changed = Asset.objects(id=asset.id, attempt=asset.attempt, generation=asset.generation, state__in=done).update_one(
-        set__state=AssetState.QUEUED.value,
-        inc__generation=1,
-        set__parts=[],
-        unset__provider=1,
-        unset__size_bytes=1,
-        unset__sha256=1,
-        unset__block_sha256=1,
-        unset__upload_owner=1,
-        unset__upload_lease_until=1,
-        unset__message_link=1,
-        unset__upload_failing_since=1,
-        unset__upload_gave_up_at=1,
-        unset__upload_retry_at=1,
-        unset__upload_waits_for=1,
-        unset__alert=1,
-        unset__refetch_reason=1,
-        unset__verified_at=1,
-        unset__playable=1,
-        unset__playable_tries=1,
-        unset__playable_until=1,
-        set__upload_attempts=0,
-    )
-    if changed:
-        note_old_parts(asset)
+    if start_generation(asset, is_hot=HotStore(settings.ENV.hot_root).is_complete(asset.id, asset.generation)):
         log.warning("asset is fetched again", asset_id=asset.id, generation=asset.generation + 1)
         publish(f"asset:{asset.id}")
 
@@ -283,7 +259,7 @@ def cancel_job(job_id: str, *, key_prefix: str | None = None, of_batch: bool = F
     change = {"state": JobState.CANCELLED.value, **_ended()}
     document = _jobs().find_one_and_update(stoppable, {"$set": change})
     if document:
-        Asset.objects(id=job.asset_id, state=AssetState.QUEUED.value).update_one(set__state=AssetState.ABSENT.value)
+        cancel_queued(job.asset_id)
         publish(f"asset:{job.asset_id}")
         _announce_end(MediaJob._from_son(document))
     now = find_job(job_id) or job

@@ -39,6 +39,7 @@ from apps.downloads.variants import AS_IT_COMES, MediaOptions
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
 from apps.telegram_cache.selectors import find_asset, find_best_asset, find_finished_assets
+from apps.telegram_cache.services.generations import is_left_in_part
 from apps.telegram_cache.services.hot_bytes import is_rest_here
 
 INFO_WAIT_S = 25.0
@@ -142,8 +143,10 @@ def resolve_key(ask: MediaAsk, *, waited_s: float) -> AssetKey:
     gets the next lower one that is stored. Raises what wait_for_info raises, and QualityUnavailable.
     """
     exact = _exact_key(ask)
-    if exact is not None and tier_of(find_asset(exact.asset_id)) is not Tier.EXTERNAL:
-        return exact
+    if exact is not None:
+        stored = find_asset(exact.asset_id)
+        if tier_of(stored) is not Tier.EXTERNAL or (stored is not None and is_left_in_part(stored)):
+            return exact
     if (kept := _kept_best(ask)) is not None:
         return kept
     needs = ask.kind is MediaKind.VIDEO and needs_pictures(ask.options)

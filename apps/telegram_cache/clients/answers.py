@@ -199,12 +199,16 @@ def read_stored_message(result: Any) -> StoredMessage:
         raise TelegramUncertain("the answer holds no file") from None
 
 
-def read_forwarded_copy(result: Any) -> ForwardedCopy:
+def read_message_id(result: Any) -> int:
     try:
-        message_id = int(result["message_id"])
-        has_file = next(_media_of(result), None) is not None
-    except (KeyError, TypeError, ValueError, AttributeError):
+        return int(result["message_id"])
+    except (KeyError, TypeError, ValueError):
         raise TelegramUncertain("the answer names no message") from None
+
+
+def read_forwarded_copy(result: Any) -> ForwardedCopy:
+    message_id = read_message_id(result)
+    has_file = next(_media_of(result), None) is not None
     return ForwardedCopy(message_id=message_id, file=read_stored_message(result) if has_file else None)
 
 

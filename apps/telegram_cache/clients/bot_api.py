@@ -25,6 +25,7 @@ from apps.telegram_cache.clients.answers import (
     read_file_path,
     read_forwarded_copy,
     read_identity,
+    read_message_id,
     read_rights,
     read_stored_message,
 )
@@ -111,6 +112,10 @@ class BotApi:
                 disable_notification="true",
             )
         )
+
+    def send_text(self, *, chat_id: str, text: str) -> int:
+        """Post a silent message; its id."""
+        return read_message_id(self._call("sendMessage", chat_id=chat_id, text=text, disable_notification="true"))
 
     def delete_message(self, *, chat_id: str, message_id: int) -> None:
         """Bot API: bots can delete messages for 48 hours only, so this may be refused."""

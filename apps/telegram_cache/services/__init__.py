@@ -1,7 +1,7 @@
 """What the rest of the program may ask of the Telegram cache."""
 
 from apps.telegram_cache.services.access import touch_asset, touch_assets
-from apps.telegram_cache.services.care_records import forget_refetch, note_old_parts
+from apps.telegram_cache.services.care_records import forget_refetch
 from apps.telegram_cache.services.eviction import evict_asset, evict_hot
 from apps.telegram_cache.services.operating import repair_upload, request_verification, send_again
 from apps.telegram_cache.services.queueing import request_upload, sweep_uploads
@@ -12,7 +12,6 @@ __all__ = [
     "evict_asset",
     "evict_hot",
     "forget_refetch",
-    "note_old_parts",
     "repair_upload",
     "request_upload",
     "request_verification",

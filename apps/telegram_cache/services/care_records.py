@@ -5,14 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from apps.telegram_cache.documents import Asset, AssetState, Part, PartState
-from apps.telegram_cache.services.upload_records import (
-    MAX_ORPHANS,
-    NO_LONGER_FAILING,
-    UPLOADABLE,
-    assets,
-    due,
-    orphan_of,
-)
+from apps.telegram_cache.services.upload_records import NO_LONGER_FAILING, UPLOADABLE, assets, due
 
 
 def give_up_upload(asset_id: str, *, failing_before: datetime, min_attempts: int, alert: str) -> bool:
@@ -138,14 +131,3 @@ def mark_queued(asset_id: str) -> None:
 def forget_queued(asset_id: str) -> None:
     """Its task came to nothing: the sweep need not wait for it."""
     assets().update_one({"_id": asset_id}, {"$unset": {"upload_queued_at": ""}})
-
-
-def note_old_parts(asset: Asset) -> None:
-    """The asset starts over as a new generation: what ``asset`` (read before that) has in Telegram is not needed."""
-    leftovers = [
-        orphan_of(part, message_id=part.message_id, reason="of an older generation")
-        for part in (*asset.parts, *([asset.playable] if asset.playable else ()))
-        if part.message_id is not None
-    ]
-    if leftovers:
-        assets().update_one({"_id": asset.id}, {"$push": {"orphans": {"$each": leftovers, "$slice": -MAX_ORPHANS}}})

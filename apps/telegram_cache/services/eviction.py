@@ -17,7 +17,7 @@ from apps.core.tunables import hot_max_bytes
 from apps.streaming.hotstore import FileState, HotEntry, HotStore
 from apps.telegram_cache.documents import FINISHED_STATES, AssetState
 from apps.telegram_cache.roster import Bot, roster
-from apps.telegram_cache.selectors import assets_in_state, stored_parts, telegram_is_set_up
+from apps.telegram_cache.selectors import assets_in_state, kept_generations, stored_parts, telegram_is_set_up
 
 log = structlog.get_logger(__name__)
 LEAST_FREE_SHARE = 0.05  # of the disk
@@ -158,15 +158,17 @@ def _name(entry: HotEntry) -> tuple[str, int]:
 
 
 def _stale(entries: list[HotEntry], now: float) -> Iterator[HotEntry]:
-    """Files of no asset, of an older generation, or of a fetch that was given up, not touched for an hour."""
+    """Files of no asset, of a generation that is neither the asset's nor kept until it is stored anew, or of a fetch that was given up, not touched for an hour."""
     old = [entry for entry in entries if now - entry.last_read_at > STALE_S]
     for at in range(0, len(old), _BATCH):
         batch = old[at : at + _BATCH]
         known = assets_in_state(entry.asset_id for entry in batch)
+        kept = kept_generations(entry.asset_id for entry in batch)
         for entry in batch:
             state, generation = known.get(entry.asset_id, ("", 0))
+            other = entry.generation != generation and _name(entry) not in kept
             given_up = state in GIVEN_UP and entry.state in (FileState.GROWING, FileState.FAILED)
-            if not state or entry.generation < generation or given_up:
+            if not state or other or given_up:
                 yield entry
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 
 import redis
 import structlog
@@ -25,7 +26,6 @@ from apps.telegram_cache.clients.errors import (
     FileTooBig,
     TelegramError,
     TelegramRateLimited,
-    TelegramRefused,
     TelegramUncertain,
     TelegramUnreachable,
     TokenRefused,
@@ -57,6 +57,7 @@ LONGEST_SLOT_WAIT_S = 60.0  # the bots are busy with other parts
 MAX_PARTS_AT_ONCE = 8  # of one asset
 SETTLE_S = 1.0  # Telegram may still be storing what it did not answer
 MAX_TRIES_PER_PART = 4  # in one run
+TRIES_TO_FIND_OUT = 3  # failed runs, where the channel lets no bot look whether a part is stored
 FIRST_RETRY_S = 5.0
 LONGEST_RETRY_S = 3600.0
 GIVE_UP_AFTER = timedelta(hours=24)  # without one part stored
@@ -142,7 +143,7 @@ class Uploader:
         missing = [part.index for part in self.asset.parts if part.state != PartState.STORED]
         at_once = min(MAX_PARTS_AT_ONCE, MAX_UPLOADS_PER_BOT * max(1, len(roster().bots)))
         in_parallel(self._store, missing, threads=at_once)
-        if not records.finish_upload(self.asset.id, owner=self.keeper.owner, generation=self.asset.generation):
+        if not records.finish_upload(self.asset, owner=self.keeper.owner):
             raise LeaseLost
 
     def _plan(self) -> None:
@@ -187,18 +188,18 @@ class Uploader:
         """Whether a part that was sent without an answer is stored; then it is on record."""
         try:
             with self._resolving:  # each looks through the newest messages: several at once would look at each other's
-                found = find_sent(self.asset, part, take=self._slot)
+                found = find_sent(
+                    self.asset, part, take=self._slot, note_seen=partial(records.note_seen, self.asset, part)
+                )
         except CannotTell as reason:
-            records.add_orphan(self.asset.id, part, message_id=None, reason=str(reason))
-            return False
+            if reason.for_good and self.asset.upload_attempts >= TRIES_TO_FIND_OUT:
+                return False  # it is sent again; what may be there already goes on the list of orphans
+            raise TryLater(f"part {part.index}: cannot find out whether it is stored: {reason}") from None
         except TelegramRateLimited as error:
             raise TryLater(str(error), retry_s=error.retry_after_s, counts=False) from None
         except (TelegramUnreachable, TelegramUncertain, TokenRefused, BotForbidden, ChatNotFound) as error:
             # about that bot only: another one can look, now or once somebody has mended it
             raise TryLater(f"part {part.index}: cannot find out whether it is stored: {error}") from None
-        except TelegramRefused as error:
-            records.add_orphan(self.asset.id, part, message_id=None, reason=str(error))
-            return False
         if found is None:
             return False
         bot, message = found
@@ -238,8 +239,11 @@ class Uploader:
             return True
 
     def _sha256(self, part: Part) -> str:
+        """Of bytes that are certainly here: nothing of a bad part is given up before that."""
         try:
-            return part.sha256 or self.hot.sha256_of(part.offset, part.size)
+            if part.sha256 and part.state != PartState.BAD:
+                return str(part.sha256)
+            return self.hot.sha256_of(part.offset, part.size)
         except (HotBytesMissing, HotBytesWrong) as error:
             self._want_refetch(error)
             raise TryLater(str(error)) from None

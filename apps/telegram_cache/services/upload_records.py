@@ -14,10 +14,10 @@ from apps.core.owners import is_owner_dead
 from apps.telegram_cache.clients.answers import StoredMessage
 from apps.telegram_cache.documents import Asset, AssetState, Part, PartState, TelegramChannel
 from apps.telegram_cache.selectors import find_asset
+from apps.telegram_cache.services.orphan_records import MAX_ORPHANS, UNANSWERED, leftovers_of, orphan_of
 from apps.telegram_cache.services.planning import Stretch
 
 UPLOAD_LEASE_S = 60.0
-MAX_ORPHANS = 200
 MAX_HELD = 500  # uploads that run at once; far fewer have a thread
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 NO_LONGER_FAILING = {"upload_failing_since": "", "upload_gave_up_at": "", "alert": "", "refetch_reason": ""}
@@ -103,22 +103,28 @@ def release_upload(asset_id: str, *, owner: str, error: str, retry_s: float, cou
         )
 
 
-def finish_upload(asset_id: str, *, owner: str, generation: int) -> bool:
-    """``cached``, if every part is stored and they cover the asset."""
+def finish_upload(asset: Asset, *, owner: str) -> bool:
+    """``cached``, if every part is stored and they cover the asset. Only then the generation before it goes: its
+    messages become orphans with that.
+    """
+    previous = asset.previous
     stored = {"$eq": ["$$part.state", PartState.STORED.value]}
     covered = {"$sum": {"$map": {"input": "$parts", "as": "part", "in": {"$cond": [stored, "$$part.size", 0]}}}}
     done = assets().update_one(
         {
-            "_id": asset_id,
+            "_id": asset.id,
             "upload_owner": owner,
-            "generation": generation,
-            "parts_generation": generation,
+            "generation": asset.generation,
+            "parts_generation": asset.generation,
+            "previous.generation": previous.generation if previous else None,
             "state": AssetState.UPLOADING.value,
             "$expr": {"$eq": [covered, "$size_bytes"]},
         },
         {
             "$set": {"state": AssetState.CACHED.value, "upload_attempts": 0, "updated_at": datetime.now(UTC)},
+            "$push": {"orphans": {"$each": leftovers_of(previous), "$slice": -MAX_ORPHANS}},
             "$unset": {
+                "previous": "",
                 "upload_owner": "",
                 "upload_lease_until": "",
                 "upload_queued_at": "",
@@ -154,7 +160,8 @@ def begin_attempt(
 ) -> bool:
     """Write down what is about to be sent, if the part is still as it was seen. False: the lease is lost.
 
-    The message of a bad part becomes an orphan with that.
+    The message of a bad part becomes an orphan with that, and so does what an earlier attempt without an answer may
+    still have stored, or be storing.
     """
     channel = TelegramChannel._get_collection().find_one({"_id": channel_id}, {"last_message_id": 1}) or {}
     fields = {
@@ -166,6 +173,9 @@ def begin_attempt(
         "after_message_id": channel.get("last_message_id", 0),
     }
     update: dict[str, Any] = {"$set": {f"parts.$.{name}": value for name, value in fields.items()}}
+    if part.state in UNANSWERED:
+        late = orphan_of(part, message_id=None, reason="sent without an answer, and sent again")
+        update["$push"] = {"orphans": {"$each": [late], "$slice": -MAX_ORPHANS}}
     if part.state == PartState.BAD:
         bad = orphan_of(part, message_id=part.message_id, reason="bad")
         update["$push"] = {"orphans": {"$each": [bad], "$slice": -MAX_ORPHANS}}
@@ -195,7 +205,7 @@ def commit_part(
         "file_ids": {bot_id: message.file_id},
     }
     done = assets().update_one(
-        _attempt(asset, index, attempt_id, [PartState.SENDING.value, PartState.UNKNOWN.value]),
+        _attempt(asset, index, attempt_id, list(UNANSWERED)),
         {
             "$set": {**{f"parts.$.{name}": value for name, value in fields.items()}, "upload_attempts": 0},
             "$unset": {
@@ -213,7 +223,7 @@ def commit_part(
 def set_attempt_state(asset: Asset, *, index: int, attempt_id: str, state: PartState) -> None:
     """After a failed send: PLANNED (certainly not stored) or UNKNOWN."""
     assets().update_one(
-        _attempt(asset, index, attempt_id, [PartState.SENDING.value, PartState.UNKNOWN.value]),
+        _attempt(asset, index, attempt_id, list(UNANSWERED)),
         {"$set": {"parts.$.state": state.value}},
     )
 
@@ -226,26 +236,12 @@ def _attempt(asset: Asset, index: int, attempt_id: str, states: list[str]) -> di
     }
 
 
-def add_orphan(asset_id: str, part: Part, *, message_id: int | None, reason: str, channel_id: str = "") -> None:
-    """Note a message that no part needs. ``message_id`` None: it may exist, nobody can tell.
-
-    ``channel_id``: where it is, if that is not the part's own channel.
-    """
-    orphan = orphan_of(part, message_id=message_id, reason=reason)
-    if channel_id:
-        orphan["channel_id"] = channel_id
-    assets().update_one({"_id": asset_id}, {"$push": {"orphans": {"$each": [orphan], "$slice": -MAX_ORPHANS}}})
-
-
-def orphan_of(part: Part, *, message_id: int | None, reason: str) -> dict[str, Any]:
-    return {
-        "index": part.index,
-        "attempt_id": part.attempt_id or "",
-        "channel_id": part.channel_id or "",
-        "message_id": message_id,
-        "reason": reason,
-        "noted_at": datetime.now(UTC),
-    }
+def note_seen(asset: Asset, part: Part, message_id: int) -> None:
+    """The message of the part's attempt is not among those up to ``message_id``: the next search begins after it."""
+    assets().update_one(
+        _attempt(asset, part.index, part.attempt_id or "", list(UNANSWERED)),
+        {"$max": {"parts.$.after_message_id": message_id}},
+    )
 
 
 def note_message_id(channel_id: str, message_id: int) -> None:
