@@ -224,8 +224,9 @@ def uploads_given_up(limit: int = MAX_PAGE) -> list[Asset]:
 
 
 def assets_with_orphans(*, after_id: str = "", limit: int = MAX_PAGE) -> list[Asset]:
-    """A page of assets, by id, that have orphans whose message id is known: only those can be removed."""
-    found = Asset.objects(__raw__={"orphans.message_id": {"$gt": 0}, "_id": {"$gt": after_id}})
+    """A page of assets, by id, that have orphans which can be removed: their message id is known, or can be found."""
+    removable = [{"orphans.message_id": {"$gt": 0}}, {"orphans.size": {"$gt": 0}}]
+    found = Asset.objects(__raw__={"$or": removable, "_id": {"$gt": after_id}})
     return list(found.only("id", "orphans").order_by("id").limit(min(limit, MAX_PAGE)))
 
 

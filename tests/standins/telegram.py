@@ -63,7 +63,7 @@ class FakeMessage:
     file_name: str
     sent_by: int
     copy_of: tuple[int, int] | None = None
-    media: str = "document"  # what Telegram calls it: document, audio, video
+    media: str = "document"  # what Telegram calls it: document, audio, video; "text" for one without a file
     fields: dict[str, str] = field(default_factory=dict)  # as they were sent
 
 
@@ -241,7 +241,7 @@ class TelegramStandIn(StandIn):
         channel = self._chat(bot, fields.get("chat_id"))
         rights = channel.admins.get(int(fields["user_id"]))
         user = {"id": int(fields["user_id"]), "is_bot": True, "first_name": "bot"}
-        if rights is None:
+        if rights is None or int(fields["user_id"]) in channel.members:
             return {"status": "member" if int(fields["user_id"]) in channel.members else "left", "user": user}
         return {"status": "administrator", "user": user, **rights}
 
@@ -282,8 +282,8 @@ class TelegramStandIn(StandIn):
         channel = self._chat(bot, fields.get("chat_id"))
         self._check_may_post(bot, channel)
         message = self._post(channel, bot, "", str(fields.get("text", "")), "")
-        return {"message_id": message.message_id, "date": 1_780_000_000, "text": message.caption,
-                "chat": {"id": message.chat_id, "type": "channel", "title": channel.title}}  # fmt: skip
+        message.media = "text"
+        return self._message_json(message, bot)
 
     def _do_deleteMessage(self, bot: FakeBot, fields: dict[str, Any]) -> bool:  # noqa: N802
         channel = self._chat(bot, fields.get("chat_id"))
@@ -378,13 +378,18 @@ class TelegramStandIn(StandIn):
         return message
 
     def _message_json(self, message: FakeMessage, bot: FakeBot) -> dict[str, Any]:
+        known = {
+            "message_id": message.message_id,
+            "chat": {"id": message.chat_id, "type": "channel", "title": self.channels[message.chat_id].title},
+            "date": 1_780_000_000,
+        }
+        if message.media == "text":
+            return {**known, "text": message.caption}
         digest = hashlib.sha256(f"{bot.bot_id}|{message.file_unique_id}".encode()).hexdigest()
         file_id = f"BQACAg{digest[:48]}"
         self.file_ids[file_id] = (bot.bot_id, message.file_unique_id)
         return {
-            "message_id": message.message_id,
-            "chat": {"id": message.chat_id, "type": "channel", "title": self.channels[message.chat_id].title},
-            "date": 1_780_000_000,
+            **known,
             "caption": message.caption,
             message.media: {
                 "file_id": file_id,

@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 from django.conf import settings as django_settings
 
+from apps.core.errors import ApiError
+from apps.downloads.documents import MediaJob
+from apps.downloads.services.claims import claim_asset, commit_failed, commit_ready
+from apps.downloads.services.jobs import finish_job
 from apps.streaming.hotstore import HotFile, HotStore
 from apps.streaming.ports import StreamTarget
 from apps.telegram_cache.clients import bot_api
@@ -116,6 +120,26 @@ def make_due(asset_id: str) -> None:
     Asset._get_collection().update_one(
         {"_id": asset_id}, {"$set": {"upload_lease_until": past, "upload_retry_at": past}}
     )
+
+
+def put_anew(asset_id: str, data: bytes) -> None:
+    """What a fetch does with an asset that was given back to it: its next generation, whole in the hot store."""
+    key = Asset.objects.get(id=asset_id).key
+    claim = claim_asset(key=key, owner="test", lease_s=600)
+    assert claim.won
+    with HotStore(django_settings.ENV.hot_root).create(asset_id, claim.generation, resume=False) as writer:
+        writer.set_size(len(data))
+        writer.append(data)
+        hashes = writer.finish()
+    digest = hashlib.sha256(data).hexdigest()
+    commit_ready(claim, size_bytes=len(data), sha256=digest, block_hashes=hashes, duration_s=1.0)
+
+
+def fail_anew(asset_id: str, error: ApiError) -> None:
+    """A fetch that cannot have the asset."""
+    commit_failed(claim_asset(key=Asset.objects.get(id=asset_id).key, owner="test", lease_s=600), error)
+    for job in MediaJob.objects(asset_id=asset_id, active=True):
+        finish_job(job.id, error=error)
 
 
 def stored_bytes(telegram: TelegramStandIn, asset_id: str) -> bytes:

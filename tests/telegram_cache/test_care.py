@@ -78,7 +78,7 @@ class TestMending:
         asset = reload(made.asset_id)
         assert (asset.generation, asset.state, asset.refetch_reason) == (2, AssetState.QUEUED, None)
         assert [job.asset_id for job in MediaJob.objects(id__in=sent)] == [made.asset_id]
-        assert len(asset.orphans) == 2
+        assert ([part.state for part in asset.previous.parts], asset.orphans) == (["bad", "stored"], [])
         assert refetch_lost() == 0
 
     def test_a_hot_file_that_is_not_what_the_record_says_goes_and_the_asset_is_fetched_anew(

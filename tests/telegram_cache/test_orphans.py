@@ -2,43 +2,135 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
 from apps.downloads.services.jobs import refetch_asset
-from apps.telegram_cache.documents import Asset, Orphan
+from apps.streaming.hotstore import HotStore
+from apps.telegram_cache.documents import Asset, Orphan, PartState
 from apps.telegram_cache.selectors import cache_totals
 from apps.telegram_cache.services import queueing, sweep_uploads, upload_asset
+from apps.telegram_cache.services.care_records import mark_part_bad
 from apps.telegram_cache.services.channels import set_scratch_chat
 from apps.telegram_cache.services.orphans import remove_orphans
 from apps.telegram_cache.services.rekeying import rekey
-from tests.telegram_cache.conftest import CHANNEL_ID, MIB
+from apps.telegram_cache.services.upload import UploadResult
+from tests.telegram_cache.conftest import CHANNEL_ID, MIB, make_due, media, put_anew
 
 
-def test_the_messages_of_an_older_generation_are_noted_and_removed(store, make_asset, part_bytes):
+def reload(asset_id: str) -> Asset:
+    return Asset.objects.get(id=asset_id)
+
+
+def replace_stored(store, made) -> None:
+    """Have the asset stored a second time: the messages of the first time are no longer needed."""
+    assert upload_asset(made.asset_id) is UploadResult.CACHED
+    refetch_asset(made.asset_id)
+    put_anew(made.asset_id, media(len(made.data), seed=77))
+    make_due(made.asset_id)
+    assert upload_asset(made.asset_id) is UploadResult.CACHED
+
+
+def noted_long_ago(asset_id: str) -> None:
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    Asset._get_collection().update_one({"_id": asset_id}, {"$set": {"orphans.$[].noted_at": long_ago}})
+
+
+def test_the_messages_of_an_older_generation_are_noted_and_removed_once_the_new_one_is_stored(
+    store, make_asset, part_bytes
+):
     part_bytes(MIB)
     made = make_asset(2 * MIB)
-    upload_asset(made.asset_id)
-    refetch_asset(made.asset_id)
-    assert len(Asset.objects(id=made.asset_id).get().orphans) == cache_totals().orphans == 2
+    replace_stored(store, made)
+    assert len(reload(made.asset_id).orphans) == cache_totals().orphans == 2
     sweep_uploads()
-    assert store.telegram.messages == {}
-    assert Asset.objects(id=made.asset_id).get().orphans == []
+    assert {message.message_id for message in store.telegram.messages.values()} == {
+        part.message_id for part in reload(made.asset_id).parts
+    }
+    assert reload(made.asset_id).orphans == []
 
 
 def test_what_telegram_does_not_let_us_delete_stays_on_the_list(store, make_asset):
     made = make_asset(MIB)
-    upload_asset(made.asset_id)
-    refetch_asset(made.asset_id)
+    replace_stored(store, made)
     store.channel.admins[store.bot.bot_id]["can_delete_messages"] = False
-    assert remove_orphans(Asset.objects(id=made.asset_id).get()) == 0
+    assert remove_orphans(reload(made.asset_id)) == 0
     assert cache_totals().orphans == 1
 
 
-def test_a_message_that_is_already_gone_leaves_the_list(store, make_asset):
+def test_a_message_that_is_already_gone_leaves_the_list_when_an_administrator_says_so(store, make_asset):
+    made = make_asset(MIB)
+    replace_stored(store, made)
+    store.telegram.messages.clear()
+    rights = store.channel.admins[store.bot.bot_id]
+    store.telegram.demote(store.bot, store.channel)
+    assert remove_orphans(reload(made.asset_id)) == 0
+    second = store.add_bot(222222)
+    assert rights == store.channel.admins[second.bot_id]
+    assert remove_orphans(reload(made.asset_id)) == 1
+    assert cache_totals().orphans == 0
+
+
+def test_the_message_of_a_bad_part_stays_until_the_part_is_stored_anew(store, make_asset, hot_root):
     made = make_asset(MIB)
     upload_asset(made.asset_id)
-    refetch_asset(made.asset_id)
-    store.telegram.messages.clear()
-    assert remove_orphans(Asset.objects(id=made.asset_id).get()) == 1
-    assert cache_totals().orphans == 0
+    part = reload(made.asset_id).parts[0]
+    assert mark_part_bad(made.asset_id, generation=1, part=part, reason="found wrong")
+    store.telegram.faults.add("sendDocument", status=413)
+    assert upload_asset(made.asset_id) is UploadResult.LATER
+    assert [orphan.reason for orphan in reload(made.asset_id).orphans] == ["bad"]
+    assert remove_orphans(reload(made.asset_id)) == 0
+    make_due(made.asset_id)
+    assert upload_asset(made.asset_id) is UploadResult.CACHED
+    assert remove_orphans(reload(made.asset_id)) == 1
+    assert len(store.telegram.messages) == 1
+
+
+def test_nothing_of_a_bad_part_is_given_up_when_its_bytes_are_not_here(store, make_asset, hot_root):
+    made = make_asset(MIB)
+    upload_asset(made.asset_id)
+    part = reload(made.asset_id).parts[0]
+    mark_part_bad(made.asset_id, generation=1, part=part, reason="found wrong")
+    HotStore(hot_root).remove(made.asset_id, 1)
+    assert upload_asset(made.asset_id) is UploadResult.LATER
+    kept = reload(made.asset_id).parts[0]
+    assert (kept.state, kept.message_id, kept.file_ids) == (PartState.BAD, part.message_id, part.file_ids)
+    assert reload(made.asset_id).orphans == []
+
+
+class TestALateAnswer:
+    """Telegram stores a file after its sender gave up, looked for it, and sent it again."""
+
+    @pytest.fixture
+    def late(self, store, make_asset):
+        made = make_asset(MIB)
+        upload_asset(make_asset(MIB, seed=2).asset_id)  # so that the newest id is known
+        store.telegram.faults.add("sendDocument", name="cut_before_storing")
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        (orphan,) = reload(made.asset_id).orphans
+        assert orphan.message_id is None
+        return made, orphan
+
+    def test_is_found_and_removed_later(self, store, late):
+        made, orphan = late
+        part = reload(made.asset_id).parts[0]
+        caption = f"yt1|{made.asset_id}|0|{orphan.attempt_id}|{part.sha256[:16]}"
+        store.telegram.sizes["AgADlate"] = MIB
+        store.telegram._post(store.channel, store.bot, "AgADlate", caption, "x")
+        assert remove_orphans(reload(made.asset_id)) == 0  # it could still be on its way
+        noted_long_ago(made.asset_id)
+        assert remove_orphans(reload(made.asset_id)) == 1
+        assert "AgADlate" not in {message.file_unique_id for message in store.telegram.messages.values()}
+        assert len(store.telegram.originals()) == 2
+        assert reload(made.asset_id).orphans == []
+
+    def test_that_never_comes_leaves_the_list_too(self, store, late):
+        made, _ = late
+        noted_long_ago(made.asset_id)
+        assert remove_orphans(reload(made.asset_id)) == 1
+        assert len(store.telegram.messages) == 2
+        assert reload(made.asset_id).orphans == []
 
 
 def with_orphan(number: int, message_id: int | None) -> None:

@@ -300,10 +300,14 @@ class TestUnknownOutcome:
 
     def test_when_telegram_does_not_let_us_look_the_possible_orphan_is_listed(self, store, make_asset):
         made = make_asset()
+        upload_asset(make_asset(MIB, seed=2).asset_id)
+        store.channel.protected = True
         store.telegram.faults.add("sendDocument", name="store_then_cut")
-        store.telegram.faults.add(
-            "forwardMessage", status=400, body={"ok": False, "error_code": 400, "description": "no"}
-        )
+        for _ in range(upload.TRIES_TO_FIND_OUT):
+            make_due(made.asset_id)
+            assert upload_asset(made.asset_id) is UploadResult.LATER
+            assert reload(made.asset_id).parts[0].state == PartState.UNKNOWN
+        make_due(made.asset_id)
         assert upload_asset(made.asset_id) is UploadResult.CACHED
         asset = reload(made.asset_id)
         assert [(orphan.index, orphan.message_id) for orphan in asset.orphans] == [(0, None)]
@@ -486,6 +490,7 @@ class TestCrashes:
             upload_records.commit_part = real
             make_due(made.asset_id)
             store.telegram.faults.add("forwardMessage", status=400, body={"ok": False, "description": "no"})
+            Asset._get_collection().update_one({"_id": made.asset_id}, {"$set": {"upload_attempts": 9}})
             assert upload_asset(made.asset_id) is UploadResult.CACHED
             return real(asset, **fields)
 

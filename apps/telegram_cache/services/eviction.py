@@ -158,7 +158,9 @@ def _name(entry: HotEntry) -> tuple[str, int]:
 
 
 def _stale(entries: list[HotEntry], now: float) -> Iterator[HotEntry]:
-    """Files of no asset, of a generation that is neither the asset's nor kept until it is stored anew, or of a fetch that was given up, not touched for an hour."""
+    """Files of no asset, of another generation than its own (and the one kept until that is stored), or of a fetch that
+    was given up, not touched for an hour.
+    """
     old = [entry for entry in entries if now - entry.last_read_at > STALE_S]
     for at in range(0, len(old), _BATCH):
         batch = old[at : at + _BATCH]

@@ -1,0 +1,166 @@
+"""A stored asset that is fetched anew: until the new bytes are stored nothing goes; if they fail, it is what it was."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from apps.core.errors import UpstreamError, VideoUnavailable
+from apps.downloads.documents import MediaJob
+from apps.downloads.services.jobs import cancel_job, refetch_asset
+from apps.downloads.services.refetching import refetch_lost
+from apps.streaming.hotstore import HotStore
+from apps.telegram_cache.alerts import alerts
+from apps.telegram_cache.documents import Asset, AssetState, PartState
+from apps.telegram_cache.services import evict_hot, sweep_uploads, upload_asset
+from apps.telegram_cache.services.care_records import make_due as repair
+from apps.telegram_cache.services.care_records import mark_part_bad
+from apps.telegram_cache.services.orphans import remove_orphans
+from apps.telegram_cache.services.upload import UploadResult
+from tests.telegram_cache.conftest import (
+    MIB,
+    PART_BYTES,
+    SIZE,
+    fail_anew,
+    make_due,
+    media,
+    open_sparse,
+    put_anew,
+    read_all,
+    target_of,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_worker(monkeypatch):
+    monkeypatch.setattr("apps.downloads.services.jobs.send_fetch", lambda _job_id: None)
+
+
+@pytest.fixture
+def damaged(cached):
+    """The first of its parts is bad, and its bytes are nowhere."""
+    assert mark_part_bad(cached.asset_id, generation=1, part=reload(cached.asset_id).parts[0], reason="gone")
+    assert upload_asset(cached.asset_id) is UploadResult.LATER
+    assert refetch_lost() == 1
+    return cached
+
+
+def reload(asset_id: str) -> Asset:
+    return Asset.objects.get(id=asset_id)
+
+
+def as_it_was(asset_id: str) -> tuple:
+    asset = reload(asset_id)
+    parts = [(part.state, part.message_id, dict(part.file_ids), part.sha256) for part in asset.parts]
+    return asset.state, asset.generation, asset.size_bytes, asset.sha256, asset.block_hashes, asset.mime, parts
+
+
+class TestWhenTheFetchFails:
+    async def test_the_good_parts_stay_readable_and_nothing_is_deleted(self, cached, store, filler):
+        mark_part_bad(cached.asset_id, generation=1, part=reload(cached.asset_id).parts[0], reason="gone")
+        upload_asset(cached.asset_id)
+        before, messages = as_it_was(cached.asset_id), set(store.telegram.messages)
+        assert refetch_lost() == 1
+        assert reload(cached.asset_id).state == AssetState.QUEUED
+        fail_anew(cached.asset_id, VideoUnavailable())
+        after = as_it_was(cached.asset_id)
+        assert after[1:] == before[1:]
+        assert after[0] == AssetState.READY
+        sweep_uploads()
+        remove_orphans(reload(cached.asset_id))
+        assert set(store.telegram.messages) == messages
+        target = target_of(cached.asset_id)
+        with closing(open_sparse(target)) as hot_file:
+            for block in range(PART_BYTES // MIB, -(-SIZE // MIB)):
+                await filler.fill(target, hot_file, block)
+            with hot_file.view(PART_BYTES, SIZE) as view:
+                assert bytes(view) == cached.data[PART_BYTES:]
+            with pytest.raises(UpstreamError, match="damaged"):
+                await filler.fill(target, hot_file, 0)
+
+    def test_a_video_that_is_gone_is_not_asked_for_again_and_an_alert_says_so(self, damaged):
+        fail_anew(damaged.asset_id, VideoUnavailable())
+        asset = reload(damaged.asset_id)
+        assert (asset.error_code, asset.retry_at > datetime.now(UTC)) == ("video_unavailable", True)
+        assert [alert.id for alert in alerts()] == [damaged.asset_id]
+        assert "cannot be fetched anew" in asset.alert
+        make_due(damaged.asset_id)
+        assert upload_asset(damaged.asset_id) is UploadResult.NOT_OURS
+        assert refetch_lost() == 0
+        assert repair(damaged.asset_id)  # `cache repair` does
+        assert upload_asset(damaged.asset_id) is UploadResult.LATER
+
+    def test_a_passing_failure_is_tried_again_later_under_a_number_that_was_never_used(self, damaged):
+        fail_anew(damaged.asset_id, UpstreamError())
+        asset = reload(damaged.asset_id)
+        assert (asset.generation, asset.upload_gave_up_at, asset.upload_retry_at) == (1, None, asset.retry_at)
+        make_due(damaged.asset_id)
+        upload_asset(damaged.asset_id)
+        assert refetch_lost() == 0  # its time has not come
+        Asset.objects.update(set__retry_at=datetime.now(UTC) - timedelta(seconds=1))
+        assert refetch_lost() == 1
+        assert reload(damaged.asset_id).generation == 3
+
+    def test_so_it_is_when_the_fetch_is_cancelled(self, damaged):
+        cancel_job(MediaJob.objects.get(asset_id=damaged.asset_id, active=True).id)
+        asset = reload(damaged.asset_id)
+        assert (asset.state, asset.generation, len(asset.parts)) == (AssetState.READY, 1, 4)
+        assert asset.upload_gave_up_at is not None
+
+    def test_a_whole_one_that_was_to_be_fetched_again_is_cached_as_before(self, cached):
+        before = as_it_was(cached.asset_id)
+        refetch_asset(cached.asset_id)
+        fail_anew(cached.asset_id, VideoUnavailable())
+        assert as_it_was(cached.asset_id) == before
+        assert reload(cached.asset_id).is_in_telegram
+        assert alerts() == []
+
+    def test_what_has_nothing_stored_is_failed_as_ever(self, store, make_asset, hot_root):
+        made = make_asset()
+        HotStore(hot_root).remove(made.asset_id, 1)
+        refetch_asset(made.asset_id)
+        assert reload(made.asset_id).previous is None
+        fail_anew(made.asset_id, VideoUnavailable())
+        assert reload(made.asset_id).state == AssetState.FAILED
+
+    def test_a_file_that_was_only_in_the_hot_store_is_kept_too(self, store, make_asset, hot_root):
+        made = make_asset()
+        refetch_asset(made.asset_id)
+        evict_hot(now=datetime.now(UTC).timestamp() + 7200)
+        assert HotStore(hot_root).is_complete(made.asset_id, 1)
+        fail_anew(made.asset_id, VideoUnavailable())
+        assert (reload(made.asset_id).state, reload(made.asset_id).generation) == (AssetState.READY, 1)
+
+
+class TestUntilTheNewOneIsStored:
+    async def test_the_old_messages_stay_and_running_streams_go_on(self, cached, store, filler):
+        target = target_of(cached.asset_id)
+        refetch_asset(cached.asset_id)
+        put_anew(cached.asset_id, media(SIZE, seed=5))
+        assert await read_all(filler, target) == cached.data
+        assert len(reload(cached.asset_id).previous.parts) == 4
+        remove_orphans(reload(cached.asset_id))
+        assert len(store.telegram.messages) == 4
+        make_due(cached.asset_id)
+        assert upload_asset(cached.asset_id) is UploadResult.CACHED
+        asset = reload(cached.asset_id)
+        assert (asset.previous, len(asset.orphans)) == (None, 4)
+        assert remove_orphans(asset) == 4
+        assert {part.state for part in reload(cached.asset_id).parts} == {PartState.STORED}
+
+    def test_one_that_is_fetched_a_third_time_keeps_what_was_whole(self, cached, store, part_bytes):
+        refetch_asset(cached.asset_id)
+        put_anew(cached.asset_id, media(SIZE, seed=5))
+        store.telegram.faults.add("sendDocument", status=413, body="<html>", skip=1, times=10)
+        make_due(cached.asset_id)
+        assert upload_asset(cached.asset_id) is UploadResult.LATER
+        stored = [part.message_id for part in reload(cached.asset_id).parts if part.message_id]
+        assert stored
+        refetch_asset(cached.asset_id)
+        asset = reload(cached.asset_id)
+        assert (asset.generation, asset.previous.generation) == (3, 1)
+        assert [orphan.message_id for orphan in asset.orphans] == stored
+        fail_anew(cached.asset_id, VideoUnavailable())
+        assert reload(cached.asset_id).is_in_telegram
