@@ -212,6 +212,7 @@ class Asset(SearchedDocument):
             {"fields": ["upload_gave_up_at"], "sparse": True},
             {"fields": ["playable_until"], "sparse": True},
             {"fields": ["orphans.message_id"], "sparse": True},
+            {"fields": ["orphans.size"], "sparse": True},
         ],
     }
 

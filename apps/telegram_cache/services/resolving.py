@@ -121,7 +121,10 @@ class _Search:
         )
 
     def _copy_of(self, message_id: int) -> tuple[Bot, ForwardedCopy, bool] | None:
-        """A copy of the message, already removed again, and whether it was made in the channel itself. None: an administrator says that there is no such message."""
+        """The bot, its copy of the message, already removed again, and whether that was in the channel itself.
+
+        None: an administrator says that there is no such message. Raises CannotTell when no bot can say.
+        """
         for _ in range(2 * len(roster().bots) + 1):
             with self._take(self.channel_id) as slot:
                 if slot.bot.bot_id in self._blind:

@@ -197,8 +197,7 @@ class Uploader:
             raise TryLater(f"part {part.index}: cannot find out whether it is stored: {reason}") from None
         except TelegramRateLimited as error:
             raise TryLater(str(error), retry_s=error.retry_after_s, counts=False) from None
-        except (TelegramUnreachable, TelegramUncertain, TokenRefused, BotForbidden, ChatNotFound) as error:
-            # about that bot only: another one can look, now or once somebody has mended it
+        except (TelegramUnreachable, TelegramUncertain) as error:
             raise TryLater(f"part {part.index}: cannot find out whether it is stored: {error}") from None
         if found is None:
             return False
