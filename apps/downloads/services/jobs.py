@@ -81,7 +81,7 @@ def _job_for(key: AssetKey, *, key_prefix: str, priority: JobPriority) -> MediaJ
             return latest_job(asset.id) or MediaJob(
                 **_about(key), state=JobState.DONE.value, active=False, stage="done"
             )
-        _raise_if_too_early(asset)  # it could not be had anew a moment ago
+        raise_if_too_early(asset)  # it could not be had anew a moment ago
         _start_over(asset)
     elif asset.state == AssetState.FAILED:
         raise_if_too_early(asset)
