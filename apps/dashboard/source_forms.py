@@ -1,4 +1,4 @@
-"""The forms for cookies and proxies: secrets go in, and are never sent back."""
+"""The forms for cookies, proxies and PO tokens: secrets go in, and are never sent back."""
 
 from __future__ import annotations
 
@@ -27,6 +27,18 @@ class CookiesForm(AdminForm):
         strip=False,
         widget=SecretTextarea(attrs={"rows": 8, "autocomplete": "off", "spellcheck": "false"}),
         help_text="The whole text of the file. It is stored encrypted and never shown again.",
+    )
+
+
+class PoTokensForm(AdminForm):
+    """PO tokens. They are checked and stored encrypted; no page ever shows them again."""
+
+    name = forms.CharField(max_length=64, help_text="Your own name for them. The tokens of that name are replaced.")
+    tokens = forms.CharField(
+        label="Tokens",
+        max_length=16 * 1024,
+        widget=SecretTextarea(attrs={"rows": 6, "autocomplete": "off", "spellcheck": "false"}),
+        help_text="One a line, such as web.gvs+AbC...; and a line visitor_data=... when they were made for a visitor.",
     )
 
 

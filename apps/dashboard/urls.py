@@ -44,7 +44,7 @@ class ChangeConverter(StringConverter):
 
 
 class IdentityKindConverter(StringConverter):
-    regex = "cookies|proxy"
+    regex = "cookies|proxy|po_token"
 
 
 register_converter(NameConverter, "id")
@@ -89,6 +89,7 @@ urlpatterns = [
     path("sources/providers/<id:name>/<on_off_up_down:what>", sources.provider_change, name="sources-provider"),
     path("sources/cookies/new", sources.cookies_new, name="sources-cookies-new"),
     path("sources/proxies/new", sources.proxy_new, name="sources-proxy-new"),
+    path("sources/po-tokens/new", sources.po_tokens_new, name="sources-po-tokens-new"),
     path(
         "sources/<identity_kind:kind>/<id:identity_id>/<on_off_up_down:what>",
         sources.identity_switch,

@@ -140,6 +140,7 @@ class ProviderSettings(StoredDocument):
 class IdentityKind(StrEnum):
     COOKIES = "cookies"
     PROXY = "proxy"
+    PO_TOKEN = "po_token"  # noqa: S105 - a kind of secret, none itself
 
 
 class ProxyUse(StrEnum):
@@ -151,7 +152,7 @@ class ProxyUse(StrEnum):
 
 
 class Identity(StoredDocument):
-    """Cookies or a proxy that yt-dlp may use. The secret (a cookies.txt, a proxy's address) is encrypted."""
+    """Cookies, a proxy or PO tokens for yt-dlp. The secret (a cookies.txt, an address, tokens) is encrypted."""
 
     id = StringField(primary_key=True, default=lambda: secrets.token_hex(6))
     kind = StringField(required=True, choices=[kind.value for kind in IdentityKind])
@@ -159,6 +160,7 @@ class Identity(StoredDocument):
     secret_encrypted = EncryptedField(required=True)
     version = IntField(default=1)  # one more when an operator replaces the secret: older write-backs are dropped
     use = StringField(choices=[use.value for use in ProxyUse])  # of proxies
+    bound = BooleanField()  # of PO tokens: made for a visitor, so of no use together with cookies
     enabled = BooleanField(default=True)
     strikes = IntField(default=0)  # failures since the last answer: how long it rests after the next one
     resting_until = DateTimeField()

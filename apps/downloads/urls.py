@@ -10,7 +10,7 @@ from rest_framework.routers import APIRootView, DefaultRouter
 
 from apps.downloads.views.batches import BatchViewSet
 from apps.downloads.views.extras import SubtitlesViewSet, ThumbnailViewSet
-from apps.downloads.views.identities import CookiesViewSet, ProxiesViewSet
+from apps.downloads.views.identities import CookiesViewSet, PoTokensViewSet, ProxiesViewSet
 from apps.downloads.views.jobs import JobsViewSet
 from apps.downloads.views.keys import KeysViewSet, UsersViewSet
 from apps.downloads.views.lists import ChannelViewSet, PlaylistViewSet, SearchViewSet
@@ -54,6 +54,7 @@ router.register("jobs", JobsViewSet, basename="jobs")
 router.register("admin/providers", ProvidersViewSet, basename="admin-providers")
 router.register("admin/cookies", CookiesViewSet, basename="admin-cookies")
 router.register("admin/proxies", ProxiesViewSet, basename="admin-proxies")
+router.register("admin/po-tokens", PoTokensViewSet, basename="admin-po-tokens")
 router.register("admin/bots", BotsViewSet, basename="admin-bots")
 router.register("admin/channels", ChannelsViewSet, basename="admin-channels")
 router.register("admin/keys", KeysViewSet, basename="admin-keys")

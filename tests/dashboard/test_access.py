@@ -20,7 +20,8 @@ OPEN_TO_ALL = {"login", "login-code", "logout", "theme"}
 VIEWER_PAGES = ("", "overview/live", "overview/history", "keys", "cache", "jobs", "sources", "warm-ups", "telegram",
                 "settings", "system",
                 "audit", "telegram/bots/123456", "telegram/channels/-1001234567890")  # fmt: skip
-OPERATOR_PAGES = ("try", "keys/new", "sources/cookies/new", "sources/proxies/new", "warm-ups/new", "warm-ups/limits",
+OPERATOR_PAGES = ("try", "keys/new", "sources/cookies/new", "sources/proxies/new", "sources/po-tokens/new",
+                  "warm-ups/new", "warm-ups/limits",
                   "telegram/bots/new", "telegram/channels/new", "telegram/bots/123456/token",
                   "telegram/bots/123456/enable", "telegram/channels/-1001234567890/enable")  # fmt: skip
 WARM_UP_ID = "W4rmUp"

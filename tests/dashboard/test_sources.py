@@ -60,6 +60,20 @@ class TestIdentities:
         )
         assert (answer.status_code, b"proxy-word" in answer.content) == (422, False)
 
+    def test_po_tokens_are_added_never_shown_and_deleted(self, operator):
+        form = {"name": "mine", "tokens": "web.gvs+c2VjcmV0LW9uZQ\nvisitor_data=VmlzaXRvcg"}
+        page = operator.post("/admin/sources/po-tokens/new", form, follow=True).content.decode()
+        assert "web.gvs, of a visitor" in page
+        assert "c2VjcmV0" not in page
+        wrong = operator.post("/admin/sources/po-tokens/new", {**form, "tokens": "c2VjcmV0LW9uZQ"})
+        assert (wrong.status_code, b"c2VjcmV0" in wrong.content) == (422, False)
+        token = Identity.objects.get()
+        operator.post(f"/admin/sources/po_token/{token.id}/off")
+        assert PooledWays().choose().is_plain
+        assert b"Delete these PO tokens?" in operator.get(f"/admin/sources/po_token/{token.id}/remove").content
+        operator.post(f"/admin/sources/po_token/{token.id}/remove")
+        assert Identity.objects.count() == 0
+
     def test_a_proxy_rests_is_used_again_switched_off_and_deleted(self, operator):
         operator.post("/admin/sources/proxies/new", {"name": "out", "proxy": PROXY, "use": "both"})
         proxy = Identity.objects.get()

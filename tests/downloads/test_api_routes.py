@@ -40,6 +40,7 @@ ADMIN_ROUTES = [
     "admin/providers",
     "admin/cookies",
     "admin/proxies",
+    "admin/po-tokens",
     "admin/bots",
     "admin/channels",
     "admin/keys",

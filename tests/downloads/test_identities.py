@@ -13,6 +13,7 @@ from apps.keys.services import create_key
 from tests.downloads.conftest import Api
 
 COOKIES = ".youtube.com\tTRUE\t/\tTRUE\t1999999999\tLOGIN_INFO\tcookie-value\n"
+TOKENS = "web.gvs+c2VjcmV0LW9uZQ"
 PROXY = "socks5://someone:proxy-word@198.51.100.7:1080"
 
 
@@ -29,7 +30,7 @@ def run(*arguments: str) -> str:
 
 class TestApi:
     def test_needs_the_admin_scope(self, api):
-        for route in ("admin/cookies", "admin/proxies"):
+        for route in ("admin/cookies", "admin/proxies", "admin/po-tokens"):
             assert api.get(route).json()["error"] == "scope_missing"
             assert api.post(route, {"name": "a"}).json()["error"] == "scope_missing"
 
@@ -53,6 +54,19 @@ class TestApi:
         assert actions == ["proxy.add", "proxy.disable", "proxy.enable", "proxy.remove"]
         assert "proxy-word" not in answer.content.decode() + str([entry.to_mongo() for entry in AuditEntry.objects])
 
+    def test_po_tokens_go_in_and_never_come_out(self, admin):
+        answer = admin.post("admin/po-tokens", {"name": "mine", "tokens": TOKENS})
+        entry = answer.json()["identity"]
+        assert (answer.status_code, entry["kind"], entry["about"]) == (200, "po_token", "web.gvs, of no visitor")
+        assert admin.post(f"admin/po-tokens/{entry['id']}/disable", {}).json()["identity"]["state"] == "off"
+        assert admin.post(f"admin/po-tokens/{entry['id']}/enable", {}).json()["identity"]["state"] == "ready"
+        seen = answer.content.decode() + str(admin.get("admin/po-tokens").json())
+        assert admin.delete(f"admin/po-tokens/{entry['id']}").json()["removed"] == entry["id"]
+        actions = [entry.action for entry in AuditEntry.objects.order_by("id")]
+        assert actions == ["po_token.add", "po_token.disable", "po_token.enable", "po_token.remove"]
+        assert "c2VjcmV0" not in seen + str([entry.to_mongo() for entry in AuditEntry.objects])
+        assert admin.post("admin/po-tokens?tokens=x", {"name": "mine"}).status_code == 400
+
     def test_what_is_wrong_is_said_without_the_secret(self, admin):
         answer = admin.post("admin/proxies", {"name": "out", "proxy": "gopher://someone:proxy-word@h:1"})
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_parameter")
@@ -73,6 +87,9 @@ class TestCommand:
         file.write_text(COOKIES)
         assert "Kept cookies mine" in run("add-cookies", "mine", str(file))
         monkeypatch.setattr("sys.stdin", io.StringIO(PROXY + "\n"))
+        file.write_text(TOKENS)
+        assert "Kept PO tokens t" in run("add-po-tokens", "t", str(file))
+        run("remove", "t")
         assert "Kept proxy out" in run("add-proxy", "out", "--use", "extract")
         shown = run("list") + run("list", "--json")
         assert "198.51.100.7:1080" in shown

@@ -13,6 +13,7 @@ from apps.downloads.documents import Identity, IdentityKind, ProxyUse
 from apps.downloads.services.identities import (
     Actor,
     add_cookies,
+    add_po_tokens,
     add_proxy,
     remove_identity,
     set_identity_enabled,
@@ -180,6 +181,55 @@ class TestChoosing:
         Identity.objects(id=lost).update_one(set__secret_encrypted="gAAAAA" + "A" * 94)
         assert {ways.choose().proxy_id for _ in range(3)} == {fine}
         assert Identity.objects.get(id=lost).last_error == "secret_unreadable"
+
+
+class TestPoTokens:
+    TEXT = "web.gvs+c2VjcmV0LW9uZQ\nmweb.player+c2VjcmV0LXR3bw"
+    BOUND = f"{TEXT}\nvisitor_data=VmlzaXRvcg%3D%3D"
+
+    def test_are_encrypted_and_described_without_anything_secret(self, mongo):
+        view = add_po_tokens("mine", self.BOUND, actor=WHO)
+        assert view.about == "web.gvs, mweb.player, of a visitor: used without cookies"
+        stored = str(list(Identity._get_collection().find())) + repr(PooledWays().choose())
+        assert not any(secret in stored for secret in ("c2VjcmV0", "VmlzaXRvcg"))
+
+    def test_are_chosen_in_turn_and_rest_like_the_others(self, ways):
+        first, second = (add_po_tokens(name, self.TEXT, actor=WHO).id for name in "ab")
+        assert {ways.choose().po_token_id for _ in range(2)} == {first, second}
+        ways.note_failure((first,), "bot_check")
+        assert {ways.choose().po_token_id for _ in range(2)} == {second}
+        ways.note_failure((second,), "rate_limited")
+        assert ways.choose().is_plain  # YouTube is asked without
+        wake_up(first)
+        way = ways.choose()
+        assert (way.po_token_id, way.po_tokens.clients) == (first, ("web", "mweb"))
+        ways.note_answer(way.ids)
+        assert Identity.objects.get(id=first).strikes == 0
+
+    def test_those_of_a_visitor_never_go_along_with_cookies(self, ways):
+        bound = add_po_tokens("bound", self.BOUND, actor=WHO).id
+        cookies = add_cookies("mine", COOKIES, actor=WHO).id
+        assert (ways.choose().cookies_id, ways.choose().po_token_id) == (cookies, "")
+        free = add_po_tokens("free", self.TEXT, actor=WHO).id
+        assert ways.choose().po_token_id == free
+        ways.note_failure((cookies, free), "bot_check")
+        assert (ways.choose().cookies_id, ways.choose().po_token_id) == ("", bound)
+
+    def test_stay_with_their_proxy(self, ways):
+        add_po_tokens("mine", self.BOUND, actor=WHO)
+        for name in "abcde":
+            proxy(name)
+        assert len({ways.choose().proxy_id for _ in range(6)}) == 1
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "c2VjcmV0", "web+c2VjcmV0LW9uZQ", "web.gvs+short", "web.all+c2VjcmV0LW9uZQ", "visitor_data=VmlzaXRvcg",
+         "web.gvs+c2VjcmV0 LW9uZQ", f"{TEXT}\nvisitor_data=a b c d e f g", "\n".join([TEXT] * 6)],
+    )  # fmt: skip
+    def test_what_is_none_is_refused_without_being_quoted(self, mongo, text):
+        with pytest.raises(InvalidParameter) as caught:
+            add_po_tokens("mine", text, actor=WHO)
+        assert "c2VjcmV0" not in caught.value.message
 
 
 class TestResting:

@@ -4,7 +4,8 @@ yt-dlp's unmodified extractor runs against it: the watch page and ``/youtubei/v1
 ``*.googlevideo.com/videoplayback`` with Range (header or parameter), ``i.ytimg.com`` thumbnails, and the lists of
 ``youtube_lists``. Fault routes: watch, embed, player, search, browse, playlist, channel, timedtext, thumbnail,
 media, media:<id>, media:<id>:<itag>. ``cookies_sent`` holds the cookies of each watch page's request; ``set_cookie``
-is what the watch page sets.
+is what the watch page sets. ``tokens_sent`` and ``visitors_sent`` hold the PO token and the visitor of each player
+request.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class YouTubeStandIn(StandIn):
                 self.faults.add(f"media:{video_id}", fault)
         self.set_cookie: dict[str, str] = {}
         self.cookies_sent: list[dict[str, str]] = []
+        self.tokens_sent: list[str | None] = []
+        self.visitors_sent: list[str | None] = []
         self._generations: dict[str, int] = {}
         self._tls_port = 0
         self._proxy: asyncio.Server | None = None
@@ -174,7 +177,10 @@ class YouTubeStandIn(StandIn):
         self.counts["player"] += 1
         if (instead := await answer_instead(self.faults.take("player"))) is not None:
             return instead
-        video_id = str((await request.json()).get("videoId", ""))
+        question = await request.json()
+        self.tokens_sent.append((question.get("serviceIntegrityDimensions") or {}).get("poToken"))
+        self.visitors_sent.append(request.headers.get("X-Goog-Visitor-Id"))
+        video_id = str(question.get("videoId", ""))
         self.counts[f"player:{video_id}"] += 1
         return web.json_response(self._describe(video_id))
 

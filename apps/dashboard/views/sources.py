@@ -1,4 +1,4 @@
-"""Sources of media: their order, on and off, health; and the cookies and proxies with which yt-dlp asks YouTube."""
+"""Sources of media: their order, on and off, health; and the cookies, proxies and PO tokens with which yt-dlp asks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from django.urls import reverse
 from apps.core.errors import ApiError
 from apps.dashboard.access import AdminRequest, admin_page, client_address, may
 from apps.dashboard.pages import confirm_page, form_page
-from apps.dashboard.source_forms import CookiesForm, ProxyForm
+from apps.dashboard.source_forms import CookiesForm, PoTokensForm, ProxyForm
 from apps.downloads.documents import IdentityKind, ProxyUse
 from apps.downloads.services.identities import (
     Actor,
     add_cookies,
+    add_po_tokens,
     add_proxy,
     remove_identity,
     set_identity_enabled,
@@ -27,6 +28,11 @@ from apps.keys.documents import Role
 
 PAGE = "dashboard:sources"
 BACK_LABEL = "Sources"
+THINGS = {
+    IdentityKind.COOKIES.value: "these cookies",
+    IdentityKind.PROXY.value: "this proxy",
+    IdentityKind.PO_TOKEN.value: "these PO tokens",
+}
 
 
 @admin_page()
@@ -35,6 +41,7 @@ def sources(request: AdminRequest) -> HttpResponse:
         "providers": view_providers(),
         "cookies": view_identities(IdentityKind.COOKIES),
         "proxies": view_identities(IdentityKind.PROXY),
+        "po_tokens": view_identities(IdentityKind.PO_TOKEN),
         "can_change": may(request.admin_user, Role.OPERATOR),
     }
     return render(request, "dashboard/sources/page.html", context)
@@ -92,6 +99,25 @@ def proxy_new(request: AdminRequest) -> HttpResponse:
     )
 
 
+@admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
+def po_tokens_new(request: AdminRequest) -> HttpResponse:
+    def save(values: dict[str, Any]) -> HttpResponse:
+        view = add_po_tokens(values["name"], values["tokens"], actor=_actor(request))
+        messages.success(request, f"The PO tokens “{view.name}” are in use: {view.about}.")
+        return redirect(PAGE)
+
+    return form_page(
+        request,
+        PoTokensForm(request.POST or None),
+        title="Add PO tokens",
+        label="Check and keep",
+        back=reverse(PAGE),
+        back_label=BACK_LABEL,
+        save=save,
+        help_template="dashboard/sources/_po_tokens_help.html",
+    )
+
+
 @admin_page(Role.OPERATOR, methods=("POST",))
 def identity_switch(request: AdminRequest, kind: str, identity_id: str, what: str) -> HttpResponse:
     """``what``: on or off."""
@@ -108,10 +134,9 @@ def identity_remove(request: AdminRequest, kind: str, identity_id: str) -> HttpR
         remove_identity(identity_id, kind=IdentityKind(kind), actor=_actor(request))
         return "Deleted."
 
-    thing = "this proxy" if kind == IdentityKind.PROXY else "these cookies"
     return confirm_page(
         request,
-        title=f"Delete {thing}?",
+        title=f"Delete {THINGS[kind]}?",
         text="What is stored of it is gone for good. To stop using it for a while, switch it off instead.",
         label="Delete",
         tone="danger",

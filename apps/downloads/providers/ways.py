@@ -1,25 +1,30 @@
-"""With which cookies and through which proxies yt-dlp asks YouTube, as the provider sees it."""
+"""With which cookies and PO tokens and through which proxies yt-dlp asks YouTube, as the provider sees it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from apps.downloads.po_tokens import PoTokens
+
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """One set of cookies and one proxy for asking; each may be missing. Ids are no secrets."""
+    """One set of cookies, of PO tokens, and one proxy for asking; each may be missing. Ids are no secrets."""
 
     cookies_id: str = ""
     cookies_version: int = 0
     cookies: str | None = field(default=None, repr=False)  # a cookies.txt
     proxy_id: str = ""
     proxy: str | None = field(default=None, repr=False)
+    po_token_id: str = ""
+    po_token_version: int = 0
+    po_tokens: PoTokens | None = field(default=None, repr=False)
 
     @property
     def ids(self) -> tuple[str, ...]:
         """Of all that is in it."""
-        return tuple(identity_id for identity_id in (self.cookies_id, self.proxy_id) if identity_id)
+        return tuple(identity_id for identity_id in (self.cookies_id, self.proxy_id, self.po_token_id) if identity_id)
 
     @property
     def is_plain(self) -> bool:
@@ -28,8 +33,13 @@ class Way:
 
     def as_question(self) -> dict[str, Any]:
         """What yt-dlp's process needs to know of it."""
-        key = f"{self.cookies_id}:{self.cookies_version}:{self.proxy_id}"
-        return {"key": key, "cookies": self.cookies, "proxy": self.proxy}
+        key = f"{self.cookies_id}:{self.cookies_version}:{self.proxy_id}:{self.po_token_id}:{self.po_token_version}"
+        asked: dict[str, Any] = {"key": key, "cookies": self.cookies, "proxy": self.proxy}
+        if self.po_tokens is not None:
+            asked["po_tokens"] = list(self.po_tokens.tokens)
+            asked["visitor_data"] = self.po_tokens.visitor_data
+            asked["clients"] = list(self.po_tokens.clients)
+        return asked
 
 
 @dataclass(frozen=True, kw_only=True)

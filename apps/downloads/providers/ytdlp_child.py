@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from apps.downloads.providers.ytdlp_answers import dump_cookies, list_tracks, parts_of_proxy, reduce_info, reduce_list
+from apps.downloads.providers.ytdlp_arguments import parts_of_tokens, with_po_tokens
 from apps.downloads.providers.ytdlp_jail import Guard, die_with_parent, kill_own_group, limit_resources
 
 MAX_WAYS = 8
@@ -28,7 +29,7 @@ MAX_SUBTITLE_BYTES = 4 * 1024 * 1024
 TIMED_TEXT = "https://www.youtube.com/api/timedtext?"
 EXTRACTOR_FAULT = "An extractor error has occurred"
 COOKIES_REFUSED = "cookies are no longer valid"
-HIDDEN = "[proxy]"
+HIDDEN = "[hidden]"
 
 
 class _Quiet:
@@ -73,11 +74,13 @@ class _Extractor:
         self._logger = _Quiet()
         self._make = make
         self._options = {**options, "logger": self._logger}
-        self._hidden = parts_of_proxy(way.get("proxy"))
+        self._hidden = [*parts_of_proxy(way.get("proxy")), *parts_of_tokens(way)]
         if way.get("proxy"):
             self._options["proxy"] = way["proxy"]
         if way.get("cookies"):
             self._options["cookiefile"] = io.StringIO(way["cookies"])
+        if way.get("po_tokens"):
+            self._options["extractor_args"] = with_po_tokens(self._options.get("extractor_args") or {}, way)
         self._usual = make(self._options)
         self._keeps_cookies = bool(way.get("cookies"))
         self._cookies = dump_cookies(self._usual.cookiejar) if self._keeps_cookies else ""

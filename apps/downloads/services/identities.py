@@ -1,4 +1,4 @@
-"""Cookies and proxies for yt-dlp, as operators manage them. Secrets go in encrypted and never come out.
+"""Cookies, proxies and PO tokens for yt-dlp, as operators manage them. Secrets go in encrypted and never come out.
 
 Who changed what is in the audit log; a change counts at the next question to YouTube, in every process.
 """
@@ -20,6 +20,7 @@ from apps.core.errors import Conflict, InvalidParameter, NotFound
 from apps.core.secrets import SecretUnreadable, decrypt_secret, encrypt_secret
 from apps.downloads.cookie_files import describe_cookies, read_cookies
 from apps.downloads.documents import Identity, IdentityKind, ProxyUse
+from apps.downloads.po_tokens import read_po_tokens
 from apps.downloads.selectors import find_identity, list_identities
 
 MAX_OF_A_KIND = 200
@@ -27,6 +28,11 @@ MAX_ADDRESS_CHARS = 500
 SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _NAME = re.compile(r"[\w .@-]{1,64}")
 _HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}", re.IGNORECASE | re.ASCII)
+_NAMES = {
+    IdentityKind.COOKIES: "are no such cookies",
+    IdentityKind.PROXY: "is no such proxy",
+    IdentityKind.PO_TOKEN: "are no such PO tokens",
+}
 REASONS = {
     "bot_check": "YouTube asked whether we are a bot",
     "rate_limited": "YouTube said: too many requests",
@@ -76,6 +82,13 @@ def add_proxy(name: str, address: str, *, use: ProxyUse = ProxyUse.BOTH, actor: 
     return _add(IdentityKind.PROXY, name, _checked_proxy(address), use=use, actor=actor)
 
 
+def add_po_tokens(name: str, text: str, *, actor: Actor) -> IdentityView:
+    """Keep PO tokens under a name; those that are there already get replaced. Raises InvalidParameter."""
+    tokens = read_po_tokens(text)
+    bound = bool(tokens.visitor_data)
+    return _add(IdentityKind.PO_TOKEN, name, tokens.as_text(), use=None, bound=bound, actor=actor)
+
+
 def set_identity_enabled(identity_id: str, *, enabled: bool, kind: IdentityKind, actor: Actor) -> IdentityView:
     """Switch one on or off. Switching on also ends its rest. Idempotent. Raises NotFound."""
     before = _known(identity_id, kind)
@@ -121,13 +134,16 @@ def view_identity(identity: Identity) -> IdentityView:
     )
 
 
-def _add(kind: IdentityKind, name: str, secret: str, *, use: ProxyUse | None, actor: Actor) -> IdentityView:
+def _add(
+    kind: IdentityKind, name: str, secret: str, *, use: ProxyUse | None, bound: bool | None = None, actor: Actor
+) -> IdentityView:
     name = name.strip()
     if not _NAME.fullmatch(name):
         raise InvalidParameter("name: 1 to 64 letters, digits, spaces and . @ _ -", parameter="name")
     fresh = {
         "set__secret_encrypted": encrypt_secret(secret),
         "set__use": use.value if use else None,
+        "set__bound": bound,
         "set__enabled": True,
         "set__strikes": 0,
         "set__last_error": "",
@@ -140,7 +156,11 @@ def _add(kind: IdentityKind, name: str, secret: str, *, use: ProxyUse | None, ac
         if len(list_identities(kind)) >= MAX_OF_A_KIND:
             raise Conflict(f"There are {MAX_OF_A_KIND} already. Remove one first.")
         identity = Identity(
-            kind=kind.value, name=name, secret_encrypted=fresh["set__secret_encrypted"], use=fresh["set__use"]
+            kind=kind.value,
+            name=name,
+            secret_encrypted=fresh["set__secret_encrypted"],
+            use=fresh["set__use"],
+            bound=bound,
         )
         try:
             identity.save(force_insert=True)
@@ -178,6 +198,8 @@ def _about(identity: Identity) -> str:
         return "unreadable"
     if identity.kind == IdentityKind.COOKIES:
         return describe_cookies(secret)
+    if identity.kind == IdentityKind.PO_TOKEN:
+        return read_po_tokens(secret).describe()
     parts = urlsplit(secret)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}:{parts.port}{', with a password' if parts.password else ''}"
@@ -186,7 +208,7 @@ def _about(identity: Identity) -> str:
 def _known(identity_id: str, kind: IdentityKind) -> Identity:
     identity = find_identity(identity_id)
     if identity is None or identity.kind != kind:
-        raise NotFound(f"There is no such {'proxy' if kind is IdentityKind.PROXY else 'set of cookies'}.")
+        raise NotFound(f"There {_NAMES[kind]}.")
     return identity
 
 

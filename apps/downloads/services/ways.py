@@ -1,4 +1,4 @@
-"""Which cookies and proxies yt-dlp uses next: healthy ones in turn; one that YouTube turned against rests a while.
+"""Which cookies, PO tokens and proxies yt-dlp uses next: healthy ones in turn; what YouTube turned against rests.
 
 Every process decides from the same documents, so a rest counts everywhere at once. Choosing is one conditional update.
 """
@@ -19,6 +19,7 @@ from apps.core.errors import BotCheck, InvalidParameter, UpstreamError
 from apps.core.secrets import SecretUnreadable, decrypt_secret, encrypt_secret
 from apps.downloads.cookie_files import read_cookies
 from apps.downloads.documents import Identity, IdentityKind, ProxyUse
+from apps.downloads.po_tokens import read_po_tokens
 from apps.downloads.providers.ways import Exit, Way
 
 FIRST_REST_S = 60.0
@@ -31,22 +32,27 @@ log = structlog.get_logger(__name__)
 class PooledWays:
     """The ``Ways`` that operators fill. With an empty pool every way is a plain one.
 
-    Cookies stay with one proxy as long as that is healthy: an account that moves between addresses looks stolen.
-    When all cookies rest, YouTube is asked without; when all proxies rest, it is not asked (never past them). A proxy
-    for downloads only is never asked through, and one that rests keeps nobody from asking.
+    Cookies stay with one proxy as long as that is healthy: an account that moves between addresses looks stolen. So do
+    PO tokens without cookies; those that are bound to a visitor never go along with cookies, which belong to another.
+    When all cookies or tokens rest, YouTube is asked without; when all proxies rest, it is not asked (never past
+    them). A proxy for downloads only is never asked through, and one that rests keeps nobody from asking.
     """
 
     def choose(self) -> Way:
         """Raises BotCheck or UpstreamError while every proxy rests, UpstreamError while MongoDB is away."""
         with _readable():
             cookies = _take(IdentityKind.COOKIES)
-            proxy = _take_proxy((ProxyUse.EXTRACT, ProxyUse.BOTH), cookies)
+            tokens = _take(IdentityKind.PO_TOKEN, **({"bound": False} if cookies else {}))
+            proxy = _take_proxy((ProxyUse.EXTRACT, ProxyUse.BOTH), cookies or tokens)
         return Way(
             cookies_id=cookies["_id"] if cookies else "",
             cookies_version=cookies["version"] if cookies else 0,
             cookies=cookies["secret"] if cookies else None,
             proxy_id=proxy["_id"] if proxy else "",
             proxy=proxy["secret"] if proxy else None,
+            po_token_id=tokens["_id"] if tokens else "",
+            po_token_version=tokens["version"] if tokens else 0,
+            po_tokens=read_po_tokens(tokens["secret"]) if tokens else None,
         )
 
     def choose_proxy(self) -> Exit:
@@ -117,16 +123,18 @@ def _take(kind: IdentityKind, **more: Any) -> dict[str, Any] | None:
     return None
 
 
-def _take_proxy(uses: Collection[ProxyUse], cookies: dict[str, Any] | None, *, only: str = "") -> dict[str, Any] | None:
+def _take_proxy(
+    uses: Collection[ProxyUse], companion: dict[str, Any] | None, *, only: str = ""
+) -> dict[str, Any] | None:
     """A proxy of one of these uses (``only``: of this id); None when there is none. Raises when there are, but every
     one rests."""
     serves: dict[str, Any] = {"use": {"$in": [use.value for use in uses]}, **({"_id": only} if only else {})}
     known = dict(serves)
-    if cookies is not None:
-        cookies_id = str(cookies["_id"])
+    if companion is not None:
+        companion_id = str(companion["_id"])
         ready = [found["_id"] for found in _identities().find({**_ready(IdentityKind.PROXY), **serves}, {"_id": 1})]
         if ready:
-            serves["_id"] = max(ready, key=lambda proxy_id: _affinity(cookies_id, proxy_id))
+            serves["_id"] = max(ready, key=lambda proxy_id: _affinity(companion_id, proxy_id))
     found = _take(IdentityKind.PROXY, **serves)
     if found is None:
         known |= {"kind": IdentityKind.PROXY.value, "enabled": True}
@@ -162,9 +170,9 @@ def _ready(kind: IdentityKind) -> dict[str, Any]:
     return {"kind": kind.value, "enabled": True, "$or": awake}
 
 
-def _affinity(cookies_id: str, proxy_id: str) -> bytes:
+def _affinity(companion_id: str, proxy_id: str) -> bytes:
     """Rendezvous hashing: the same cookies meet the same proxy, and few move when a proxy comes or goes."""
-    return hashlib.sha256(f"{cookies_id}:{proxy_id}".encode()).digest()
+    return hashlib.sha256(f"{companion_id}:{proxy_id}".encode()).digest()
 
 
 def _open(found: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Cookies and proxies of yt-dlp for programs: the same as the command and the admin page do. Secrets never come out."""
+"""Cookies, proxies and PO tokens of yt-dlp for programs, as the command and the page have them. No secret comes out."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from apps.downloads.services.identities import (
     Actor,
     IdentityView,
     add_cookies,
+    add_po_tokens,
     add_proxy,
     remove_identity,
     set_identity_enabled,
@@ -57,6 +58,17 @@ class ProxyRequestSerializer(serializers.Serializer):
         [use.value for use in ProxyUse],
         default=ProxyUse.BOTH.value,
         help_text="What for: asking YouTube about videos (`extract`), fetching media (`download`), or both.",
+    )
+
+
+class PoTokensRequestSerializer(serializers.Serializer):
+    name = serializers.CharField(max_length=64, help_text="Your own name for them. Those that exist are replaced.")
+    tokens = serializers.CharField(
+        max_length=16 * 1024,
+        write_only=True,
+        style={"base_template": "textarea.html"},
+        help_text="One a line: `CLIENT.CONTEXT+TOKEN` (contexts: gvs, player, subs), and `visitor_data=...` as a line "
+        "when they were made for a visitor. In the body only.",
     )
 
 
@@ -188,6 +200,18 @@ class ProxiesViewSet(_IdentitiesViewSet):
 
     def _add(self, fields: dict[str, Any]) -> IdentityView:
         return add_proxy(fields["name"], fields["proxy"], use=ProxyUse(fields["use"]), actor=self._actor())
+
+
+@_documented("po_tokens", "PO tokens", PoTokensRequestSerializer)
+class PoTokensViewSet(_IdentitiesViewSet):
+    """PO tokens for YouTube. Needs a key with the scope `admin`. They go in, and never come out."""
+
+    kind = IdentityKind.PO_TOKEN
+    request_serializer = PoTokensRequestSerializer
+    body_field = "tokens"
+
+    def _add(self, fields: dict[str, Any]) -> IdentityView:
+        return add_po_tokens(fields["name"], fields["tokens"], actor=self._actor())
 
 
 def _fields(view: IdentityView) -> dict[str, Any]:

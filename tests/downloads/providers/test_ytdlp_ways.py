@@ -14,7 +14,7 @@ from apps.core.errors import BotCheck, UpstreamError
 from apps.core.secrets import decrypt_secret
 from apps.downloads.documents import Identity, ProxyUse
 from apps.downloads.providers.ytdlp import YtDlpProvider
-from apps.downloads.services.identities import Actor, add_cookies, add_proxy
+from apps.downloads.services.identities import Actor, add_cookies, add_po_tokens, add_proxy
 from apps.downloads.services.ways import PooledWays
 from apps.telegram_cache.documents import AssetKey
 from tests.standins.socks import SocksStandIn
@@ -27,6 +27,7 @@ WHO = Actor(name="tester")
 COOKIES = (
     ".youtube.com\tTRUE\t/\tTRUE\t1999999999\tLOGIN_INFO\tfirst-value\n.youtube.com\tTRUE\t/\tTRUE\t\tYSC\tfor-now\n"
 )
+TOKEN_A, TOKEN_B, VISITOR = "dG9rZW4tb25l", "dG9rZW4tdHdv", "VmlzaXRvci1vbmU%3D"
 AUDIO = AssetKey(ID, "audio", "m4a")
 
 
@@ -50,6 +51,8 @@ def provider(mongo: None, shared_provider: YtDlpProvider, sites: tuple[YouTubeSt
         site.faults.clear()
         site.counts.clear()
         site.cookies_sent.clear()
+        site.tokens_sent.clear()
+        site.visitors_sent.clear()
         site.set_cookie.clear()
         site.videos.pop(ID, None)
     return shared_provider
@@ -145,6 +148,36 @@ def test_youtube_is_asked_through_a_socks_proxy_with_its_password(provider, site
         add_proxy("s", socks.url.replace("socks5", "socks5h"), actor=WHO)
         assert provider.resolve(ID, timeout_s=TIMEOUT_S).title == f"Video {ID}"
         assert (set(socks.asked), set(socks.users)) == ({"www.youtube.com"}, {"user"})
+
+
+def test_po_tokens_go_out_to_youtube_with_their_visitor(provider, sites, caplog):
+    use(sites[0], "a")
+    add_po_tokens("t", f"web.player+{TOKEN_A}\nweb.gvs+{TOKEN_B}\nvisitor_data={VISITOR}", actor=WHO)
+    sites[0].faults.add("watch", status=500, times=9)  # the watch page of itself holds an answer of the web client
+    plan = provider.plan(AUDIO, timeout_s=TIMEOUT_S)
+    assert TOKEN_A in sites[0].tokens_sent
+    assert set(sites[0].visitors_sent) == {VISITOR}
+    assert TOKEN_A not in caplog.text + repr(plan)
+    assert Identity.objects.get(kind="po_token").answers == 1
+
+
+def test_media_addresses_of_the_tokens_client_carry_the_token(provider, sites):
+    use(sites[0], "a")
+    add_po_tokens("t", f"web.gvs+{TOKEN_B}\nvisitor_data={VISITOR}", actor=WHO)
+    sites[0].faults.add("player", status=500, times=99)  # what is left is the watch page's answer: the web client's
+    assert f"&pot={TOKEN_B}" in provider.plan(AUDIO, timeout_s=TIMEOUT_S).files[0].url
+
+
+def test_tokens_that_meet_a_bot_check_rest(provider, sites):
+    sites[0].videos[ID] = YouTubeVideo(title="", state="bot")
+    for name in "ab":
+        use(sites[0], name)  # whichever comes first, YouTube is against it
+    for name in ("first", "second"):
+        add_po_tokens(name, f"web.player+{TOKEN_A}", actor=WHO)
+    with pytest.raises(BotCheck):
+        provider.resolve(ID, timeout_s=TIMEOUT_S)
+    rested = Identity.objects(kind="po_token")
+    assert [(entry.strikes, entry.last_error) for entry in rested] == [(1, "bot_check")] * 2
 
 
 def test_no_secret_is_on_a_command_line(provider, sites):

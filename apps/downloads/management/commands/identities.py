@@ -1,4 +1,4 @@
-"""``manage.py identities``: the cookies and proxies with which yt-dlp asks YouTube."""
+"""``manage.py identities``: the cookies, proxies and PO tokens with which yt-dlp asks YouTube."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from apps.downloads.services.identities import (
     Actor,
     IdentityView,
     add_cookies,
+    add_po_tokens,
     add_proxy,
     remove_identity,
     set_identity_enabled,
@@ -30,7 +31,7 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 
 
 class Command(BaseCommand):
-    help = "Add, list, switch and remove the cookies and proxies with which yt-dlp asks YouTube."
+    help = "Add, list, switch and remove the cookies, proxies and PO tokens with which yt-dlp asks YouTube."
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -43,6 +44,15 @@ class Command(BaseCommand):
         )
         proxy.add_argument("name", help="your own name for it; one of that name is replaced")
         proxy.add_argument("--use", choices=[use.value for use in ProxyUse], default=ProxyUse.BOTH.value)
+        tokens = actions.add_parser("add-po-tokens", help="keep PO tokens; those of that name are replaced")
+        tokens.add_argument("name", help="your own name for them")
+        tokens.add_argument(
+            "file",
+            nargs="?",
+            default="-",
+            help="one a line, CLIENT.CONTEXT+TOKEN such as web.gvs+AbC..., and visitor_data=... as a line when they "
+            "were made for a visitor; default: standard input",
+        )
         listing = actions.add_parser("list", help="list all and how they are doing; never secrets")
         listing.add_argument("--json", action="store_true", help="print one JSON object")
         for name, words in (("enable", "use it again, at once"), ("disable", "stop using it"), ("remove", "delete it")):
@@ -61,6 +71,10 @@ class Command(BaseCommand):
         address = getpass.getpass("Proxy, such as http://user:password@host:8080: ") if asked else sys.stdin.readline()
         view = add_proxy(options["name"], address, use=ProxyUse(options["use"]), actor=WHO)
         self.stdout.write(f"Kept proxy {view.name} ({view.id}): {view.about}.")
+
+    def _add_po_tokens(self, options: dict[str, Any]) -> None:
+        view = add_po_tokens(options["name"], _read_file(options["file"]), actor=WHO)
+        self.stdout.write(f"Kept PO tokens {view.name} ({view.id}): {view.about}.")
 
     def _list(self, options: dict[str, Any]) -> None:
         views = list(_all())
@@ -98,9 +112,9 @@ def _all() -> Iterator[IdentityView]:
 def _find(wanted: str) -> IdentityView:
     found = [view for view in _all() if wanted in (view.id, view.name)]
     if not found:
-        raise CommandError(f"There are no cookies and no proxy {wanted}. See: manage.py identities list")
+        raise CommandError(f"There is nothing that is called {wanted}. See: manage.py identities list")
     if len(found) > 1:
-        raise CommandError(f"There are cookies and a proxy {wanted}. Say which by its id.")
+        raise CommandError(f"Several are called {wanted}. Say which by its id.")
     return found[0]
 
 
