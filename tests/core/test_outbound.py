@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 import ssl
@@ -24,6 +25,7 @@ from apps.core.outbound import (
     guarded_aiohttp_session,
     guarded_httpx_client,
 )
+from apps.core.outbound_async import guarded_async_httpx_client
 from tests.standins.server import StandIn
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -94,24 +96,29 @@ def allow(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 Get = Callable[[str], object]
 
 
-@pytest.fixture(params=["httpx", "aiohttp"])
+@pytest.fixture(params=["httpx", "async httpx", "aiohttp"])
 def get(request: pytest.FixtureRequest) -> Get:
-    """Fetch an address with one of the two guarded clients; the text of the answer."""
+    """Fetch an address with one of the guarded clients; the text of the answer."""
 
     def with_httpx(url: str) -> str:
         with guarded_httpx_client(follow_redirects=True) as client:
             return client.get(url).text
 
-    def with_aiohttp(url: str) -> str:
-        import asyncio
+    def with_async_httpx(url: str) -> str:
+        async def run() -> str:
+            async with guarded_async_httpx_client(follow_redirects=True) as client:
+                return (await client.get(url)).text
 
+        return asyncio.run(run())
+
+    def with_aiohttp(url: str) -> str:
         async def run() -> str:
             async with guarded_aiohttp_session() as session, session.get(url) as response:
                 return await response.text()
 
         return asyncio.run(run())
 
-    return with_httpx if request.param == "httpx" else with_aiohttp
+    return {"httpx": with_httpx, "async httpx": with_async_httpx, "aiohttp": with_aiohttp}[request.param]
 
 
 class TestAddresses:

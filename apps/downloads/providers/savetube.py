@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
@@ -13,7 +14,9 @@ from typing import Any
 import httpx
 
 from apps.core.errors import ApiError, QualityUnavailable, UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from apps.core.outbound import check_url, guarded_httpx_client, resolves_only_to_allowed
+from apps.core.loop_thread import LoopThread
+from apps.core.outbound import check_url, resolves_only_to_allowed
+from apps.core.outbound_async import guarded_async_httpx_client
 from apps.downloads.links import watch_url
 from apps.downloads.providers.base import FetchPlan, RemoteFile, VideoInfo
 from apps.downloads.providers.savetube_cipher import decrypt_info
@@ -69,14 +72,18 @@ class SaveTubeProvider:
         self._base_url = base_url
         self._key = bytes.fromhex(key_hex)
         self._suffixes = tuple(suffix.lower().strip(".") for suffix in cdn_suffixes)
-        self._client = guarded_httpx_client(limits=LIMITS, headers={**BROWSER_HEADERS, "Accept-Encoding": "identity"})
+        self._calls = LoopThread("savetube")  # sync calls could not be ended while SaveTube says nothing
+        self._client = guarded_async_httpx_client(
+            limits=LIMITS, headers={**BROWSER_HEADERS, "Accept-Encoding": "identity"}
+        )
         self._lock = threading.Lock()
         self._sessions = Sessions(base_url)
         self._plain_base = base_url.startswith("http://")
         self._schemes: OrderedDict[str, str] = OrderedDict()
 
     def close(self) -> None:
-        self._client.close()
+        self._calls.run(self._client.aclose())
+        self._calls.close()
 
     def resolve(self, video_id: str, *, timeout_s: float) -> VideoInfo:
         deadline = time.monotonic() + timeout_s
@@ -218,7 +225,8 @@ class SaveTubeProvider:
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             raise UpstreamTimeout
-        text = self._map_failures(lambda: self._send(method, url, body, max_bytes=max_bytes, timeout_s=left_s))
+        sent = self._send(method, url, body, max_bytes=max_bytes, timeout_s=min(left_s, CALL_TIMEOUT_S))
+        text = self._map_failures(lambda: self._calls.run(sent, check=raise_if_stopped))
         try:
             answer = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -227,19 +235,20 @@ class SaveTubeProvider:
             raise _CdnFailedError(UpstreamError())
         return answer
 
-    def _send(self, method: str, url: str, body: dict[str, str] | None, *, max_bytes: int, timeout_s: float) -> bytes:
-        timeout_s = min(timeout_s, CALL_TIMEOUT_S)
-        ends_at = time.monotonic() + timeout_s
+    async def _send(
+        self, method: str, url: str, body: dict[str, str] | None, *, max_bytes: int, timeout_s: float
+    ) -> bytes:
         received = bytearray()
-        with self._client.stream(method, url, json=body, timeout=timeout_s) as response:
+        async with (
+            asyncio.timeout(timeout_s),
+            self._client.stream(method, url, json=body, timeout=timeout_s) as response,
+        ):
             if response.status_code != httpx.codes.OK:
                 raise _CdnFailedError(UpstreamError(retry_after_s=_retry_after_s(response)))
-            for piece in response.iter_bytes():
+            async for piece in response.aiter_bytes():
                 received += piece
                 if len(received) > max_bytes:
                     raise _CdnFailedError(UpstreamError())
-                if time.monotonic() > ends_at:
-                    raise _CdnFailedError(UpstreamTimeout())
         return bytes(received)
 
     @staticmethod
@@ -249,7 +258,7 @@ class SaveTubeProvider:
             return send()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise _CdnFailedError(UpstreamUnreachable()) from error
-        except httpx.TimeoutException as error:
+        except (httpx.TimeoutException, TimeoutError) as error:
             raise _CdnFailedError(UpstreamTimeout()) from error
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UpstreamError) as error:
             raise _CdnFailedError(UpstreamError()) from error

@@ -11,6 +11,7 @@ from apps.core.errors import QualityUnavailable
 from apps.core.ffmpeg import probe_media
 from apps.core.suspend import Suspend
 from apps.downloads.documents import JobState
+from apps.downloads.providers import savetube as savetube_module
 from apps.downloads.providers.chain import ProviderChain
 from apps.downloads.providers.savetube import SaveTubeProvider
 from apps.downloads.providers.ytdlp import YtDlpProvider
@@ -124,6 +125,18 @@ def test_without_such_a_source_nothing_is_promised_and_the_failure_is_remembered
             asked_for("best", codec="h264")
     assert savetube.counts["info"] == 0
     assert asked_for("best").variant == "360p"  # what needs no promise goes on
+
+
+def test_a_cancel_ends_a_call_that_savetube_does_not_answer(fetcher, savetube, monkeypatch):
+    monkeypatch.setattr(savetube_module, "CALL_TIMEOUT_S", 3600.0)
+    savetube.faults.add("info", delay_s=3600)
+    job = fetcher.job(key(MediaKind.AUDIO, "mp3"))
+    fetching = fetcher.begin(job)
+    wait_until(lambda: savetube.counts["info"])
+    cancel_job(job.id)
+    fetching.join(30)
+    assert not fetching.is_alive()
+    assert Asset.objects.get().lease_owner is None
 
 
 def test_a_clip_in_another_container_needs_no_promise(fetcher, savetube, asked_for):
