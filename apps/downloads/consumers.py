@@ -21,6 +21,7 @@ from apps.core.wake import wake_hub
 from apps.downloads.documents import MediaJob
 from apps.downloads.selectors import find_job
 from apps.downloads.services.answers import job_answer
+from apps.downloads.services.turning_away import as_seen_by
 from apps.keys.authentication import authenticate, extract_key
 from apps.keys.documents import Scope
 from apps.keys.limits import charge_failure
@@ -84,6 +85,7 @@ class JobConsumer(AsyncWebsocketConsumer):
         client = str((self.scope.get("client") or ("",))[0])
         job_id = self.scope["url_route"]["kwargs"]["job_id"]
         job, key_prefix = await _in_thread(lambda: _admitted(job_id, headers, query, client))
+        job = as_seen_by(job, key_prefix)
         note(self.scope, key_prefix=key_prefix)
         deadline = time.monotonic() + LONGEST_S
         sent, sent_at = "", 0.0
@@ -98,7 +100,7 @@ class JobConsumer(AsyncWebsocketConsumer):
                 return AWAY
             looked_at = time.monotonic()
             await wake_hub().wait(f"asset:{job.asset_id}", timeout_s=RECHECK_S, since=looked_at)
-            job = await _in_thread(lambda: _found(job_id))
+            job = as_seen_by(await _in_thread(lambda: _found(job_id)), key_prefix)
 
 
 def _admitted(

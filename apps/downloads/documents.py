@@ -42,6 +42,7 @@ class MediaJob(StoredDocument):
     stage = StringField(default="queued")  # queued, connecting, downloading, muxing, checking, done
     bytes_done = IntField(default=0)
     bytes_total = IntField()
+    size_at_least = IntField()  # of the finished file, as far as is known by now
     speed_bytes_per_s = FloatField()
     eta_s = FloatField()
     error_code = StringField()
@@ -59,6 +60,7 @@ class MediaJob(StoredDocument):
     joined_by = ListField(StringField())  # other keys that wait for it too, and so may see it
     asked_by = ListField(StringField())  # of all these, the keys that asked for it by itself, not only in a batch
     left_by = ListField(StringField())  # of all these, the keys that cancelled: they still see it, but do not wait
+    too_large_for = ListField(StringField())  # and those that may not have so large a file: for them it has failed
     priority = StringField(choices=[priority.value for priority in JobPriority], default=JobPriority.INTERACTIVE.value)
     clip = BooleanField()  # True: only a stretch of the video
     turn = IntField(default=0)  # place among the waiting jobs of its priority: lowest first (services/queue.py)
@@ -96,6 +98,11 @@ class MediaJob(StoredDocument):
     def seen_by(self) -> set[str]:
         """The keys that may see it: all that asked for it."""
         return {self.key_prefix or "", *self.joined_by} - {""}
+
+    @property
+    def waited_for_by(self) -> set[str]:
+        """The keys that still wait for it."""
+        return self.seen_by - {*self.left_by, *self.too_large_for}
 
 
 class WebhookState(StrEnum):

@@ -48,7 +48,8 @@ def list_jobs(*, key_prefix: str, skip: int, limit: int, state: JobState | None 
 
 def active_assets(key_prefix: str) -> set[str]:
     """The assets whose running or waiting fetches this key began or joined, and has not left."""
-    own = MediaJob.objects(Q(key_prefix=key_prefix) | Q(joined_by=key_prefix), active=True, left_by__ne=key_prefix)
+    asked = Q(key_prefix=key_prefix) | Q(joined_by=key_prefix)
+    own = MediaJob.objects(asked, active=True, left_by__ne=key_prefix, too_large_for__ne=key_prefix)
     return {job.asset_id for job in own.only("asset_id").limit(MAX_ACTIVE_ASSETS)}
 
 

@@ -299,30 +299,31 @@ def _check_scope(grant: KeyGrant) -> None:
 
 def _target_of(record: AssetRecord, admission: Admission) -> StreamTarget | None:
     """The target if bytes can flow: the file is here, is in Telegram, or is arriving in its final form."""
-    can_flow, size_bytes = False, record.size_bytes
+    can_flow, size_bytes, here = False, record.size_bytes, 0
     if record.is_finished:
         is_left = record.is_left_in_part and not admission.is_renewal
         can_flow = record.is_in_telegram or is_left or hot_store().is_complete(record.key.asset_id, record.generation)
     elif record.state is AssetState.FETCHING:
-        can_flow, size_bytes = _growing_size(record)
+        can_flow, size_bytes, here = _growing_size(record)
     if not can_flow:
         return None
+    check_media(admission.key_prefix, duration_s=record.duration_s, size_bytes=size_bytes or here)
     return _make_target(record, admission, size_bytes=size_bytes)
 
 
-def _growing_size(record: AssetRecord) -> tuple[bool, int | None]:
-    """Whether a fetch is writing the asset in its final form, and the size, if known by now."""
+def _growing_size(record: AssetRecord) -> tuple[bool, int | None, int]:
+    """Whether a fetch is writing the asset in its final form, its size, if known by now, and what is here of it."""
     hot_file = hot_store().open(record.key.asset_id, record.generation)
     if hot_file is None:
-        return False, None
+        return False, None, 0
     try:
-        return hot_file.state in (FileState.GROWING, FileState.FINAL), hot_file.size_bytes
+        can_flow = hot_file.state in (FileState.GROWING, FileState.FINAL)
+        return can_flow, hot_file.size_bytes, hot_file.available_from(0)
     finally:
         hot_file.close()
 
 
 def _make_target(record: AssetRecord, admission: Admission, *, size_bytes: int | None) -> StreamTarget:
-    check_media(admission.key_prefix, duration_s=record.duration_s, size_bytes=size_bytes)
     return StreamTarget(
         asset_id=record.key.asset_id,
         generation=record.generation,

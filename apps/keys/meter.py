@@ -17,7 +17,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisError
 
-from apps.core.errors import RateLimited, TooManyStreams
+from apps.core.errors import FileTooLarge, RateLimited, TooManyStreams
 from apps.core.redis import make_async_redis, redis_client
 from apps.keys.authentication import KeyGrant
 from apps.keys.limits import refusal
@@ -278,6 +278,12 @@ class KeyMeter:
     async def refill(self) -> None:
         """Make ``take`` give at least one byte. Raises QuotaExceeded; NotReady by LIMITS_ON_REDIS_LOSS."""
         await self._ask(with_slot=False, wanted=MORE_BYTES)
+
+    def check_size(self, size_bytes: int) -> None:
+        """Raises FileTooLarge when the key may not have a file of (at least) this size."""
+        limit = self._meters.newest(self._grant).largest_file_bytes
+        if limit is not None and size_bytes > limit:
+            raise FileTooLarge(limit_bytes=limit, size_bytes=size_bytes)
 
     def close(self) -> None:
         """Give the slot and the unsent bytes back."""

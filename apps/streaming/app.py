@@ -27,7 +27,7 @@ from apps.core.trace import note
 from apps.streaming.following import Followers
 from apps.streaming.headers import RawHeaders, stream_headers
 from apps.streaming.hotstore import HotStore
-from apps.streaming.ports import BytesGone, FetchedAnew, StreamBackend, StreamRequest, StreamTarget
+from apps.streaming.ports import BytesGone, FetchedAnew, StreamBackend, StreamMeter, StreamRequest, StreamTarget
 from apps.streaming.ranges import ByteRange, Unsatisfiable, is_unchanged, parse_range, range_applies
 from apps.streaming.running import Interruption, RunningStream, RunningStreams
 from apps.streaming.source import Source
@@ -122,6 +122,8 @@ class StreamApp:
             note(answer.scope, tier=source.tier)
             part = await self._wait_for_part(source, request, target)
             size = source.size_bytes
+            if meter is not None and size is not None:
+                meter.check_size(size)
             await answer.begin(*_head(part, size, answer.common_headers()))
             if request.method == "HEAD":
                 await answer.end()
@@ -307,7 +309,7 @@ async def _send_body(answer: _Answer, source: Source, stream: RunningStream, sta
         if stop is not None:
             end = min(end, stop)
         if meter is not None:
-            taken = meter.take(end - at)
+            taken = _taken(meter, source, at, end, is_sized=stop is not None)
             if not taken:
                 await meter.refill()
                 continue
@@ -323,6 +325,13 @@ async def _send_body(answer: _Answer, source: Source, stream: RunningStream, sta
         await answer.end()
     elif at != stop:
         raise UpstreamTimeout("The file ended too early.")
+
+
+def _taken(meter: StreamMeter, source: Source, at: int, end: int, *, is_sized: bool) -> int:
+    """How many of the bytes [at, end) may leave. Raises FileTooLarge for a file whose size nobody knew."""
+    if not is_sized:
+        meter.check_size(source.size_bytes or end)
+    return meter.take(end - at)
 
 
 async def _watch_for_leaving(receive: Receive, interruption: Interruption) -> None:

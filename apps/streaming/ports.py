@@ -50,6 +50,10 @@ class StreamMeter(Protocol):
         """Make ``take`` give at least one byte. Raises QuotaExceeded."""
         ...
 
+    def check_size(self, size_bytes: int) -> None:
+        """Raises FileTooLarge when the key may not have a file of (at least) this size. Never waits."""
+        ...
+
     def close(self) -> None:
         """The stream is over. Never waits."""
         ...

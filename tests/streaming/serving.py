@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import httpx
 import uvicorn
 
-from apps.core.errors import ApiError, KeyInvalid, NotFound, QuotaExceeded, TooManyStreams
+from apps.core.errors import ApiError, FileTooLarge, KeyInvalid, NotFound, QuotaExceeded, TooManyStreams
 from apps.core.listener import bind_listener
 from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import HotFile, HotStore
@@ -56,6 +56,7 @@ class TableMeter:
 
     limit: int = 1
     left: int = 10**9
+    largest: int = 10**9
     open_now: int = 0
 
     async def open(self) -> None:
@@ -67,6 +68,10 @@ class TableMeter:
         taken = min(wanted, self.left)
         self.left -= taken
         return taken
+
+    def check_size(self, size_bytes: int) -> None:
+        if size_bytes > self.largest:
+            raise FileTooLarge
 
     async def refill(self) -> None:
         raise QuotaExceeded

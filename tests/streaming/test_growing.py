@@ -15,7 +15,7 @@ import pytest
 from apps.core.errors import UpstreamUnreachable, VideoUnavailable
 from apps.streaming.hotstore import BLOCK_BYTES, HotStore
 from tests.streaming.media import ASSET, make_bytes, start_process, wait_until
-from tests.streaming.serving import VIDEO_ID, Running, TableBackend, connect_and_pause, serve
+from tests.streaming.serving import VIDEO_ID, Running, TableBackend, TableMeter, connect_and_pause, serve
 
 SIZE = 2 * BLOCK_BYTES + 777
 DATA = make_bytes(SIZE, seed=4)
@@ -112,6 +112,26 @@ class TestGrowingFile:
             head = server.http.head(server.video)
         assert got == DATA
         assert head.headers["content-length"] == str(SIZE)
+
+    def test_a_file_of_unknown_size_is_cut_where_it_becomes_too_large_for_the_key(self, server: Running) -> None:
+        server.backend.meter = TableMeter(limit=9, largest=100_000)
+        with start_writer(server.store) as writer:
+            writer.do("to 5000")
+            got: list[bytes] = []
+            with server.http.stream("GET", server.video) as answer:
+                pieces = answer.iter_raw()
+                got.append(take(pieces, 5000))
+                writer.do(f"to {SIZE}")
+                with pytest.raises(httpx.RemoteProtocolError):
+                    got.extend(pieces)
+            assert 5000 <= len(b"".join(got)) <= 100_000
+            writer.do("size")
+            late = server.http.get(server.video)
+            assert (late.status_code, late.json()["error"]) == (403, "file_too_large")
+            server.backend.meter = TableMeter(limit=9, largest=SIZE)
+            writer.do("finish")
+            assert server.http.get(server.video).content == DATA
+        server.wait_until_idle()
 
     def test_a_range_waits_for_what_will_arrive(self, server: Running) -> None:
         with start_writer(server.store) as writer:

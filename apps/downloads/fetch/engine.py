@@ -40,6 +40,7 @@ from apps.downloads.services.claims import (
 from apps.downloads.services.jobs import end_attempt, finish_job, requeue_job, start_job, update_job
 from apps.downloads.services.originals import find_original
 from apps.downloads.services.retrying import postpone_job, retry_delay_s
+from apps.downloads.services.turning_away import turn_away
 from apps.streaming.hotstore import HotFileRemoved, HotStore, HotStoreFull, WriterBusy
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, MediaKind
 from apps.telegram_cache.services import request_upload
@@ -51,6 +52,7 @@ MAX_OLD_FAILURES = 20  # of earlier attempts, kept on the job
 PLAN_TIMEOUT_S = 60.0
 BEAT_S = 0.5
 RENEW_EVERY_S = 5.0
+TURN_AWAY_EVERY_S = 1.0
 BUSY_RETRY_S = 1.0
 DATABASE_PATIENCE_S = 20.0
 DATABASE_RETRY_S = 0.5
@@ -129,6 +131,7 @@ class _Fetch:
         self._chain = chain
         self._limits = limits
         self._progress = Progress()
+        self._looked_at_size = float("-inf")
         self._store = HotStore(settings.ENV.hot_root)
         self._store.root.mkdir(parents=True, exist_ok=True)
 
@@ -233,7 +236,13 @@ class _Fetch:
                 publish(f"asset:{self._claim.asset_id}")
 
     def _write(self, fields: dict[str, Any], _stop: threading.Event) -> bool:
-        return update_job(self._job.id, **fields)
+        if not update_job(self._job.id, **fields):
+            return False
+        size_bytes, now = fields["size_at_least"], time.monotonic()
+        if size_bytes and now - self._looked_at_size >= TURN_AWAY_EVERY_S:
+            self._looked_at_size = now
+            turn_away(self._job.id, size_bytes=size_bytes)
+        return True
 
     async def _work(self, maker: Maker) -> Made | ApiError:
         """Plan after plan, until one works. What ends the fetch for good is returned, not raised."""

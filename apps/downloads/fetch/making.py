@@ -40,6 +40,8 @@ FINISHED_COPIES = {
     "mp3": 1,
     "flac": 8,
 }  # how often the bytes lie on the disk once more
+FILE_SHARE = {"direct": 1.0, "remux": 0.95, "mux": 0.95}
+"""How much of the bytes that arrive is surely in the finished file: containers differ, encoding may make it small."""
 LEASE_S = 30.0
 
 
@@ -135,6 +137,7 @@ class Maker:
         """Settle the generation and write the plan down, before any byte; open the hot file that can be resumed."""
         self._progress.reset(files=len(plan.files))
         self._progress.stage = "connecting"
+        self._progress.counts_as_file(0.0 if plan.clip else FILE_SHARE.get(plan.finish, 0.0))
         self._sizes = {}
         self._is_shown = False
         resume = self._resume if self._resume and self._resume.fits(plan) else None

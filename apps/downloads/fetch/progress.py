@@ -19,10 +19,15 @@ class Progress:
         """Begin a plan with that many files."""
         self._sizes: dict[int, int] = {}
         self._files = files
+        self._share = 0.0
         self._bytes_done = 0
         self._speed: float | None = None
         self._measured_at = time.monotonic()
         self._measured_bytes = 0
+
+    def counts_as_file(self, share: float) -> None:
+        """The finished file will have at least this share of the bytes that arrive; 0: nobody can say."""
+        self._share = share
 
     def set_size(self, file: int, size_bytes: int) -> None:
         self._sizes[file] = size_bytes
@@ -50,6 +55,7 @@ class Progress:
             "stage": self.stage,
             "bytes_done": self._bytes_done,
             "bytes_total": total,
+            "size_at_least": int(max(self._bytes_done, total or 0) * self._share) or None,
             "speed_bytes_per_s": self._speed if self.stage == "downloading" else None,
             "eta_s": left / self._speed if left is not None and self._speed and self.stage == "downloading" else None,
         }

@@ -37,7 +37,9 @@ log = structlog.get_logger(__name__)
 JOIN_TRIES = 5
 ANNOUNCED_AFTER_S = 5.0  # an end that nobody has announced by then was missed
 ANNOUNCED_AT_ONCE = 200
-_WAITERS = {"$concatArrays": [["$key_prefix"], {"$ifNull": ["$joined_by", []]}]}
+_ALL = {"$concatArrays": [["$key_prefix"], {"$ifNull": ["$joined_by", []]}]}
+_GONE = {"$setUnion": [{"$ifNull": ["$left_by", []]}, {"$ifNull": ["$too_large_for", []]}]}
+_NOBODY_WAITS = {"$setIsSubset": [_ALL, _GONE]}
 
 
 def ensure_job(
@@ -255,7 +257,7 @@ def cancel_job(job_id: str, *, key_prefix: str | None = None, of_batch: bool = F
     if key_prefix is not None:
         leaving = {**stoppable, "asked_by": {"$ne": key_prefix}} if of_batch else stoppable
         _jobs().update_one(leaving, {"$addToSet": {"left_by": key_prefix}, "$pull": {"asked_by": key_prefix}})
-        stoppable["$expr"] = {"$setIsSubset": [_WAITERS, {"$ifNull": ["$left_by", []]}]}
+        stoppable["$expr"] = _NOBODY_WAITS
     change = {"state": JobState.CANCELLED.value, **_ended()}
     document = _jobs().find_one_and_update(stoppable, {"$set": change})
     if document:
@@ -266,6 +268,17 @@ def cancel_job(job_id: str, *, key_prefix: str | None = None, of_batch: bool = F
     if not document and key_prefix is not None and key_prefix in now.left_by:
         free_job_slots([key_prefix], job.asset_id)
     return now
+
+
+def fail_if_nobody_waits(job_id: str, error: ApiError) -> None:
+    """End an active job with ``error`` when no key waits for it any more, and nothing of the server's own. Its asset
+    can be fetched again at once. One conditional update: whoever joins meanwhile keeps it going."""
+    change = {"state": JobState.FAILED.value, "error_code": error.code, "error_message": error.message, **_ended()}
+    unwanted = {"_id": job_id, "active": True, "$expr": _NOBODY_WAITS}
+    document = _jobs().find_one_and_update(unwanted, {"$set": change})
+    if document:
+        publish(f"asset:{document['asset_id']}")
+        _announce_end(MediaJob._from_son(document))
 
 
 def announce_missed() -> int:

@@ -39,9 +39,9 @@ def note_joined(job: MediaJob, *, key_prefix: str, priority: JobPriority = JobPr
     if key_prefix not in (job.key_prefix, *job.joined_by):
         added["joined_by"] = key_prefix
         active[f"joined_by.{MAX_JOINED - 1}"] = {"$exists": False}
-    if not added and key_prefix not in job.left_by:
+    if not added and key_prefix not in (*job.left_by, *job.too_large_for):
         return True
-    change = {"$pull": {"left_by": key_prefix}, **({"$addToSet": added} if added else {})}
+    change = {"$pull": {"left_by": key_prefix, "too_large_for": key_prefix}, **({"$addToSet": added} if added else {})}
     if _jobs().update_one(active, change).matched_count:
         return True
     return _jobs().find_one({"_id": job.id, "active": True}, {"_id": 1}) is not None

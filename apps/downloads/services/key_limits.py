@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apps.core.errors import FileTooLarge, KeyDisabled, KeyExpired, KeyInvalid, VideoTooLong
-from apps.downloads.selectors import active_assets
+from apps.downloads.selectors import active_assets, latest_job
 from apps.keys.authentication import KeyGrant, grant_for_prefix
 from apps.keys.job_slots import take_job_slot
 
@@ -24,9 +24,12 @@ def check_grant(grant: KeyGrant, *, duration_s: float | None, size_bytes: int | 
 
 
 def take_slot(prefix: str, asset_id: str) -> None:
-    """A place among this key's simultaneous fetches. Raises TooManyJobs. Idempotent for an asset."""
+    """A place among this key's simultaneous fetches. Raises TooManyJobs, and FileTooLarge for a file that the running
+    fetch, or the last one, found too large. Idempotent for an asset."""
     grant = _grant(prefix)
     if grant is not None:
+        if grant.largest_file_bytes is not None and (job := latest_job(asset_id)) is not None:
+            check_grant(grant, duration_s=None, size_bytes=job.size_at_least)
         take_job_slot(grant, asset_id, running=lambda: active_assets(prefix))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import structlog
 from celery import current_app
 from kombu.exceptions import OperationalError
@@ -14,9 +16,9 @@ DELIVER_TASK = "apps.downloads.tasks.deliver_webhooks"
 log = structlog.get_logger(__name__)
 
 
-def announce_end(job: MediaJob) -> None:
-    """Have every key told that waited for this job and has a webhook. Idempotent."""
-    waiting = job.seen_by - set(job.left_by)
+def announce_end(job: MediaJob, *, to: Iterable[str] | None = None) -> None:
+    """Have every key told that waited for this job (or those of ``to``) and has a webhook. Idempotent."""
+    waiting = job.seen_by - set(job.left_by) if to is None else set(to)
     if not waiting:
         return
     told = [key.prefix for key in ApiKey.objects(prefix__in=waiting, active=True, webhook_url__gt="").only("prefix")]

@@ -24,6 +24,7 @@ from apps.core.secrets import SecretUnreadable, decrypt_secret
 from apps.downloads.documents import WebhookDelivery, WebhookState
 from apps.downloads.selectors import find_job
 from apps.downloads.services.answers import job_answer
+from apps.downloads.services.turning_away import as_seen_by
 from apps.keys.documents import ApiKey
 
 TOTAL_S = 5.0
@@ -143,6 +144,7 @@ def _message(delivery: WebhookDelivery) -> tuple[str, bytes, dict[str, str]]:
     key, job = _key_with_webhook(delivery.key_prefix), find_job(delivery.job_id)
     if key is None or job is None:
         raise _NothingToTellError("the key has no webhook any more, or the job is forgotten")
+    job = as_seen_by(job, delivery.key_prefix)
     return _signed(key, {"event": f"job.{job.state}", "delivery": delivery.id, "job": job_answer(job)})
 
 

@@ -11,11 +11,12 @@ from apps.core.errors import NotFound
 from apps.core.suspend import Suspend, waited_s
 from apps.downloads.answer_serializers import JobAnswerSerializer, JobListAnswerSerializer
 from apps.downloads.documents import JobState, MediaJob
-from apps.downloads.openapi import CONTENT_ERRORS, KEY_ERRORS, error_responses
+from apps.downloads.openapi import CONTENT_ERRORS, KEY_ERRORS, LIMIT_ERRORS, error_responses
 from apps.downloads.request_serializers import JobListRequestSerializer, JobWaitSerializer, NoFieldsSerializer
 from apps.downloads.selectors import find_job, list_jobs
 from apps.downloads.services.answers import job_answer
 from apps.downloads.services.jobs import cancel_job, retry_job
+from apps.downloads.services.turning_away import as_seen_by
 from apps.downloads.views.base import ApiViewSet
 from apps.keys.documents import Scope
 
@@ -53,7 +54,7 @@ JOB_ANSWERS = {200: JobAnswerSerializer, **error_responses("not_found", *KEY_ERR
         request=None,
         responses={
             200: JobAnswerSerializer,
-            **error_responses("not_found", *KEY_ERRORS, *CONTENT_ERRORS, "quality_unavailable"),
+            **error_responses("not_found", *KEY_ERRORS, *CONTENT_ERRORS, *LIMIT_ERRORS, "quality_unavailable"),
         },
     ),
 )
@@ -89,7 +90,7 @@ class JobsViewSet(ApiViewSet):
                 "page": page,
                 "page_size": page_size,
                 "total": total,
-                "jobs": [job_answer(job) for job in jobs],
+                "jobs": [job_answer(as_seen_by(job, request.user.prefix)) for job in jobs],
             }
         )
 
@@ -105,7 +106,7 @@ class JobsViewSet(ApiViewSet):
         job = self._own_job(request, pk)
         waits_itself = request.user.prefix in job.seen_by
         ended = cancel_job(job.id, key_prefix=request.user.prefix if waits_itself else None)
-        return Response({"status": True, **job_answer(ended)})
+        return Response({"status": True, **job_answer(as_seen_by(ended, request.user.prefix))})
 
     @action(detail=True, methods=["post"])
     def retry(self, request: Request, pk: str) -> Response:
@@ -118,4 +119,4 @@ class JobsViewSet(ApiViewSet):
         grant = request.user
         if job is None or not (grant.prefix in job.seen_by or Scope.ADMIN in grant.scopes):
             raise NotFound("There is no such job.")
-        return job
+        return as_seen_by(job, grant.prefix)
