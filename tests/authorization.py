@@ -13,7 +13,6 @@ from django.urls import get_resolver
 from django.urls.resolvers import RegexPattern, URLResolver
 from django.utils.module_loading import module_has_submodule
 
-from apps.downloads.dialects.urls import PATTERNS
 from apps.keys.documents import Role, Scope
 from apps.keys.roles import reaches
 
@@ -112,7 +111,7 @@ class Route:
 def http_routes() -> Iterator[Route]:
     """Every address of the URL configuration and of all dialects."""
     found: dict[str, Route] = {}
-    for route in _walk([*get_resolver().url_patterns, *(one for some in PATTERNS.values() for one in some)], ""):
+    for route in _walk(get_resolver().url_patterns, ""):
         found[route.name] = route
     yield from found.values()
 

@@ -14,6 +14,7 @@ from hypothesis import settings as hypothesis_settings
 
 from apps.core.indexes import ensure_indexes
 from apps.core.redis import redis_client
+from apps.core.tunables import dialects
 from tests.scans import scans
 
 # Timings never decide a test: neither hypothesis's limit for one example nor its complaint about slow data.
@@ -55,3 +56,10 @@ def hot_root() -> Path:
     shutil.rmtree(settings.ENV.hot_root, ignore_errors=True)
     settings.ENV.hot_root.mkdir(parents=True)
     return settings.ENV.hot_root
+
+
+@pytest.fixture
+def dialects_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every music-bot dialect is answered."""
+    everything = settings.ENV.model_copy(update={"dialects": tuple(dialects)})
+    monkeypatch.setattr(settings, "ENV", everything)

@@ -95,7 +95,7 @@ def test_every_address_has_a_row_and_every_row_an_address():
     assert set(TABLE) - found == set(), "rows of addresses that are no more"
 
 
-@pytest.mark.urls("tests.urls_with_dialects")
+@pytest.mark.usefixtures("dialects_on")
 @pytest.mark.parametrize("group", ["admin/", "api/v1/admin", "api/v1/", "other"])
 def test_each_caller_reaches_what_the_table_says_and_nothing_else(callers, group):
     wrong = []

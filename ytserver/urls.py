@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from django.conf import settings
 from django.urls import include, path
 from django.views.generic import RedirectView
 
@@ -21,7 +20,7 @@ urlpatterns = [
     path("api/v1", RedirectView.as_view(pattern_name="api-root", query_string=True)),
     path("api/v1/", include("apps.analytics.urls")),
     path("api/v1/", include("apps.downloads.urls")),
-    *dialect_patterns(settings.ENV.dialects),
+    *dialect_patterns(),
     path("api/login", key_login, name="key-login"),
     path("api/logout", key_logout, name="key-logout"),
     path("api/schema", SchemaView.as_view(), name="schema"),

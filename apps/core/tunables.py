@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from django.conf import settings
 from mongoengine.errors import MongoEngineException
@@ -26,18 +27,30 @@ MIB = 1024 * 1024
 logger = logging.getLogger(__name__)
 
 
+class Group(StrEnum):
+    """What belongs together on the settings page."""
+
+    MEDIA = "Media"
+    LIMITS = "Limits"
+    DIALECTS = "Music-bot dialects"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tunable:
-    """A whole number that an operator may change. ``unit`` is what the number counts: s, bytes, or words."""
+    """A whole number that an operator may change.
+
+    ``unit`` is what the number counts: s, bytes, words, or on_off for 1 (on) and 0 (off). ``env_name``: the setting of
+    the environment that is the default, where there is one.
+    """
 
     name: str
+    group: Group
     label: str
     help: str
     unit: str
-    minimum: int
-    maximum: int
+    limits: tuple[int, int]
     default: Callable[[], int]
-    env_name: str = ""  # the setting of the environment that is the default
+    env_name: str = ""
 
     def __call__(self) -> int:
         """The value that holds now. From memory: safe on the event loop, but for this process's very first question."""
@@ -46,88 +59,82 @@ class Tunable:
 
     def check(self, value: int) -> None:
         """Raises InvalidParameter, in words for a form."""
-        if not self.minimum <= value <= self.maximum:
-            text = f"This is a number from {self.minimum:,} to {self.maximum:,}."
-            raise InvalidParameter(text, parameter=self.name)
+        least, most = self.limits
+        if not least <= value <= most:
+            raise InvalidParameter(f"This is a number from {least:,} to {most:,}.", parameter=self.name)
 
 
-link_ttl_s = Tunable(
-    name="link_ttl_s",
-    label="Life of links",
-    help="How long a link to media works. Links that are out already keep their time.",
-    unit="s",
-    minimum=60,
-    maximum=7 * 86400,
-    default=lambda: settings.ENV.link_ttl_s,
-    env_name="LINK_TTL_S",
-)
-hot_max_bytes = Tunable(
-    name="hot_max_bytes",
-    label="Size of the hot store",
-    help="Above this, files that are safe in Telegram leave this server, least recently used first.",
-    unit="bytes",
-    minimum=MIB,
-    maximum=1 << 50,
-    default=lambda: settings.ENV.hot_max_bytes,
-    env_name="HOT_MAX_BYTES",
-)
-limit_per_hour = Tunable(
-    name="limit_per_hour",
-    label="Requests an hour",
-    help="For keys that neither have a limit of their own nor one of their user.",
-    unit="requests",
-    minimum=1,
-    maximum=1_000_000_000,
-    default=lambda: 1000,
-)
-max_active_jobs = Tunable(
-    name="max_active_jobs",
-    label="Jobs at once",
-    help="How many fetches may run or wait in all. Further requests for new media are told to come back later.",
-    unit="jobs",
-    minimum=1,
-    maximum=100_000,
-    default=lambda: 5000,
-)
-max_active_jobs_per_key = Tunable(
-    name="max_active_jobs_per_key",
-    label="Jobs at once of one key",
-    help="The same for each key, so that one cannot fill the line.",
-    unit="jobs",
-    minimum=1,
-    maximum=100_000,
-    default=lambda: 1000,
-)
-clips_per_day = Tunable(
-    name="clips_per_day",
-    label="Clips a day of one key",
-    help="So many clips (start, end) may one key have made in a day; each is a file of its own.",
-    unit="clips",
-    minimum=1,
-    maximum=1_000_000,
-    default=lambda: 500,
-)
-verify_per_night = Tunable(
-    name="verify_per_night",
-    label="Files verified each night",
-    help="So many stored files are read back from Telegram and compared with the record. 0: none.",
-    unit="files",
-    minimum=0,
-    maximum=100_000,
-    default=lambda: 100,
-)
+def _number(
+    name: str, group: Group, label: str, help: str, unit: str, limits: tuple[int, int], default: int
+) -> Tunable:
+    return Tunable(
+        name=name, group=group, label=label, help=help, unit=unit, limits=limits, default=lambda: default
+    )  # fmt: skip
+
+
+def _of_env(name: str, group: Group, label: str, help: str, unit: str, limits: tuple[int, int]) -> Tunable:
+    """One whose default is the setting of the same name."""
+    return Tunable(
+        name=name, group=group, label=label, help=help, unit=unit, limits=limits, env_name=name.upper(),
+        default=lambda: int(getattr(settings.ENV, name)),
+    )  # fmt: skip
+
+
+def _dialect(name: str, paths: str) -> Tunable:
+    return Tunable(
+        name=f"dialect_{name}", group=Group.DIALECTS, label=name, help=f"Answers {paths}", unit="on_off", limits=(0, 1),
+        env_name="DIALECTS", default=lambda: int(name in settings.ENV.dialects),
+    )  # fmt: skip
+
+
+link_ttl_s = _of_env(
+    "link_ttl_s", Group.MEDIA, "Life of links",
+    "How long a link to media works. Links that are out already keep their time.", "s", (60, 7 * 86400),
+)  # fmt: skip
+hot_max_bytes = _of_env(
+    "hot_max_bytes", Group.MEDIA, "Size of the hot store",
+    "Above this, files that are safe in Telegram leave this server, least recently used first.", "bytes",
+    (MIB, 1 << 50),
+)  # fmt: skip
+verify_per_night = _number(
+    "verify_per_night", Group.MEDIA, "Files verified each night",
+    "So many stored files are read back from Telegram and compared with the record. 0: none.", "files",
+    (0, 100_000), 100,
+)  # fmt: skip
+limit_per_hour = _number(
+    "limit_per_hour", Group.LIMITS, "Requests an hour",
+    "For keys that neither have a limit of their own nor one of their user.", "requests", (1, 1_000_000_000), 1000,
+)  # fmt: skip
+max_active_jobs = _number(
+    "max_active_jobs", Group.LIMITS, "Jobs at once",
+    "How many fetches may run or wait in all. Further requests for new media are told to come back later.", "jobs",
+    (1, 100_000), 5000,
+)  # fmt: skip
+max_active_jobs_per_key = _number(
+    "max_active_jobs_per_key", Group.LIMITS, "Jobs at once of one key",
+    "The same for each key, so that one cannot fill the line.", "jobs", (1, 100_000), 1000,
+)  # fmt: skip
+clips_per_day = _number(
+    "clips_per_day", Group.LIMITS, "Clips a day of one key",
+    "So many clips (start, end) may one key have made in a day; each is a file of its own.", "clips", (1, 1_000_000),
+    500,
+)  # fmt: skip
+dialects: Mapping[str, Tunable] = {
+    name: _dialect(name, paths)
+    for name, paths in (
+        ("song", "/song/<id> and /video/<id>."),
+        ("track", "/api/track."),
+        ("v2", "/youtube/v2/download and its queue."),
+        ("query", "/api/song."),
+    )
+}
 TUNABLES: Mapping[str, Tunable] = {
     item.name: item
     for item in (
-        link_ttl_s,
-        hot_max_bytes,
-        limit_per_hour,
-        max_active_jobs,
-        max_active_jobs_per_key,
-        clips_per_day,
-        verify_per_night,
+        link_ttl_s, hot_max_bytes, verify_per_night, limit_per_hour, max_active_jobs, max_active_jobs_per_key,
+        clips_per_day, *dialects.values(),
     )
-}
+}  # fmt: skip
 
 
 def set_tunable(name: str, value: int | None, *, actor: str, address: str = "") -> bool:

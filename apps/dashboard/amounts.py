@@ -13,6 +13,7 @@ UNITS = {
     "bytes": {"B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3, "TB": 1024**4},
     "s": {"s": 1, "min": 60, "h": 3600, "d": 86400},
 }
+ON_OFF = "on_off"
 _AMOUNT = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,3})?)\s*(?P<unit>[A-Za-z]*)", re.ASCII)
 
 
@@ -26,9 +27,17 @@ def amount_text(value: int, unit: str) -> str:
 
 def amount_words(value: int, unit: str) -> str:
     """The value for reading: rounded where that reads better."""
+    if unit == ON_OFF:
+        return "on" if value else "off"
     if unit == "bytes":
         return human_bytes(value)
     return amount_text(value, unit) if unit in UNITS else grouped(value)
+
+
+def unit_of(name: str) -> str:
+    """The unit that a field's or setting's name tells: HOT_MAX_BYTES, grace_s. "" where it tells none."""
+    words = name.lower().split("_")
+    return "bytes" if "bytes" in words else "s" if words[-1] == "s" else ""
 
 
 class AmountField(forms.CharField):

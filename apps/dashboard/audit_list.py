@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from apps.core.documents import AuditEntry
+from apps.core.tunables import TUNABLES
+from apps.dashboard.amounts import amount_words, unit_of
 from apps.dashboard.lists import Cell, Column, Empty, Filter, ListSpec, age_filter, choices_filter
 
 TARGET_KINDS = ("user", "key", "job", "asset", "bot", "cache", "channel", "provider", "setting")
@@ -18,18 +20,26 @@ def changes(entry: AuditEntry) -> list[tuple[str, str | None, str]]:
     names = dict.fromkeys((*entry.before, *entry.after))
     return [
         (
-            name.replace("_", " "),
-            _text(entry.before[name]) if name in entry.before else None,
-            _text(entry.after.get(name)),
+            name.removesuffix("_s").replace("_", " "),
+            _text(entry.before[name], _unit(entry, name)) if name in entry.before else None,
+            _text(entry.after.get(name), _unit(entry, name)),
         )
         for name in names
         if entry.before.get(name) or entry.after.get(name) is not None
     ]
 
 
-def _text(value: Any) -> str:
+def _unit(entry: AuditEntry, name: str) -> str:
+    if entry.target_kind == "setting" and entry.target_id in TUNABLES:
+        return TUNABLES[entry.target_id].unit
+    return unit_of(name)
+
+
+def _text(value: Any, unit: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, int):
+        return amount_words(value, unit)
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M UTC")
     if isinstance(value, list | tuple):

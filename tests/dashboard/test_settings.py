@@ -7,12 +7,14 @@ import re
 
 import pytest
 from django import forms
+from django.test import Client
 from pydantic import SecretStr
 
 from apps.core.documents import AuditEntry, StoredTunable
 from apps.core.error_log import recent_errors
-from apps.core.tunables import forget_tunables, hot_max_bytes, link_ttl_s
+from apps.core.tunables import dialects, forget_tunables, hot_max_bytes, link_ttl_s
 from apps.dashboard.amounts import AmountField, amount_text
+from apps.keys.services import create_key
 from tests.waiting import wait_until
 
 
@@ -31,9 +33,25 @@ class TestSettings:
         assert (link_ttl_s(), hot_max_bytes()) == (7200, 3 * 1024**3 // 2)
         page = owner.get("/admin/settings").content.decode()
         assert 'value="2 h"' in page
-        assert "21600 → 7200" in page
+        assert "6 h → 2 h" in page
+        assert "20 GB → 1.5 GB" in page
+        assert "<s>6 h</s> → 2 h" in owner.get("/admin/audit").content.decode()
         owner.post("/admin/settings", {"link_ttl_s": ""})
         assert link_ttl_s() == 21600
+
+    def test_a_dialect_is_switched_on_and_off_while_the_server_runs(self, owner):
+        key = create_key(name="bot", owner="sam").key
+
+        def ask():
+            return Client().get("/song/dQw4w9WgXcQ", {"api": key}).status_code
+
+        assert ask() == 404
+        answer = owner.post("/admin/settings", {"dialect_song": "1"}, follow=True)
+        assert b"Changed: song (dialect)." in answer.content
+        assert "off → on" in answer.content.decode()
+        assert (ask(), dialects["track"]()) == (200, 0)
+        owner.post("/admin/settings", {"dialect_song": "0"})
+        assert ask() == 404
 
     @pytest.mark.parametrize(
         ("text", "words"), [("1 s", "from 60 to"), ("soon", "Write a number"), ("5 GB", "one of s")]
@@ -57,7 +75,7 @@ class TestSystem:
         logging.getLogger("tests.system").error("the disk is full")
         wait_until(recent_errors)
         page = viewer.get("/admin/system").content.decode()
-        for text in ("MongoDB", "Django", "HOT_MAX_BYTES", "the disk is full"):
+        for text in ("MongoDB", "Django", "HOT_MAX_BYTES", "20 GB", "6 h", "the disk is full"):
             assert text in page
         env = settings.ENV
         for secret in (env.secret_key.get_secret_value(), env.redis_url.get_secret_value(), *env.field_keys):

@@ -58,7 +58,6 @@ class Server:
 def _everything(mongo, redis_server, hot_root, monkeypatch):
     env = django_settings.ENV.model_copy(update={"dialects": ("song", "track", "v2", "query"), "public_url": ""})
     monkeypatch.setattr(django_settings, "ENV", env)
-    monkeypatch.setattr(django_settings, "ROOT_URLCONF", "tests.downloads.dialects.urls")
     monkeypatch.setattr(answers, "time", Clock())  # the same second for both
 
 

@@ -20,6 +20,7 @@ from apps.core.errors import ApiError
 from apps.core.logs import redact, shown_path
 from apps.core.middleware import request_id_from
 from apps.core.parsers import JSONParser
+from apps.core.tunables import dialects
 from apps.downloads.dialects.base import is_yes, kind_of
 from apps.downloads.dialects.query import song
 from apps.downloads.dialects.song import done
@@ -112,11 +113,13 @@ class Reader:
         self._known: dict[tuple[str, bytes, bytes, bytes], Asked | None] = {}
         self._base_urls: dict[tuple[str, str], str | None] = {}
         self._public_url = settings.ENV.public_url
-        self._dialects = frozenset(settings.ENV.dialects)
 
     def may_read(self, path: str) -> bool:
         """Whether the path could be one of the lane's. Cheap; most others are told apart here."""
-        return path in _API or path in _DIALECTS or path.startswith(_SONGS)
+        if path in _API:
+            return True
+        dialect = "song" if path.startswith(_SONGS) else _DIALECT_NAMES.get(path)
+        return dialect is not None and dialects[dialect]() == 1
 
     def base_url(self, scope: Scope, host: str) -> str | None:
         """As ``views.base.base_url``; None for a host that Django would refuse."""
@@ -173,10 +176,10 @@ class Reader:
     def _dialect(self, path: str, fields: Fields) -> Asked:
         if path.startswith(_SONGS):
             word, _, text = path[1:].partition("/")
-            wish = _Wish("song", text, kind_of(word == "video"), done, frozenset())
+            wish = _Wish(text, kind_of(word == "video"), done, frozenset())
         else:
             wish = _DIALECTS[path](fields)
-        if wish.dialect not in self._dialects or not fields.keys() <= _DIALECT_KEYS | wish.fields:
+        if not fields.keys() <= _DIALECT_KEYS | wish.fields:
             raise _Unusual
         video_id = parse_video_id(wish.text.strip())
         question = Question(video_id=video_id, ask=MediaAsk(kind=wish.kind, video_id=video_id), shape=wish.shape)
@@ -191,7 +194,6 @@ class _Unusual(Exception):
 class _Wish(NamedTuple):
     """What a dialect's address and fields mean. ``fields``: the names that may be there beside a key."""
 
-    dialect: str
     text: str
     kind: MediaKind
     shape: Shape
@@ -200,18 +202,18 @@ class _Wish(NamedTuple):
 
 def _track(fields: Fields) -> _Wish:
     is_video = is_yes(fields.get("video"))
-    return _Wish("track", fields.get("url", ""), kind_of(is_video), track, frozenset({"url", "video"}))
+    return _Wish(fields.get("url", ""), kind_of(is_video), track, frozenset({"url", "video"}))
 
 
 def _song(fields: Fields) -> _Wish:
     if is_yes(fields.get("download")):
         raise _Unusual  # the bytes themselves
-    return _Wish("query", fields.get("query", ""), MediaKind.AUDIO, song, frozenset({"query", "download"}))
+    return _Wish(fields.get("query", ""), MediaKind.AUDIO, song, frozenset({"query", "download"}))
 
 
 def _v2(fields: Fields) -> _Wish:
     is_video = is_yes(fields.get("isVideo"))
-    return _Wish("v2", fields.get("query", ""), kind_of(is_video), ready, frozenset({"query", "isVideo"}))
+    return _Wish(fields.get("query", ""), kind_of(is_video), ready, frozenset({"query", "isVideo"}))
 
 
 _API: dict[str, type[MediaViewSet] | type[InfoViewSet]] = {
@@ -225,6 +227,7 @@ _DIALECTS: dict[str, Callable[[Fields], _Wish]] = {
     "/api/song": _song,
     "/youtube/v2/download": _v2,
 }
+_DIALECT_NAMES = {"/api/track": "track", "/api/song": "query", "/youtube/v2/download": "v2"}
 
 
 def _is_plain(address: str) -> bool:

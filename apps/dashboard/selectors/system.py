@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from pymongo.errors import PyMongoError
 
 from apps.core.redis import redis_client
+from apps.dashboard.amounts import amount_words, unit_of
 
 PACKAGES = ("Django", "djangorestframework", "channels", "uvicorn", "celery", "mongoengine", "redis", "yt-dlp")
 PING_TIMEOUT_MS = 2000
@@ -22,10 +23,11 @@ PING_TIMEOUT_MS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class ShownSetting:
-    """``value`` is fit to be shown: of a secret only whether it is set."""
+    """``value`` is fit to be shown: of a secret only whether it is set. ``words``: a number with a unit, for people."""
 
     name: str
     value: str
+    words: str
     description: str
     is_default: bool
 
@@ -63,11 +65,19 @@ def shown_settings() -> list[ShownSetting]:
             ShownSetting(
                 name=name.upper(),
                 value=_shown(value, is_secret=not field.repr),
+                words=_words(name, value),
                 description=field.description or "",
                 is_default=value == field.get_default(),
             )
         )
     return found
+
+
+def _words(name: str, value: Any) -> str:
+    unit = unit_of(name)
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
+    words = amount_words(int(value), unit) if unit and whole else ""
+    return "" if words == str(value) else words
 
 
 def _shown(value: Any, *, is_secret: bool) -> str:

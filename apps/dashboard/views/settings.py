@@ -4,35 +4,53 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 
 from apps.core.errors import ApiError
-from apps.core.tunables import TUNABLES, Tunable, set_tunable, stored_tunables
+from apps.core.tunables import TUNABLES, Group, Tunable, set_tunable, stored_tunables
 from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, client_address, may, problem
-from apps.dashboard.amounts import AmountField, amount_text, amount_words
-from apps.dashboard.forms import AdminForm
+from apps.dashboard.amounts import ON_OFF, AmountField, amount_text, amount_words
+from apps.dashboard.audit_list import changes
+from apps.dashboard.forms import AdminForm, FieldGroup
 from apps.keys.documents import Role
 
 
 class TunablesForm(AdminForm):
-    """One field for each setting; an empty one means the default."""
+    """One field for each setting, in groups; an empty one means the default."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         stored = stored_tunables()
         for name, item in TUNABLES.items():
-            field = AmountField(unit=item.unit, label=item.label, help_text=_help(item))
-            field.widget.attrs |= {"class": "form-control", "placeholder": amount_text(item.default(), item.unit)}
+            self.fields[name] = field = _field(item)
             field.initial = stored.get(name)
-            self.fields[name] = field
+
+    def groups(self) -> list[FieldGroup]:
+        return [
+            FieldGroup(title=group, fields=[self[name] for name, item in TUNABLES.items() if item.group == group])
+            for group in Group
+        ]
 
 
-def _help(item: Tunable) -> str:
-    source = f" ({item.env_name} of the environment)" if item.env_name else ""
-    return f"{item.help} Empty: {amount_words(item.default(), item.unit)}{source}."
+def _field(item: Tunable) -> forms.Field:
+    default = amount_words(item.default(), item.unit)
+    if item.unit == ON_OFF:
+        choices = [("", f"{default}, as the environment says"), ("1", "on"), ("0", "off")]
+        field: forms.Field = forms.TypedChoiceField(choices=choices, coerce=int, empty_value=None, required=False)
+        field.widget.attrs["class"] = "form-select"
+        field.says_what_empty_means = True  # type: ignore[attr-defined]
+        field.help_text = item.help
+    else:
+        field = AmountField(unit=item.unit)
+        field.widget.attrs |= {"class": "form-control", "placeholder": amount_text(item.default(), item.unit)}
+        source = f" ({item.env_name} of the environment)" if item.env_name else ""
+        field.help_text = f"{item.help} Empty: {default}{source}."
+    field.label = item.label
+    return field
 
 
 @admin_page(methods=("GET", "HEAD", "POST"))
@@ -47,8 +65,19 @@ def settings_page(request: AdminRequest) -> HttpResponse:
             field.disabled = True
     if request.method == "POST" and form.is_valid() and _save(request, form):
         return redirect("dashboard:settings")
-    context = {"form": form, "can_change": can_change, "history": selectors.history_of_kind("setting")}
+    history = [
+        {"entry": entry, "label": _label(entry.target_id), "changes": changes(entry)}
+        for entry in selectors.history_of_kind("setting")
+    ]
+    context = {"form": form, "can_change": can_change, "history": history}
     return render(request, "dashboard/settings.html", context, status=422 if form.errors else 200)
+
+
+def _label(name: str) -> str:
+    item = TUNABLES.get(name)
+    if item is None:
+        return name
+    return f"{item.label} (dialect)" if item.group == Group.DIALECTS else item.label
 
 
 def _save(request: AdminRequest, form: TunablesForm) -> bool:
@@ -63,7 +92,7 @@ def _save(request: AdminRequest, form: TunablesForm) -> bool:
         return False
     actor, address = request.admin_user.username, client_address(request)
     changed = [
-        TUNABLES[name].label
+        _label(name)
         for name, value in form.cleaned_data.items()
         if set_tunable(name, value, actor=actor, address=address)
     ]

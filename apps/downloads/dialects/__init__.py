@@ -1,1 +1,1 @@
-"""The ways in which music bots already talk to such servers. Each is on when the setting DIALECTS names it."""
+"""The ways in which music bots already talk to such servers. Each is on or off: settings page, else DIALECTS."""

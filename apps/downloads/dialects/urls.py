@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from django.urls import ResolverMatch, URLPattern, path
 
-from django.urls import URLPattern, path
-
+from apps.core.tunables import dialects
 from apps.downloads.dialects.query import QueryView
 from apps.downloads.dialects.song import SongView, VideoView
 from apps.downloads.dialects.track import TrackView
@@ -27,6 +26,17 @@ PATTERNS: dict[str, list[URLPattern]] = {
 }
 
 
-def dialect_patterns(names: Iterable[str]) -> list[URLPattern]:
-    """What to add to the URL configuration for the dialects that the setting DIALECTS names."""
-    return [pattern for name in names for pattern in PATTERNS[name]]
+class _WhileOn(URLPattern):
+    """An address that is only there while its dialect is on: otherwise it is answered as any unknown one is."""
+
+    def __init__(self, dialect: str, known: URLPattern) -> None:
+        super().__init__(known.pattern, known.callback, known.default_args, known.name)
+        self._is_on = dialects[dialect]
+
+    def resolve(self, path: str) -> ResolverMatch | None:
+        return super().resolve(path) if self._is_on() else None
+
+
+def dialect_patterns() -> list[URLPattern]:
+    """What to add to the URL configuration: every dialect, each there while it is on (settings page, DIALECTS)."""
+    return [_WhileOn(name, pattern) for name, patterns in PATTERNS.items() for pattern in patterns]

@@ -27,8 +27,7 @@ LINK_NAMES = ("cdn", "cdnurl", "public_url", "download_url", "url")
 
 
 @pytest.fixture(autouse=True)
-def _dialects_on(settings, monkeypatch):
-    settings.ROOT_URLCONF = "tests.downloads.dialects.urls"
+def _no_waiting(dialects_on, monkeypatch):
     for module, name in ((song, "POLL_WAIT_S"), (track, "INFO_WAIT_S"), (track, "SEARCH_WAIT_S"), (v2, "READY_WAIT_S")):
         monkeypatch.setattr(module, name, 0.0)
 
@@ -369,7 +368,7 @@ class TestSetting:
         "path", ["/song/x", "/video/x", "/api/track", "/youtube/v2/download", "/youtube/jobStatus", "/api/song"]
     )
     def test_nothing_is_there_while_it_is_off(self, settings, client, path):
-        settings.ROOT_URLCONF = "ytserver.urls"
+        settings.ENV = settings.ENV.model_copy(update={"dialects": ()})
         response = client.get(path)
         assert (response.status_code, response.json()["error"]) == (404, "not_found")
 
