@@ -56,6 +56,7 @@ TABLE: dict[str, Policy] = {
     "admin/cache/<id:asset_id>": VIEWER,
     "admin/cache/<id:asset_id>/<id:name>": OPERATOR,
     "admin/jobs": LIST,
+    "admin/jobs/<id:job_id>": VIEWER,
     "admin/jobs/<id:job_id>/cancel": OPERATOR,
     "admin/jobs/<id:job_id>/retry": OPERATOR,
     "admin/sources": VIEWER,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from django.urls import reverse
 
-from apps.dashboard.asset_list import asset_href
 from apps.dashboard.job_work import cancel, retry
 from apps.dashboard.lists import Action, BulkAction, Cell, Column, Empty, Filter, ListSpec, age_filter, choices_filter
 from apps.dashboard.templatetags.ui import human_bytes
@@ -47,6 +48,53 @@ def job_progress(job: MediaJob) -> Cell:
     return Cell(kind="progress", value=percent, note=note)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One source that was asked for a job, and what came of it. ``number``: in which attempt, from 1; 0: not known."""
+
+    provider: str
+    number: int = 0
+    took_s: float | None = None
+    word: str
+    tone: str
+    icon: str
+    text: str = ""
+
+
+def job_attempts(job: MediaJob) -> list[Attempt]:
+    """Every source that was asked, oldest first; last the one that served it or is being asked now."""
+    attempts = [
+        Attempt(
+            provider=str(error.get("provider") or "a source"),
+            number=int(error.get("attempt") or 0),
+            took_s=error.get("took_s"),
+            word=str(error.get("code") or "failed"),
+            tone="danger",
+            icon="x-circle",
+            text=str(error.get("message") or ""),
+        )
+        for error in job.provider_errors
+    ]
+    if job.provider and job.state == JobState.DONE:
+        took_s = job.provider_took_s
+        attempts.append(
+            Attempt(provider=job.provider, took_s=took_s, word="served it", tone="success", icon="check-circle")
+        )
+    elif job.provider and job.state == JobState.RUNNING:
+        attempts.append(Attempt(provider=job.provider, word="at work", tone="info", icon="download-cloud"))
+    return attempts
+
+
+def job_keys(job: MediaJob) -> list[Cell]:
+    """Who asked for it, who was first at the top; people of the admin once."""
+    cells: dict[str, Cell] = {}
+    for prefix in dict.fromkeys((job.key_prefix or "", *job.joined_by)):
+        if prefix:
+            cell = _key_cell(prefix)
+            cells.setdefault(str(cell.value), cell)
+    return list(cells.values())
+
+
 def _source(job: MediaJob) -> Cell:
     """Which source serves it and how long that took; why others could not."""
     failed = [
@@ -59,11 +107,15 @@ def _seconds(took_s: float | None) -> str:
     return "" if took_s is None else f" ({took_s:.1f} s)"
 
 
-def _key(job: MediaJob) -> Cell:
-    if PERSON_PATTERN.fullmatch(job.key_prefix or ""):
+def _key_cell(prefix: str) -> Cell:
+    if PERSON_PATTERN.fullmatch(prefix):
         return Cell(value="the admin")
-    href = reverse("dashboard:keys-detail", args=[job.key_prefix]) if job.key_prefix else ""
-    return Cell(kind="code", value=job.key_prefix, href=href)
+    return Cell(kind="code", value=prefix, href=reverse("dashboard:keys-detail", args=[prefix]) if prefix else "")
+
+
+def job_href(job: MediaJob) -> str:
+    """The job's page."""
+    return reverse("dashboard:jobs-detail", args=[job.id])
 
 
 def _actions(job: MediaJob) -> list[Action]:
@@ -83,12 +135,12 @@ JOB_LIST = ListSpec(
     document=MediaJob,
     sort="-created_at",
     columns=(
-        Column(label="Video", cell=lambda job: Cell(value=job.video_id, href=asset_href(job.asset_id))),
+        Column(label="Video", cell=lambda job: Cell(value=job.video_id, href=job_href(job))),
         Column(label="Kind", cell=lambda job: Cell(value=job.kind, note=job.variant)),
         Column(label="State", cell=job_state),
         Column(label="Source", cell=_source),
         Column(label="Progress", cell=job_progress),
-        Column(label="Key", cell=_key),
+        Column(label="Key", cell=lambda job: _key_cell(job.key_prefix or "")),
         Column(label="Asked for", sort="created_at", cell=lambda job: Cell(kind="time", value=job.created_at)),
         Column(label="Ended", sort="finished_at", cell=lambda job: Cell(kind="time", value=job.finished_at)),
     ),

@@ -83,6 +83,7 @@ urlpatterns = [
     path("cache/<id:asset_id>", assets.asset_detail, name="assets-detail"),
     path("cache/<id:asset_id>/<id:name>", assets.asset_work, name="assets-work"),
     path("jobs", jobs.job_list, name="jobs"),
+    path("jobs/<id:job_id>", jobs.job_detail, name="jobs-detail"),
     path("jobs/<id:job_id>/cancel", jobs.job_cancel, name="jobs-cancel"),
     path("jobs/<id:job_id>/retry", jobs.job_retry, name="jobs-retry"),
     path("sources", sources.sources, name="sources"),

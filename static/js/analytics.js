@@ -1,6 +1,6 @@
 // Draws the charts of the analytics page. Without it the tables below say the same.
 
-import { ask, bytes, colours, draw, label, seconds } from "./report_charts.js";
+import { ask, bytes, bytesStep, colours, draw, label, seconds } from "./report_charts.js";
 
 const charts = document.getElementById("charts");
 
@@ -18,7 +18,7 @@ async function show() {
     borderRadius: 2,
     borderWidth: 0,
   });
-  const line = (...given) => ({ ...set(...given), borderWidth: 2, pointRadius: 2, spanGaps: false, tension: 0.2 });
+  const line = (...given) => ({ ...set(...given), borderWidth: 1.5, pointRadius: report.series.length > 40 ? 0 : 2, pointHitRadius: 8, spanGaps: false, tension: 0.2 });
   draw("chart-requests", "bar", labels, [
     set("answered", "answered", "--chart-ok"),
     set("refused", "refused", "--chart-refused"),
@@ -28,7 +28,7 @@ async function show() {
     line("first_byte_p50_s", "median", "--chart-ok"),
     line("first_byte_p95_s", "95 %", "--chart-refused"),
   ], { shown: seconds });
-  draw("chart-bytes", "bar", labels, [set("bytes_sent", "sent", "--chart-ok")], { shown: bytes });
+  draw("chart-bytes", "bar", labels, [set("bytes_sent", "sent", "--chart-ok")], { shown: bytes, step: bytesStep });
 }
 
 if (charts && window.Chart) await show();

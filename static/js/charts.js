@@ -39,7 +39,7 @@ export function lineChart(id, lines, { text, stacked = false, filled = stacked, 
       scales: {
         x: {
           grid: { display: false },
-          ticks: { maxRotation: 0, autoSkip: true, maxTicksLimit: 7, callback: (_, index) => time(starts[index]) },
+          ticks: { maxRotation: 0, autoSkip: true, autoSkipPadding: 16, maxTicksLimit: 7, callback: (_, index) => time(starts[index]) },
         },
         y: {
           stacked, beginAtZero: true, suggestedMax: least, grid: { color: colour("--line") }, border: { display: false },

@@ -34,15 +34,22 @@ export function bytes(value) {
   const units = ["B", "KB", "MB", "GB", "TB", "PB"];
   let at = 0;
   while (value >= 1024 && at < units.length - 1) { value /= 1024; at += 1; }
-  return `${value >= 100 || at === 0 ? Math.round(value) : value.toFixed(1)} ${units[at]}`;
+  return `${value >= 100 || at === 0 || Number.isInteger(value) ? Math.round(value) : value.toFixed(1)} ${units[at]}`;
+}
+
+// The distance of a scale's marks for values up to `most`: round in the unit that `bytes` would write.
+export function bytesStep(most) {
+  const unit = 1024 ** Math.max(0, Math.floor(Math.log(Math.max(most, 1)) / Math.log(1024)));
+  return unit * [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500].find((step) => most / unit / step <= 5);
 }
 
 export function seconds(value) {
   return value < 1 ? `${Math.round(value * 1000)} ms` : `${value.toFixed(1)} s`;
 }
 
-export function draw(id, type, labels, datasets, { stacked = false, shown = (value) => value.toLocaleString() } = {}) {
+export function draw(id, type, labels, datasets, { stacked = false, shown = (value) => value.toLocaleString(), step } = {}) {
   const colour = colours();
+  const stepSize = step?.(Math.max(...datasets.flatMap((set) => set.data)));
   window.Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
   window.Chart.defaults.color = colour("--quiet");
   return new window.Chart(document.getElementById(id), {
@@ -58,7 +65,7 @@ export function draw(id, type, labels, datasets, { stacked = false, shown = (val
       },
       scales: {
         x: { stacked, grid: { display: false }, ticks: { maxRotation: 0, autoSkipPadding: 24 } },
-        y: { stacked, beginAtZero: true, grid: { color: colour("--line") }, ticks: { maxTicksLimit: 6, callback: shown } },
+        y: { stacked, beginAtZero: true, grid: { color: colour("--line") }, ticks: { maxTicksLimit: 7, stepSize, callback: shown } },
       },
     },
   });

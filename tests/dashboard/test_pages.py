@@ -9,6 +9,7 @@ from apps.core.documents import AuditEntry
 from apps.dashboard import selectors
 from apps.dashboard.templatetags.ui import human_bytes, relative
 from apps.downloads.documents import JobState, MediaJob
+from apps.keys.services import create_key
 from apps.telegram_cache.documents import AssetState
 from tests.dashboard.samples import event, fill_server, make_asset, make_job
 
@@ -40,6 +41,28 @@ class TestJobs:
         assert b"was started again" in operator.post(address, follow=True).content
         assert MediaJob.objects(asset_id=job.asset_id, active=True).count() == 1
         assert AuditEntry.objects(action="job.retry", target_id=job.id).count() == 1
+
+    def test_its_page_tells_which_sources_were_asked_and_who_asked(self, viewer, operator):
+        key = create_key(name="bot", owner="sam").document.prefix
+        asset = make_asset(3, state=AssetState.CACHED, title="Evening raga")
+        asked = NOW - timedelta(minutes=1)
+        job = make_job(
+            3, state=JobState.DONE, provider="ytdlp", provider_took_s=4.5, key_prefix=key, created_at=asked,
+            finished_at=asked + timedelta(seconds=12), bytes_done=2048,
+            provider_errors=[{"provider": "savetube", "code": "upstream_timeout", "message": "It took too long.",
+                              "took_s": 8.25, "attempt": 1}],
+        )  # fmt: skip
+        page = viewer.get(f"/admin/jobs/{job.id}").content.decode()
+        for text in ("Evening raga", "savetube", "It took too long.", "8.2 s", "upstream_timeout", "4.5 s", "served it",
+                     "after 12.0 s", f"/admin/keys/{key}", f"/admin/cache/{asset.id}", "2 KB"):  # fmt: skip
+            assert text in page, text
+        assert f"/admin/jobs/{job.id}" in viewer.get("/admin/jobs").content.decode()
+        running = make_job(5)
+        shown = operator.get(f"/admin/jobs/{running.id}").content.decode()
+        assert f'data-job="{running.id}"' in shown
+        assert f"/admin/jobs/{running.id}/cancel" in shown
+        assert "/cancel" not in viewer.get(f"/admin/jobs/{running.id}").content.decode()
+        assert viewer.get("/admin/jobs/nothing").status_code == 404
 
     def test_a_failed_job_says_why(self, viewer):
         make_job(state=JobState.FAILED, error_message="This video is private.")

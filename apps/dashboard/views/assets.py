@@ -10,7 +10,7 @@ from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, may, problem
 from apps.dashboard.asset_list import ASSET_LIST, asset_state, asset_tiers
 from apps.dashboard.asset_work import WORKS, play_link
-from apps.dashboard.job_list import job_progress
+from apps.dashboard.job_list import job_href, job_progress
 from apps.dashboard.lists import answer_list
 from apps.dashboard.pages import confirm_page
 from apps.downloads.selectors import active_job
@@ -34,6 +34,7 @@ def asset_detail(request: AdminRequest, asset_id: str) -> HttpResponse:
     context = {
         "job": job,
         "job_progress": job_progress(job) if job else None,
+        "job_href": job_href(job) if job else "",
         "asset": asset,
         "state": asset_state(asset),
         "tiers": asset_tiers(asset),

@@ -4,22 +4,45 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.urls import reverse
 
+from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, problem
-from apps.dashboard.job_list import JOB_LIST
+from apps.dashboard.job_list import JOB_LIST, job_attempts, job_keys, job_progress, job_state
 from apps.dashboard.job_work import cancel, retry
 from apps.dashboard.lists import answer_list
 from apps.dashboard.pages import confirm_page
 from apps.downloads.documents import MediaJob
 from apps.downloads.selectors import find_job
 from apps.keys.documents import Role
+from apps.telegram_cache.selectors import find_asset
 
 
 @admin_page(methods=("GET", "HEAD", "POST"))
 def job_list(request: AdminRequest) -> HttpResponse:
     return answer_list(request, JOB_LIST, title="Jobs")
+
+
+@admin_page()
+def job_detail(request: AdminRequest, job_id: str) -> HttpResponse:
+    """One job: how far it is, which sources were asked, who asked for it."""
+    job = find_job(job_id)
+    if job is None:
+        return _no_such_job(request)
+    ((_, title),) = selectors.with_titles([job])
+    context = {
+        "job": job,
+        "title": title,
+        "state": job_state(job),
+        "progress": job_progress(job),
+        "asset": find_asset(job.asset_id),
+        "attempts": job_attempts(job),
+        "keys": job_keys(job),
+        "took_s": (job.finished_at - job.created_at).total_seconds() if job.finished_at else None,
+        "history": selectors.history("job", job_id),
+    }
+    return render(request, "dashboard/jobs/detail.html", context)
 
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
