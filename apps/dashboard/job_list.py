@@ -10,7 +10,7 @@ from apps.dashboard.job_work import cancel, retry
 from apps.dashboard.lists import Action, BulkAction, Cell, Column, Empty, Filter, ListSpec, age_filter, choices_filter
 from apps.dashboard.templatetags.ui import human_bytes
 from apps.downloads.documents import JobState, MediaJob
-from apps.keys.people import PERSON_PATTERN
+from apps.keys.people import is_person
 from apps.telegram_cache.documents import MediaKind
 
 SHOWN_FAILURES = 4
@@ -108,7 +108,7 @@ def _seconds(took_s: float | None) -> str:
 
 
 def _key_cell(prefix: str) -> Cell:
-    if PERSON_PATTERN.fullmatch(prefix):
+    if is_person(prefix):
         return Cell(value="the admin")
     return Cell(kind="code", value=prefix, href=reverse("dashboard:keys-detail", args=[prefix]) if prefix else "")
 

@@ -18,6 +18,7 @@ from apps.downloads.views.media import AudioViewSet, InfoViewSet, VideoViewSet
 from apps.downloads.views.providers import ProvidersViewSet
 from apps.downloads.views.status import CacheStatsViewSet, StatusViewSet
 from apps.downloads.views.telegram import BotsViewSet, ChannelsViewSet
+from apps.downloads.views.warm_ups import WarmUpsViewSet
 
 
 class ApiRoot(APIRootView):
@@ -33,9 +34,16 @@ class ApiRoot(APIRootView):
         return "ytserver API"
 
 
+OTHER_ROUTES = {"me": "me-list", "admin/analytics": "admin-analytics-list"}  # apps.analytics has them
+
+
 class ApiRouter(DefaultRouter):
     APIRootView = ApiRoot
     include_format_suffixes = False
+
+    def get_api_root_view(self, api_urls: Any = None) -> Any:
+        names = {prefix: f"{basename}-list" for prefix, _, basename in self.registry}
+        return self.APIRootView.as_view(api_root_dict=names | OTHER_ROUTES)
 
 
 router = ApiRouter(trailing_slash=False)
@@ -58,6 +66,7 @@ router.register("admin/po-tokens", PoTokensViewSet, basename="admin-po-tokens")
 router.register("admin/bots", BotsViewSet, basename="admin-bots")
 router.register("admin/channels", ChannelsViewSet, basename="admin-channels")
 router.register("admin/keys", KeysViewSet, basename="admin-keys")
+router.register("admin/warm-ups", WarmUpsViewSet, basename="admin-warm-ups")
 router.register("admin/users", UsersViewSet, basename="admin-users")
 
 urlpatterns = router.urls

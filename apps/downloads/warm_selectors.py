@@ -63,3 +63,15 @@ def count_started(*, since: datetime) -> int:
 def bytes_fetched(*, since: datetime) -> int:
     """The size of what warm-ups have begun to fetch since then, as far as it is there."""
     return int(WarmUpEntry.objects(started_at__gte=since).sum("size_bytes"))
+
+
+def list_warm_ups(*, skip: int, limit: int) -> tuple[list[WarmUp], int]:
+    """A page of them, newest first, and how many there are."""
+    found = WarmUp.objects.order_by("-created_at", "-id")
+    return list(found.skip(skip).limit(limit)), int(found.count())
+
+
+def failed_entries(warm_up_id: str, *, limit: int) -> list[WarmUpEntry]:
+    """What could not be fetched, in the order of the list."""
+    failed = WarmUpEntry.objects(warm_up_id=warm_up_id, state=WarmEntryState.FAILED.value)
+    return list(failed.order_by("number").limit(limit))
