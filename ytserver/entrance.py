@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from apps.analytics.recorder import EventRecorder
 from apps.core.answer_headers import AnswerHeaders
 from apps.core.asgi import AsgiApp, Receive, Scope, Send, send_answer
 from apps.core.bridge import DjangoBridge, WsgiApp
+from apps.core.machines import keep_reporting
 from apps.core.proxies import see_through_proxies
 from apps.core.wake import wake_hub
 from apps.downloads.dialects.handover import hand_over
@@ -87,8 +89,10 @@ class Entrance:
         await receive()
         parts = self._running_parts()
         await wake_hub().start()
+        reporter = asyncio.create_task(keep_reporting(), name="machine-reporter")
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        reporter.cancel()
         self._parts = None
         await parts.aclose()
         await send({"type": "lifespan.shutdown.complete"})

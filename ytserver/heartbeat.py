@@ -1,4 +1,4 @@
-"""The part of a Celery worker that says, every few seconds, which queues it works on."""
+"""The part of a Celery worker that says, every few seconds, which queues it works on and how its machine is doing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from celery import bootsteps
 from redis import RedisError
 
 from apps.core.heartbeats import INTERVAL_S, beat
+from apps.core.machines import report_machine
 
 log = logging.getLogger(__name__)
 
@@ -36,5 +37,6 @@ class Heartbeat(bootsteps.StartStopStep):
 def _try_beat(queues: list[str]) -> None:
     try:
         beat(queues)
+        report_machine()
     except RedisError as error:  # away for a while: the next beat is soon
         log.warning("no heartbeat could be sent (%s)", type(error).__name__)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import time
 from collections import Counter
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from apps.core.machines import FRESH_S, KEY, keep_reporting, machines, report_machine
 from apps.core.redis import redis_client
 from apps.dashboard import sockets
 from apps.dashboard.live.moment import PIECES, moment_text
@@ -123,6 +126,31 @@ class TestPublisher:
 
 async def until(condition) -> None:
     await asyncio.to_thread(wait_until, condition)
+
+
+class TestMachines:
+    def test_each_that_reports_has_a_row_and_one_that_fell_silent_has_none(self, server, monkeypatch):
+        report_machine()
+        assert redis_client().hlen(KEY) == 0  # nobody looks
+        alone = json.loads(moment_text())["pieces"]["machine"]
+        assert socket.gethostname() in alone
+        monkeypatch.setattr("socket.gethostname", lambda: "node-two")
+        report_machine()
+        monkeypatch.undo()
+        both = json.loads(moment_text())["pieces"]["machine"]
+        assert "node-two" in both
+        assert socket.gethostname() in both
+        late = json.loads(redis_client().hget(KEY, "node-two")) | {"at": time.time() - FRESH_S - 1}
+        redis_client().hset(KEY, "node-two", json.dumps(late))
+        assert "node-two" not in json.loads(moment_text())["pieces"]["machine"]
+        assert not redis_client().hexists(KEY, "node-two")
+
+    async def test_a_web_process_reports_by_itself_while_somebody_looks(self, server):
+        await asyncio.to_thread(machines)
+        redis_client().delete(KEY)
+        task = asyncio.create_task(keep_reporting())
+        await until(lambda: redis_client().hlen(KEY) == 1)
+        task.cancel()
 
 
 def test_the_moment_holds_no_secret_and_stays_small(server):

@@ -12,9 +12,9 @@ from typing import Any
 from django.template.loader import render_to_string
 
 from apps.analytics.live import live_figures, live_history
+from apps.core.machines import machines
 from apps.dashboard import selectors
 from apps.dashboard.job_list import job_progress, job_state
-from apps.dashboard.live.machine import machine
 from apps.dashboard.telegram_lists import bot_state
 
 PIECES = ("tiles", "jobs", "machine", "bots", "health", "states")
@@ -37,7 +37,7 @@ def read_moment() -> dict[str, Any]:
         ],
         "bots": [{"bot": bot, "state": bot_state(bot)} for bot in selectors.bots_at_work()],
         "queues": selectors.queues(),
-        "machine": machine(),
+        "machines": machines(),
         "health": _fresh("health", selectors.health, HEALTH_FRESH_S),
     }
 
