@@ -186,5 +186,7 @@ JOB_LIST = ListSpec(
         title="No jobs yet",
         text="A job starts when somebody asks for a video that is not in the cache. It is kept here for 30 days.",
         icon="download-cloud",
+        href="/admin/try",
+        label="Try a link",
     ),
 )

@@ -25,19 +25,21 @@ def form_page(
     save: Callable[[dict[str, Any]], HttpResponse],
     icon: str = "check",
     help_template: str = "",
+    blamed: str = "",
     **context: Any,
 ) -> HttpResponse:
     """Show a form, or take it: ``save`` gets the clean values and answers (a redirect, or the page of a secret).
 
-    What ``save`` raises as ApiError stands beside the field that its ``parameter`` names, or above the form. A form
-    with problems is shown again with what was typed, status 422. Bind the form to ``request.POST or None``.
+    What ``save`` raises as ApiError stands beside the field that its ``parameter`` names, else beside ``blamed``, or
+    above the form. A form with problems is shown again with what was typed, status 422. Bind the form to
+    ``request.POST or None``.
     """
     if request.method == "POST" and form.is_valid():
         try:
             return save(form.cleaned_data)
         except ApiError as error:
             field = str(error.context.get("parameter", ""))
-            form.add_error(field if field in form.fields else None, error.message)
+            form.add_error(field if field in form.fields else blamed or None, error.message)
     values = {
         "form": form,
         "title": title,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from random import Random
 
 from apps.analytics.documents import UsageEvent
+from apps.analytics.rollups import rebuild
 from apps.core.secrets import encrypt_secret
 from apps.downloads.documents import JobState, MediaJob
 from apps.keys.documents import ApiKey, Scope
@@ -105,3 +107,33 @@ def fill_server(*, with_telegram: bool = True) -> ApiKey:
     for name in ("Music bot", "Website", "Phone app of a friend with a rather long name"):
         made = create_key(name=name, owner="sam", scopes=(Scope.INFO.value, Scope.MEDIA.value, Scope.SEARCH.value))
     return made.document
+
+
+def fill_usage(number: int = 4000) -> None:
+    """A day and a bit of requests, more of them in the evening, with the keys and videos that are there, and summed."""
+    random, now = Random(11), datetime.now(UTC)
+    keys = [key.prefix for key in ApiKey.objects.order_by("created_at")]
+    videos = [asset.video_id for asset in Asset.objects.order_by("-access_count").limit(40)]
+    events = []
+    for count in range(number):
+        at = now - timedelta(seconds=random.random() * 26 * 3600)
+        if random.random() > 0.35 + 0.65 * math.sin(math.pi * ((at.hour - 4) % 24) / 24) ** 2:
+            continue
+        status = random.choice(STATUSES)
+        events.append(
+            {
+                "_id": f"day-{count}",
+                "at": at,
+                "key_prefix": keys[int(len(keys) * random.random() ** 2)],
+                "route": random.choice(["/api/v1/audio", "/api/v1/video", "/stream/audio", "/stream/video"]),
+                "method": "GET",
+                "status": status,
+                "tier": random.choice(["hot"] * 7 + ["telegram"] * 2 + ["external"]) if status < 400 else None,
+                "video_id": videos[int(len(videos) * random.random() ** 3)],
+                "first_byte_s": random.lognormvariate(-5, 0.9),
+                "duration_s": 0.2,
+                "bytes_sent": int(8e6 * random.random()),
+            }
+        )
+    UsageEvent._get_collection().insert_many(events)
+    rebuild(now - timedelta(days=2), now)

@@ -7,7 +7,9 @@ import pytest
 from django.urls import reverse
 
 from apps.dashboard.urls import urlpatterns
+from apps.downloads.documents import MediaJob
 from apps.telegram_cache.documents import Asset
+from tests.e2e.conftest import OWNER, PASSWORD
 from tests.waiting import wait_until
 
 NO_PAGES = {"login", "login-code", "logout", "theme"}
@@ -38,12 +40,24 @@ class TestLoggingIn:
         assert "next=" in screen.page.url
         assert (screen.faults(), screen.refused(), screen.problems) == ([], [], [])
 
+    def test_the_right_password_lets_in_and_logging_out_ends_it(self, open_screen):
+        screen = open_screen(known=False)
+        screen.log_in(OWNER, PASSWORD)
+        screen.page.get_by_role("heading", name="Overview").wait_for()
+        screen.page.get_by_role("button", name="Log out").click()
+        screen.page.get_by_role("button", name="Log in").wait_for()
+        screen.go("admin/keys")
+        assert "next=" in screen.page.url
+        assert (screen.refused(), screen.problems) == ([], [])
+
 
 class TestEveryPage:
     @pytest.mark.parametrize(("width", "theme"), [(360, "light"), (1440, "dark")])
     def test_fits_is_accessible_and_nothing_complains(self, open_screen, width, theme):
         asset, failed = Asset.objects(state="cached").first(), Asset.objects(state="failed").first()
-        details = [f"admin/cache/{asset.id}/evict", f"admin/cache/{failed.id}"]
+        job, running = MediaJob.objects(state="failed").first(), MediaJob.objects(state="running").first()
+        details = [f"admin/cache/{asset.id}/evict", f"admin/cache/{failed.id}", f"admin/jobs/{job.id}",
+                   f"admin/jobs/{running.id}", "admin/telegram/bots/234567"]  # fmt: skip
         screen = open_screen(width, theme=theme)
         wrong = {}
         for path in (*pages(), *details):
@@ -112,4 +126,7 @@ def test_pictures_for_the_documentation(open_screen):
         screen = open_screen(width, theme=theme)
         screen.go(path)
         assert screen.page.locator("h1").count() == 1
+        if name == "analytics":
+            screen.page.locator("#charts").wait_for(state="visible")
+            assert screen.page.locator("#t-videos").locator("xpath=../..").locator("tbody tr").count() == 10
         screen.shoot(name)

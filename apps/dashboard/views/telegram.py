@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from django.contrib import messages
+from django.forms import Form
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 
 from apps.dashboard.access import AdminRequest, admin_page, may
 from apps.dashboard.lists import read_page
+from apps.dashboard.pages import confirm_page, form_page
 from apps.dashboard.telegram_lists import BOT_LIST, CHANNEL_LIST
 from apps.keys.documents import Role
 from apps.telegram_cache.alerts import alerts
 from apps.telegram_cache.services.bots import check_all
 
 PAGE = "dashboard:telegram"
+
+
+def telegram_form(
+    request: AdminRequest,
+    form: Form,
+    *,
+    title: str,
+    label: str,
+    about: str,
+    blamed: str,
+    save: Callable[[dict[str, Any]], HttpResponse],
+) -> HttpResponse:
+    """A form of this section. ``about``: bot, token or channel, which the hints below it are about."""
+    return form_page(
+        request, form, title=title, label=label, back=reverse(PAGE), back_label="Telegram", save=save,
+        help_template=f"dashboard/telegram/_help_{about}.html", blamed=blamed,
+    )  # fmt: skip
+
+
+def telegram_question(
+    request: AdminRequest, *, title: str, text: str, label: str, icon: str, do: Callable[[], str], back: str = ""
+) -> HttpResponse:
+    """A question of this section; ``back``: where to go when it cannot be done."""
+    return confirm_page(
+        request, title=title, text=text, label=label, icon=icon, tone="danger" if icon == "pause" else "primary",
+        back=back or reverse(PAGE), back_label="Telegram", do=do, then=reverse(PAGE),
+    )  # fmt: skip
 
 
 @admin_page()

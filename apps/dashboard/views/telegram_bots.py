@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 
-from apps.core.errors import ApiError
 from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, problem, record_change
 from apps.dashboard.telegram_forms import BotForm
 from apps.dashboard.telegram_lists import bot_state
-from apps.dashboard.views.telegram import PAGE
+from apps.dashboard.views.telegram import PAGE, telegram_form, telegram_question
 from apps.keys.documents import Role
 from apps.telegram_cache.documents import TelegramBot
 from apps.telegram_cache.selectors import all_channels, find_bot
@@ -37,18 +38,17 @@ def bot_detail(request: AdminRequest, bot_id: str) -> HttpResponse:
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
 def bot_new(request: AdminRequest) -> HttpResponse:
     """Add a bot, or give a known one a new token."""
+
+    def save(fields: dict[str, Any]) -> HttpResponse:
+        bot = add_bot(fields["token"])
+        record_change(request, "bot.add", target_kind="bot", target_id=bot.bot_id, after=_facts(bot))
+        messages.success(request, f"The bot @{bot.username} is in use.")
+        return redirect(PAGE)
+
     form = BotForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        try:
-            bot = add_bot(form.cleaned_data["token"])
-        except ApiError as error:
-            form.add_error("token", error.message)
-        else:
-            record_change(request, "bot.add", target_kind="bot", target_id=bot.bot_id, after=_facts(bot))
-            messages.success(request, f"The bot @{bot.username} is in use.")
-            return redirect(PAGE)
-    context = {"form": form, "title": "Add a bot", "label": "Check and add", "help": "bot"}
-    return render(request, "dashboard/telegram/new.html", context, status=422 if form.errors else 200)
+    return telegram_form(
+        request, form, title="Add a bot", label="Check and add", about="bot", blamed="token", save=save
+    )
 
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
@@ -57,21 +57,15 @@ def bot_token(request: AdminRequest, bot_id: str) -> HttpResponse:
     bot = find_bot(bot_id)
     if bot is None:
         return _unknown(request)
-    form = BotForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        try:
-            after = replace_token(bot_id, form.cleaned_data["token"])
-        except ApiError as error:
-            form.add_error("token", error.message)
-        else:
-            record_change(
-                request, "bot.token", target_kind="bot", target_id=bot_id, before=_facts(bot), after=_facts(after)
-            )
-            messages.success(request, f"@{after.username} has its new token. What it stored stays readable.")
-            return redirect(PAGE)
-    context = {"form": form, "title": f"A new token for @{bot.username or bot_id}", "label": "Check and use it",
-               "help": "token"}  # fmt: skip
-    return render(request, "dashboard/telegram/new.html", context, status=422 if form.errors else 200)
+
+    def save(fields: dict[str, Any]) -> HttpResponse:
+        after = replace_token(bot_id, fields["token"])
+        _record(request, "token", bot, _facts(after))
+        messages.success(request, f"@{after.username} has its new token. What it stored stays readable.")
+        return redirect(PAGE)
+
+    title, form = f"A new token for @{bot.username or bot_id}", BotForm(request.POST or None)
+    return telegram_form(request, form, title=title, label="Check and use it", about="token", blamed="token", save=save)
 
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
@@ -79,20 +73,17 @@ def bot_disable(request: AdminRequest, bot_id: str) -> HttpResponse:
     bot = find_bot(bot_id)
     if bot is None:
         return _unknown(request)
-    if request.method != "POST":
-        text = (
-            f"@{bot.username or bot_id} sends and reads nothing from now on. What it stored stays readable "
-            "through the other bots of the channel."
-        )
-        answer = {"label": "Stop using", "tone": "danger", "icon_name": "pause"}
-        return _ask(request, {"title": "Stop using this bot?", "text": text, **answer})
-    disable_bot(bot_id)
-    record_change(
-        request, "bot.disable", target_kind="bot", target_id=bot_id, before={"state": bot.state},
-        after={"state": "disabled"},
-    )  # fmt: skip
-    messages.success(request, "The bot is not used any more.")
-    return redirect(PAGE)
+
+    def do() -> str:
+        disable_bot(bot_id)
+        _record(request, "disable", bot, {"state": "disabled"})
+        return "The bot is not used any more."
+
+    text = (
+        f"@{bot.username or bot_id} sends and reads nothing from now on. What it stored stays readable "
+        "through the other bots of the channel."
+    )
+    return telegram_question(request, title="Stop using this bot?", text=text, label="Stop using", icon="pause", do=do)
 
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
@@ -101,28 +92,26 @@ def bot_enable(request: AdminRequest, bot_id: str) -> HttpResponse:
     bot = find_bot(bot_id)
     if bot is None:
         return _unknown(request)
-    if request.method != "POST":
-        text = (
-            f"Telegram is asked whether the stored token of @{bot.username or bot_id} is still good. Then it is used."
-        )
-        answer = {"label": "Use again", "tone": "primary", "icon_name": "check"}
-        return _ask(request, {"title": "Use this bot again?", "text": text, **answer})
-    try:
+
+    def do() -> str:
         after = enable_bot(bot_id)
-    except ApiError as error:
-        messages.error(request, error.message)
-        return redirect("dashboard:telegram-bot", bot_id)
-    record_change(request, "bot.enable", target_kind="bot", target_id=bot_id, before=_facts(bot), after=_facts(after))
-    messages.success(request, f"The bot @{after.username} is in use.")
-    return redirect(PAGE)
+        _record(request, "enable", bot, _facts(after))
+        return f"The bot @{after.username} is in use."
+
+    text = f"Telegram is asked whether the stored token of @{bot.username or bot_id} is still good. Then it is used."
+    back = reverse("dashboard:telegram-bot", args=[bot_id])
+    return telegram_question(
+        request, title="Use this bot again?", text=text, label="Use again", icon="check", do=do, back=back
+    )
+
+
+def _record(request: AdminRequest, what: str, bot: TelegramBot, after: dict[str, str]) -> None:
+    before = {name: value for name, value in _facts(bot).items() if name in after}
+    record_change(request, f"bot.{what}", target_kind="bot", target_id=bot.bot_id, before=before, after=after)
 
 
 def _facts(bot: TelegramBot) -> dict[str, str]:
     return {"username": bot.username, "state": bot.state}
-
-
-def _ask(request: AdminRequest, question: dict[str, str]) -> HttpResponse:
-    return render(request, "dashboard/confirm.html", {**question, "back": reverse(PAGE), "back_label": "Telegram"})
 
 
 def _unknown(request: AdminRequest) -> HttpResponse:

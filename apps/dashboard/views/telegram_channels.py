@@ -15,7 +15,7 @@ from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, may, problem, record_change
 from apps.dashboard.telegram_forms import ChannelForm, ChannelSettingsForm
 from apps.dashboard.telegram_lists import channel_state
-from apps.dashboard.views.telegram import PAGE
+from apps.dashboard.views.telegram import PAGE, telegram_form, telegram_question
 from apps.keys.documents import Role
 from apps.telegram_cache.documents import TelegramChannel
 from apps.telegram_cache.selectors import all_bots, find_channel
@@ -59,10 +59,7 @@ def channel_settings(request: AdminRequest, channel_id: str) -> HttpResponse:
         return _show(request, channel, form, status=422)
     set_playable(channel_id, wanted["playable"])
     after = set_messages_per_min(channel_id, wanted["messages_per_min"])
-    record_change(
-        request, "channel.settings", target_kind="channel", target_id=channel_id, before=_facts(channel, SETTINGS),
-        after=_facts(after, SETTINGS),
-    )  # fmt: skip
+    _record(request, "settings", channel, _facts(after, SETTINGS))
     messages.success(request, "The settings are in use.")
     return redirect("dashboard:telegram-channel", channel_id)
 
@@ -70,20 +67,18 @@ def channel_settings(request: AdminRequest, channel_id: str) -> HttpResponse:
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
 def channel_new(request: AdminRequest) -> HttpResponse:
     """Add a channel that the bots can post in."""
+
+    def save(fields: dict[str, Any]) -> HttpResponse:
+        channel, findings = add_channel(fields["channel"], make_default=fields["make_default"])
+        after = _facts(channel, ("title", "is_default"))
+        record_change(request, "channel.add", target_kind="channel", target_id=channel.channel_id, after=after)
+        messages.success(request, _in_use(request, channel, findings))
+        return redirect(PAGE)
+
     form = ChannelForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        try:
-            channel, findings = add_channel(
-                form.cleaned_data["channel"], make_default=form.cleaned_data["make_default"]
-            )
-        except ApiError as error:
-            form.add_error("channel", error.message)
-        else:
-            after = _facts(channel, ("title", "is_default"))
-            record_change(request, "channel.add", target_kind="channel", target_id=channel.channel_id, after=after)
-            return _in_use(request, channel, findings)
-    context = {"form": form, "title": "Add a channel", "label": "Check and add", "help": "channel"}
-    return render(request, "dashboard/telegram/new.html", context, status=422 if form.errors else 200)
+    return telegram_form(
+        request, form, title="Add a channel", label="Check and add", about="channel", blamed="channel", save=save
+    )
 
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
@@ -91,16 +86,16 @@ def channel_disable(request: AdminRequest, channel_id: str) -> HttpResponse:
     channel = find_channel(channel_id)
     if channel is None:
         return _unknown(request)
-    if request.method != "POST":
-        text = f"Nothing new is sent to “{channel.title or channel_id}”. What it holds stays readable."
-        return _ask(request, title="Stop using this channel?", text=text, label="Stop using", icon="pause")
-    disable_channel(channel_id)
-    record_change(
-        request, "channel.disable", target_kind="channel", target_id=channel_id, before={"state": channel.state},
-        after={"state": "disabled"},
-    )  # fmt: skip
-    messages.success(request, "The channel is not used any more.")
-    return redirect(PAGE)
+
+    def do() -> str:
+        disable_channel(channel_id)
+        _record(request, "disable", channel, {"state": "disabled"})
+        return "The channel is not used any more."
+
+    text = f"Nothing new is sent to “{channel.title or channel_id}”. What it holds stays readable."
+    return telegram_question(
+        request, title="Stop using this channel?", text=text, label="Stop using", icon="pause", do=do
+    )
 
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
@@ -109,19 +104,17 @@ def channel_enable(request: AdminRequest, channel_id: str) -> HttpResponse:
     channel = find_channel(channel_id)
     if channel is None:
         return _unknown(request)
-    if request.method != "POST":
-        text = f"Telegram is asked whether the bots can post in “{channel.title or channel_id}”. Then it is used again."
-        return _ask(request, title="Use this channel again?", text=text, label="Use again", icon="check")
-    try:
+
+    def do() -> str:
         after, findings = enable_channel(channel_id)
-    except ApiError as error:
-        messages.error(request, error.message)
-        return redirect("dashboard:telegram-channel", channel_id)
-    record_change(
-        request, "channel.enable", target_kind="channel", target_id=channel_id, before={"state": channel.state},
-        after={"state": after.state},
-    )  # fmt: skip
-    return _in_use(request, after, findings)
+        _record(request, "enable", channel, {"state": after.state})
+        return _in_use(request, after, findings)
+
+    text = f"Telegram is asked whether the bots can post in “{channel.title or channel_id}”. Then it is used again."
+    back = reverse("dashboard:telegram-channel", args=[channel_id])
+    return telegram_question(
+        request, title="Use this channel again?", text=text, label="Use again", icon="check", do=do, back=back
+    )
 
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
@@ -131,20 +124,23 @@ def channel_default(request: AdminRequest, channel_id: str) -> HttpResponse:
     if channel is None:
         return _unknown(request)
     name = channel.title or channel_id
-    if request.method != "POST":
-        text = f"From now on everything new goes to “{name}”. The others stay readable."
-        return _ask(request, title="Send new parts to this channel?", text=text, label="Use it", icon="check")
-    try:
+
+    def do() -> str:
         make_channel_default(channel_id)
-    except ApiError as error:
-        messages.error(request, error.message)
-        return redirect(PAGE)
+        _record(request, "default", channel, {"is_default": True})
+        return f"New parts go to “{name}”."
+
+    text = f"From now on everything new goes to “{name}”. The others stay readable."
+    return telegram_question(
+        request, title="Send new parts to this channel?", text=text, label="Use it", icon="check", do=do
+    )
+
+
+def _record(request: AdminRequest, what: str, channel: TelegramChannel, after: dict[str, Any]) -> None:
+    before = _facts(channel, tuple(after))
     record_change(
-        request, "channel.default", target_kind="channel", target_id=channel_id,
-        before={"is_default": channel.is_default}, after={"is_default": True},
-    )  # fmt: skip
-    messages.success(request, f"New parts go to “{name}”.")
-    return redirect(PAGE)
+        request, f"channel.{what}", target_kind="channel", target_id=channel.channel_id, before=before, after=after
+    )
 
 
 def _settings_form(channel: TelegramChannel) -> ChannelSettingsForm:
@@ -177,29 +173,16 @@ def _show(
     return render(request, "dashboard/telegram/channel.html", context, status=status)
 
 
-def _in_use(request: AdminRequest, channel: TelegramChannel, findings: Sequence[Finding]) -> HttpResponse:
-    messages.success(request, f"The channel “{channel.title or channel.channel_id}” is in use.")
+def _in_use(request: AdminRequest, channel: TelegramChannel, findings: Sequence[Finding]) -> str:
+    """What to say of it; what still needs attention is said as warnings."""
     for finding in findings:
         if finding.fix:
             messages.warning(request, f"{finding.text} {finding.fix}")
-    return redirect(PAGE)
+    return f"The channel “{channel.title or channel.channel_id}” is in use."
 
 
 def _facts(channel: TelegramChannel, names: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(channel, name) for name in names}
-
-
-def _ask(request: AdminRequest, *, title: str, text: str, label: str, icon: str) -> HttpResponse:
-    context = {
-        "title": title,
-        "text": text,
-        "label": label,
-        "tone": "danger" if icon == "pause" else "primary",
-        "icon_name": icon,
-        "back": reverse(PAGE),
-        "back_label": "Telegram",
-    }
-    return render(request, "dashboard/confirm.html", context)
 
 
 def _unknown(request: AdminRequest) -> HttpResponse:
