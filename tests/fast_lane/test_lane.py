@@ -13,6 +13,7 @@ from django.core.wsgi import get_wsgi_application
 from apps.analytics import events
 from apps.analytics.documents import UsageEvent
 from apps.core.redis import redis_client
+from apps.core.tunables import set_tunable
 from apps.core.web_protocol import BoundedHttpProtocol
 from apps.downloads.documents import VideoInfoRecord
 from apps.downloads.services import answers, cache_stats
@@ -24,6 +25,7 @@ from tests.core.serving import serving
 from tests.downloads.library import AUDIO, VIDEO, VIDEO_ID, known_info, put_hot, put_in_telegram
 from tests.waiting import Clock
 from ytserver.entrance import Entrance
+from ytserver.fast_lane.reading import Reader
 
 LINK = f"https://youtu.be/{VIDEO_ID}"
 CHANGING = {"date", "x-request-id", "ratelimit-remaining", "ratelimit-reset"}
@@ -389,3 +391,13 @@ async def test_without_redis_django_answers(lane, key, monkeypatch):
         finally:
             redis_client().config_set("maxmemory", "0")
     assert (answer.status_code, lane.in_django) == (200, 2)
+
+
+def test_a_dialect_that_was_switched_off_meanwhile_is_for_django_to_refuse():
+    reader = Reader()
+    assert reader.may_read("/song/abcdefghijk")
+    set_tunable("dialect_song", 0, actor="sam")
+    assert not reader.may_read("/song/abcdefghijk")
+    assert reader.may_read("/api/track")
+    set_tunable("dialect_song", None, actor="sam")
+    assert reader.may_read("/song/abcdefghijk")
