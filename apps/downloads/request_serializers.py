@@ -90,7 +90,7 @@ class SoundFields(MediaOptionsMixin):
     )
     tags = serializers.BooleanField(
         default=False,
-        help_text="Title, artist and cover in an m4a or mp3, also in one that came ready-made.",
+        help_text="Title, artist, album and cover in an m4a, mp3 or opus (then Ogg), also in one that came ready-made.",
     )
 
 

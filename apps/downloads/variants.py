@@ -18,11 +18,12 @@ VIDEO_CONTAINERS = ("mp4", "webm", "mkv")
 VIDEO_CODECS = ("h264", "vp9", "av1")
 AUDIO_FORMATS = ("m4a", "opus", "mp3", "flac")
 MP3_BITRATES_KBPS = (64, 96, 128, 160, 192, 256, 320)
-TAGGED_ON_WISH = ("m4a", "mp3")  # as the source gives them they have no tags of ours; flac we always make
+TAGGED_ON_WISH = ("m4a", "opus", "mp3")  # as the source gives them they have no tags of ours; flac we always make
 WEBM_CODECS = ("vp9", "av1")
 MAX_CLIP_S = 3600.0
 MIN_CLIP_S = 0.5
 AUDIO_CONTAINERS = {"m4a": "m4a", "opus": "webm", "mp3": "mp3", "flac": "flac"}
+TAGGED_OPUS = "opus"  # Ogg: WebM has no place for a cover
 
 _CLIP = r"(?:\.clip-(?P<start>\d{1,9})-(?P<end>\d{1,9}))?"
 _VIDEO = re.compile(
@@ -99,7 +100,7 @@ class AudioVariant:
 
     @property
     def container(self) -> str:
-        return AUDIO_CONTAINERS[self.format]
+        return TAGGED_OPUS if self.tags and self.format == "opus" else AUDIO_CONTAINERS[self.format]
 
 
 def parse_video_variant(text: str) -> VideoVariant | None:

@@ -69,7 +69,7 @@ class TestNames:
     @given(
         st.builds(AudioVariant, format=st.sampled_from(["opus", "flac", "m4a", "mp3"]), clip=clips)
         | st.builds(AudioVariant, format=st.just("mp3"), bitrate_kbps=st.sampled_from(MP3_BITRATES_KBPS), clip=clips)
-        | st.builds(AudioVariant, format=st.sampled_from(("m4a", "mp3")), tags=st.booleans(), clip=clips)
+        | st.builds(AudioVariant, format=st.sampled_from(("m4a", "opus", "mp3")), tags=st.booleans(), clip=clips)
     )
     def test_an_audio_name_says_it_all(self, variant: AudioVariant) -> None:
         assert parse_audio_variant(str(variant)) == variant
@@ -83,13 +83,20 @@ class TestNames:
     def test_nothing_else_is_a_video_name(self, text: str) -> None:
         assert parse_video_variant(text) is None
 
-    @pytest.mark.parametrize("text", ["", "m4a-128", "opus.tags", "mp3-", "wav", "mp3-320.clip-a-b", "1080p"])
+    @pytest.mark.parametrize("text", ["", "m4a-128", "flac.tags", "mp3-", "wav", "mp3-320.clip-a-b", "1080p"])
     def test_nothing_else_is_an_audio_name(self, text: str) -> None:
         assert parse_audio_variant(text) is None
 
     def test_the_container_follows_from_the_name(self) -> None:
-        names = [("video", "720p.webm"), ("video", "720p"), ("audio", "opus"), ("audio", "flac"), ("audio", "?")]
-        assert [container_of_variant(*name) for name in names] == ["webm", "mp4", "webm", "flac", "bin"]
+        names = [
+            ("video", "720p.webm"),
+            ("video", "720p"),
+            ("audio", "opus"),
+            ("audio", "opus.tags"),
+            ("audio", "flac"),
+            ("audio", "?"),
+        ]
+        assert [container_of_variant(*name) for name in names] == ["webm", "mp4", "webm", "opus", "flac", "bin"]
 
 
 class TestVideoWishes:

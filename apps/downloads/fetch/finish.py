@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from apps.core.ffmpeg import (
 )
 from apps.downloads.fetch.cover import demuxer_of
 from apps.downloads.fetch.outcomes import NotMedia
+from apps.downloads.fetch.vorbis import ffmetadata_text, write_cover_tags
 from apps.downloads.providers.base import FetchPlan
 from apps.streaming.hotstore import BLOCK_BYTES
 from apps.telegram_cache.documents import MediaKind
@@ -37,7 +37,8 @@ DURATION_SLACK = 0.03
 CLIP_LEAD_S = 15.0  # a copied picture begins at the key frame before the clip
 COVER_PIXELS = 800
 COVER_TIMEOUT_S = 20.0
-CHAPTERS = "ffmetadata"
+CHAPTERS = TAGS = "ffmetadata"
+COVER_IS_A_TAG = frozenset({"opus"})  # Ogg has no stream for a picture; sound has no chapters
 NO_FOREIGN_TAGS = ["-map_metadata:g", "-1", "-map_metadata:s", "-1"]  # those of chapters are our own
 _FASTSTART = ["-movflags", "+faststart"]
 _INDEX_FIRST = ["-cues_to_front", "1"]
@@ -48,8 +49,8 @@ MUXERS = {
     "mkv": [*_INDEX_FIRST, "-f", "matroska"],
     "mp3": ["-id3v2_version", "3", "-f", "mp3"],
     "flac": ["-f", "flac"],
+    "opus": ["-f", "opus"],
 }
-_FFMETADATA_SPECIAL = re.compile(r"[=;#\\]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,8 @@ def finish_file(
     if plan.finish in {"mp3", "flac"}:
         timeout_s = ENCODE_BASE_S + (plan.duration_s or timeout_s) / ENCODE_SPEED
     more = [*_cover_input(cover, stop=stop), *_chapters_input(plan, output)]
+    if plan.container in COVER_IS_A_TAG:
+        more = [_cover_as_tag(picture, output) for _, picture in more]
     options = finish_options(plan, inputs=len(files), more=[name for name, _ in more])
     try:
         run_ffmpeg(files, options, output, timeout_s=timeout_s, stop=stop, before_inputs=_cut(plan), more_inputs=more)
@@ -130,11 +133,13 @@ def finish_options(plan: FetchPlan, *, inputs: int, more: list[str]) -> list[str
         *_tags(plan),
     ]
     for number, name in enumerate(more, start=inputs):
-        if name == CHAPTERS:
+        if plan.container in COVER_IS_A_TAG:
+            options += ["-map_metadata:g", str(number)]
+        elif name == CHAPTERS:
             options += ["-map_chapters", str(number)]
         else:
             options += ["-map", f"{number}:v:0", "-c:v", "copy", "-disposition:v:0", "attached_pic"]
-    if CHAPTERS not in more:
+    if CHAPTERS not in more or plan.container in COVER_IS_A_TAG:
         options += ["-map_chapters", "-1"]
     return [*options, *MUXERS[plan.container]]
 
@@ -179,6 +184,12 @@ def _cover_input(cover: Path | None, *, stop: threading.Event) -> list[tuple[str
     return [("jpeg_pipe", picture)]
 
 
+def _cover_as_tag(picture: Path, output: Path) -> tuple[str, Path]:
+    path = output.with_suffix(".tags")
+    write_cover_tags(picture, path)
+    return TAGS, path
+
+
 def _chapters_input(plan: FetchPlan, output: Path) -> list[tuple[str, Path]]:
     """The chapters as a file that ffmpeg reads; of a clip, those that it touches."""
     from_s, length_s = (plan.clip.start_s, plan.clip.length_s) if plan.clip else (0.0, plan.duration_s)
@@ -190,7 +201,7 @@ def _chapters_input(plan: FetchPlan, output: Path) -> list[tuple[str, Path]]:
         start_s = max(chapter.start_s - from_s, 0.0)
         end_s = min((chapter.end_s or next_start_s) - from_s, length_s)
         if end_s > start_s:
-            title = _FFMETADATA_SPECIAL.sub(r"\\\g<0>", " ".join(chapter.title.split()))
+            title = ffmetadata_text(" ".join(chapter.title.split()))
             times = f"START={round(start_s * 1000)}\nEND={round(end_s * 1000)}"
             lines.append(f"[CHAPTER]\nTIMEBASE=1/1000\n{times}\ntitle={title}")
     if len(lines) == 1:

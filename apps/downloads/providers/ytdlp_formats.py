@@ -24,6 +24,7 @@ MIMES = {
     ("video", "mkv"): "video/x-matroska",
     ("audio", "m4a"): "audio/mp4",
     ("audio", "webm"): "audio/webm",
+    ("audio", "opus"): "audio/ogg",
     ("audio", "mp3"): "audio/mpeg",
     ("audio", "flac"): "audio/flac",
 }

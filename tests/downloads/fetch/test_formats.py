@@ -1,12 +1,15 @@
 """Every form that a file can be made in, measured with ffmpeg (and mutagen) afterwards."""
 
+import base64
 import json
 import re
 import subprocess
 
 import mutagen
 import pytest
+from mutagen.flac import Picture
 from mutagen.id3 import ID3
+from mutagen.oggopus import OggOpus
 
 from apps.core.ffmpeg import ffmpeg_path, probe_media
 from apps.downloads.documents import JobState
@@ -176,6 +179,45 @@ def test_an_mp3_that_came_ready_made_gets_tags_and_a_cover(fetcher, origin, medi
     found = ID3(fetcher.path(asset()))
     assert (found["TIT2"].text, found["TPE1"].text) == (["Song"], ["Band"])
     assert found.getall("APIC")[0].mime == "image/jpeg"
+
+
+@pytest.mark.parametrize(
+    ("variant", "source", "container"),
+    [("m4a.tags", "audio.m4a", "m4a"), ("opus.tags", "audio.webm", "opus"), ("mp3.tags", "audio.m4a", "mp3"),
+     ("flac", "audio.webm", "flac")],
+)  # fmt: skip
+def test_every_format_of_sound_can_have_title_artist_album_and_cover(
+    fetcher, origin, media, picture, variant, source, container
+):
+    about = {"title": "A = song; #1", "artist": "Band", "album": "First", "duration_s": SECONDS}
+    finish = {"mp3.tags": "mp3", "flac": "flac"}.get(variant, "remux")
+    files, cover = (remote(origin.put("a", media.read(source))),), remote(origin.put("p", picture))
+    serve(fetcher, "", files=files, finish=finish, container=container, mime="audio/x", cover=cover, **about)
+    job = fetcher.fetch(AssetKey(VIDEO_ID, MediaKind.AUDIO, variant))
+    assert job.state == JobState.DONE, job.error_message
+    made = fetcher.path(asset())
+    said = seen_by_ffmpeg(made)
+    for name, text in (("title", "A = song; #1"), ("artist", "Band"), ("album", "First")):
+        assert re.search(rf"^\s+{name}\s*: {re.escape(text)}$", said, re.MULTILINE | re.IGNORECASE)
+    assert re.search(r"Video: mjpeg.*480x360.*\(attached pic\)", said)
+    if finish == "remux":  # the sound is the very same
+        original = made.with_name("original")
+        original.write_bytes(media.read(source))
+        assert sound_of(made) == sound_of(original)
+
+
+def test_opus_with_tags_comes_from_youtube_as_an_ogg_file_with_a_cover(fetcher, youtube):
+    made = make(fetcher, MediaKind.AUDIO, "opus.tags")
+    assert (made.container, made.mime, made.audio_codec, made.video_codec) == ("opus", "audio/ogg", "opus", None)
+    found = OggOpus(fetcher.path(made))
+    assert found["title"] == [made.title]
+    block = Picture(base64.b64decode(found["metadata_block_picture"][0]))
+    assert (block.mime, block.type, block.data[:3]) == ("image/jpeg", 3, b"\xff\xd8\xff")
+
+
+def seen_by_ffmpeg(path) -> str:
+    """What ffprobe would say (the wheel has ffmpeg only)."""
+    return subprocess.run([ffmpeg_path(), "-hide_banner", "-i", path], capture_output=True, timeout=30).stderr.decode()
 
 
 def test_what_the_answer_says_is_measured(fetcher, youtube):
