@@ -13,7 +13,7 @@ from apps.downloads.services.media import hot_store
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState
 from apps.telegram_cache.selectors import find_asset
 from apps.telegram_cache.services.generations import is_left_in_part
-from apps.telegram_cache.services.hot_bytes import is_rest_here
+from apps.telegram_cache.services.hot_bytes import can_be_read
 
 MAX_RECORDS = 256
 LOCKS = 32
@@ -49,7 +49,7 @@ class AssetRecord:
             size_bytes=asset.size_bytes,
             duration_s=asset.duration_s,
             block_hashes=tuple(asset.block_hashes),
-            is_in_telegram=asset.is_in_telegram or is_rest_here(hot_store(), asset),
+            is_in_telegram=can_be_read(hot_store(), asset),
             is_left_in_part=is_left_in_part(asset),
             failure=error_from_code(asset.error_code or "", asset.error_message or "") if failed else None,
         )

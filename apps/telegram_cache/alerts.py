@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from django.conf import settings
+
 from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState
-from apps.telegram_cache.selectors import all_bots, all_channels, uploads_given_up
+from apps.telegram_cache.selectors import all_bots, all_channels, assets_out_of_reach, uploads_given_up
 
 MOST_UPLOADS = 20
 
@@ -23,7 +25,7 @@ class Alert:
 
 def alerts() -> list[Alert]:
     """Every alert, bots first. Empty when all is well."""
-    return [*_bot_alerts(), *_channel_alerts(), *_upload_alerts()]
+    return [*_bot_alerts(), *_channel_alerts(), *_upload_alerts(), *_reach_alerts()]
 
 
 def _bot_alerts() -> Iterator[Alert]:
@@ -59,3 +61,15 @@ def _upload_alerts() -> Iterator[Alert]:
     for asset in uploads_given_up(MOST_UPLOADS):
         fix = f"manage.py cache repair {asset.id}"
         yield Alert(kind="asset", id=asset.id, text=f"{asset.title or asset.video_id}: {asset.alert}", fix=fix)
+
+
+def _reach_alerts() -> Iterator[Alert]:
+    if settings.ENV.telegram_local_root is not None:
+        return
+    for asset in assets_out_of_reach(MOST_UPLOADS):
+        yield Alert(
+            kind="asset", id=asset.id,
+            text=f"{asset.title or asset.video_id}: stored in parts that only a self-hosted Bot API server gives back",
+            fix="Set TELEGRAM_API_URL and TELEGRAM_LOCAL_ROOT to that server again. Till then it is fetched anew when "
+            "somebody asks for it; its stored parts stay until that is stored too",
+        )  # fmt: skip

@@ -179,6 +179,7 @@ class Asset(SearchedDocument):
     upload_failing_since = DateTimeField()  # no part has been stored since then, and there were failures
     upload_gave_up_at = DateTimeField()  # nobody tries any more until `cache repair`
     alert = StringField()  # what an operator has to know, in plain words
+    out_of_reach_since = DateTimeField()  # asked for since then, and this Bot API server does not give the parts
     refetch_reason = StringField()  # bytes that nobody has any more: to be fetched anew
     verified_at = DateTimeField()  # every part was read back and found right
     upload_queued_at = DateTimeField()  # a task for it was sent then, so that the sweep does not send it again
@@ -211,6 +212,7 @@ class Asset(SearchedDocument):
             {"fields": ["refetch_reason"], "sparse": True},
             {"fields": ["upload_gave_up_at"], "sparse": True},
             {"fields": ["playable_until"], "sparse": True},
+            {"fields": ["out_of_reach_since"], "sparse": True},
             {"fields": ["orphans.message_id"], "sparse": True},
             {"fields": ["orphans.size"], "sparse": True},
         ],

@@ -24,9 +24,10 @@ from apps.telegram_cache.failures import Failures
 from apps.telegram_cache.flights import Flight
 from apps.telegram_cache.judging import Verdict, judge
 from apps.telegram_cache.part_source import PartSource
+from apps.telegram_cache.reach import OUT_OF_REACH, is_in_reach
 from apps.telegram_cache.roster import Bot, forget_roster
 from apps.telegram_cache.selectors import find_asset, parked_since
-from apps.telegram_cache.services.care_records import mark_part_bad
+from apps.telegram_cache.services.care_records import mark_part_bad, note_out_of_reach
 from apps.telegram_cache.services.pool import note_error, readers_in_turn
 from apps.telegram_cache.stretches import DAMAGED, Stretch, cut_into_stretches, stretch_of
 
@@ -85,6 +86,9 @@ class TelegramFiller:
             if flight is None:
                 stretches = await self._stretches(target)
                 stretch = stretch_of(stretches, block)
+                if not is_in_reach(stretch.part.size):
+                    await asyncio.to_thread(note_out_of_reach, target.asset_id)
+                    raise BytesGone(OUT_OF_REACH)
                 flight = self._running(target, block) or self._start(target, hot_file, stretch, wanted_block=block)
             self._read_ahead(flight, block)
             if await flight.wait_for(hot_file, block):
@@ -130,7 +134,10 @@ class TelegramFiller:
         if kept is None or not kept[1].done() or kept[1].cancelled() or kept[1].exception():
             return
         ahead = max(1, min(self._bot_count, READ_AHEAD_MAX))
-        later = [stretch for stretch in kept[1].result() if stretch.first_block >= flight.stretch.stop_block]
+        after = flight.stretch.stop_block
+        later = [
+            stretch for stretch in kept[1].result() if stretch.first_block >= after and is_in_reach(stretch.part.size)
+        ]
         for stretch in later[:ahead]:
             blocks = range(stretch.first_block, stretch.stop_block)
             if self._running(flight.target, stretch.first_block) or all(map(flight.hot_file.has_block, blocks)):

@@ -199,8 +199,10 @@ def least_recently_verified(limit: int) -> list[Asset]:
 
 
 def assets_to_refetch(limit: int) -> list[str]:
-    """Ids of assets whose bytes nobody has any more."""
-    rows = Asset._get_collection().find({"refetch_reason": {"$exists": True}}, {"_id": 1}).limit(limit)
+    """Ids of assets whose bytes nobody has any more, without those that could not be fetched a moment ago."""
+    may_be_tried = {"$or": [{"retry_at": None}, {"retry_at": {"$lte": datetime.now(UTC)}}]}
+    wanted = {"refetch_reason": {"$exists": True}, **may_be_tried}
+    rows = Asset._get_collection().find(wanted, {"_id": 1}).limit(limit)
     return [row["_id"] for row in rows]
 
 
@@ -221,6 +223,11 @@ def waiting_uploads() -> tuple[int, datetime | None]:
 def uploads_given_up(limit: int = MAX_PAGE) -> list[Asset]:
     """Assets that nobody tries to store any more, without their parts."""
     return list(Asset.objects(upload_gave_up_at__exists=True).exclude("block_sha256", "parts").limit(limit))
+
+
+def assets_out_of_reach(limit: int = MAX_PAGE) -> list[Asset]:
+    """Assets that were asked for while the Bot API server that was set did not give their parts back."""
+    return list(Asset.objects(out_of_reach_since__exists=True).only("id", "title", "video_id").limit(limit))
 
 
 def assets_with_orphans(*, after_id: str = "", limit: int = MAX_PAGE) -> list[Asset]:

@@ -31,7 +31,7 @@ from apps.downloads import stream_backend, stream_records
 from apps.downloads.documents import MediaJob
 from apps.downloads.services.claims import claim_asset, commit_failed, ensure_asset
 from apps.downloads.services.info import record_info_error
-from apps.downloads.services.jobs import cancel_job, finish_job
+from apps.downloads.services.jobs import cancel_job, finish_job, refetch_asset
 from apps.downloads.stream_backend import make_backend
 from apps.downloads.stream_records import AssetRecord
 from apps.keys.changes import update_key
@@ -39,7 +39,7 @@ from apps.keys.meter import slots_name
 from apps.keys.services import create_key, revoke_key
 from apps.streaming.links import sign_link
 from apps.streaming.ports import StreamRequest
-from apps.telegram_cache.documents import Asset
+from apps.telegram_cache.documents import BLOCK_BYTES, Asset, Part
 from apps.telegram_cache.services.care_records import mark_part_bad
 from tests.downloads.library import (
     AUDIO,
@@ -489,6 +489,25 @@ class TestATargetWhoseBytesAreGone:
         await asyncio.to_thread(lambda: finish_job(MediaJob.objects.get().id, error=error))
         with pytest.raises(VideoPrivate, match="Gone private"):
             await asyncio.wait_for(renewing, 10)
+
+    @pytest.mark.parametrize("ask", [by_link, lambda api: by_key(api, query={"format": "m4a"})])
+    async def test_what_is_left_of_it_is_given_while_it_cannot_be_had_anew(self, api, backend, ask):
+        known_info()
+        whole = put_in_telegram(AUDIO).parts[0]
+        first, second = (Part._from_son(whole.to_mongo()) for _ in range(2))
+        first.size = second.offset = BLOCK_BYTES
+        second.index, second.size, second.message_id = 1, len(CONTENT) - BLOCK_BYTES, 8
+        Asset.objects.update_one(set__parts=[first, second])
+        assert mark_part_bad(AUDIO.asset_id, generation=1, part=first, reason="gone")
+        job = refetch_asset(AUDIO.asset_id)
+        error = VideoPrivate("Gone private.")
+        commit_failed(claim_asset(key=AUDIO, owner="test", lease_s=60), error)
+        finish_job(job.id, error=error)
+        target = await backend.open_target(ask(api))
+        assert (target.generation, target.size_bytes) == (1, len(CONTENT))
+        with pytest.raises(VideoPrivate, match="Gone private"):  # a range in the bad part
+            await backend.renew_target(target)
+        assert MediaJob.objects.count() == 1
 
 
 class TestAskingMongodb:

@@ -30,7 +30,7 @@ from apps.keys.job_slots import free_job_slots
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind
 from apps.telegram_cache.services.generations import cancel_queued, start_generation
-from apps.telegram_cache.services.hot_bytes import is_rest_here
+from apps.telegram_cache.services.hot_bytes import can_be_read
 
 log = structlog.get_logger(__name__)
 
@@ -129,11 +129,9 @@ def refetch_asset(asset_id: str) -> MediaJob:
 
 
 def is_lost(asset: Asset) -> bool:
-    """Whether bytes of a finished asset are nowhere: neither in Telegram nor in the hot store."""
-    if asset.is_in_telegram:
-        return False
+    """Whether bytes of a finished asset are nowhere: neither in Telegram, in reach, nor in the hot store."""
     store = HotStore(settings.ENV.hot_root)
-    return not store.is_complete(asset.id, asset.generation) and not is_rest_here(store, asset)
+    return not store.is_complete(asset.id, asset.generation) and not can_be_read(store, asset)
 
 
 def _about(key: AssetKey) -> dict[str, str]:

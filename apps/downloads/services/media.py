@@ -40,7 +40,7 @@ from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
 from apps.telegram_cache.selectors import find_asset, find_best_asset, find_finished_assets
 from apps.telegram_cache.services.generations import is_left_in_part
-from apps.telegram_cache.services.hot_bytes import is_rest_here
+from apps.telegram_cache.services.hot_bytes import can_be_read
 
 INFO_WAIT_S = 25.0
 JOIN_TRIES = 3  # a job may end between being found and being joined
@@ -90,7 +90,7 @@ def tier_of(asset: Asset | None) -> Tier:
     if asset is not None and asset.is_finished:
         if hot_store().is_complete(asset.id, asset.generation):
             return Tier.HOT
-        if asset.is_in_telegram or is_rest_here(hot_store(), asset):
+        if can_be_read(hot_store(), asset):
             return Tier.TELEGRAM
     return Tier.EXTERNAL
 

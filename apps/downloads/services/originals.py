@@ -14,6 +14,7 @@ from apps.downloads.variants import AudioVariant, Clip, VideoVariant, parse_audi
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
 from apps.telegram_cache.selectors import find_asset
+from apps.telegram_cache.services.hot_bytes import can_be_read
 
 PROVIDER = "cache"
 """What a job and its file name as their source, in place of an outside one."""
@@ -37,7 +38,7 @@ def find_original(key: AssetKey, store: HotStore) -> Original | None:
         asset = find_asset(AssetKey(key.video_id, MediaKind(key.kind), name).asset_id) if name != key.variant else None
         if asset is None or not asset.is_finished or variant is None:
             continue
-        if store.is_complete(asset.id, asset.generation) or asset.is_in_telegram:
+        if store.is_complete(asset.id, asset.generation) or can_be_read(store, asset):
             return Original(asset=asset, plan=_plan(key, variant, asset, finish))
     return None
 

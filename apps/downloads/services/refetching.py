@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from apps.core.clock import utcnow
 from apps.downloads.services.jobs import is_lost, refetch_asset
 from apps.telegram_cache.selectors import assets_to_refetch, find_asset
 from apps.telegram_cache.services import forget_refetch
@@ -13,8 +12,6 @@ def refetch_lost(*, limit: int = 5) -> int:
     begun = 0
     for asset_id in assets_to_refetch(limit):
         asset = find_asset(asset_id)
-        if asset is not None and asset.retry_at is not None and asset.retry_at > utcnow():
-            continue  # it could not be had a moment ago
         if asset is not None and asset.is_finished and is_lost(asset):
             refetch_asset(asset_id)
             begun += 1

@@ -41,6 +41,12 @@ def note_verified(asset_id: str, *, generation: int) -> None:
     assets().update_one({"_id": asset_id, "parts_generation": generation}, {"$set": {"verified_at": datetime.now(UTC)}})
 
 
+def note_out_of_reach(asset_id: str) -> None:
+    """Parts of it were asked for that this Bot API server does not give back. For an alert; nothing else changes."""
+    unknown = {"_id": asset_id, "out_of_reach_since": None}
+    assets().update_one(unknown, {"$set": {"out_of_reach_since": datetime.now(UTC)}})
+
+
 def mark_part_bad(asset_id: str, *, generation: int, part: Part, reason: str) -> bool:
     """A stored part cannot be read back. The asset is to be uploaded again (if the bytes are still somewhere).
 

@@ -16,6 +16,7 @@ from apps.core.errors import Conflict, NotFound
 from apps.core.tunables import hot_max_bytes
 from apps.streaming.hotstore import FileState, HotEntry, HotStore
 from apps.telegram_cache.documents import FINISHED_STATES, AssetState
+from apps.telegram_cache.reach import is_in_reach
 from apps.telegram_cache.roster import Bot, roster
 from apps.telegram_cache.selectors import assets_in_state, kept_generations, stored_parts, telegram_is_set_up
 
@@ -143,7 +144,7 @@ def _readable(asset_ids: list[str]) -> set[str]:
     return {
         asset_id
         for asset_id, parts in stored_parts(asset_ids).items()
-        if all(any(_can_read(bot, part) for bot in bots) for part in parts)
+        if all(is_in_reach(part["size"]) and any(_can_read(bot, part) for bot in bots) for part in parts)
     }
 
 

@@ -27,6 +27,7 @@ _FORGOTTEN = (
     "upload_waits_for",
     "alert",
     "refetch_reason",
+    "out_of_reach_since",
     "verified_at",
     "playable",
     "playable_tries",

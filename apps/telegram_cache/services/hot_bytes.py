@@ -8,6 +8,7 @@ from contextlib import closing
 
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import BLOCK_BYTES, Asset, PartState
+from apps.telegram_cache.reach import is_in_reach
 
 PIECE_BYTES = 256 * 1024
 BLOCKS_PER_MAPPING = 16  # mapped pages count as this process's memory until the mapping is closed
@@ -22,7 +23,7 @@ class HotBytesWrong(Exception):
 
 
 def is_rest_here(store: HotStore, asset: Asset) -> bool:
-    """Whether the hot file has every byte that no stored part has: nothing is lost then, and the next upload mends it.
+    """Whether the hot file has every byte that no stored part gives: nothing is lost, and the next upload mends it.
 
     An unfinished file of an earlier boot does not count. A few microseconds for a file that is open already.
     """
@@ -33,8 +34,14 @@ def is_rest_here(store: HotStore, asset: Asset) -> bool:
     if hot_file is None:
         return False
     with closing(hot_file):
-        missing = [part for part in asset.parts if part.state != PartState.STORED]
+        missing = [part for part in asset.parts if part.state != PartState.STORED or not is_in_reach(part.size)]
         return all(hot_file.available_from(part.offset) >= part.size for part in missing)
+
+
+def can_be_read(store: HotStore, asset: Asset) -> bool:
+    """Whether every byte can be had without fetching: from Telegram, and from the hot file what is not there."""
+    in_telegram = asset.is_in_telegram and all(is_in_reach(part.size) for part in asset.parts)
+    return in_telegram or is_rest_here(store, asset)
 
 
 class HotBytes:

@@ -16,9 +16,10 @@ from apps.telegram_cache.documents import Asset, Part, PartState
 from apps.telegram_cache.failures import IN_A_ROW, Failures
 from apps.telegram_cache.judging import Verdict, judge
 from apps.telegram_cache.part_source import PartSource
+from apps.telegram_cache.reach import is_in_reach
 from apps.telegram_cache.roster import Bot
 from apps.telegram_cache.selectors import least_recently_verified
-from apps.telegram_cache.services.care_records import mark_part_bad, note_verified
+from apps.telegram_cache.services.care_records import mark_part_bad, note_out_of_reach, note_verified
 from apps.telegram_cache.services.pool import note_error, readers_in_turn
 
 log = structlog.get_logger(__name__)
@@ -88,6 +89,9 @@ async def _is_good(source: PartSource, asset_id: str, part: Part) -> bool | None
 
     Wrong bytes may have been spoilt on the way: they are read again, by another link.
     """
+    if not is_in_reach(part.size):
+        await asyncio.to_thread(note_out_of_reach, asset_id)
+        return None
     failures = Failures()
 
     async def ask(bot: Bot) -> None:
