@@ -1,7 +1,7 @@
 """Which stored parts the Bot API server that is set gives back at all.
 
-Bot API: the public server's getFile ends at 20 MiB; a self-hosted one (--local, TELEGRAM_LOCAL_ROOT) gives any file. Parts
-that were stored by way of such a server are as good as ever when the public one is set: they are only out of reach.
+Bot API: the public server's getFile ends at 20 MiB; a self-hosted one (--local, TELEGRAM_LOCAL_ROOT) gives any file.
+Parts that were stored by way of such a server are as good as ever when the public one is set, and only out of reach.
 """
 
 from __future__ import annotations
