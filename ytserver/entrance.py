@@ -23,7 +23,7 @@ from apps.downloads.stream_backend import make_backend
 from apps.keys.cors import Cors
 from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import HotStore
-from ytserver.fast_lane import FastLane
+from ytserver.fast_lane import FastLane, StreamLane
 
 if TYPE_CHECKING:
     pass
@@ -35,12 +35,23 @@ class _Parts:
     def __init__(self, django: WsgiApp) -> None:
         self._bridge = DjangoBridge(django, wake_hub)
         self._backend = make_backend()
-        self._streams = StreamApp(self._backend, HotStore(settings.ENV.hot_root))
+        store = HotStore(settings.ENV.hot_root)
+        self._streams = StreamApp(self._backend, store)
         self.recorder = EventRecorder(self._route)
         everything = AnswerHeaders(Cors(self.recorder), hsts_s=settings.SECURE_HSTS_SECONDS)
-        self._lane = FastLane(everything, self.recorder) if settings.ENV.fast_lane else None
-        self.http: AsgiApp = self._lane or everything
-        self.trusted_proxies = settings.ENV.trusted_proxies
+        self.http: AsgiApp = everything
+        self.streams: AsgiApp = everything
+        self._lane: FastLane | None = None
+        self._stream_lane: StreamLane | None = None
+        if settings.ENV.fast_lane:
+            self.http = self._lane = FastLane(everything, self.recorder)
+            self.streams = self._stream_lane = StreamLane(
+                everything,
+                backend=self._backend,
+                store=store,
+                recorder=self.recorder,
+                hsts_s=settings.SECURE_HSTS_SECONDS,
+            )
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -56,6 +67,8 @@ class _Parts:
     async def aclose(self) -> None:
         if self._lane is not None:
             await self._lane.aclose()
+        if self._stream_lane is not None:
+            self._stream_lane.close()
         self._bridge.close()
         await self._backend.aclose()
         await self.recorder.close()
@@ -74,9 +87,11 @@ class Entrance:
             await self._live(receive, send)
             return
         parts = self._parts or self._running_parts()
-        see_through_proxies(scope, parts.trusted_proxies)
+        see_through_proxies(scope, settings.ENV.trusted_proxies)
         if scope["type"] == "websocket":
             await parts.recorder.watch_websocket(websockets(), scope, receive, send)
+        elif scope["path"].startswith("/stream/"):
+            await parts.streams(scope, receive, send)
         else:
             await parts.http(scope, receive, send)
 

@@ -85,14 +85,14 @@ class LiveCounters:
         self.totals: Counter[str] = Counter()
         self.open: Counter[Activity] = Counter()
         self.users = ActiveUsers()
-        self._tallies: dict[tuple[str, int, str], AnswerTally] = {}
+        self._tallies: dict[tuple[str, int, str, str], AnswerTally] = {}
 
-    def tally(self, *, route: str, status: int, tier: str) -> AnswerTally:
-        """For good answers of the API that are many and alike; ``tier`` may be empty. Ask for it at each answer."""
-        kind = (route, status, tier)
-        tally = self._tallies.get(kind)
+    def tally(self, *, route: str, status: int, kind: str, tier: str) -> AnswerTally:
+        """For good answers that are many and alike; ``tier`` may be empty. Ask for it at each answer."""
+        alike = (route, status, kind, tier)
+        tally = self._tallies.get(alike)
         if tally is None:
-            tally = self._tallies[kind] = AnswerTally()
+            tally = self._tallies[alike] = AnswerTally()
         return tally
 
     def sent(self, size_bytes: int, kind: str) -> None:
@@ -126,16 +126,16 @@ class LiveCounters:
     def take(self) -> tuple[Counter[str], Counter[str]]:
         """What is to be written now; from here on it counts anew."""
         tallies, self._tallies = self._tallies, {}
-        for (route, status, tier), tally in tallies.items():
-            self._add_tally(route, status, tier, tally)
+        for (route, status, kind, tier), tally in tallies.items():
+            self._add_tally(route, status, kind, tier, tally)
         taken = self.recent, self.totals
         self.recent, self.totals = Counter(), Counter()
         return taken
 
-    def _add_tally(self, route: str, status: int, tier: str, tally: AnswerTally) -> None:
+    def _add_tally(self, route: str, status: int, kind: str, tier: str, tally: AnswerTally) -> None:
         self.recent["n"] += tally.count
         self.recent["b"] += tally.size_bytes
-        self._add_total("b:api", tally.size_bytes)
+        self._add_total(f"b:{kind}", tally.size_bytes)
         self._add_total(f"r:{route}|{status}", tally.count)
         if tier in TIERS:
             self.recent[f"t:{tier}"] += tally.count
@@ -143,8 +143,8 @@ class LiveCounters:
         for bucket, count in enumerate(tally.buckets):
             if count:
                 self.recent[f"h:{bucket}"] += count
-                self._add_total(f"h:api:{bucket}", count)
-        self._add_total("hs:api", tally.sum_us)
+                self._add_total(f"h:{kind}:{bucket}", count)
+        self._add_total(f"hs:{kind}", tally.sum_us)
 
     def put_back(self, taken: tuple[Counter[str], Counter[str]]) -> None:
         """It could not be written: it goes along with the next write. Memory stays bounded, as the names are."""

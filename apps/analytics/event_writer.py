@@ -12,8 +12,9 @@ from typing import Any
 
 import redis
 import redis.asyncio
+from redis.exceptions import NoScriptError
 
-from apps.analytics.events import append_command, event_payload
+from apps.analytics.events import APPEND_SCRIPT, APPEND_SHA, APPEND_WORDS, event_payload
 
 logger = logging.getLogger(__name__)
 
@@ -100,10 +101,14 @@ class EventWriter:
                     _finish(future)
 
     async def _send(self, payloads: list[str]) -> None:
-        pipeline = self._client.pipeline(transaction=False)
-        for payload in payloads:
-            pipeline.execute_command(*append_command(payload))
-        await pipeline.execute()
+        """Half of them may be appended when it fails: their ids tell them apart when they are sent again."""
+        pending: Any
+        try:
+            pending = self._client.evalsha(APPEND_SHA, 0, APPEND_WORDS, *payloads)
+            await pending
+        except NoScriptError:
+            pending = self._client.eval(APPEND_SCRIPT, 0, APPEND_WORDS, *payloads)
+            await pending
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -6,6 +6,7 @@ before it answered) and moving it twice (a worker was killed in between) both gi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -32,9 +33,19 @@ def event_payload(event: dict[str, Any]) -> str:
     return orjson.dumps(event).decode()
 
 
-def append_command(payload: str) -> tuple[Any, ...]:
-    """The Redis command that appends an event, for ``execute_command`` of a client or of anybody's own pipeline."""
-    return ("XADD", STREAM, "MAXLEN", "~", STREAM_MAX_LENGTH, "*", FIELD, payload)
+APPEND_WORDS = json.dumps(["XADD", STREAM, "MAXLEN", "~", str(STREAM_MAX_LENGTH), "*", FIELD.decode()])
+"""The Redis command that appends an event, but for its payload, as scripts take it."""
+# ARGV: APPEND_WORDS, then payloads. One command for many events: each of them would cost its sender several times more.
+APPEND_SCRIPT = """
+local append = cjson.decode(ARGV[1])
+local words = #append
+for number = 2, #ARGV do
+  append[words + 1] = ARGV[number]
+  redis.call(unpack(append))
+end
+return #ARGV - 1
+"""
+APPEND_SHA = hashlib.sha1(APPEND_SCRIPT.encode(), usedforsecurity=False).hexdigest()  # Redis names scripts by SHA-1
 
 
 def drain_events(*, max_batches: int = 50) -> int:

@@ -50,8 +50,11 @@ def route_of(path: str) -> str:
 class AnswerKind:
     """What many good answers have in common: the same fields of their events, and where they are counted."""
 
-    def __init__(self, *, route: str, method: str, status: int, facts: Mapping[str, str]) -> None:
+    def __init__(
+        self, *, route: str, method: str, status: int, facts: Mapping[str, str], counted_as: str = "api"
+    ) -> None:
         self.route = route
+        self.counted_as = counted_as
         self.status = status
         self.tier = facts.get("tier", "")
         fields = {"route": route, "method": method, "status": status}
@@ -99,7 +102,7 @@ class EventRecorder:
         await recording.run(self.app, receive)
 
     def draft(self, kind: AnswerKind, key_prefix: str, *, started_at: float, size_bytes: int) -> tuple[str, str]:
-        """The id and the payload of an event, for whoever appends it (``events.append_command``) right before a whole
+        """The id and the payload of an event, for whoever appends it (``events.APPEND_SCRIPT``) right before a whole
         answer of ``size_bytes``; then: ``answered``. Its times are those from ``started_at`` (``time.monotonic()``) on.
 
         When nobody knows whether it was appended, the request may simply go on with the id in ``scope[EVENT_ID]``: what
@@ -113,11 +116,20 @@ class EventRecorder:
 
     def answered(self, kind: AnswerKind, *, first_byte_s: float, size_bytes: int) -> None:
         """Count an answer whose event is on its way. Who asked is for ``seen``."""
-        self.counters.tally(route=kind.route, status=kind.status, tier=kind.tier).add(first_byte_s, size_bytes)
+        tally = self.counters.tally(route=kind.route, status=kind.status, kind=kind.counted_as, tier=kind.tier)
+        tally.add(first_byte_s, size_bytes)
+
+    async def append(self, payload: str) -> None:
+        """Return when Redis has the event, or at once while Redis is away. Raises nothing."""
+        await self._running().writer.append(payload)
 
     def seen(self, key_prefix: str, address: str) -> None:
         """Somebody of this key has used the API just now."""
         self.counters.users.seen(user_id(key_prefix, address), Activity.API)
+
+    def seen_streaming(self, key_prefix: str, address: str) -> None:
+        """Somebody has got all bytes of a stream at once."""
+        self.counters.users.seen(user_id(key_prefix, address), Activity.STREAM)
 
     async def watch_websocket(self, app: AsgiApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Run a websocket application. Its caller counts as active from the first message, as long as it is open."""

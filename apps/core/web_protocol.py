@@ -85,8 +85,8 @@ def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(b"%b: %b\r\n" % header for header in headers)
 
 
-def send_whole(scope: Scope, status: int, lines: bytes, body: bytes) -> bool:
-    """Send an answer whose ``lines`` (``header_lines``) have its Content-Length. Never waits.
+def send_whole(scope: Scope, status: int, lines: bytes, body: bytes | memoryview) -> bool:
+    """Send an answer whose ``lines`` (``header_lines``) have its Content-Length. Never waits; a view is not copied.
 
     False: nothing was sent, and ``send`` has to be used: under another server, for HEAD, to a client that is slow or
     has gone, and when the connection is to be closed.
@@ -104,7 +104,11 @@ def send_whole(scope: Scope, status: int, lines: bytes, body: bytes) -> bool:
         return False
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    cycle.transport.write(b"".join((STATUS_LINE[status], header_lines(cycle.default_headers), lines, b"\r\n", body)))
+    head = b"".join((STATUS_LINE[status], header_lines(cycle.default_headers), lines, b"\r\n"))
+    if isinstance(body, bytes):
+        cycle.transport.write(head + body)
+    else:
+        cycle.transport.writelines((head, body))
     cycle.message_event.set()
     cycle.on_response()
     return True

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -104,6 +105,22 @@ class MediaStreamBackend(StreamBackend):
         """See StreamBackend. Waits up to MAX_WAIT_S for a fetch, then raises UpstreamTimeout."""
         admission = await self._run(partial(_admit, request, self._meters))
         return await self._wait_for_target(partial(self._find_target, admission), max_age_s=RECORD_MAX_AGE_S)
+
+    def record_by_heart(self, asset_id: str) -> AssetRecord | None:
+        """The record as ``open_target`` would take it from memory; None: it would ask. For the event loop."""
+        return self._records.by_heart(asset_id, not_before=time.monotonic() - RECORD_MAX_AGE_S)
+
+    def refresh_soon(self, asset_id: str, key_prefix: str, *, max_age_s: float) -> None:
+        """Have record and key read again unless they are newer than that. Returns at once, promises nothing."""
+        if self.pending >= MAX_PENDING:
+            return
+
+        def refresh() -> None:
+            with suppress(ApiError, *SERVICE_DOWN):
+                self._records.get(asset_id, not_before=time.monotonic() - max_age_s)
+                grant_for_prefix(key_prefix, max_age_s=max_age_s)
+
+        self._threads.submit(refresh)
 
     async def renew_target(self, target: StreamTarget) -> StreamTarget:
         """See StreamBackend. Waits up to MAX_WAIT_S for a fetch, then raises UpstreamTimeout."""
@@ -232,7 +249,7 @@ class MediaStreamBackend(StreamBackend):
             generation=record.generation,
             size_bytes=record.size_bytes if record.is_finished else _growing_size(record)[1],
             block_hashes=record.block_hashes,
-            etag=_etag(record),
+            etag=etag_of(record),
         )
 
 
@@ -332,7 +349,7 @@ def _make_target(record: AssetRecord, admission: Admission, *, size_bytes: int |
         file_name=file_name(record),
         attachment=admission.attachment,
         block_hashes=record.block_hashes,
-        etag=_etag(record),
+        etag=etag_of(record),
         key_prefix=admission.key_prefix,
         opened_from=admission.opened_from,
         link_expires_at=admission.link_expires_at,
@@ -341,7 +358,8 @@ def _make_target(record: AssetRecord, admission: Admission, *, size_bytes: int |
     )
 
 
-def _etag(record: AssetRecord) -> str:
+def etag_of(record: AssetRecord) -> str:
+    """Strong, with quotes: the bytes of one generation never change."""
     return f'"{record.key.asset_id}-{record.generation}"'
 
 

@@ -77,6 +77,11 @@ class RecordCache:
                     known = self._read(asset_id)
         return known[1]
 
+    def by_heart(self, asset_id: str, *, not_before: float) -> AssetRecord | None:
+        """The same from memory alone. Needs no lock."""
+        known = self._records.get(asset_id)
+        return known[1] if known is not None and known[0] >= not_before else None
+
     def _newest(self, asset_id: str) -> tuple[float, AssetRecord | None] | None:
         with self._lock:
             return self._records.get(asset_id)

@@ -125,6 +125,11 @@ def check_link(path: str, query: Mapping[str, str], *, now: float | None = None)
     now = time.time() if now is None else now
     if link.expires_at > now + LONGEST_LIFE_S + CLOCK_SKEW_S:
         raise LinkInvalid
-    if link.expires_at <= now - CLOCK_SKEW_S:
+    if is_over(link, now=now):
         raise LinkExpired
     return link
+
+
+def is_over(link: SignedLink, *, now: float | None = None) -> bool:
+    """Whether a checked link can no longer be used."""
+    return link.expires_at <= (time.time() if now is None else now) - CLOCK_SKEW_S

@@ -144,7 +144,7 @@ class TestDrainEvents:
     async def test_two_workers_at_once_and_a_batch_written_twice_count_each_event_once(self, monkeypatch):
         for number in range(300):
             event = {"at": 1.0, "route": "/r", "method": "GET", "status": number, "duration_s": 0.1, "bytes_sent": 0}
-            redis_client().execute_command(*events.append_command(events.event_payload(event)))
+            redis_client().eval(events.APPEND_SCRIPT, 0, events.APPEND_WORDS, events.event_payload(event))
         monkeypatch.setattr(events, "BATCH", 50)
         real_client = redis_client()
 

@@ -1,4 +1,4 @@
-"""The lane's access log: the same lines that Django's middleware writes, many at a time."""
+"""The lane's access log: the same lines that Django's middleware and the streams write, many at a time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import orjson
 
 from apps.core.asgi import Scope
 from apps.core.logs import write_ready_lines
+from apps.streaming.links import SignedLink
 from ytserver.fast_lane.reading import Asked
 
 PERIOD_S = 0.1
@@ -20,36 +21,62 @@ MAX_LINES = 2000
 _logger = logging.getLogger("ytserver.access")
 
 
-class AccessLog:
+class _Lines:
     """Belongs to one event loop. Lines are written within PERIOD_S."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
-        self._count = 0
+
+    def _add(self, line: str) -> None:
+        self._lines.append(line)
+        if len(self._lines) == 1:
+            asyncio.get_running_loop().call_later(PERIOD_S, self.write)
+        elif len(self._lines) >= MAX_LINES:
+            self.write()
+
+    def write(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            write_ready_lines(_logger, lines)
+
+
+class AccessLog(_Lines):
+    """Of the lane's answers. Everything in the lines is ours, or was made safe when the request was read."""
 
     def add(
         self, scope: Scope, asked: Asked, request_id: str, key_prefix: str, *, status: int, waited_s: float
     ) -> None:
-        """Everything in it is ours, or was made safe when the request was read."""
-        if not _logger.isEnabledFor(logging.INFO):
-            return
-        client = scope.get("client")
-        self._lines.append(
-            f'{{"method":"{scope["method"]}",{asked.log_fields},"status":{status},"duration_ms":{waited_s * 1000:.1f},'
-            f'"key_prefix":"{key_prefix}","client":{_json(client[0]) if client else "null"},"event":"request",'
-            f'"logger":"ytserver.access","level":"info","timestamp":"{_now()}","request_id":"{request_id}"}}'
-        )
-        self._count += 1
-        if self._count == 1:
-            asyncio.get_running_loop().call_later(PERIOD_S, self.write)
-        elif self._count >= MAX_LINES:
-            self.write()
+        if _logger.isEnabledFor(logging.INFO):
+            self._add(
+                f'{{"method":"{scope["method"]}",{asked.log_fields},"status":{status},'
+                f'"duration_ms":{waited_s * 1000:.1f},"key_prefix":"{key_prefix}","client":{_client(scope)},'
+                f'"event":"request",{_common(request_id)}}}'
+            )
 
-    def write(self) -> None:
-        self._count = 0
-        lines, self._lines = self._lines, []
-        if lines:
-            write_ready_lines(_logger, lines)
+
+class StreamLog(_Lines):
+    """Of ranges that left at once, with the fields of the stream application's lines."""
+
+    def add(
+        self, scope: Scope, link: SignedLink, request_id: str, *, status: int, sent_bytes: int, waited_s: float
+    ) -> None:
+        """``link`` was checked, so it and the path are ours."""
+        if _logger.isEnabledFor(logging.INFO):
+            self._add(
+                f'{{"method":"{scope["method"]}","path":"{scope["path"]}","status":{status},"outcome":"whole",'
+                f'"error":null,"sent_bytes":{sent_bytes},"duration_ms":{waited_s * 1000:.1f},'
+                f'"key_prefix":"{link.key_prefix}","asset_id":"{link.asset_id}","client":{_client(scope)},'
+                f'"event":"stream",{_common(request_id)}}}'
+            )
+
+
+def _client(scope: Scope) -> str:
+    client = scope.get("client")
+    return _json(client[0]) if client else "null"
+
+
+def _common(request_id: str) -> str:
+    return f'"logger":"ytserver.access","level":"info","timestamp":"{_now()}","request_id":"{request_id}"'
 
 
 def _now() -> str:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
-from apps.analytics.events import append_command
+from apps.analytics.events import APPEND_WORDS
 from apps.core.errors import RateLimited
 from apps.core.gather import Gatherer
 from apps.core.redis import make_async_redis
@@ -25,7 +25,7 @@ MAX_WAITING = 10_000
 REDIS_PAUSE_S = 1.0
 
 # Runs the limits' own script for each request in turn, and appends the event of each that it lets through.
-# ARGV: the appending command without the event, as a JSON list; a JSON list with an entry for each request: the number
+# ARGV: APPEND_WORDS; a JSON list with an entry for each request: the number
 # of its keys, and the limits' arguments as texts; then the events. Returns the limits' answers as one text: the numbers
 # of each request, with a space between, a line each (a list of lists would cost the reader several times as much).
 BATCH_SCRIPT = f"""
@@ -48,7 +48,6 @@ end
 return table.concat(answers, '\\n')
 """
 BATCH_SHA = hashlib.sha1(BATCH_SCRIPT.encode(), usedforsecurity=False).hexdigest()  # Redis names scripts by SHA-1
-_APPEND = json.dumps([word.decode() if isinstance(word, bytes) else str(word) for word in append_command("")[:-1]])
 
 
 @lru_cache(maxsize=20_000)
@@ -106,7 +105,7 @@ class Till:
             self._client = make_async_redis(retries=0)  # a script sent twice would count twice
         packed = [_packed(script_arguments(sale.grant)) for sale in sales]
         keys = [key for its_keys, _ in packed for key in its_keys]
-        arguments = (_APPEND, f"[{','.join(entry for _, entry in packed)}]", *(sale.event for sale in sales))
+        arguments = (APPEND_WORDS, f"[{','.join(entry for _, entry in packed)}]", *(sale.event for sale in sales))
         call: Any
         try:
             call = self._client.evalsha(BATCH_SHA, len(keys), *keys, *arguments)
