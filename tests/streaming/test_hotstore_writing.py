@@ -35,6 +35,22 @@ def write_all(store: HotStore, data: bytes, *, step: int = 300_000) -> tuple[byt
 
 
 class TestHotWriter:
+    def test_hashing_again_what_is_there_can_be_called_off_and_leaves_the_file_free(self, store: HotStore) -> None:
+        data = make_bytes(3 * BLOCK_BYTES)
+        with store.create(ASSET, 1, resume=False) as writer:
+            writer.append(data)
+        looks = []
+
+        def call_off() -> None:
+            looks.append(1)
+            if len(looks) == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            store.create(ASSET, 1, resume=True, check=call_off)
+        with store.create(ASSET, 1, resume=True) as writer:
+            assert (writer.frontier, writer.finish()) == (len(data), block_hashes(data))
+
     @pytest.mark.parametrize("size", [1, 1000, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 77])
     def test_what_was_written_is_read_with_the_right_hashes(self, store: HotStore, size: int) -> None:
         data = make_bytes(size)

@@ -28,6 +28,7 @@ from apps.downloads.providers.base import FetchPlan, RemoteFile
 from apps.downloads.services.claims import Claim, record_plan, renew_claim
 from apps.downloads.services.jobs import update_job
 from apps.downloads.services.originals import Original
+from apps.downloads.stopping import raise_if_stopped
 from apps.streaming.hotstore import HotStore, HotWriter, WriterBusy
 from apps.streaming.hotstore.layout import HotPath
 
@@ -160,7 +161,7 @@ class Maker:
         if generation != self.generation:
             return False
         try:
-            writer = self._store.create(self._claim.asset_id, self.generation, resume=True)
+            writer = self._store.create(self._claim.asset_id, self.generation, resume=True, check=raise_if_stopped)
         except WriterBusy:
             return False
         if writer.frontier == 0:

@@ -26,7 +26,8 @@ REFUSED = frozenset({401, 403, 404, 410})
 TOO_MANY_REQUESTS = 429
 TRY_LATER = frozenset({408, 425, TOO_MANY_REQUESTS, 500, 502, 503, 504})
 NOT_MEDIA_TYPES = frozenset({"text/html", "text/xml", "application/json", "application/xml"})
-RETRY_AFTER_MAX_S = 30.0
+RETRY_AFTER_MAX_S = 30.0  # is waited for here; a longer time is kept for the next attempt
+LONGEST_ASKED_S = 3600.0
 RATE_LIMITED_WAIT_S = 60.0
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,15})-(\d{1,15})|\*)/(\d{1,15}|\*)", re.ASCII)
 
@@ -37,6 +38,11 @@ class _TryLater(UpstreamError):
     def __init__(self, message: str, *, retry_after_s: float, limited: bool) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.limited = limited
+
+    def as_failure(self) -> UpstreamError:
+        """What is said when trying again did not help; 429 keeps the time that the source asked for."""
+        asked_s = max(RATE_LIMITED_WAIT_S, self.retry_after_s or 0.0)
+        return UpstreamError(self.message, retry_after_s=asked_s if self.limited else None)
 
 
 class Connections:
@@ -158,8 +164,8 @@ class Transfer:
         except aiohttp.ClientError as error:
             raise UpstreamError from error
         except _TryLater as error:
-            wait_s = error.retry_after_s or 0.0
-            failure = UpstreamError(error.message, retry_after_s=RATE_LIMITED_WAIT_S if error.limited else None)
+            wait_s = min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S)
+            failure = error.as_failure()
         else:
             return None, 0.0
         self._compare = True
@@ -190,7 +196,7 @@ class Transfer:
             raise AddressRefused(f"The outside source refused to give the file (HTTP {status}).")
         if status in TRY_LATER:
             text = response.headers.get("Retry-After", "")
-            wait_s = min(float(text), RETRY_AFTER_MAX_S) if text.isdecimal() else 0.0
+            wait_s = min(float(text[:9]), LONGEST_ASKED_S) if text.isdecimal() else 0.0
             raise _TryLater(
                 f"The outside source is in trouble (HTTP {status}).",
                 retry_after_s=wait_s,

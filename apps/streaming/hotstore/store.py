@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -49,12 +49,15 @@ class HotStore:
         self._open: WeakValueDictionary[HotPath, SharedFile] = WeakValueDictionary()
         self._open_lock = threading.Lock()
 
-    def create(self, asset_id: str, generation: int, *, resume: bool) -> HotWriter:
+    def create(
+        self, asset_id: str, generation: int, *, resume: bool, check: Callable[[], None] = lambda: None
+    ) -> HotWriter:
         """Become the writer. ``resume`` keeps the bytes up to the frontier (hashing them again), otherwise any old file
         of this generation is unlinked first. Raises WriterBusy, HotStoreFull.
 
         Resuming a file that is FINAL gives a writer that only needs ``finish``. After a crash of the machine only the
-        bytes that were surely on the disk are kept.
+        bytes that were surely on the disk are kept. Hashing a large file again takes seconds: ``check`` is called after
+        each MiB, and what it raises ends it.
         """
         path = self._path(asset_id, generation)
         lock = self._writer_lock(path)
@@ -63,7 +66,11 @@ class HotStore:
             if kept is None or kept.map.state is FileState.SPARSE:
                 self._make(path, size_bytes=None, state=FileState.GROWING)
             writer = HotWriter(path, lock)
-        writer.recover()
+        try:
+            writer.recover(check)
+        except BaseException:
+            writer.close()
+            raise
         return writer
 
     def adopt(self, asset_id: str, generation: int, path: Path, *, block_hashes: Sequence[bytes]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 
 from apps.streaming.hotstore.blockmap import PRESENT, BlockMap
 from apps.streaming.hotstore.layout import (
@@ -42,10 +43,11 @@ class HotWriter:
         self._hashes: list[bytes] = []
         self._hashed = 0
 
-    def recover(self) -> None:
+    def recover(self, check: Callable[[], None]) -> None:
         """Keep the bytes that are surely there, and hash them again. For ``HotStore.create``."""
         self._limit_to_what_is_sure()
         while self._hashed < self._map.frontier:
+            check()
             self._hash(self.read_back(self._hashed, min(self._hashed + READ_BYTES, self._map.frontier)))
 
     def _limit_to_what_is_sure(self) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 
+from apps.core.clock import utcnow
 from apps.core.errors import UpstreamError
 from apps.downloads.documents import JobState
 from tests.downloads.fetch.test_engine import MIB, VIDEO, asset, serve
@@ -24,6 +25,15 @@ class TestCuts:
         assert (asset().generation, fetcher.read(asset())) == (1, long_audio)
         assert origin.asked[1] == f"bytes={MIB - OVERLAP}-"
         assert origin.sent == len(long_audio) + 2 * OVERLAP
+
+    @pytest.mark.parametrize(("asked_s", "waits_s"), [(1, 60), (900, 900), (10**8, 3600)])
+    def test_a_source_that_is_asked_too_often_gets_the_pause_it_wants(self, fetcher, origin, media, asked_s, waits_s):
+        serve(fetcher, origin.put("a", media.read("audio.m4a")))
+        fetcher.limits = replace(fetcher.limits, failures_in_a_row=1)
+        origin.faults.add("a", status=429, retry_after_s=asked_s)
+        before = utcnow()
+        assert fetcher.fetch(audio_key()).state == JobState.FAILED
+        assert 0 <= (asset().retry_at - before).total_seconds() - waits_s < 30
 
     def test_a_cut_between_ranges_is_gone_on_from(self, fetcher, origin, long_audio):
         serve(fetcher, origin.put("a", long_audio), file={"chunk_bytes": MIB}, duration_s=100)
