@@ -34,7 +34,8 @@ class BlockTaker:
         """Raises WrongBlock or Overloaded (a full disk)."""
         put_block(self._flight, self._block, data)
         self._block += 1
-        self._loop.call_soon_threadsafe(self._flight.progressed)
+        if self._flight.has_waiters:
+            self._loop.call_soon_threadsafe(self._flight.progressed)
 
 
 class BlockWriter:

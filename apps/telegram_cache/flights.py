@@ -46,6 +46,11 @@ class Flight:
     def is_running(self) -> bool:
         return not self.task.done() and not self.task.cancelling()
 
+    @property
+    def has_waiters(self) -> bool:
+        """From any thread. Who begins to wait after this has looked sees every block that was set before it looked."""
+        return self._waiters > 0
+
     def follow(self, leader: Flight) -> None:
         """Read ahead for ``leader``'s readers: as long as it runs, this one is wanted too."""
         leader.followers.append(self)

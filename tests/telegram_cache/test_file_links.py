@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from apps.telegram_cache.clients import file_links
 from apps.telegram_cache.clients.errors import TelegramUncertain, TelegramUnreachable
 from apps.telegram_cache.clients.file_links import FileLinks
 
@@ -98,6 +99,29 @@ async def test_an_answer_that_is_not_http_is_no_crash():
         links = FileLinks(server.url)
         with pytest.raises(TelegramUncertain):
             await read(links)
+        links.close()
+
+
+async def test_a_server_that_says_nothing_more_is_left(monkeypatch):
+    monkeypatch.setattr(file_links, "SILENCE_LIMIT_S", 0.2)
+    with running([HEAD % len(DATA) + DATA[:5000]]) as server:
+        links = FileLinks(server.url)
+        with pytest.raises(TelegramUncertain):
+            await read(links)
+        assert await asyncio.to_thread(server.ended.wait, 20)
+        links.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [HEAD % (len(DATA) + 5) + DATA + b"extra", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + DATA,
+     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(DATA), DATA)],
+    ids=["longer", "no length", "chunked"],
+)  # fmt: skip
+async def test_bodies_of_other_forms_are_read_too(answer):
+    with running([answer]) as server:
+        links = FileLinks(server.url)
+        assert await read(links) == DATA
         links.close()
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from random import Random
 
 import pytest
 from django.conf import settings as django_settings
@@ -51,6 +52,9 @@ def count_calls(monkeypatch, owner: type, name: str) -> Counted:
 
     monkeypatch.setattr(owner, name, wrapped)
     return counted
+
+
+FAULTY_SHARE = 0.35
 
 
 class TestReading:
@@ -160,6 +164,28 @@ class TestWhenItGoesWrong:
             store.telegram.faults.add("file", **fault)
         assert await read_all(filler, target_of(cached.asset_id)) == cached.data
         assert Asset.objects(id=cached.asset_id).get().state == AssetState.CACHED
+
+    @pytest.mark.parametrize("bots", [1, 4])
+    async def test_with_a_third_of_all_requests_failing_the_bytes_are_the_same(
+        self, cached, store, filler, monkeypatch, bots
+    ):
+        monkeypatch.setattr(reader, "ROUND_PAUSE_S", 0.001)
+        monkeypatch.setattr(reader, "LONGEST_PAUSE_S", 0.005)
+        for number in range(1, bots):
+            store.add_bot(222222 + number)
+        random = Random(bots)
+        failing = [{"status": 502}, {"status": 404}, {"status": 200, "body": "<html>"}, {"delay_s": 0.01}]
+        cutting = [{"cut_after_bytes": 700_000}, {"wrong_bytes": True}, {"size_change_bytes": -5}]
+        for route, faults in (("getFile", failing[:1] + failing[2:]), ("file", failing[:2] + cutting)):
+            passed = 0
+            for _ in range(100):
+                if random.random() < FAULTY_SHARE:
+                    store.telegram.faults.add(route, skip=passed, **random.choice(faults))
+                    passed = 0
+                else:
+                    passed += 1
+        assert await read_all(filler, target_of(cached.asset_id)) == cached.data
+        assert len(store.telegram.faults.taken) > 2
 
     async def test_the_bot_that_failed_least_is_asked_first(self, cached, store, filler, monkeypatch):
         monkeypatch.setattr(reader, "ROUND_PAUSE_S", 0.01)
