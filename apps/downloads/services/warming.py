@@ -11,12 +11,15 @@ from apps.core.errors import ApiError, InvalidUrl, UpstreamTimeout
 from apps.core.suspend import Suspend
 from apps.core.wake import wait
 from apps.downloads.documents import JobPriority
-from apps.downloads.links import parse_video_id
+from apps.downloads.links import parse_video_id, watch_url
+from apps.downloads.providers.listing import Listing, ListKind, ListQuestion
+from apps.downloads.services.lists import MAX_LISTED, get_listing
 from apps.downloads.services.media import MediaAsk, Tier, request_media
 from apps.telegram_cache.documents import MediaKind
 
 RECHECK_S = 1.0
 MAX_LINKS = 100_000
+PLAYLIST_PAGE = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,29 @@ class _Running:
     asked_at: float = 0.0
     topic: str = ""
     first: bool = True
+
+
+def read_playlist(playlist_id: str, *, timeout_s: float) -> Iterator[str]:
+    """The links of a playlist's first MAX_LISTED videos but live ones, page by page. Raises NotFound, the upstream
+    failure, and UpstreamTimeout when a page is not there after ``timeout_s``. Workers must run."""
+    for page in range(1, MAX_LISTED // PLAYLIST_PAGE + 1):
+        question = ListQuestion(kind=ListKind.PLAYLIST, subject=playlist_id, page=page, page_size=PLAYLIST_PAGE)
+        listing = _wait_for(question, timeout_s)
+        yield from (watch_url(video.video_id) for video in listing.videos if not video.live)
+        if not listing.has_more:
+            return
+
+
+def _wait_for(question: ListQuestion, timeout_s: float) -> Listing:
+    started_at = time.monotonic()
+    while True:
+        waited_s = time.monotonic() - started_at
+        if waited_s > timeout_s:
+            raise UpstreamTimeout
+        try:
+            return get_listing(question, waited_s=waited_s)
+        except Suspend as pending:
+            wait(pending.topic, timeout_s=RECHECK_S)
 
 
 def warm(

@@ -8,15 +8,13 @@ from argparse import ArgumentParser
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from apps.core import audit
 from apps.core.command import clear_failures, shell_actor
-from apps.downloads.services.warm_ups import make_warm_up
-from apps.downloads.services.warming import MAX_LINKS, warm
+from apps.downloads.management.warm import add_warm_arguments, run_warm
 from apps.telegram_cache.documents import Asset, AssetState, MediaKind
 from apps.telegram_cache.selectors import cache_totals, count_assets, find_asset, iterate_assets
 from apps.telegram_cache.services import evict_hot, upload_asset
@@ -48,17 +46,7 @@ class Command(BaseCommand):
         export.add_argument("file", nargs="?", default="-", help="default: standard output")
         taking = actions.add_parser("import", help="read such a file: everything in it is served from Telegram at once")
         taking.add_argument("file", nargs="?", default="-", help="default: standard input")
-        warm = actions.add_parser("warm", help="fetch a list of links ahead of time; the server must be running")
-        warm.add_argument("file", nargs="?", default="-", help="one link a line; default: standard input")
-        warm.add_argument("--kind", choices=list(MediaKind), default=MediaKind.AUDIO)
-        warm.add_argument("--quality", help="for video, such as 720p; default: the best")
-        warm.add_argument("--format", help="for audio, such as mp3; default: the best without re-encoding")
-        warm.add_argument("--at-once", type=int, default=2, help="how many at a time (1 to 20; default: 2)")
-        warm.add_argument("--max", type=int, default=1000, help="how many links to read at most (default: 1000)")
-        warm.add_argument(
-            "--later", metavar="NAME", help="keep the list under this name: the server fetches it in quiet hours"
-        )
-        warm.add_argument("--timeout", type=float, default=1800, help="seconds to wait for each (default: 1800)")
+        add_warm_arguments(actions)
 
     def handle(self, *args: Any, **options: Any) -> None:
         with clear_failures():
@@ -155,27 +143,7 @@ class Command(BaseCommand):
             raise CommandError(f"{counts[ImportOutcome.WRONG]} lines are wrong; nothing was changed by those.")
 
     def _warm(self, options: dict[str, Any]) -> None:
-        if not (1 <= options["at_once"] <= 20 and 1 <= options["max"] <= MAX_LINKS and options["timeout"] > 0):
-            raise CommandError(f"--at-once goes from 1 to 20, --max from 1 to {MAX_LINKS}, --timeout is above 0.")
-        kind = MediaKind(options["kind"])
-        wish = options["quality"] if kind is MediaKind.VIDEO else options["format"]
-        failed = number = 0
-        with _opened(options["file"], "r") as source:
-            lines = (line.strip() for line in source or sys.stdin)
-            links = list(islice((line for line in lines if line and not line.startswith("#")), options["max"]))
-        if options["later"]:
-            made = make_warm_up(name=options["later"], kind=kind, wish=wish, links=links, created_by="command line")
-            _record_all("cache.warm", {"list": made.id, "links": made.total})
-            self.stdout.write(f"Kept {made.total} links as {made.id}. See /admin/warm-ups for how it goes.")
-            return
-        _record_all("cache.warm", {"links": len(links)})
-        done = warm(links, kind=kind, wish=wish, max_active=options["at_once"], timeout_s=options["timeout"])
-        for number, item in enumerate(done, start=1):
-            failed += bool(item.problem)
-            words = item.problem or ("was there" if item.was_there else "fetched")
-            self.stdout.write(f"[{number}/{len(links)}] {item.link} {words}")
-        if failed:
-            raise CommandError(f"{failed} of {number} could not be fetched.")
+        run_warm(options, self.stdout)
 
 
 @contextmanager
