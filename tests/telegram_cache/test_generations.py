@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
@@ -39,12 +40,19 @@ def no_worker(monkeypatch):
 
 
 @pytest.fixture
-def damaged(cached):
+def damaged(cached, store):
     """The first of its parts is bad, and its bytes are nowhere."""
-    assert mark_part_bad(cached.asset_id, generation=1, part=reload(cached.asset_id).parts[0], reason="gone")
+    spoil_first(store, cached.asset_id)
     assert upload_asset(cached.asset_id) is UploadResult.LATER
     assert refetch_lost() == 1
     return cached
+
+
+def spoil_first(store, asset_id: str) -> None:
+    """Telegram gives other bytes than were stored, and somebody has found out."""
+    part = reload(asset_id).parts[0]
+    store.telegram.file_of(part.file_unique_id).write_bytes(b"y" * part.size)
+    assert mark_part_bad(asset_id, generation=1, part=part, reason="wrong bytes")
 
 
 def reload(asset_id: str) -> Asset:
@@ -59,8 +67,8 @@ def as_it_was(asset_id: str) -> tuple:
 
 class TestWhenTheFetchFails:
     async def test_the_good_parts_stay_readable_and_nothing_is_deleted(self, cached, store, filler):
-        mark_part_bad(cached.asset_id, generation=1, part=reload(cached.asset_id).parts[0], reason="gone")
-        upload_asset(cached.asset_id)
+        spoil_first(store, cached.asset_id)
+        await asyncio.to_thread(upload_asset, cached.asset_id)
         before, messages = as_it_was(cached.asset_id), set(store.telegram.messages)
         assert refetch_lost() == 1
         assert reload(cached.asset_id).state == AssetState.QUEUED
@@ -164,3 +172,12 @@ class TestUntilTheNewOneIsStored:
         assert [orphan.message_id for orphan in asset.orphans] == stored
         fail_anew(cached.asset_id, VideoUnavailable())
         assert reload(cached.asset_id).is_in_telegram
+
+
+def test_a_bad_part_that_gives_the_right_bytes_after_all_is_stored_again_without_a_fetch(cached, store):
+    part = reload(cached.asset_id).parts[0]
+    assert mark_part_bad(cached.asset_id, generation=1, part=part, reason="wrong bytes")
+    assert upload_asset(cached.asset_id) is UploadResult.CACHED
+    assert reload(cached.asset_id).is_in_telegram
+    assert reload(cached.asset_id).parts[0].message_id == part.message_id
+    assert (store.telegram.counts["sendDocument"], refetch_lost()) == (0, 0)

@@ -92,6 +92,7 @@ def test_nothing_of_a_bad_part_is_given_up_when_its_bytes_are_not_here(store, ma
     upload_asset(made.asset_id)
     part = reload(made.asset_id).parts[0]
     mark_part_bad(made.asset_id, generation=1, part=part, reason="found wrong")
+    store.telegram.spoiled.add(store.bot.bot_id)
     HotStore(hot_root).remove(made.asset_id, 1)
     assert upload_asset(made.asset_id) is UploadResult.LATER
     kept = reload(made.asset_id).parts[0]

@@ -77,6 +77,16 @@ def mark_part_bad(asset_id: str, *, generation: int, part: Part, reason: str) ->
     return bool(done.modified_count)
 
 
+def mark_part_well(asset_id: str, *, generation: int, part: Part) -> bool:
+    """A part that was called bad gives the right bytes again. Only the message that ``part`` was read with."""
+    seen = {"index": part.index, "state": PartState.BAD.value, "message_id": part.message_id}
+    done = assets().update_one(
+        {"_id": asset_id, "parts_generation": generation, "parts": {"$elemMatch": seen}},
+        {"$set": {"parts.$.state": PartState.STORED.value}, "$unset": {"parts.$.bad_reason": ""}},
+    )
+    return bool(done.modified_count)
+
+
 def mark_all_parts_bad(asset: Asset, *, reason: str) -> bool:
     """Have every stored part sent again. One conditional update on the generation that ``asset`` was read with."""
     done = assets().update_one(

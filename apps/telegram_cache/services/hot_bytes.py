@@ -61,6 +61,14 @@ class HotBytes:
             digest.update(block)
         return digest.hexdigest()
 
+    def has(self, offset: int, size: int) -> bool:
+        """Whether the stretch is here; nothing is checked."""
+        hot_file = self._store.open(self._asset_id, self._generation)
+        if hot_file is None:
+            return False
+        with closing(hot_file):
+            return hot_file.available_from(offset) >= size
+
     def discard(self) -> None:
         """Remove the file: it was found wrong. Its right blocks are still in Telegram, or it is fetched anew."""
         self._store.remove(self._asset_id, self._generation)

@@ -20,7 +20,6 @@ from apps.telegram_cache.documents import Asset, MediaKind, Part
 from apps.telegram_cache.roster import Channel, roster
 from apps.telegram_cache.services import playable_records as records
 from apps.telegram_cache.services.hot_bytes import HotBytes, HotBytesMissing, HotBytesWrong
-from apps.telegram_cache.services.orphan_records import add_orphan
 from apps.telegram_cache.services.pool import NoBotNow, NoBotThere, Slot, note_error, take_slot
 from apps.telegram_cache.services.resolving import CannotTell, caption_of, find_sent, remove_message
 
@@ -76,7 +75,6 @@ def _find_earlier(asset: Asset) -> bool:
     except CannotTell as reason:
         if not reason.for_good:
             raise NoBotNow(RETRY_S, str(reason)) from None
-        add_orphan(asset.id, part, message_id=None, reason=str(reason))
         return False
     return found is not None and _commit(asset, part, found[1])
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from apps.telegram_cache.clients.answers import StoredMessage
 from apps.telegram_cache.documents import Asset, AssetState, Part, PartState, TelegramChannel
 from apps.telegram_cache.selectors import MAX_PLAYABLE_TRIES, find_asset
+from apps.telegram_cache.services.orphan_records import MAX_ORPHANS, UNANSWERED, orphan_of
 from apps.telegram_cache.services.upload_records import assets, note_message_id
 
 PLAYABLE_INDEX = 1_000_000  # in captions and orphans: no part has this number
@@ -39,7 +41,10 @@ def release_playable(asset_id: str, *, wait_s: float, counts: bool) -> None:
 
 
 def begin_playable(asset: Asset, *, bot_id: str, channel_id: str, attempt_id: str) -> Part | None:
-    """Write the attempt down before anything is sent. None: somebody else wrote one."""
+    """Write the attempt down before anything is sent. None: somebody else wrote one.
+
+    What an earlier attempt without an answer may still have stored becomes an orphan with that.
+    """
     channel = TelegramChannel._get_collection().find_one({"_id": channel_id}, {"last_message_id": 1}) or {}
     part = Part(
         index=PLAYABLE_INDEX, offset=0, size=asset.size_bytes, sha256=asset.sha256, channel_id=channel_id,
@@ -47,9 +52,13 @@ def begin_playable(asset: Asset, *, bot_id: str, channel_id: str, attempt_id: st
         after_message_id=channel.get("last_message_id", 0),
     )  # fmt: skip
     before = asset.playable.attempt_id if asset.playable else None
+    change: dict[str, Any] = {"$set": {"playable": part.to_mongo()}}
+    if asset.playable and asset.playable.state in UNANSWERED:
+        late = orphan_of(asset.playable, message_id=None, reason="sent without an answer, and sent again")
+        change["$push"] = {"orphans": {"$each": [late], "$slice": -MAX_ORPHANS}}
     done = assets().update_one(
         {"_id": asset.id, "generation": asset.generation, "playable.attempt_id": before},
-        {"$set": {"playable": part.to_mongo()}},
+        change,
     )
     return part if done.modified_count else None
 

@@ -50,6 +50,7 @@ from apps.telegram_cache.services.pool import (
     take_slot,
 )
 from apps.telegram_cache.services.resolving import CannotTell, caption_of, find_sent, remove_message
+from apps.telegram_cache.services.verifying import read_bad_part
 
 log = structlog.get_logger(__name__)
 SHORT_WAIT_S = 5.0  # worth waiting for in the worker's thread; anything longer is left to the sweep
@@ -174,6 +175,8 @@ class Uploader:
             part = self._part(index)
             if part.state in (PartState.SENDING, PartState.UNKNOWN) and self._resolve(part):
                 return
+            if part.state == PartState.BAD and self._is_well_again(part):
+                return
             try:
                 if self._send(part):
                     return
@@ -203,6 +206,10 @@ class Uploader:
             return False
         bot, message = found
         return self._commit(part, part.attempt_id or "", bot.bot_id, part.channel_id or "", message)
+
+    def _is_well_again(self, part: Part) -> bool:
+        """The last resort before fetching anew: a bad part whose bytes are not here is read back once more."""
+        return not self.hot.has(part.offset, part.size) and read_bad_part(self.asset, part)
 
     def _send(self, part: Part) -> bool:
         """One attempt. True: stored and on record. False: certainly not, or unknown; look at the part again.

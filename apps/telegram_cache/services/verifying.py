@@ -19,7 +19,7 @@ from apps.telegram_cache.part_source import PartSource
 from apps.telegram_cache.reach import is_in_reach
 from apps.telegram_cache.roster import Bot
 from apps.telegram_cache.selectors import least_recently_verified
-from apps.telegram_cache.services.care_records import mark_part_bad, note_out_of_reach, note_verified
+from apps.telegram_cache.services.care_records import mark_part_bad, mark_part_well, note_out_of_reach, note_verified
 from apps.telegram_cache.services.pool import note_error, readers_in_turn
 
 log = structlog.get_logger(__name__)
@@ -60,6 +60,21 @@ def verify_sample(*, max_assets: int = SAMPLE_ASSETS, max_bytes: int = SAMPLE_BY
         if result.bad:
             log.error("telegram_parts_bad", asset_id=asset.id, parts=list(result.bad))
     return done
+
+
+def read_bad_part(asset: Asset, part: Part) -> bool:
+    """Whether a part that was called bad gives the right bytes again; then it counts as stored."""
+    return asyncio.run(_reads_right(asset.id, part)) and mark_part_well(
+        asset.id, generation=asset.parts_generation, part=part
+    )
+
+
+async def _reads_right(asset_id: str, part: Part) -> bool:
+    files = BotFiles()
+    try:
+        return await _is_good(PartSource(files), asset_id, part) is True
+    finally:
+        await files.aclose()
 
 
 async def _verify(asset: Asset) -> Verification:
