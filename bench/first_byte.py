@@ -28,6 +28,9 @@ from tests.standins.demo import StandInWorld
 REPEATS = 300
 TELEGRAM_REPEATS = 12
 TELEGRAM_DELAY_S = 0.05
+GROWING_REPEATS = 12
+GROWING_DELAY_S = 1.0  # so that the client waits already when the first byte comes
+GROWING_BYTES_PER_S = 500_000
 RANGE = {"Range": "bytes=0-65535"}
 READY_TIMEOUT_S = 60
 
@@ -90,6 +93,26 @@ def ready(api: httpx.Client, video_id: str, *, source: str) -> dict[str, Any]:
     raise SystemExit(f"{video_id} was not ready in {READY_TIMEOUT_S} s")
 
 
+def growing(api: httpx.Client, outside: StandInWorld, number: int) -> float:
+    """Milliseconds from the first byte that the source sends to the first byte at a client that waits for it."""
+    video_id = f"largegrow{number:02}"
+    outside.slow_down(GROWING_BYTES_PER_S, delay_s=GROWING_DELAY_S)
+    stream = api.get("/api/v1/audio", params={"url": video_id}).json()["stream_url"]
+    sent_at: list[float] = []
+
+    def watch() -> None:
+        while not outside.sent_bytes(video_id):
+            time.sleep(0.001)
+        sent_at.append(time.perf_counter())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    first_byte(api, stream)
+    got_at = time.perf_counter()
+    watching.join()
+    return (got_at - sent_at[0]) * 1000
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ytserver-bench-") as folder, StandInWorld() as outside:
         instance = Instance(outside.environment, folder=Path(folder))
@@ -116,6 +139,7 @@ def measure(api: httpx.Client, outside: StandInWorld, store: HotStore) -> None:
         reference = milliseconds(lambda: first_byte(api, raw), REPEATS)
         show("raw ASGI, first byte of 64 KiB", reference)
         show("hot stream, first byte", milliseconds(lambda: first_byte(api, stream, headers=RANGE), REPEATS), reference)
+    show("growing stream, first byte after the source's", [growing(api, outside, n) for n in range(GROWING_REPEATS)])
     outside.delay_telegram(TELEGRAM_DELAY_S)
     taken = []
     for number in range(TELEGRAM_REPEATS):

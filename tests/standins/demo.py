@@ -46,8 +46,9 @@ class StandInWorld:
     def environment(self) -> dict[str, str]:
         return self._environment
 
-    def slow_down(self, bytes_per_s: float) -> None:
-        self._savetube.faults.add("file", bytes_per_s=bytes_per_s)
+    def slow_down(self, bytes_per_s: float, *, delay_s: float = 0.0) -> None:
+        """The next file comes so slowly, and begins only after ``delay_s``."""
+        self._savetube.faults.add("file", bytes_per_s=bytes_per_s, delay_s=delay_s)
 
     def original(self, video_id: str) -> bytes:
         return self._savetube.file_of(video_id, "audio")
