@@ -147,6 +147,17 @@ def test_a_clip_in_another_container_needs_no_promise(fetcher, savetube, asked_f
     assert fetcher.read(asset).startswith(b"\x1a\x45\xdf\xa3")
 
 
+def test_a_clip_of_an_mp3_needs_no_promise_and_its_length_is_measured(fetcher, savetube):
+    job = fetcher.fetch(key(MediaKind.AUDIO, "mp3.clip-1000-3000"))
+    assert (job.state, job.provider) == (JobState.DONE, "savetube")
+    assert Asset.objects.get().duration_s == pytest.approx(2, abs=0.2)
+
+
+def test_a_bitrate_is_a_promise_that_savetube_cannot_make(fetcher, savetube):
+    job = fetcher.fetch(key(MediaKind.AUDIO, "mp3-320"))
+    assert (job.state, job.error_code, savetube.counts["info"]) == (JobState.FAILED, "quality_unavailable", 0)
+
+
 def test_a_lower_height_than_was_asked_for_is_called_what_it_is(fetcher, savetube):
     savetube.videos[VIDEO_ID] = SaveTubeVideo(title="Bare", drop=frozenset({"video_formats"}))
     assert fetcher.fetch(key(MediaKind.VIDEO, "720p")).state == JobState.DONE
