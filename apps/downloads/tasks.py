@@ -28,8 +28,8 @@ def look_up(kind: str, subject: str, detail: str) -> None:
 
 
 @shared_task(name="apps.downloads.tasks.advance_batch")
-def advance_batch(batch_id: str) -> None:
-    batches.advance_batch(batch_id)
+def advance_batch(batch_id: str, token: str = "") -> None:
+    batches.advance_batch(batch_id, token)
 
 
 @shared_task(name="apps.downloads.tasks.revive_batches")

@@ -134,6 +134,24 @@ class TestLinks:
         redis_client().delete(CARE_QUEUE, f"yt:batch:sent:{batch_id}")
         assert batches.revive_batches() == 0  # everything is started
 
+    def test_messages_do_not_add_up_where_workers_are_slow(self, api, monkeypatch):
+        sent = []
+
+        def send(name, arguments, **_):
+            if name == batches.ADVANCE_TASK:
+                sent.append(arguments)
+
+        monkeypatch.setattr(batches.current_app, "send_task", send)
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        for _ in range(3):  # nobody has carried out the one before
+            redis_client().delete(f"yt:batch:sent:{batch_id}")
+            batches.revive_batches()
+        waiting = list(sent)
+        sent.clear()
+        for arguments in waiting:
+            tasks.advance_batch(*arguments)
+        assert (len(waiting), len(sent)) == (4, 1)
+
     def test_a_cancelled_batch_is_not_taken_up(self, api):
         batch_id = order(api, urls=[VIDEO_ID])["id"]
         api.delete(f"batch/{batch_id}")

@@ -288,8 +288,11 @@ class _Fetch:
         original = await in_thread(lambda _: find_original(self._key, self._store))
         if original is None:
             return None
+        began_at = time.monotonic()
         try:
-            return await maker.make_from(original)
+            made = await maker.make_from(original)
+            update_job(self._job.id, provider_took_s=round(time.monotonic() - began_at, 3))
+            return made
         except ApiError as error:
             log.info("not made from the stored file", original=original.asset.id, error=error.code)
         maker.give_up(keep_bytes=False)

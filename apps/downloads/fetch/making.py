@@ -100,8 +100,12 @@ class Maker:
         await self._begin(original.plan)
         folder = self._folder = self._store.scratch_dir(self._claim.asset_id, self._claim.attempt)
         source, room = folder / "original", self._limits.room_bytes
-        require_room(self._store.root, original.asset.size_bytes or 0, keep_free_bytes=room)
+        size_bytes = original.asset.size_bytes or 0
+        self._progress.reset(files=1)
+        self._progress.set_size(0, size_bytes)
+        require_room(self._store.root, size_bytes, keep_free_bytes=room)
         await bring_original(self._store, original.asset, source, keep_free_bytes=room)
+        self._progress.have(size_bytes)
         return await self._finish(original.plan, [source])
 
     def let_go(self) -> None:

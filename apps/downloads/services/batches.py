@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -79,9 +80,12 @@ def playlist_links(playlist_id: str, *, waited_s: float) -> tuple[list[str], boo
 
 def send_advance(batch_id: str, *, delay_s: float = 0) -> None:
     """Have the batch advanced. When the broker cannot take the task, ``revive_batches`` sends another."""
-    redis_client().set(_sent_name(batch_id), 1, ex=RESEND_S)
+    token = secrets.token_hex(8)
+    redis_client().set(_sent_name(batch_id), token, ex=RESEND_S)
     try:
-        current_app.send_task(ADVANCE_TASK, [batch_id], countdown=delay_s or None, retry_policy={"max_retries": 1})
+        current_app.send_task(
+            ADVANCE_TASK, [batch_id, token], countdown=delay_s or None, retry_policy={"max_retries": 1}
+        )
     except OperationalError as error:
         log.warning("task not sent", batch_id=batch_id, reason=type(error).__name__)
 
@@ -133,8 +137,12 @@ def revive_batches() -> int:
     return len(lost)
 
 
-def advance_batch(batch_id: str) -> None:
-    """Start what can be started by now, and come back for the rest. Idempotent."""
+def advance_batch(batch_id: str, token: str = "") -> None:
+    """Start what can be started by now, and come back for the rest. Idempotent.
+
+    ``token`` is that of the message: when a later one is on its way, that one comes back, so that messages do not add
+    up where workers are slow.
+    """
     batch = find_batch(batch_id)
     if batch is None or batch.cancelled_at is not None:
         return
@@ -144,6 +152,8 @@ def advance_batch(batch_id: str) -> None:
             waits.append(wait_s)
         if len(waits) >= MAX_ASKED_AT_ONCE:
             break
+    if waits and token and redis_client().get(_sent_name(batch_id)) not in (None, token.encode()):
+        return
     if waits:
         send_advance(batch_id, delay_s=min(waits))
     else:
