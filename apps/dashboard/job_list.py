@@ -68,10 +68,10 @@ def job_attempts(job: MediaJob) -> list[Attempt]:
             provider=str(error.get("provider") or "a source"),
             number=int(error.get("attempt") or 0),
             took_s=error.get("took_s"),
-            word=str(error.get("code") or "failed"),
+            word="failed",
             tone="danger",
             icon="x-circle",
-            text=str(error.get("message") or ""),
+            text=f"{error.get('message') or ''} ({error.get('code')})".strip(),
         )
         for error in job.provider_errors
     ]

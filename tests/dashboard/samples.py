@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from apps.analytics.documents import UsageEvent
+from apps.analytics import counting
+from apps.analytics.documents import ConcurrentPeak, Grain, UsageEvent
+from apps.analytics.histogram import bucket_of
+from apps.analytics.periods import floor
 from apps.analytics.rollups import rebuild
+from apps.core.redis import redis_client
 from apps.core.secrets import encrypt_secret
 from apps.downloads.documents import JobState, MediaJob
 from apps.keys.documents import ApiKey, Scope
@@ -137,3 +142,23 @@ def fill_usage(number: int = 4000) -> None:
         )
     UsageEvent._get_collection().insert_many(events)
     rebuild(now - timedelta(days=2), now)
+
+
+def fill_hour() -> None:
+    """A busy last hour in the live figures, as the web processes and the worker keep it."""
+    random, now = Random(13), datetime.now(UTC)
+    last = int(now.timestamp()) // counting.STEP_S
+    with redis_client().pipeline(transaction=False) as pipeline:
+        for step in range(last - counting.HISTORY_S // counting.STEP_S, last):
+            load = 60 + 35 * math.sin(step / 35) + random.random() * 12
+            answers = int(load)
+            counts = {"n": answers, "e4": answers // 25, "e5": int(random.random() < 0.06), "ss": int(load * 4)}
+            times = Counter(f"h:{bucket_of(random.lognormvariate(-5, 0.9))}" for _ in range(answers))
+            pipeline.hset(counting.step_key(step), mapping={**counts, "b": int(load * 4e5), **times, "t:hot": answers})
+            pipeline.expire(counting.step_key(step), counting.STEP_KEPT_S)
+        pipeline.execute()
+    for minute in range(1, 61):
+        at = floor(now - timedelta(minutes=minute), Grain.MINUTE)
+        users = int(70 + 30 * math.sin(minute / 6))
+        shape = {"users": users, "api": users, "stream": users // 2, "websocket": 1}
+        ConcurrentPeak(id=at, expires_at=now + timedelta(days=1), **shape).save()

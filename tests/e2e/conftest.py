@@ -14,7 +14,7 @@ from apps.dashboard.frontend import missing_files
 from apps.downloads.documents import JobState, MediaJob
 from apps.keys.documents import Role
 from apps.keys.services import create_key, create_user
-from tests.dashboard.samples import fill_server, fill_usage
+from tests.dashboard.samples import fill_hour, fill_server, fill_usage
 from tests.e2e.screen import CHROMIUM, Screen, axe_source
 from tests.instance import Instance
 from tests.standins.demo import StandInWorld
@@ -45,6 +45,7 @@ def instance(tmp_path_factory) -> Iterator[Instance]:
             running.start()
             fill_server(with_telegram=False)
             fill_usage()
+            fill_hour()
             MediaJob.objects(
                 state=JobState.QUEUED.value
             ).delete()  # nobody was told of it: it would take a real job's turn

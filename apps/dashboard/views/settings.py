@@ -39,7 +39,7 @@ class TunablesForm(AdminForm):
 def _field(item: Tunable) -> forms.Field:
     default = amount_words(item.default(), item.unit)
     if item.unit == ON_OFF:
-        choices = [("", f"{default}, as the environment says"), ("1", "on"), ("0", "off")]
+        choices = [("", f"default ({default})"), ("1", "on"), ("0", "off")]
         field: forms.Field = forms.TypedChoiceField(choices=choices, coerce=int, empty_value=None, required=False)
         field.widget.attrs["class"] = "form-select"
         field.says_what_empty_means = True  # type: ignore[attr-defined]
