@@ -29,6 +29,7 @@ VIDEO_ID = "dQw4w9WgXcQ"
 PASSWORD, WRONG_PASSWORD = "canary-password-of-ada-7f3", "canary-wrong-password-of-ada-9c1"
 METRICS_TOKEN = "canary-metrics-token-41d8" * 2
 COOKIE, PROXY_PASSWORD = "canaryCookieValue83hd72", "canaryProxyPassword5k2"
+PO_TOKEN = "canaryPoTokenValue9k2d77"
 WRONG_KEY = "yt_canaryAB_" + "canaryWrongSecret" * 2 + "x" * 9
 
 
@@ -68,7 +69,7 @@ def used(tmp_path_factory) -> Iterator[Used]:
         canaries = {
             **secrets, "key": key[12:], "admin key": admin_key[12:], "wrong key": WRONG_KEY[12:], "password": PASSWORD,
             "wrong password": WRONG_PASSWORD, "bot token": bot.token.partition(":")[2], "cookie": COOKIE,
-            "proxy": PROXY_PASSWORD, "webhook secret": webhook_secret,
+            "proxy": PROXY_PASSWORD, "po token": PO_TOKEN, "webhook secret": webhook_secret,
             "SaveTube key": savetube.settings["SAVETUBE_KEY"],
         }  # fmt: skip
         try:
@@ -116,9 +117,13 @@ def _use(instance: Instance, key: str, admin_key: str, canaries: dict[str, str])
         proxy = f"socks5://user:{PROXY_PASSWORD}@192.0.2.1:1080"
         ask("proxy", "POST", "/api/v1/admin/proxies", headers=admin, json={"name": "p", "proxy": proxy, "use": "both"})
         ask("bad proxy", "POST", "/api/v1/admin/proxies", headers=admin, json={"name": "q", "proxy": "x" + proxy})
+        tokens = f"web.gvs+{PO_TOKEN}"
+        ask("po tokens", "POST", "/api/v1/admin/po-tokens", headers=admin, json={"name": "t", "tokens": tokens})
+        ask("bad po tokens", "POST", "/api/v1/admin/po-tokens", headers=admin, json={"name": "u", "tokens": PO_TOKEN})
+        assert said["po tokens"].startswith("200")
         assert said["cookies"].startswith("200")
         assert said["proxy"].startswith("200")
-        for path in ("cookies", "proxies", "bots", "channels", "keys", "users", "providers"):
+        for path in ("cookies", "proxies", "po-tokens", "bots", "channels", "keys", "users", "providers"):
             ask(f"list of {path}", "GET", f"/api/v1/admin/{path}", headers=admin)
         ask("bad bot", "POST", "/api/v1/admin/bots", headers=admin, json={"token": "1:" + canaries["bot token"]})
         token = api.get("/admin/login") and api.cookies["csrftoken"]
