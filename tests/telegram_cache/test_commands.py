@@ -134,6 +134,20 @@ class TestCache:
         asset = Asset.objects(id=made.asset_id).get()
         assert [(orphan.message_id, orphan.reason) for orphan in asset.orphans] == [(part.message_id, "bad")]
 
+    def test_a_bad_part_that_is_nowhere_is_told_as_one_to_fetch_anew(self, store, make_asset, hot_root):
+        assert "nothing to verify" in run("cache", "verify")
+        assert "nothing to repair" in run("cache", "repair")
+        made = make_asset(MIB)
+        upload_asset(made.asset_id)
+        run("cache", "evict", "--max-bytes", "0")
+        part = Asset.objects(id=made.asset_id).get().parts[0]
+        store.telegram.file_of(part.file_unique_id).write_bytes(b"y" * MIB)
+        out = io.StringIO()
+        with pytest.raises(CommandError):
+            call_command("cache", "verify", stdout=out)
+        assert "0 parts good, bad part 0\n" in out.getvalue()
+        assert "is to be fetched anew: the file is not in the hot store" in run("cache", "repair")
+
     def test_telegram_away_changes_nothing_on_record(self, store, make_asset):
         made = make_asset(MIB)
         upload_asset(made.asset_id)

@@ -76,10 +76,14 @@ class Command(BaseCommand):
             failed += not result.is_well
             if result.bad:
                 _record("asset.verify", asset, {"bad_parts": list(result.bad)})
-            words = "ok" if result.is_well else f"bad parts {list(result.bad)}, not readable now {list(result.unread)}"
+            kinds = (("bad", result.bad), ("not readable now", result.unread))
+            problems = [f"{what} {_listed(parts)}" for what, parts in kinds if parts]
+            words = ", ".join(problems) or "ok"
             self.stdout.write(f"[{number}/{total}] {result.asset_id} {result.good} parts good, {words}")
         if failed:
             raise CommandError(f"{failed} assets are not well. Bad parts are stored again by: manage.py cache repair")
+        if not total:
+            self.stdout.write("Nothing is in Telegram: there is nothing to verify.")
 
     def _evict(self, options: dict[str, Any]) -> None:
         def tell(asset_id: str, size_bytes: int, left_bytes: int) -> None:
@@ -109,15 +113,21 @@ class Command(BaseCommand):
             now = find_asset(asset.id)
             if is_due:
                 _record("asset.repair", asset, {"state": now.state if now else "", "result": result.value})
-            waits_for = now.upload_waits_for if now and result is not UploadResult.CACHED else None
-            waiting += bool(waits_for)
-            failed += result is not UploadResult.CACHED and not waits_for
+            is_open = now is not None and result is not UploadResult.CACHED
+            waits_for = now.upload_waits_for if now and is_open else None
+            is_lost = bool(now and is_open and now.refetch_reason)
+            waiting += bool(waits_for) or is_lost
+            failed += result is not UploadResult.CACHED and not waits_for and not is_lost
             words = f"{result.value} {now.upload_error or '' if now else ''}".rstrip()
             if now and waits_for:
                 words = f"waits until {now.upload_retry_at:%H:%M:%S} UTC: {waits_for}"
+            elif now and is_lost:
+                words = f"is to be fetched anew: {now.refetch_reason}"
             self.stdout.write(f"[{number}/{total}] {asset.id} {words}")
         if waiting:
             self.stdout.write(f"{waiting} wait for their turn. The running server goes on with them.")
+        if not total:
+            self.stdout.write("There is nothing to repair: everything finished is in Telegram in full.")
         if failed:
             raise CommandError(f"{failed} assets could not be finished.")
 
@@ -169,6 +179,10 @@ def _chosen(asset_ids: list[str], *states: AssetState) -> Iterator[Asset]:
         if asset is None:
             raise CommandError(f"There is no asset {asset_id}.")
         yield asset
+
+
+def _listed(parts: tuple[int, ...]) -> str:
+    return f"part{'s' if len(parts) > 1 else ''} {', '.join(map(str, parts))}"
 
 
 def _record(action: str, asset: Asset, after: dict[str, Any]) -> None:
