@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl, urlsplit
 
+import httpx
 import pytest
+from django.conf import settings as django_settings
 
 from apps.core.errors import UpstreamError, VideoUnavailable
+from apps.core.wake import wake_hub
 from apps.downloads.documents import MediaJob
 from apps.downloads.services.jobs import cancel_job, refetch_asset
 from apps.downloads.services.refetching import refetch_lost
+from apps.downloads.stream_backend import make_backend
+from apps.keys.services import create_key
+from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import HotStore
+from apps.streaming.links import sign_link
 from apps.telegram_cache.alerts import alerts
 from apps.telegram_cache.documents import Asset, AssetState, PartState
 from apps.telegram_cache.services import evict_hot, sweep_uploads, upload_asset
@@ -30,6 +39,7 @@ from tests.telegram_cache.conftest import (
     open_sparse,
     put_anew,
     read_all,
+    stored_bytes,
     target_of,
 )
 
@@ -172,6 +182,52 @@ class TestUntilTheNewOneIsStored:
         assert [orphan.message_id for orphan in asset.orphans] == stored
         fail_anew(cached.asset_id, VideoUnavailable())
         assert reload(cached.asset_id).is_in_telegram
+
+
+@pytest.fixture
+async def play(cached):
+    """A player with a link to the asset, at the real stream application."""
+    backend = make_backend()
+    app = StreamApp(backend, HotStore(django_settings.ENV.hot_root))
+    key, path = create_key(name="player").document.prefix, f"/stream/audio/{reload(cached.asset_id).video_id}"
+    link = sign_link(
+        path=path, asset_id=cached.asset_id, key_prefix=key, expires_at=int(time.time()) + 600, attachment=False
+    )
+    query = dict(parse_qsl(urlsplit(link).query))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as http:
+        yield lambda **headers: http.get(path, params=query, headers=headers)
+    await wake_hub().aclose()
+    await backend.aclose()
+
+
+async def test_a_player_gets_every_range_without_bad_bytes_and_a_clean_error_for_the_others(damaged, play):
+    fail_anew(damaged.asset_id, VideoUnavailable())
+    good = await play(Range=f"bytes={PART_BYTES}-")
+    assert (good.status_code, good.content == damaged.data[PART_BYTES:]) == (206, True)
+    for header in ({"Range": "bytes=0-99"}, {}):
+        bad = await play(**header)
+        assert (bad.status_code, bad.json()["error"]) == (404, "video_unavailable")
+    again = await play(Range=f"bytes={PART_BYTES + 7}-{SIZE - 9}")
+    assert (again.status_code, again.content == damaged.data[PART_BYTES + 7 : SIZE - 8]) == (206, True)
+    assert reload(damaged.asset_id).generation == 1
+
+
+@pytest.mark.parametrize("step", ["before_finish", "after_finish"])
+def test_a_crash_while_the_new_one_is_finished_loses_neither(cached, store, crash, step):
+    refetch_asset(cached.asset_id)
+    data = media(SIZE, seed=5)
+    put_anew(cached.asset_id, data)
+    make_due(cached.asset_id)
+    crash(cached.asset_id, step)
+    asset = reload(cached.asset_id)
+    assert (asset.previous is None, len(asset.orphans)) == ((False, 0) if step == "before_finish" else (True, 4))
+    make_due(cached.asset_id)
+    upload_asset(cached.asset_id)
+    remove_orphans(reload(cached.asset_id))
+    asset = reload(cached.asset_id)
+    assert (asset.state, asset.previous, asset.orphans) == (AssetState.CACHED, None, [])
+    assert stored_bytes(store.telegram, cached.asset_id) == data
+    assert {message for _, message in store.telegram.messages} == {part.message_id for part in asset.parts}
 
 
 def test_a_bad_part_that_gives_the_right_bytes_after_all_is_stored_again_without_a_fetch(cached, store):

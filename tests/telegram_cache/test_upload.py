@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -420,32 +419,6 @@ CRASHES = {
     "before_finish": 3,
     "after_finish": 3,
 }
-
-
-@pytest.fixture(scope="module")
-def crash_server():
-    """Processes that die at a step, without a new Django for each."""
-    command = [sys.executable, "-m", "tests.telegram_cache.crash_server"]
-    environ = {**os.environ, "PYTHONWARNINGS": "default"}
-    with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        yield server
-        server.stdin.close()
-        server.wait(timeout=60)
-
-
-@pytest.fixture
-def crash(crash_server, store):
-    """Uploads an asset in another process until the step at which it dies."""
-
-    def run(asset_id: str, step: str) -> None:
-        known = django_settings.ENV
-        names = ("telegram_api_url", "telegram_file_url", "telegram_part_bytes")
-        asked = {"asset_id": asset_id, "step": step, "settings": {name: getattr(known, name) for name in names}}
-        crash_server.stdin.write(json.dumps(asked) + "\n")
-        crash_server.stdin.flush()
-        assert crash_server.stdout.readline() == "9\n"
-
-    return run
 
 
 class TestCrashes:

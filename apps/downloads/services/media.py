@@ -32,6 +32,7 @@ from apps.downloads.services.info import (
     request_info,
     was_asked_since,
 )
+from apps.downloads.services.job_limits import raise_if_too_early
 from apps.downloads.services.jobs import ensure_job
 from apps.downloads.services.joining import move_up, note_joined
 from apps.downloads.services.key_limits import check_media, take_slot
@@ -240,6 +241,8 @@ def _start_or_find(key: AssetKey, *, key_prefix: str, waited_s: float, priority:
         take_slot(key_prefix, key.asset_id)
     else:
         _raise_if_cancelled(key, within_s=waited_s)
+        if asset is not None and asset.is_finished:  # it lost bytes, and could not be had anew a moment ago
+            raise_if_too_early(asset)
         info = wait_for_info(key.video_id, waited_s=waited_s, priority=priority)
         check_media(key_prefix, duration_s=info.duration_s, size_bytes=None)
         job = ensure_job(key=key, info=info, key_prefix=key_prefix, priority=priority)
