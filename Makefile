@@ -44,8 +44,9 @@ $(VENV)/.installed-dev: requirements.txt requirements-dev.txt | $(BIN)/python
 frontend: | $(VENV)/.installed
 	@$(BIN)/python scripts/frontend.py || echo "Going on without the admin's front-end files; \`make setup\` tries again."
 
+# Compiled once, also where PYTHONDONTWRITEBYTECODE is set: each of the server's processes would compile all of it at its start.
 setup: $(VENV)/.installed frontend
-	@:
+	@$(BIN)/python -m compileall -q apps ytserver || true
 
 setup-dev: $(VENV)/.installed-dev frontend
 	@:

@@ -15,7 +15,6 @@ from apps.core.web_protocol import BoundedHttpProtocol
 BACKLOG = 2048
 KEEP_ALIVE_S = 75  # callers that ask every half minute keep their connection
 STOP_GRACE_S = 5  # open streams are cut after this
-GC_OBJECTS = 10_000  # a batch of requests makes and drops thousands, none of them in cycles
 WEBSOCKET_MAX_BYTES = 64 * 1024
 
 
@@ -48,7 +47,6 @@ def main() -> None:
     import_module("ytserver.asgi")
     gc.collect()
     gc.freeze()  # what is there by now stays: nobody need look through it again and again
-    gc.set_threshold(GC_OBJECTS, 20, 20)
     serve(socket.socket(fileno=int(sys.argv[1])))
 
 
