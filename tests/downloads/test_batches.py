@@ -1,14 +1,16 @@
 import threading
+import time
 from datetime import timedelta
 
 import pytest
+from django.conf import settings
 
 from apps.core.errors import NotFound, UpstreamError, VideoPrivate
 from apps.core.redis import redis_client
 from apps.downloads import tasks
 from apps.downloads.documents import Batch, JobPriority, JobState, MediaJob
 from apps.downloads.providers.listing import ListedVideo, Listing
-from apps.downloads.services import batches, job_limits, media
+from apps.downloads.services import batches, flights, job_limits, media
 from apps.downloads.services.batches import advance_batch
 from apps.downloads.services.claims import claim_asset, commit_failed
 from apps.downloads.services.info import record_info_error
@@ -180,6 +182,16 @@ class TestWaitingForAPlace:
         finish_job(MediaJob.objects.get().id)
         advance_batch(batch_id)
         assert api.get(f"batch/{batch_id}").json()["entries"][0]["job"]["state"] == "queued"
+
+    def test_so_is_waiting_until_metadata_can_be_asked_for(self, api):
+        others = {f"info:other{number}": time.time() for number in range(settings.ENV.worker_threads)}
+        redis_client().zadd(flights.PATIENT, others)
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        advance_batch(batch_id)
+        assert "asked_at" not in Batch.objects.get().entries[0]
+        redis_client().delete(flights.PATIENT)
+        advance_batch(batch_id)
+        assert Batch.objects.get().entries[0]["asked_at"]
 
     def test_ends_after_a_day_and_says_why(self, api, code):
         known_info()

@@ -19,6 +19,7 @@ from apps.downloads.documents import Batch, JobPriority, JobState
 from apps.downloads.links import parse_video_id, watch_url
 from apps.downloads.providers.listing import ListKind, ListQuestion
 from apps.downloads.selectors import find_batch, jobs_by_id, open_batches, waits_in_another_batch
+from apps.downloads.services.flights import is_being_asked
 from apps.downloads.services.jobs import cancel_job
 from apps.downloads.services.lists import get_listing
 from apps.downloads.services.media import MediaAsk, resolve_key, start_or_join
@@ -172,13 +173,10 @@ def _start(batch: Batch, number: int) -> float | None:
     try:
         key = resolve_key(ask, waited_s=0)
         state = start_or_join(key, key_prefix=batch.key_prefix, waited_s=0, priority=JobPriority.BATCH)
-    except Suspend:
-        return _keep_asking(batch, number)
+    except Suspend as pending:
+        return _keep_asking(batch, number, pending.topic)
     except Overloaded as error:
-        if batch.created_at > utcnow() - SLOT_PATIENCE:
-            return SLOT_EVERY_S
-        _settle(batch, number, _error_fields(error))
-        return None
+        return _keep_waiting(batch, number, error)
     except ApiError as error:
         _settle(batch, number, _error_fields(error))
         return None
@@ -189,9 +187,19 @@ def _start(batch: Batch, number: int) -> float | None:
     return None
 
 
-def _keep_asking(batch: Batch, number: int) -> float | None:
-    """Wait for metadata: METADATA_PATIENCE from the first question on."""
+def _keep_waiting(batch: Batch, number: int, error: Overloaded) -> float | None:
+    """Wait for a free place: SLOT_PATIENCE from the making of the batch on."""
+    if batch.created_at > utcnow() - SLOT_PATIENCE:
+        return SLOT_EVERY_S
+    _settle(batch, number, _error_fields(error))
+    return None
+
+
+def _keep_asking(batch: Batch, number: int, topic: str) -> float | None:
+    """Wait for metadata: METADATA_PATIENCE from the moment on when the question has its place among the others."""
     asked_at = batch.entries[number].get("asked_at")
+    if asked_at is None and not is_being_asked(topic):
+        return _keep_waiting(batch, number, Overloaded())
     if asked_at is None:
         _settle(batch, number, {"asked_at": utcnow()})
     elif asked_at < utcnow() - METADATA_PATIENCE:

@@ -111,7 +111,7 @@ class Flight:
 
     @property
     def _lock_name(self) -> str:
-        return f"yt:{self.kind}:lock:{self.name}"
+        return _lock_name(self.kind, self.name)
 
     @property
     def _sent_name(self) -> str:
@@ -129,6 +129,18 @@ class Flight:
         if holder is not None:
             redis.eval(_RELEASE, 1, self._lock_name, holder)
         return lock if redis.set(self._lock_name, lock, nx=True, ex=LOCK_S) else None
+
+
+def is_being_asked(topic: str) -> bool:
+    """Whether a patient question (``Flight.topic``) has its place by now, or somebody asks it. Until then it only waits
+    for its turn."""
+    kind, _, name = topic.partition(":")
+    redis = redis_client()
+    return redis.zscore(PATIENT, topic) is not None or bool(redis.exists(_lock_name(kind, name)))
+
+
+def _lock_name(kind: str, name: str) -> str:
+    return f"yt:{kind}:lock:{name}"
 
 
 def _is_held(holder: bytes | str | None) -> bool:

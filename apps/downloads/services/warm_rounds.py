@@ -14,7 +14,7 @@ from apps.downloads.documents import JobPriority, JobState
 from apps.downloads.links import watch_url
 from apps.downloads.providers.listing import ListKind, ListQuestion
 from apps.downloads.selectors import find_job
-from apps.downloads.services.flights import Flight
+from apps.downloads.services.flights import Flight, is_being_asked
 from apps.downloads.services.lists import MAX_LISTED, get_listing
 from apps.downloads.services.media import MediaAsk, Tier, request_media, tier_of
 from apps.downloads.services.warm_limits import is_quiet, warm_limits
@@ -97,8 +97,8 @@ def _start(warm_up: WarmUp, entry: WarmUpEntry) -> bool:
         state = request_media(ask, key_prefix="", wait_s=0, waited_s=0)
     except Overloaded:  # the queue is full: waiting for a place is no failure
         return True
-    except Suspend:
-        return _keep_asking(entry)
+    except Suspend as pending:
+        return not is_being_asked(pending.topic) or _keep_asking(entry)
     except ApiError as error:
         _fail(entry, error)
         return False
