@@ -20,6 +20,7 @@ CONTRACT_TESTS = (
     "tests/downloads/providers/test_ytdlp_formats.py",
     "tests/downloads/providers/test_ytdlp_lists.py",
     "tests/downloads/providers/test_ytdlp_ways.py",
+    "tests/downloads/test_extras.py",
     "tests/downloads/fetch/test_with_providers.py",
 )
 PIP = ("-m", "pip", "--disable-pip-version-check", "-qq", "install", "--no-deps")

@@ -7,9 +7,10 @@ from apps.core.clock import utcnow
 from apps.core.errors import LiveNotSupported, Overloaded, UpstreamError, VideoPrivate
 from apps.core.owners import make_owner
 from apps.core.redis import redis_client
+from apps.core.suspend import Suspend
 from apps.downloads.documents import VideoInfoRecord
 from apps.downloads.services import flights, info
-from apps.downloads.services.media import wait_for_new_info
+from apps.downloads.services.media import wait_for_info, wait_for_new_info
 from tests.downloads.samples import VIDEO_ID, video_info
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
@@ -76,6 +77,17 @@ class TestResolveInfo:
         age(fresh_until=timedelta(hours=7))
         monkeypatch.setattr(flights, "MAX_WAITING", 0)
         assert info.get_info(VIDEO_ID) == video_info()
+
+    def test_what_was_known_days_ago_is_given_rather_than_nothing(self, chain, monkeypatch):
+        info.resolve_info(VIDEO_ID)
+        age(fresh_until=timedelta(days=3))
+        with pytest.raises(Suspend):
+            wait_for_info(VIDEO_ID, waited_s=0)
+        redis_client().delete(f"yt:info:sent:{VIDEO_ID}")
+        monkeypatch.setattr(flights, "MAX_WAITING", 0)
+        assert wait_for_info(VIDEO_ID, waited_s=0) == video_info()
+        with pytest.raises(Overloaded):
+            wait_for_info("aaaaaaaaaaa", waited_s=0)
 
     def test_newer_metadata_is_not_worth_an_error_while_too_many_questions_wait(self, chain, monkeypatch):
         info.resolve_info(VIDEO_ID)

@@ -67,6 +67,12 @@ def get_info_with_pictures(video_id: str) -> VideoInfo | None:
     return None
 
 
+def get_kept_info(video_id: str) -> VideoInfo | None:
+    """The last good answer, however old (KEPT at most): for when there is no asking for a newer one."""
+    record = find_info_record(video_id)
+    return _read(record) if record is not None and not record.error_code and record.expires_at > utcnow() else None
+
+
 def was_asked_since(video_id: str, moment: datetime) -> bool:
     """Whether the sources have answered about this video since then, well or with an error."""
     record = find_info_record(video_id)

@@ -27,6 +27,7 @@ from apps.downloads.selectors import active_job, latest_job
 from apps.downloads.services.info import (
     get_info,
     get_info_with_pictures,
+    get_kept_info,
     let_info_age,
     renew_info,
     request_info,
@@ -98,13 +99,19 @@ def tier_of(asset: Asset | None) -> Tier:
 
 def wait_for_info(video_id: str, *, waited_s: float, priority: JobPriority = JobPriority.INTERACTIVE) -> VideoInfo:
     """The video's metadata. Raises Suspend while it is being asked for, UpstreamTimeout after INFO_WAIT_S,
-    and the content error (private, removed...) when that is what is known.
+    and the content error (private, removed...) when that is what is known. While too many questions wait to ask for it,
+    what was known at some time of the last week is given; Overloaded when there is nothing.
     """
     info = get_info(video_id)
     if info is None:
         if waited_s >= INFO_WAIT_S:
             raise UpstreamTimeout
-        request_info(video_id, patient=priority is JobPriority.BATCH)
+        try:
+            request_info(video_id, patient=priority is JobPriority.BATCH)
+        except Overloaded:
+            if (kept := get_kept_info(video_id)) is None:
+                raise
+            return kept
         raise Suspend(f"info:{video_id}")
     return info
 
