@@ -215,6 +215,7 @@ class Asset(SearchedDocument):
             {"fields": ["out_of_reach_since"], "sparse": True},
             {"fields": ["orphans.message_id"], "sparse": True},
             {"fields": ["orphans.size"], "sparse": True},
+            {"fields": ["parts.message_id"]},
         ],
     }
 

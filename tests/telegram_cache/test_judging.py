@@ -132,9 +132,11 @@ class TestWrongReads:
         store.telegram.spoiled.add(111111)
         assert (await run_verify(cached.asset_id)).is_well
 
-    async def test_what_stays_wrong_is_condemned(self, cached, store):
-        store.telegram.spoiled.add(111111)
-        assert (await run_verify(cached.asset_id)).bad == (0, 1, 2, 3)
+    async def test_what_stays_wrong_is_condemned_after_three_reads(self, cached, store):
+        part = reload(cached.asset_id).parts[3]
+        store.telegram.file_of(part.file_unique_id).write_bytes(b"y" * part.size)
+        assert (await run_verify(cached.asset_id)).bad == (3,)
+        assert store.telegram.counts["getFile"] == 3 + 3
 
 
 def test_a_verdict_on_an_older_message_does_not_condemn_the_one_that_was_sent_since(cached):
