@@ -8,8 +8,9 @@ export function time(second, withSeconds = false) {
   return new Date(second * 1000).toLocaleTimeString([], parts);
 }
 
-// lines: [[label, name of the colour], ...]. Options: text (a value in words), stacked, filled, least (of the scale's top).
-export function lineChart(id, lines, { text, stacked = false, filled = stacked, least = 1 }) {
+// lines: [[label, name of the colour], ...]. Options: text (a value in words), stacked, filled, least (of the scale's top),
+// step (the distance of the scale's marks, for its highest value).
+export function lineChart(id, lines, { text, stacked = false, filled = stacked, least = 1, step }) {
   const canvas = document.getElementById(id);
   window.Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
   window.Chart.defaults.color = colour("--quiet");
@@ -18,8 +19,8 @@ export function lineChart(id, lines, { text, stacked = false, filled = stacked, 
     type: "line",
     data: {
       labels: [],
-      datasets: lines.map(([label, name]) => ({
-        label, data: [], borderColor: colour(name), backgroundColor: `${colour(name)}${stacked ? "59" : "26"}`, fill: filled,
+      datasets: lines.map(([label, name], at) => ({
+        label, data: [], borderColor: colour(name), backgroundColor: `${colour(name)}${stacked ? "59" : "26"}`, fill: filled && (stacked && at ? "-1" : "origin"),
         borderWidth: 1.5, pointRadius: 0, pointHitRadius: 8, tension: 0.25, spanGaps: false,
       })),
     },
@@ -43,7 +44,7 @@ export function lineChart(id, lines, { text, stacked = false, filled = stacked, 
         },
         y: {
           stacked, beginAtZero: true, suggestedMax: least, grid: { color: colour("--line") }, border: { display: false },
-          ticks: { maxTicksLimit: 5, callback: (value) => text(value) },
+          ticks: { maxTicksLimit: step ? 7 : 5, callback: (value) => text(value) },
         },
       },
     },
@@ -53,6 +54,7 @@ export function lineChart(id, lines, { text, stacked = false, filled = stacked, 
       starts = newStarts;
       chart.data.labels = newStarts;
       values.forEach((list, at) => { chart.data.datasets[at].data = list; });
+      if (step) chart.options.scales.y.ticks.stepSize = step(Math.max(least, ...values.flat()));
       chart.update("none");
     },
   };

@@ -1,6 +1,7 @@
 // Keeps the overview fresh: every second over a websocket; every 30 s by asking, where there is no websocket.
 
 import { lineChart } from "./charts.js";
+import { bytes as size, bytesStep } from "./report_charts.js";
 
 const ASK_MS = 30_000;
 const SILENT_MS = 8_000; // no message for so long: as good as no websocket
@@ -11,19 +12,14 @@ const KEPT_POINTS = 360;
 
 const fresh = document.getElementById("fresh");
 const freshText = document.getElementById("fresh-text");
-const bytes = (value) => {
-  const units = ["B", "KB", "MB", "GB", "TB"];
-  let unit = 0;
-  while (value >= 1024 && unit < units.length - 1) { value /= 1024; unit += 1; }
-  return `${value >= 10 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}/s`;
-};
+const bytes = (value) => `${size(value)}/s`;
 const seconds = (value) => (value >= 1 ? `${value.toFixed(1)} s` : `${Math.round(value * 1000)} ms`);
 const count = (value) => (value >= 10 || Number.isInteger(value) ? `${Math.round(value)}` : value.toFixed(1));
 
 const charts = window.Chart ? {
   requests: lineChart("chart-requests", [["answered", "--chart-ok"], ["refused", "--chart-refused"], ["failed", "--chart-failed"]], { text: count, stacked: true, least: 1 }),
   times: lineChart("chart-times", [["half within", "--chart-ok"], ["95 % within", "--chart-refused"]], { text: seconds, least: 0.01 }),
-  bytes: lineChart("chart-bytes", [["sent", "--chart-ok"]], { text: bytes, filled: true, least: 1024 }),
+  bytes: lineChart("chart-bytes", [["sent", "--chart-ok"]], { text: bytes, filled: true, least: 1024, step: bytesStep }),
   people: lineChart("chart-people", [["users", "--chart-ok"], ["streams", "--chart-refused"]], { text: count, least: 2 }),
 } : {};
 

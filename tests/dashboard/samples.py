@@ -145,14 +145,20 @@ def fill_usage(number: int = 4000) -> None:
 
 
 def fill_hour() -> None:
-    """A busy last hour in the live figures, as the web processes and the worker keep it."""
+    """A busy hour in the live figures, as the web processes and the worker keep it. Its last minute is left alone."""
     random, now = Random(13), datetime.now(UTC)
     last = int(now.timestamp()) // counting.STEP_S
     with redis_client().pipeline(transaction=False) as pipeline:
-        for step in range(last - counting.HISTORY_S // counting.STEP_S, last):
+        for step in range(last - counting.HISTORY_S // counting.STEP_S, last - 7):
             load = 60 + 35 * math.sin(step / 35) + random.random() * 12
             answers = int(load)
-            counts = {"n": answers, "e4": answers // 25, "e5": int(random.random() < 0.06), "ss": int(load * 4)}
+            counts = {
+                "n": answers,
+                "e4": answers // 25,
+                "e5": int(random.random() < 0.06),
+                "ss": int(load * 4),
+                "users": answers,
+            }
             times = Counter(f"h:{bucket_of(random.lognormvariate(-5, 0.9))}" for _ in range(answers))
             pipeline.hset(counting.step_key(step), mapping={**counts, "b": int(load * 4e5), **times, "t:hot": answers})
             pipeline.expire(counting.step_key(step), counting.STEP_KEPT_S)

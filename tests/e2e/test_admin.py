@@ -100,10 +100,14 @@ class TestLive:
         screen.go("admin/")
         screen.page.get_by_text("live", exact=True).wait_for()
         note = screen.page.locator("#live-tiles .tile").first.locator(".tile-note")
-        before = note.inner_text()
-        for _ in range(20):
+
+        def shown() -> int:
+            return int(note.inner_text().split()[0].replace(",", ""))
+
+        before = shown()
+        for _ in range(60):
             httpx.get(f"{screen.url}/api/v1/cache/stats", headers={"X-API-Key": api_key}, timeout=30)
-        wait_until(lambda: note.inner_text() != before, timeout_s=60)
+        wait_until(lambda: shown() >= before + 30, timeout_s=60)
         assert screen.problems == []
         screen.shoot("overview")
 
