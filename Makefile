@@ -68,12 +68,12 @@ check: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/bandit -q -c pyproject.toml -ll -r apps ytserver scripts
+	$(BIN)/python -m bandit -q -c pyproject.toml -ll -r apps ytserver scripts
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # Asks the advisory database about every pinned package: needs the internet, so it is no part of `check`.
 audit: setup-dev
-	$(BIN)/pip-audit --disable-pip --no-deps -r requirements.txt
+	$(BIN)/python -m pip_audit --disable-pip --no-deps -r requirements.txt
 
 bench: setup-dev
 	@$(BIN)/python -m bench.all --write

@@ -71,9 +71,12 @@ LIST_ERRORS = ("upstream_error", "bot_check", "upstream_unreachable", "upstream_
 
 
 def error_responses(*codes: str) -> dict[int, OpenApiResponse]:
-    """The documented error answers of a route, by status; the description lists the codes of each."""
+    """The documented error answers of a route, by status; the description lists the codes of each.
+
+    Each route refuses fields that it does not know, so each may answer ``invalid_parameter``.
+    """
     by_status: dict[int, list[str]] = {}
-    for code in (*codes, *SERVER_ERRORS):
+    for code in dict.fromkeys((*codes, "invalid_parameter", *SERVER_ERRORS)):
         by_status.setdefault(ERRORS_BY_CODE[code].status, []).append(code)
     return {
         status: OpenApiResponse(ErrorSerializer, description=", ".join(f"`{code}`" for code in codes_of_status))

@@ -328,6 +328,14 @@ class TestRedisAway:
             charge(grant)
         assert 3500 <= refused.value.retry_after_s <= 3610
 
+    def test_a_redis_that_comes_and_goes_gives_nobody_their_share_again(self, settings, monkeypatch):
+        share = 10 // settings.ENV.web_workers
+        for _ in range(share):
+            charge(make_grant(limit=10))
+        monkeypatch.setattr(limits, "health", redis_loss.RedisHealth())  # it was back for a while
+        with pytest.raises(RateLimited):
+            charge(make_grant(limit=10))
+
     def test_the_day_and_the_bytes_as_well(self, settings):
         workers = settings.ENV.web_workers
         grant = make_grant(limit=100 * workers, per_day=2 * workers, bytes_per_day=5 * workers)

@@ -60,6 +60,30 @@ class TestLinks:
             with pytest.raises(LinkInvalid):
                 check_link(PATH, {**query, name: value}, now=NOW)
 
+    @given(
+        st.dictionaries(
+            st.sampled_from(["asset", "key_id", "expires", "download", "ip", "sig"]),
+            st.text(max_size=50) | st.integers().map(str) | st.none(),
+            min_size=1,
+        ),
+        st.sampled_from([PATH, PATH + "/", PATH.upper(), "", "/stream/audio/aaaaaaaaaaa"]),
+        st.sampled_from(["", "192.0.2.1"]),
+    )
+    def test_whatever_is_changed_left_out_or_added_nothing_else_is_opened(self, changed, path, bound_to):
+        """None leaves the field out. Whatever is sent, the answer is the very link that was signed, or a refusal."""
+        made = SignedLink(
+            asset_id=FIELDS["asset_id"], key_prefix=FIELDS["key_prefix"], expires_at=FIELDS["expires_at"],
+            attachment=FIELDS["attachment"], bound_to=bound_to,
+        )  # fmt: skip
+        signed = query_of(sign_link(**FIELDS, bound_to=bound_to))
+        query = {**signed, **changed}
+        query = {name: value for name, value in query.items() if value is not None}
+        try:
+            opened = check_link(path, query, now=NOW)
+        except (LinkInvalid, LinkExpired):
+            return
+        assert (opened, path, query["sig"]) == (made, PATH, signed["sig"])
+
     def test_the_binding_cannot_be_taken_off(self):
         query = query_of(sign_link(**FIELDS, bound_to="192.0.2.1"))
         del query["ip"]
