@@ -15,7 +15,13 @@ from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, TelegramBot, Tel
 from apps.telegram_cache.roster import forget_roster, roster
 from apps.telegram_cache.selectors import all_bots, all_channels
 from apps.telegram_cache.services import pool, seed_from_settings
-from apps.telegram_cache.services.bots import add_bot, check_all, disable_bot, replace_token
+from apps.telegram_cache.services.bots import (
+    add_and_check_bot,
+    add_bot,
+    check_all,
+    disable_bot,
+    replace_token,
+)
 from apps.telegram_cache.services.channels import add_channel, disable_channel, make_channel_default
 from tests.telegram_cache.conftest import CHANNEL_ID
 from tests.waiting import Clock, wait_until
@@ -34,6 +40,16 @@ class TestAddBot:
         assert bot.token not in str(raw)
         assert roster().bot("111111").token == bot.token
         assert bot.token not in repr(roster())
+
+    def test_adding_says_what_it_may_do_in_the_channels_and_it_is_not_used_where_it_may_not_post(self, store):
+        second = store.telegram.add_bot(222222)
+        _, findings = add_and_check_bot(second.token)
+        assert [finding.ok for finding in findings] == [False]
+        assert "administrator" in findings[0].fix
+        assert roster().bot("222222").barred == {str(CHANNEL_ID)}
+        store.telegram.make_admin(second, store.channel)
+        assert [finding.ok for finding in add_and_check_bot(second.token)[1]] == [True]
+        assert roster().bot("222222").barred == frozenset()
 
     def test_a_reissued_token_replaces_the_old_one(self, mongo, telegram):
         bot = telegram.add_bot(111111)

@@ -17,7 +17,7 @@ from apps.dashboard.views.telegram import PAGE, telegram_form, telegram_question
 from apps.keys.documents import Role
 from apps.telegram_cache.documents import TelegramBot
 from apps.telegram_cache.selectors import all_channels, find_bot
-from apps.telegram_cache.services.bots import add_bot, disable_bot, enable_bot, replace_token
+from apps.telegram_cache.services.bots import add_and_check_bot, disable_bot, enable_bot, replace_token
 
 
 @admin_page()
@@ -40,9 +40,12 @@ def bot_new(request: AdminRequest) -> HttpResponse:
     """Add a bot, or give a known one a new token."""
 
     def save(fields: dict[str, Any]) -> HttpResponse:
-        bot = add_bot(fields["token"])
+        bot, findings = add_and_check_bot(fields["token"])
         record_change(request, "bot.add", target_kind="bot", target_id=bot.bot_id, after=_facts(bot))
         messages.success(request, f"The bot @{bot.username} is in use.")
+        for finding in findings:
+            if not finding.ok:
+                messages.warning(request, f"{finding.text} {finding.fix}")
         return redirect(PAGE)
 
     form = BotForm(request.POST or None)

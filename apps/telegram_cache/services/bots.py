@@ -41,10 +41,16 @@ def enable_bot(bot_id: str) -> TelegramBot:
 
 
 def add_bot(token: str) -> TelegramBot:
-    """Check the token with getMe and store it, encrypted, under the bot's numeric id.
+    """As ``add_and_check_bot``, for callers that look at the bot only."""
+    return add_and_check_bot(token)[0]
 
-    A new token of a bot that is known replaces the old one: everything that bot stored stays readable.
-    Raises InvalidParameter (with what to do) or UpstreamUnreachable; nothing is stored then.
+
+def add_and_check_bot(token: str) -> tuple[TelegramBot, list[Finding]]:
+    """Check the token with getMe and store it, encrypted, under the bot's numeric id. Then ask for its rights.
+
+    A new token of a bot that is known replaces the old one: everything that bot stored stays readable. The findings say
+    what it may do in each channel; it is not used where it may not post. Raises InvalidParameter (with what to do) or
+    UpstreamUnreachable; nothing is stored then.
     """
     token = token.strip()
     if not TOKEN_PATTERN.fullmatch(token):
@@ -66,7 +72,8 @@ def add_bot(token: str) -> TelegramBot:
         upsert=True,
     )  # fmt: skip
     end_rest(identity.bot_id)
-    return known_bot(identity.bot_id)
+    findings = _check_rights(known_bot(identity.bot_id))
+    return known_bot(identity.bot_id), findings
 
 
 def disable_bot(bot_id: str, *, reason: str = DISABLED_BY_OPERATOR) -> None:
@@ -89,19 +96,25 @@ def check_all() -> list[Finding]:
         findings.append(finding)
         if not finding.ok:
             continue
-        for channel in all_channels():
-            chat, rights = look_up(channel.channel_id, [bot])
-            if chat is not None and chat.chat_id != channel.channel_id:
-                rename_channel(channel, chat)
-            elif chat is not None:
-                set_channel(channel.channel_id, {"title": chat.title, "username": chat.username,
-                                                  "checked_at": datetime.now(UTC)})  # fmt: skip
-            for item in rights:
-                note_rights(item, chat.chat_id if chat else channel.channel_id)
-            findings.extend(rights)
-        findings.extend(_check_scratch_chats(bot))
+        findings.extend(_check_rights(bot))
     forget_roster()
     return findings
+
+
+def _check_rights(bot: TelegramBot) -> list[Finding]:
+    """What the bot may do in every channel, stored."""
+    findings: list[Finding] = []
+    for channel in all_channels():
+        chat, rights = look_up(channel.channel_id, [bot])
+        if chat is not None and chat.chat_id != channel.channel_id:
+            rename_channel(channel, chat)
+        elif chat is not None:
+            set_channel(channel.channel_id, {"title": chat.title, "username": chat.username,
+                                              "checked_at": datetime.now(UTC)})  # fmt: skip
+        for item in rights:
+            note_rights(item, chat.chat_id if chat else channel.channel_id)
+        findings.extend(rights)
+    return [*findings, *_check_scratch_chats(bot)]
 
 
 def _check_scratch_chats(bot: TelegramBot) -> list[Finding]:

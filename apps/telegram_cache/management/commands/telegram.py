@@ -19,7 +19,7 @@ from apps.telegram_cache.documents import AUDITED, TelegramBot, TelegramChannel
 from apps.telegram_cache.roster import roster
 from apps.telegram_cache.selectors import all_bots, all_channels, waiting_uploads
 from apps.telegram_cache.services.bot_records import known_bot, known_channel
-from apps.telegram_cache.services.bots import add_bot, check_all, disable_bot, enable_bot, replace_token
+from apps.telegram_cache.services.bots import add_and_check_bot, check_all, disable_bot, enable_bot, replace_token
 from apps.telegram_cache.services.channels import (
     add_channel,
     disable_channel,
@@ -79,8 +79,9 @@ class Command(BaseCommand):
             getattr(self, f"_{options['action'].replace('-', '_')}")(options)
 
     def _add_bot(self, options: dict[str, Any]) -> None:
-        bot = add_bot(_read_token(options["token_stdin"]))
+        bot, findings = add_and_check_bot(_read_token(options["token_stdin"]))
         _record_bot("bot.add", bot)
+        self._tell(findings)
         self.stdout.write(f"Added bot @{bot.username} ({bot.bot_id}).")
 
     def _replace_token(self, options: dict[str, Any]) -> None:
