@@ -24,16 +24,20 @@ TIMEOUT_S = 1200
 PROGRAMS = {
     "fast_lane": "The fast lane",
     "streams": "Hot streams",
+    "pool": "Django in its thread pool",
     "crowd": "Ten thousand at once",
     "storm": "A thousand callers, one new video",
+    "fetch": "Fetching beside curl",
     "start": "Start and memory",
     "growth": "Growth",
 }
 QUICK = {
     "fast_lane": ["--seconds", "2", "--rounds", "2"],
     "streams": ["--seconds", "2", "--rounds", "2"],
+    "pool": ["--seconds", "2", "--rounds", "2"],
     "crowd": ["--clients", "1000", "--seconds", "10"],
     "storm": ["--callers", "200", "--rounds", "2"],
+    "fetch": ["--size-mib", "128", "--rounds", "2"],
     "start": ["--rounds", "1"],
     "growth": ["--assets", "50000", "--seconds", "1", "--rounds", "2"],
 }

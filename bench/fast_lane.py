@@ -6,7 +6,6 @@ the same round. The load generator is a process of its own.
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import psutil
 
 from bench.instance import bench_instance
 from bench.load import Outcome, Plan, get, run_load
+from bench.options import add_seconds, bench_parser
 from bench.report import Figure, Report
 from bench.web import web_process
 
@@ -26,13 +26,9 @@ PATH = "/api/v1/audio?url=https://youtu.be/benchaudio1"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.fast_lane", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement (default: 3)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default: 3)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = bench_parser("fast_lane", __doc__)
+    add_seconds(parser)
     options = parser.parse_args()
-    if not (0.5 <= options.seconds <= 30 and 1 <= options.rounds <= 10):
-        parser.error("0.5 to 30 seconds, 1 to 10 rounds")
     report = Report("fast_lane")
     with bench_instance(bots=0):
         measure(report, seconds=options.seconds, rounds=options.rounds)
@@ -60,14 +56,14 @@ def measure(report: Report, *, seconds: float, rounds: int) -> None:
             run_load(Plan(**{**plan.__dict__, "seconds": 1.0}))
         shares, django_shares, rates, p99, costs = [], [], [], [], []
         for _ in range(rounds):
-            done = {name: _costed(plan, processes[name]) for name, plan in plans.items()}
+            done = {name: costed(plan, processes[name]) for name, plan in plans.items()}
             reference, fast, slow = (done[name][0] for name in ("raw", "lane", "django"))
             costs.append([done[name][1] for name in ("raw", "lane", "django")])
             shares.append(fast.per_s / reference.per_s)
             django_shares.append(slow.per_s / reference.per_s)
             rates.append((reference.per_s, fast.per_s, slow.per_s))
             half = Plan(**{**plans["lane"].__dict__, "rate_per_s": fast.per_s / 2})
-            p99.append(_good(run_load(half)).p99_ms)
+            p99.append(good(run_load(half)).p99_ms)
     for place, name in enumerate(("raw ASGI", "fast lane", "Django behind the bridge")):
         report.add(Figure(f"{name}, answers/s", [rate[place] for rate in rates]))
         report.add(Figure(f"{name}, processor time of the process, us for an answer", [cost[place] for cost in costs]))
@@ -77,15 +73,15 @@ def measure(report: Report, *, seconds: float, rounds: int) -> None:
     report.add(Figure("fast lane at half of its maximum, p99 in ms", p99, ceiling=15))
 
 
-def _costed(plan: Plan, pid: int) -> tuple[Outcome, float]:
+def costed(plan: Plan, pid: int) -> tuple[Outcome, float]:
     """What came out, and what an answer cost the server in microseconds of processor time: the busier the machine is
     with other work, the more this says, and the less the rate does."""
     before = sum(psutil.Process(pid).cpu_times()[:2])
-    outcome = _good(run_load(plan))
+    outcome = good(run_load(plan))
     return outcome, (sum(psutil.Process(pid).cpu_times()[:2]) - before) / max(1, outcome.answers) * 1e6
 
 
-def _good(outcome: Outcome) -> Outcome:
+def good(outcome: Outcome) -> Outcome:
     if outcome.errors or set(outcome.statuses) - {"200"}:
         raise SystemExit(f"not every answer was good: {outcome.statuses} {outcome.errors}")
     return outcome

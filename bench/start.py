@@ -6,7 +6,6 @@ folder again (warm); until the first request that needs MongoDB and Redis was an
 
 from __future__ import annotations
 
-import argparse
 import compileall
 import os
 import subprocess
@@ -19,6 +18,7 @@ import httpx
 import psutil
 
 from apps.core.demo import Instance
+from bench.options import bench_parser
 from bench.report import Figure, Report
 from ytserver.env import BASE_DIR, without_settings
 
@@ -32,12 +32,8 @@ IMPORT = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.start", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="warm starts (default: 3)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = bench_parser("start", __doc__)
     options = parser.parse_args()
-    if not 1 <= options.rounds <= 10:
-        parser.error("1 to 10 rounds")
     report = Report("start")
     measure(report, rounds=options.rounds)
     report.show(as_json=options.json)

@@ -6,7 +6,6 @@ was asked for. Callers read as fast as they can, in processes of their own.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import subprocess
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 
 from apps.core.demo import Instance
 from bench.load import get
+from bench.options import bench_parser, between
 from bench.report import Figure, Report
 from tests.standins.demo import StandInWorld
 
@@ -27,13 +27,9 @@ FILE_BYTES_PER_S = 4_000_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.storm", description=__doc__)
-    parser.add_argument("--callers", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = bench_parser("storm", __doc__)
+    parser.add_argument("--callers", type=between(int, 10, 5000), default=1000, help="at once (default: 1000)")
     options = parser.parse_args()
-    if not (10 <= options.callers <= 5000 and 1 <= options.rounds <= 10):
-        parser.error("10 to 5000 callers, 1 to 10 rounds")
     report = Report("storm")
     with tempfile.TemporaryDirectory(prefix="ytserver-bench-") as folder, StandInWorld() as outside:
         instance = Instance(outside.environment, folder=Path(folder))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from bench.instance import bench_instance
 from bench.load import Plan, get, run_load
 from bench.nginx import is_installed, nginx
+from bench.options import add_seconds, bench_parser
 from bench.report import Figure, Report
 from bench.web import web_process
 
@@ -28,13 +28,9 @@ RANGES = 500
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.streams", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = bench_parser("streams", __doc__)
+    add_seconds(parser)
     options = parser.parse_args()
-    if not (0.5 <= options.seconds <= 30 and 1 <= options.rounds <= 10):
-        parser.error("0.5 to 30 seconds, 1 to 10 rounds")
     report = Report("streams")
     with bench_instance(bots=0), tempfile.TemporaryDirectory(prefix="ytserver-bench-") as folder:
         measure(report, Path(folder), seconds=options.seconds, rounds=options.rounds)

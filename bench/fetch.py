@@ -1,0 +1,147 @@
+"""Fetching a file like SaveTube's (one long answer) into the hot store, beside ``curl -o``.
+
+``python -m bench.fetch [--size-mib 512] [--rounds 3] [--json]``. The file comes from a server in a process of its own.
+Curl and a worker process take turns. The worker does what a fetch does with the bytes: receive, hash each block and the
+whole, write, make durable. ``curl`` does not hash, and leaves the writing to the system: so processor time stands
+beside the clock. Memory: how much more the worker had at its most than before its first file.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from apps.core.supervisor import end_with_us
+from bench.instance import bench_instance
+from bench.options import bench_parser, between
+from bench.report import Figure, Report
+
+MIB = 1024 * 1024
+LIMIT_S = 300
+CURL = shutil.which("curl")
+SERVER = """
+import sys
+from aiohttp import web
+async def started(app): print(app_runner.addresses[0][1], flush=True)
+import asyncio
+async def main():
+    global app_runner
+    app = web.Application(); app.router.add_static("/", sys.argv[1])
+    app_runner = web.AppRunner(app); await app_runner.setup()
+    await web.TCPSite(app_runner, "127.0.0.1", 0).start()
+    await started(app); await asyncio.Event().wait()
+asyncio.run(main())
+"""
+WORKER = """
+import asyncio, json, os, sys, time, django; django.setup()
+from django.conf import settings
+from apps.downloads.fetch.outcomes import Limits
+from apps.downloads.fetch.transfer import Connections, Transfer
+from apps.downloads.providers.base import RemoteFile
+from apps.streaming.hotstore import HotStore
+url, store = sys.argv[1], HotStore(settings.ENV.hot_root)
+async def fetch(writer):
+    async with Connections(Limits()) as session:
+        file = RemoteFile(url=url, source_id="savetube:video:1080")
+        await Transfer(file, session=session, limits=Limits(), sink=writer, choose_sink=None, head_bytes=0,
+                       on_size=lambda size: None, on_bytes=lambda count: None).run()
+print("ready", flush=True)
+for line in sys.stdin:
+    at, cpu = time.perf_counter(), time.process_time()
+    with store.create("benchfetch", int(line), resume=False) as writer:
+        asyncio.run(fetch(writer)); writer.finish(); writer.sha256_hex
+        size = writer.frontier
+    print(json.dumps([time.perf_counter() - at, time.process_time() - cpu, size]), flush=True)
+    store.remove("benchfetch", int(line))
+"""
+
+
+def main() -> None:
+    parser = bench_parser("fetch", __doc__)
+    parser.add_argument("--size-mib", type=between(int, 16, 4000), default=512, help="size of the file (default: 512)")
+    options = parser.parse_args()
+    report = Report("fetch")
+    if CURL is None:
+        report.note("curl is not installed: nothing was measured")
+        report.show(as_json=options.json)
+        return
+    with bench_instance(bots=0), tempfile.TemporaryDirectory(prefix="ytserver-bench-") as folder:
+        measure(report, Path(folder), size_mib=options.size_mib, rounds=options.rounds)
+    report.show(as_json=options.json)
+
+
+def measure(report: Report, folder: Path, *, size_mib: int, rounds: int) -> None:
+    (folder / "served").mkdir()
+    with (folder / "served" / "file.mp4").open("wb") as file:
+        for number in range(size_mib):
+            file.write(number.to_bytes(8, "big") * (MIB // 8))
+    curl: list[list[float]] = []
+    ours: list[list[float]] = []
+    with _program(SERVER, str(folder / "served")) as server:
+        url = f"http://127.0.0.1:{_line(server)}/file.mp4"
+        with _program(WORKER, url) as worker:
+            _line(worker)
+            before_kib = _kib(worker.pid, "VmRSS")
+            for number in range(rounds + 1):  # the first round warms
+                curl.append(_curl(url, folder / "copy"))
+                ours.append(_fetch(worker, number + 1, size_mib))
+            grown_mib = (_kib(worker.pid, "VmHWM") - before_kib) / 1024
+    for name, place in (("", 0), (", processor time", 1)):
+        report.add(Figure(f"curl -o{name}, s", [each[place] for each in curl[1:]]))
+        report.add(Figure(f"fetch into the hot store{name}, s", [each[place] for each in ours[1:]]))
+    pairs = list(zip(curl[1:], ours[1:], strict=True))
+    report.add(Figure("fetch to curl -o, by the clock", [theirs[0] / mine[0] for theirs, mine in pairs], floor=0.8))
+    report.add(Figure(f"worker's memory grown by {rounds + 1} files of {size_mib} MiB, MiB", [grown_mib], ceiling=64))
+
+
+def _curl(url: str, target: Path) -> list[float]:
+    before, began_at = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([CURL or "", "-sS", "-o", str(target), url], check=True, timeout=LIMIT_S)
+    took_s, after = time.perf_counter() - began_at, resource.getrusage(resource.RUSAGE_CHILDREN)
+    target.unlink()
+    return [took_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime]
+
+
+def _fetch(worker: subprocess.Popen[str], number: int, size_mib: int) -> list[float]:
+    if worker.stdin is None:
+        raise RuntimeError("the worker was started without a pipe")
+    worker.stdin.write(f"{number}\n")
+    took_s, processor_s, size_bytes = json.loads(_line(worker))
+    if size_bytes != size_mib * MIB:
+        raise SystemExit(f"{size_bytes} bytes came")
+    return [took_s, processor_s]
+
+
+@contextmanager
+def _program(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = end_with_us([sys.executable, "-c", code, *arguments])
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    """The next line of text that is no log line."""
+    while process.stdout is not None and (line := process.stdout.readline()):
+        if not line.startswith("{"):
+            return line.strip()
+    raise RuntimeError("the program ended")
+
+
+def _kib(pid: int, name: str) -> int:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(next(line for line in status.splitlines() if line.startswith(f"{name}:")).split()[1])
+
+
+if __name__ == "__main__":
+    main()
