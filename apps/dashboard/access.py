@@ -27,6 +27,7 @@ View = Callable[..., HttpResponse]
 __all__ = [
     "AdminRequest",
     "admin_page",
+    "ask_again",
     "asks_again",
     "client_address",
     "is_script",
@@ -113,11 +114,14 @@ def asks_again(view: View) -> View:
 
     @functools.wraps(view)
     def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        if not is_confirmed(request):
-            return redirect(f"{reverse('dashboard:account-confirm')}?{urlencode({'next': request.path})}")
-        return view(request, *args, **kwargs)
+        return view(request, *args, **kwargs) if is_confirmed(request) else ask_again(request)
 
     return checked
+
+
+def ask_again(request: HttpRequest) -> HttpResponse:
+    """To the page that asks for the password (and code), and from there back to this address."""
+    return redirect(f"{reverse('dashboard:account-confirm')}?{urlencode({'next': request.path})}")
 
 
 def problem(request: HttpRequest, status: int, title: str, text: str) -> HttpResponse:

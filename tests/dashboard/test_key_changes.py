@@ -12,6 +12,7 @@ from apps.keys.authentication import authenticate
 from apps.keys.changes import known_key
 from apps.keys.documents import ApiKey, Scope, User
 from apps.keys.services import create_key, revoke_key
+from tests.dashboard.conftest import PASSWORD
 
 KEY = re.compile(r"yt_[A-Za-z0-9]{8}_[A-Za-z0-9_-]{43}")
 
@@ -102,6 +103,13 @@ class TestKeys:
     def test_only_an_owner_changes_a_key_that_is_as_good_as_one(self, operator, owner, viewer):
         prefix = create_key(name="powerful", scopes=(Scope.ADMIN,)).document.prefix
         plain = create_key(name="plain").document.prefix
+        for action in ("edit", "rotate", "delete"):
+            assert owner.get(f"/admin/keys/{prefix}/{action}")["Location"].startswith("/admin/account/confirm?next=")
+        fields = values(owner.get(f"/admin/keys/{plain}/edit").context["form"])
+        asked = owner.post(f"/admin/keys/{plain}/edit", {**fields, "scopes": ["info", "admin"]})
+        assert asked["Location"].startswith("/admin/account/confirm?next=")
+        assert ApiKey.objects(scopes="admin").count() == 1
+        owner.post("/admin/account/confirm", {"password": PASSWORD})
         for action in ("edit", "rotate", "delete", "deactivate", "activate"):
             assert operator.get(f"/admin/keys/{prefix}/{action}").status_code == 403
             assert operator.post(f"/admin/keys/{prefix}/{action}", {"grace_s": "0"}).status_code == 403

@@ -11,6 +11,7 @@ from apps.keys.authentication import authenticate
 from apps.keys.changes import add_user
 from apps.keys.documents import ApiKey
 from apps.keys.services import create_key, revoke_key
+from tests.dashboard.conftest import PASSWORD
 
 FORM = {"name": "Music bot", "scopes": ["info", "media"], "limit_per_hour": "50", "form_token": "a" * 32}
 KEY = re.compile(r"yt_[A-Za-z0-9]{8}_[A-Za-z0-9_-]{43}")
@@ -78,6 +79,10 @@ class TestCreate:
 
     def test_only_an_owner_may_give_the_admin_scope(self, operator, owner):
         assert create(operator, scopes=["admin"]).status_code == 422
+        asked = create(owner, scopes=["admin"])
+        assert asked["Location"] == "/admin/account/confirm?next=%2Fadmin%2Fkeys%2Fnew"
+        assert ApiKey.objects.count() == 0
+        owner.post("/admin/account/confirm", {"password": PASSWORD})
         assert create(owner, scopes=["admin"]).status_code == 200
 
     def test_a_new_form_starts_with_the_usual_choices(self, operator):

@@ -133,7 +133,19 @@ class TestKeys:
         assert operator("POST", KEYS, name="y").status_code == 201
         assert operator("POST", f"{KEYS}/{plain}/rotate").status_code == 200
         assert error_of(person(Role.VIEWER)("POST", KEYS, name="y")) == (403, "role_missing")
-        assert person(Role.OWNER)("POST", KEYS, name="z", scopes=["admin"]).status_code == 201
+        owner = person(Role.OWNER)
+        for method, path, fields in (
+            ("POST", KEYS, {"name": "z", "scopes": ["admin"]}),
+            ("PATCH", f"{KEYS}/{plain}", {"scopes": ["info", "admin"]}),
+            ("POST", f"{KEYS}/{powerful}/rotate", {}),
+        ):  # an open browser is not enough
+            refused = owner(method, path, **fields)
+            assert error_of(refused) == (403, "role_missing")
+            assert "password again" in refused.json()["message"]
+        assert owner("POST", f"{KEYS}/{powerful}/deactivate").status_code == 200
+        assert owner.client.post("/admin/account/confirm", {"password": PASSWORD}).status_code == 302
+        assert owner("POST", KEYS, name="z", scopes=["admin"]).status_code == 201
+        assert admin("POST", KEYS, name="by key", scopes=["admin"]).status_code == 201
 
 
 class TestUsers:

@@ -10,14 +10,15 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 
-from apps.dashboard.access import AdminRequest, admin_page, client_address, problem
+from apps.dashboard.access import AdminRequest, admin_page, ask_again, client_address, problem
 from apps.dashboard.key_forms import KeyEditForm, RotateForm
 from apps.dashboard.pages import confirm_page, form_page
 from apps.dashboard.views.keys import key_examples, owners_only
 from apps.keys.changes import delete_key, rotate_key, update_key
-from apps.keys.documents import ApiKey, Role
+from apps.keys.documents import ApiKey, Role, Scope
 from apps.keys.roles import may_change_key
 from apps.keys.selectors import find_key
+from apps.keys.sessions import is_confirmed
 
 FORM = ("GET", "HEAD", "POST")
 
@@ -33,6 +34,8 @@ def _on_key(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
             return problem(request, 404, "There is no such key.", "It may have been deleted since the list was shown.")
         if not may_change_key(request.admin_user.role, key.scopes):
             return owners_only(request)
+        if Scope.ADMIN in key.scopes and not is_confirmed(request):
+            return ask_again(request)  # such a key may do what an owner may
         return view(request, key)
 
     return checked
@@ -52,6 +55,8 @@ def key_edit(request: AdminRequest, key: ApiKey) -> HttpResponse:
 
     def save(_: dict[str, Any]) -> HttpResponse:
         changes = form.changes()
+        if Scope.ADMIN in changes.get("scopes", ()) and not is_confirmed(request):
+            return ask_again(request)
         update_key(key.prefix, changes, **_who(request))
         messages.success(request, "Changed. It counts everywhere within a second." if changes else "Nothing changed.")
         return redirect(_page(key))

@@ -13,16 +13,17 @@ from django.urls import reverse
 
 from apps.core.errors import ApiError
 from apps.dashboard import selectors
-from apps.dashboard.access import AdminRequest, admin_page, problem, record_change
+from apps.dashboard.access import AdminRequest, admin_page, ask_again, problem, record_change
 from apps.dashboard.key_forms import LIMIT_LABELS, KeyForm, limit_words
 from apps.dashboard.key_list import KEY_LIST, key_state
 from apps.dashboard.lists import answer_list
 from apps.dashboard.pages import form_page
 from apps.keys.authentication import effective_limits
-from apps.keys.documents import LIMIT_NAMES, ApiKey, Role
+from apps.keys.documents import LIMIT_NAMES, ApiKey, Role, Scope
 from apps.keys.roles import may_change_key
 from apps.keys.selectors import find_key, find_user
 from apps.keys.services import create_key, set_key_active
+from apps.keys.sessions import is_confirmed
 
 FORM_TOKEN_S = 3600
 EXAMPLE_VIDEO = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
@@ -41,6 +42,8 @@ def key_new(request: AdminRequest) -> HttpResponse:
     form = KeyForm(request.POST or None, user=request.admin_user)
 
     def save(data: dict[str, Any]) -> HttpResponse:
+        if Scope.ADMIN in data["scopes"] and not is_confirmed(request):
+            return ask_again(request)  # such a key may do what an owner may
         if not cache.add(f"form:{data['form_token']}", 1, FORM_TOKEN_S):
             messages.info(request, "This form was sent before: its key is in the list. A key can be shown only once.")
             return redirect("dashboard:keys")

@@ -33,10 +33,13 @@ from apps.keys.drf import client_address
 from apps.keys.roles import AdminGrant, may_change_key, may_change_user
 from apps.keys.selectors import count_keys, count_users, list_keys, list_users
 from apps.keys.services import NewKey, create_key, revoke_key
+from apps.keys.sessions import is_confirmed
 
 PREFIX = OpenApiParameter("id", str, OpenApiParameter.PATH, description="The key's prefix, 8 characters.")
 USERNAME = OpenApiParameter("id", str, OpenApiParameter.PATH, description="The username.")
 _ERRORS = error_responses("invalid_parameter", "role_missing", "not_found", "conflict", *KEY_ERRORS)
+GIVES_POWER = frozenset({"create", "partial_update", "rotate", "activate"})
+"""Actions after which somebody may have a key with the scope admin. An open browser is not enough for those."""
 _KEY_TEXTS = ("prefix", "name", "owner", "active", "bind_links", *LIMIT_NAMES)
 _KEY_TIMES = ("expires_at", "created_at", "last_used_at", "rotated_at", "old_secret_until", "revoked_at")
 _USER_TEXTS = ("username", "name", "contact", "notes", "active", "role", *LIMIT_NAMES)
@@ -178,6 +181,10 @@ class KeysViewSet(_PeopleViewSet):
         scopes = [*changes.get("scopes", ()), *(known_key(prefix).scopes if prefix else ())]
         if not may_change_key(self.role, scopes):
             raise RoleMissing("Only an owner may do this with a key that has the scope admin.")
+        gives_power = Scope.ADMIN in scopes and self.action in GIVES_POWER
+        by_session = isinstance(self.request.user, AdminGrant)
+        if gives_power and by_session and not is_confirmed(self.request._request):
+            raise RoleMissing("Give your password again first: /admin/account/confirm.")
 
     def _record(self, what: str, prefix: str, after: Mapping[str, Any]) -> None:
         who = self.who
