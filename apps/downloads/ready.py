@@ -71,6 +71,8 @@ class Ready:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     asset_id: str | None = None
     generation: int = 0
+    duration_s: float | None = None
+    size_bytes: int | None = None
     tier: Tier | None = None
     stream_path: str = ""
     hot_file: str = ""
@@ -83,12 +85,13 @@ class Ready:
         """Whether it is time for another look, so that nobody will have to wait for one."""
         return time.monotonic() - self.read_at >= AGEING_S
 
-    def body(self, *, base_url: str, key_prefix: str, response_time_s: float) -> bytes:
-        """The JSON, with links signed for this key, now. Nothing in ``base_url`` may need escaping in JSON."""
+    def body(self, *, base_url: str, key_prefix: str, response_time_s: float, bound_to: str = "") -> bytes:
+        """The JSON, with links signed for this key, now, for ``bound_to`` alone. Nothing in ``base_url`` may need
+        escaping in JSON."""
         values = {"response_time": _number(response_time_s)}
         if self.asset_id is not None:
             download, stream, expires_at = media_links(
-                self.stream_path, self.asset_id, base_url=base_url, key_prefix=key_prefix
+                self.stream_path, self.asset_id, base_url=base_url, key_prefix=key_prefix, bound_to=bound_to
             )
             values["download_url"], values["stream_url"] = f'"{download}"', f'"{stream}"'
             values["expires_at"] = f'"{expires_at}"'
@@ -131,6 +134,8 @@ def _ready_media(state: MediaState, shape: Shape | None, read_at: float) -> Read
         read_at=read_at,
         asset_id=asset.id,
         generation=asset.generation,
+        duration_s=asset.duration_s,
+        size_bytes=asset.size_bytes,
         tier=state.tier,
         stream_path=f"/stream/{asset.kind}/{asset.video_id}",
         hot_file=hot_store().data_file(asset.id, asset.generation) if state.tier is Tier.HOT else "",

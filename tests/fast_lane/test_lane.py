@@ -22,7 +22,7 @@ from apps.keys.documents import Scope
 from apps.keys.services import create_key, revoke_key
 from apps.telegram_cache.documents import Asset, AssetState
 from tests.core.serving import serving
-from tests.downloads.library import AUDIO, VIDEO, VIDEO_ID, known_info, put_hot, put_in_telegram
+from tests.downloads.library import AUDIO, CONTENT, VIDEO, VIDEO_ID, known_info, put_hot, put_in_telegram
 from tests.waiting import Clock
 from ytserver.entrance import Entrance
 from ytserver.fast_lane.reading import Reader
@@ -142,6 +142,28 @@ class TestAnswersFromTheLane:
         answer, in_lane = await same_from_both(lane, django, key, method, path, **request_)
         assert answer.status_code == 200
         assert in_lane
+
+    @pytest.mark.parametrize(
+        ("limits", "path", "in_lane"),
+        [
+            ({"bind_links": True}, "audio", True),
+            ({"bind_links": True}, "info", True),
+            ({"largest_file_bytes": len(CONTENT)}, "video", True),
+            ({"largest_file_bytes": len(CONTENT) - 1}, "video", False),
+            ({"longest_video_s": 213}, "audio", True),
+            ({"longest_video_s": 212}, "audio", False),
+            ({"longest_video_s": 212}, "info", True),
+        ],
+    )
+    async def test_keep_to_what_a_key_may_have(self, lane, django, key, limits, path, in_lane):
+        narrow = create_key(name="narrow", scopes=tuple(Scope), **limits).key
+        path = f"/api/v1/{path}?url={VIDEO_ID}"
+        async with lane.client(key) as client:
+            await client.get(path)  # the lane learns Django's headers
+        answer, was_in_lane = await same_from_both(lane, django, narrow, "GET", path)
+        assert was_in_lane == in_lane
+        assert answer.status_code == (200 if in_lane else 403)
+        assert ("&ip=127.0.0.1&" in answer.text) == ("bind_links" in limits and "/audio" in path)
 
     async def test_take_the_key_wherever_django_takes_it(self, lane, key):
         path = f"/api/v1/audio?url={VIDEO_ID}"

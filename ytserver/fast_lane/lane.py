@@ -24,8 +24,9 @@ from apps.core.errors import ApiError
 from apps.core.request_state import STARTED_AT
 from apps.core.web_protocol import header_lines, send_whole
 from apps.downloads.ready import Question, Ready, ReadyAnswers, look_up
+from apps.downloads.services.key_limits import check_grant
 from apps.keys.authentication import KeyGrant, authenticate, authenticate_by_heart, extract_key
-from apps.keys.limits import LimitState
+from apps.keys.limits import LimitState, link_binding
 from ytserver.fast_lane.access_log import AccessLog
 from ytserver.fast_lane.reading import MAX_BODY_BYTES, Asked, Head, Reader, read_head
 from ytserver.fast_lane.tally import Tally
@@ -99,17 +100,19 @@ class FastLane:
         address = client[0] if client else ""
         raw = head.key or extract_key({}, asked.keys) or asked.keys.get("api", "").strip()
         grant = authenticate_by_heart(raw, address) or await self._grant(raw, address)
-        if grant is None or asked.scope not in grant.scopes or _is_narrow(grant):
+        if grant is None or asked.scope not in grant.scopes:
             return False
         ready = self._answers.get(asked.question)
         if ready is None:
             ready = await asyncio.shield(self._look(asked.question))
         elif ready.is_ageing:
             self._look(asked.question)  # nobody waits for it
-        if ready is None:
+        if ready is None or not _may_have(grant, ready):
             return False
         prefix = grant.prefix
-        body = ready.body(base_url=base_url, key_prefix=prefix, response_time_s=time.monotonic() - started_at)
+        bound_to = link_binding(grant, address) if grant.bind_links else ""
+        waited_s = time.monotonic() - started_at
+        body = ready.body(base_url=base_url, key_prefix=prefix, response_time_s=waited_s, bound_to=bound_to)
         kind = _kind(ready, asked.event_route, scope["method"])
         event_id, event = self._recorder.draft(kind, prefix, started_at=started_at, size_bytes=len(body))
         limit = await self._till.charge(grant, event)
@@ -182,9 +185,15 @@ def _kind(ready: Ready, route: str, method: str) -> AnswerKind:
     return kind
 
 
-def _is_narrow(grant: KeyGrant) -> bool:
-    """Whether the key limits what files it may have, or who may open its links: a view looks after that."""
-    return grant.bind_links or grant.longest_video_s is not None or grant.largest_file_bytes is not None
+def _may_have(grant: KeyGrant, ready: Ready) -> bool:
+    """Whether the key's limits on files let it have this one. Metadata has none."""
+    if ready.asset_id is None or (grant.longest_video_s is None and grant.largest_file_bytes is None):
+        return True
+    try:
+        check_grant(grant, duration_s=ready.duration_s, size_bytes=ready.size_bytes)
+    except ApiError:
+        return False
+    return True
 
 
 _OWN = frozenset({b"content-length", b"x-request-id", b"etag", b"date", b"set-cookie"})
