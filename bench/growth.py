@@ -57,9 +57,12 @@ def measure(report: Report, *, assets: int, seconds: float, rounds: int) -> None
     many = _look(key, seconds, rounds)
     for name, values in few.items():
         better = "answers/s" in name
-        ratio = median(many[name]) / max(median(values), 1e-9)
         report.add(Figure(f"{name}: {FEW:,}", values))
         report.add(Figure(f"{name}: {assets:,}", many[name]))
+        if not median(values):
+            report.note(f"{name}: nothing came in time with {FEW:,}, so there is no ratio")
+            continue
+        ratio = median(many[name]) / median(values)
         limits: dict[str, float] = {"floor": 0.9} if better else {"ceiling": 1.1}
         report.add(Figure(f"{name}: many to few", [ratio], **limits))
 
