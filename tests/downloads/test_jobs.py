@@ -9,7 +9,7 @@ from apps.core.owners import make_owner
 from apps.core.redis import redis_client
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.selectors import active_job, find_job
-from apps.downloads.services import claims, job_limits, jobs
+from apps.downloads.services import claims, job_limits, jobs, media
 from apps.downloads.services.sweep import FETCH_QUEUE, sweep_jobs
 from apps.telegram_cache.documents import Asset, AssetState, Part, PartState
 from tests.downloads.racers import ask_for_job, claim_and_hold, race
@@ -149,6 +149,23 @@ class TestEnsureJob:
         assert job.priority == JobPriority.BATCH
         ask()
         assert find_job(job.id).priority == JobPriority.INTERACTIVE
+
+
+class TestStartOrJoin:
+    def test_asset_and_job_that_another_request_makes_right_now_are_found(self, monkeypatch):
+        looks = []
+
+        def look_right_before_they_are_made(asset_id):
+            looks.append(asset_id)
+            if len(looks) > 1:
+                return Asset.objects.get(id=asset_id)
+            ask()
+            return None
+
+        monkeypatch.setattr(media, "find_asset", look_right_before_they_are_made)
+        state = media.start_or_join(audio_key(), key_prefix="", waited_s=0)
+        assert (state.asset.id, state.tier, state.job.active) == (audio_key().asset_id, media.Tier.EXTERNAL, True)
+        assert MediaJob.objects.count() == 1
 
 
 class TestRefetchAsset:

@@ -239,11 +239,14 @@ def join_fetch(asset_id: str, *, key_prefix: str) -> None:
 def _start_or_find(key: AssetKey, *, key_prefix: str, waited_s: float, priority: JobPriority) -> MediaState:
     asset = find_asset(key.asset_id)
     tier = tier_of(asset)
+    job = active_job(key.asset_id) if tier is Tier.EXTERNAL else None
+    if asset is None and job is not None:  # both were made since the look above
+        asset = find_asset(key.asset_id)
+        tier = tier_of(asset)
     if asset is not None:
         check_media(key_prefix, duration_s=asset.duration_s, size_bytes=asset.size_bytes)
     if asset is not None and tier is not Tier.EXTERNAL:
         return MediaState(asset=asset, tier=tier, job=None)
-    job = active_job(key.asset_id)
     if job is not None:
         take_slot(key_prefix, key.asset_id)
     else:
