@@ -264,7 +264,7 @@ class Batch(StoredDocument):
     options = DictField()  # apps.downloads.variants.MediaOptions, what differs from its defaults
     entries = ListField(
         DictField()
-    )  # [{url, video_id, asset_id, job_id, error_code, error_message, cancelled, asked_at}]
+    )  # [{url, video_id, asset_id, job_id, error_code, error_message, cancelled, asked_at, tries, not_before}]
     open = BooleanField(default=True)  # some of its entries are not started yet
     truncated = BooleanField(default=False)
     cancelled_at = DateTimeField()
@@ -274,7 +274,7 @@ class Batch(StoredDocument):
         "collection": "batches",
         "indexes": [
             {"fields": ["key_prefix", "-created_at"]},
-            {"fields": ["open", "created_at"], "partialFilterExpression": {"open": True}},
+            {"fields": ["open", "key_prefix", "created_at"], "partialFilterExpression": {"open": True}},
             {"fields": ["created_at"], "expireAfterSeconds": 7 * 86400},
         ],
     }

@@ -110,9 +110,28 @@ def find_batch(batch_id: str) -> Batch | None:
     return cast("Batch | None", Batch.objects(id=batch_id).first())
 
 
-def open_batches(*, limit: int) -> list[str]:
-    """The ids of batches with entries that are not started yet, oldest first."""
-    return [batch.id for batch in Batch.objects(open=True).order_by("created_at").only("id").limit(limit)]
+def oldest_open_batches(*, key_prefix: str, limit: int) -> list[str]:
+    """The ids of a key's batches with entries that are not started yet, oldest first."""
+    own = Batch.objects(key_prefix=key_prefix, open=True)
+    return [batch.id for batch in own.order_by("created_at").only("id").limit(limit)]
+
+
+def count_open_batches(*, key_prefix: str, limit: int) -> int:
+    """How many of those a key has; stops counting at ``limit``."""
+    return int(Batch.objects(key_prefix=key_prefix, open=True).limit(limit).count(with_limit_and_skip=True))
+
+
+def batches_in_turn(*, of_each_key: int) -> list[str]:
+    """The ids of every key's oldest open batches."""
+    oldest = {"$firstN": {"input": "$_id", "n": of_each_key}}
+    found = Batch._get_collection().aggregate(
+        [
+            {"$match": {"open": True}},
+            {"$sort": {"open": 1, "key_prefix": 1, "created_at": 1}},
+            {"$group": {"_id": "$key_prefix", "ids": oldest}},
+        ]
+    )
+    return [batch_id for key in found for batch_id in key["ids"]]
 
 
 def list_batches(*, key_prefix: str, skip: int, limit: int) -> tuple[list[Batch], int]:

@@ -9,7 +9,19 @@ from celery.signals import worker_ready, worker_shutting_down
 
 from apps.downloads.fetch import engine
 from apps.downloads.providers.chain import provider_chain
-from apps.downloads.services import asking, batches, info, jobs, queue, refetching, sweep, turns, warm_rounds, webhooks
+from apps.downloads.services import (
+    asking,
+    batch_turns,
+    batches,
+    info,
+    jobs,
+    queue,
+    refetching,
+    sweep,
+    turns,
+    warm_rounds,
+    webhooks,
+)
 
 
 @shared_task(name="apps.downloads.tasks.resolve_info")
@@ -34,7 +46,7 @@ def advance_batch(batch_id: str, token: str = "") -> None:
 
 @shared_task(name="apps.downloads.tasks.revive_batches")
 def revive_batches() -> None:
-    batches.revive_batches()
+    batch_turns.revive_batches()
 
 
 @shared_task(name="apps.downloads.tasks.fetch_asset")

@@ -327,6 +327,13 @@ def grant_for_prefix(prefix: str, *, max_age_s: float = CACHE_MAX_AGE_S) -> KeyG
     return _usable(record)
 
 
+def grant_of_any_key(prefix: str) -> KeyGrant | None:
+    """The grant of a key as it is, also when it was switched off or has expired: only to hold its limits, never to let
+    anybody in. None for an unknown one."""
+    record = _key_cache().get(prefix) if prefix else None
+    return None if record is None else record.grant
+
+
 def _usable_or_none(record: _Record) -> KeyGrant | None:
     try:
         return _usable(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from apps.downloads.providers.base import FetchPlan, RemoteFile, VideoInfo
+from apps.keys.documents import ApiKey
 from apps.telegram_cache.documents import AssetKey, MediaKind
 
 VIDEO_ID = "dQw4w9WgXcQ"
@@ -28,3 +29,10 @@ def audio_plan(url: str = "https://media.example/1", **changes: object) -> Fetch
         "duration_s": 12.0,
     }
     return FetchPlan(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def known_key(prefix: str) -> str:
+    """The prefix of a key that may be used, made unless there is one."""
+    about = {"set_on_insert__name": "test", "set_on_insert__secret_sha256": "0" * 64, "set_on_insert__active": True}
+    ApiKey.objects(prefix=prefix).update_one(**about, upsert=True)
+    return prefix

@@ -10,15 +10,16 @@ from apps.core.redis import redis_client
 from apps.downloads import tasks
 from apps.downloads.documents import Batch, JobPriority, JobState, MediaJob
 from apps.downloads.providers.listing import ListedVideo, Listing
-from apps.downloads.services import batches, flights, job_limits, media
+from apps.downloads.services import batch_turns, batches, flights, job_limits, media
 from apps.downloads.services.batches import advance_batch
 from apps.downloads.services.claims import claim_asset, commit_failed
 from apps.downloads.services.info import record_info_error
 from apps.downloads.services.jobs import finish_job
 from apps.downloads.services.lookups import Lookup, LookupKind, answer_lookup
+from apps.keys.authentication import forget_cached_keys
 from apps.keys.changes import update_key
-from apps.keys.documents import Scope
-from apps.keys.services import create_key
+from apps.keys.documents import ApiKey, Scope
+from apps.keys.services import create_key, revoke_key
 from tests.downloads.conftest import Api
 from tests.downloads.library import AUDIO, TITLE, VIDEO, VIDEO_ID, known_info, put_hot
 from tests.waiting import wait_until
@@ -33,6 +34,11 @@ def order(api, **fields):
     response = api.post("batch", fields)
     assert response.status_code == 200, response.content
     return response.json()
+
+
+def forget_key(prefix: str) -> None:
+    ApiKey.objects(prefix=prefix).delete()
+    forget_cached_keys()
 
 
 def listed(page: int, count: int, *, has_more: bool) -> None:
@@ -127,27 +133,27 @@ class TestLinks:
 
     def test_a_batch_whose_worker_was_killed_is_taken_up_by_the_next_round(self, api):
         batch_id = order(api, urls=[VIDEO_ID])["id"]
-        assert batches.revive_batches() == 0  # its task is on its way
+        assert batch_turns.revive_batches() == 0  # its task is on its way
         redis_client().delete(CARE_QUEUE, f"yt:batch:sent:{batch_id}")
         tasks.revive_batches()
         assert redis_client().llen(CARE_QUEUE) == 1
         known_info()
         advance_batch(batch_id)
         redis_client().delete(CARE_QUEUE, f"yt:batch:sent:{batch_id}")
-        assert batches.revive_batches() == 0  # everything is started
+        assert batch_turns.revive_batches() == 0  # everything is started
 
     def test_messages_do_not_add_up_where_workers_are_slow(self, api, monkeypatch):
         sent = []
 
         def send(name, arguments, **_):
-            if name == batches.ADVANCE_TASK:
+            if name == batch_turns.ADVANCE_TASK:
                 sent.append(arguments)
 
-        monkeypatch.setattr(batches.current_app, "send_task", send)
+        monkeypatch.setattr(batch_turns.current_app, "send_task", send)
         batch_id = order(api, urls=[VIDEO_ID])["id"]
         for _ in range(3):  # nobody has carried out the one before
             redis_client().delete(f"yt:batch:sent:{batch_id}")
-            batches.revive_batches()
+            batch_turns.revive_batches()
         waiting = list(sent)
         sent.clear()
         for arguments in waiting:
@@ -158,7 +164,7 @@ class TestLinks:
         batch_id = order(api, urls=[VIDEO_ID])["id"]
         api.delete(f"batch/{batch_id}")
         redis_client().delete(CARE_QUEUE, f"yt:batch:sent:{batch_id}")
-        assert batches.revive_batches() == 0
+        assert batch_turns.revive_batches() == 0
 
 
 class TestWaitingForAPlace:
@@ -199,6 +205,127 @@ class TestWaitingForAPlace:
         Batch.objects.update(set__created_at=Batch.objects.get().created_at - timedelta(hours=25))
         advance_batch(batch_id)
         assert api.get(f"batch/{batch_id}").json()["entries"][0]["failure"]["code"] == code
+        assert not Batch.objects.get().open
+
+
+class TestTheKeysPart:
+    """A key that is off starts nothing, and one key's many batches cost no more than a few."""
+
+    @pytest.fixture
+    def sent(self, monkeypatch):
+        """The batches that messages were sent for."""
+        found = []
+
+        def send(name, arguments, **_):
+            if name == batch_turns.ADVANCE_TASK:
+                found.append(arguments[0])
+
+        monkeypatch.setattr(batch_turns.current_app, "send_task", send)
+        return found
+
+    @pytest.mark.parametrize(("end", "code"), [(revoke_key, "key_disabled"), (forget_key, "key_invalid")])
+    def test_a_batch_ends_when_its_key_may_not_be_used_any_more(self, api, end, code):
+        update_key(api.prefix, {"longest_video_s": 10, "concurrent_jobs": 1}, actor="test")
+        for video_id in (VIDEO_ID, OTHER):
+            known_info(video_id)
+        batch_id = order(api, urls=[VIDEO_ID, OTHER, "https://evil.example/x"])["id"]
+        end(api.prefix)
+        advance_batch(batch_id)
+        batch = Batch.objects.get()
+        assert [entry["error_code"] for entry in batch.entries] == [code, code, "invalid_url"]
+        assert (batch.open, MediaJob.objects.count()) == (False, 0)
+
+    def test_nothing_more_is_looked_at_when_there_is_no_place(self, api, monkeypatch):
+        update_key(api.prefix, {"concurrent_jobs": 1}, actor="test")
+        video_ids = [f"aaaaaaaaaa{number}" for number in range(8)]
+        for video_id in video_ids:
+            known_info(video_id)
+        asked, start = [], batches.start_or_join
+
+        def counted(*args, **options):
+            asked.append(args)
+            return start(*args, **options)
+
+        monkeypatch.setattr(batches, "start_or_join", counted)
+        advance_batch(order(api, urls=video_ids)["id"])
+        assert (len(asked), MediaJob.objects.count()) == (2, 1)
+
+    def test_only_the_oldest_few_are_advanced_and_the_next_when_one_is_started(self, api, sent):
+        made = [order(api, urls=[VIDEO_ID])["id"] for _ in range(batch_turns.AT_ONCE + 2)]
+        first = made[: batch_turns.AT_ONCE]
+        assert sent == first
+        assert api.get(f"batch/{made[-1]}").json()["state"] == "running"
+        assert sent == first
+        known_info()
+        advance_batch(made[-1])
+        assert MediaJob.objects.count() == 0
+        advance_batch(made[0])
+        assert sent[-1] == made[batch_turns.AT_ONCE]
+        api.delete(f"batch/{made[1]}")
+        assert sent[-1] == made[-1]
+
+    def test_another_keys_batch_is_revived_however_many_one_key_has(self, api, other_api, sent, monkeypatch):
+        monkeypatch.setattr(batch_turns, "REVIVED_AT_ONCE", batch_turns.AT_ONCE)
+        made = [order(api, urls=[VIDEO_ID])["id"] for _ in range(6)]
+        other = order(other_api, urls=[VIDEO_ID])["id"]
+        redis_client().delete(*(f"yt:batch:sent:{batch_id}" for batch_id in [*made, other]))
+        sent.clear()
+        for _ in range(2):
+            batch_turns.revive_batches()
+        assert sorted(sent) == sorted([*made[: batch_turns.AT_ONCE], other])
+
+    def test_one_key_may_have_so_many_that_are_not_started(self, api, other_api, monkeypatch):
+        monkeypatch.setattr(batches, "MAX_OPEN", 2)
+        first, _ = (order(api, urls=[VIDEO_ID])["id"] for _ in range(2))
+        refused = api.post("batch", {"urls": [VIDEO_ID]})
+        assert (refused.status_code, refused.json()["error"], refused["Retry-After"]) == (429, "too_many_jobs", "60")
+        assert Batch.objects.count() == 2
+        order(other_api, urls=[VIDEO_ID])
+        known_info()
+        advance_batch(first)
+        order(api, urls=[VIDEO_ID])
+
+    def test_batches_leave_half_of_the_threads_to_the_servers_care(self, api, sent, monkeypatch):
+        known_info()
+        places = threading.BoundedSemaphore(1)
+        monkeypatch.setattr(batch_turns, "_places", lambda: places)
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        with batch_turns.lane():
+            advance_batch(batch_id)
+        assert (sent, MediaJob.objects.count()) == ([batch_id, batch_id], 0)
+        advance_batch(batch_id)
+        assert MediaJob.objects.count() == 1
+
+
+class TestAnErrorThatMayPass:
+    def fail(self):
+        record_info_error(VIDEO_ID, UpstreamError("It burns."))
+
+    def due(self):
+        Batch.objects.update(set__entries__0__not_before=Batch.objects.get().created_at - timedelta(hours=1))
+
+    def entry(self, api, batch_id):
+        advance_batch(batch_id)
+        return api.get(f"batch/{batch_id}").json()["entries"][0]
+
+    def test_is_tried_again_later_and_the_others_go_on(self, api):
+        self.fail()
+        known_info(OTHER)
+        batch_id = order(api, urls=[VIDEO_ID, OTHER])["id"]
+        assert self.entry(api, batch_id)["state"] == "queued"
+        known_info()
+        assert self.entry(api, batch_id)["job"] is None  # too early
+        assert MediaJob.objects.count() == 1
+        self.due()
+        assert self.entry(api, batch_id)["job"]["state"] == "queued"
+
+    def test_ends_the_entry_after_a_few_times(self, api):
+        self.fail()
+        batch_id = order(api, urls=[VIDEO_ID])["id"]
+        for _ in range(batches.MAX_TRIES - 1):
+            assert self.entry(api, batch_id)["failure"] is None
+            self.due()
+        assert self.entry(api, batch_id)["failure"]["message"] == "It burns."
         assert not Batch.objects.get().open
 
 
@@ -403,7 +530,7 @@ def test_nonsense_is_refused_and_nothing_is_kept(api, fields):
 
 def test_a_broker_that_is_away_loses_no_batch(api, monkeypatch):
     def away(*_, **__):
-        raise batches.OperationalError
+        raise batch_turns.OperationalError
 
-    monkeypatch.setattr(batches.current_app, "send_task", away)
+    monkeypatch.setattr(batch_turns.current_app, "send_task", away)
     assert order(api, urls=[VIDEO_ID])["state"] == "running"

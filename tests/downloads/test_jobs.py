@@ -13,9 +13,15 @@ from apps.downloads.services import claims, job_limits, jobs, media
 from apps.downloads.services.sweep import FETCH_QUEUE, sweep_jobs
 from apps.telegram_cache.documents import Asset, AssetState, Part, PartState
 from tests.downloads.racers import ask_for_job, claim_and_hold, race
-from tests.downloads.samples import VIDEO_ID, audio_key, video_info
+from tests.downloads.samples import VIDEO_ID, audio_key, known_key, video_info
 
-pytestmark = pytest.mark.usefixtures("mongo", "redis_server", "hot_root")
+pytestmark = pytest.mark.usefixtures("mongo", "redis_server", "hot_root", "_keys")
+
+
+@pytest.fixture
+def _keys(mongo):
+    for prefix in ("testkey1", "testkey2"):
+        known_key(prefix)
 
 
 def ask() -> MediaJob:

@@ -6,16 +6,18 @@ import asyncio
 
 import pytest
 
-from apps.core.errors import FileTooLarge, NotReady, TooManyJobs, VideoTooLong
+from apps.core.errors import FileTooLarge, KeyDisabled, KeyInvalid, NotReady, TooManyJobs, VideoTooLong
 from apps.core.redis import redis_client
 from apps.core.suspend import Suspend
 from apps.downloads.documents import MediaJob
 from apps.downloads.services.batches import advance_batch
 from apps.downloads.services.jobs import cancel_job, ensure_job, finish_job
+from apps.downloads.services.key_limits import is_too_large
 from apps.downloads.services.media import MediaAsk, Tier, request_media, start_or_join
 from apps.downloads.stream_backend import make_backend
 from apps.keys import job_slots
 from apps.keys.changes import update_key
+from apps.keys.services import revoke_key
 from apps.telegram_cache.documents import MediaKind
 from tests.downloads.library import AUDIO, CONTENT, VIDEO_ID, begin_fetch, known_info, put_hot
 from tests.downloads.racers import ask_for_new_jobs, race
@@ -35,6 +37,26 @@ def ask(prefix: str, video_id: str) -> MediaJob:
 
 def request(api):
     return request_media(MediaAsk(kind=MediaKind.AUDIO, video_id=VIDEO_ID), key_prefix=api.prefix, wait_s=0, waited_s=0)
+
+
+class TestAKeyThatIsOff:
+    def test_has_its_limits_still_and_begins_nothing(self, api):
+        known_info()
+        limit(api, largest_file_bytes=5)
+        revoke_key(api.prefix)
+        for begin in (lambda: request(api), lambda: ask(api.prefix, "video000001")):
+            with pytest.raises(KeyDisabled):
+                begin()
+        assert MediaJob.objects.count() == 0
+        assert (is_too_large(api.prefix, 5), is_too_large(api.prefix, 6)) == (False, True)
+
+    def test_is_no_more_than_one_that_nobody_knows(self, api):
+        with pytest.raises(KeyInvalid):
+            ask("nobodyyy", VIDEO_ID)
+        assert not is_too_large("nobodyyy", 10**12)
+
+    def test_the_server_itself_has_no_limits(self, api):
+        assert ask("", VIDEO_ID).active
 
 
 class TestLongestVideo:
@@ -168,9 +190,9 @@ class TestJobsAtOnce:
         with pytest.raises(NotReady):
             ask(api.prefix, "video000000")
 
-    def test_keys_without_a_limit_and_unknown_ones_take_no_places(self, api):
+    def test_keys_without_a_limit_and_the_server_itself_take_no_places(self, api):
         ask(api.prefix, "video000000")
-        ask("nosuchke", "video000001")
+        ask("", "video000001")
         assert not redis_client().keys("yt:jobs:*")
 
 

@@ -10,7 +10,7 @@ from apps.downloads.services.joining import move_up
 from apps.downloads.services.queue import BATCH_EVERY, next_job, pick_job
 from apps.downloads.services.sweep import FETCH_QUEUE
 from apps.downloads.services.turns import pass_turn_on
-from tests.downloads.samples import audio_key, video_info
+from tests.downloads.samples import audio_key, known_key, video_info
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server", "hot_root")
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("mongo", "redis_server", "hot_root")
 def add(number: int, key_prefix: str, priority: JobPriority = JobPriority.INTERACTIVE) -> str:
     video_id = f"{key_prefix[:4]}{number:07}"
     return jobs.ensure_job(
-        key=audio_key(video_id), info=video_info(video_id), key_prefix=key_prefix, priority=priority
+        key=audio_key(video_id), info=video_info(video_id), key_prefix=known_key(key_prefix), priority=priority
     ).id
 
 

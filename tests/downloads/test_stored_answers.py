@@ -52,7 +52,7 @@ def imported(mongo, redis_server, hot_root, tmp_path) -> None:
 
 def given(kind: MediaKind, wish: str | None, **options: object) -> str:
     ask = MediaAsk(kind=kind, video_id=VIDEO_ID, wish=wish, options=MediaOptions(**options))
-    state = request_media(ask, key_prefix="p", wait_s=0, waited_s=0)
+    state = request_media(ask, key_prefix="", wait_s=0, waited_s=0)
     assert state.tier is Tier.TELEGRAM
     return str(state.asset.variant)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from apps.core.errors import FileTooLarge, KeyDisabled, KeyExpired, KeyInvalid, VideoTooLong
+from apps.core.errors import FileTooLarge, VideoTooLong
 from apps.downloads.selectors import active_assets, latest_job
-from apps.keys.authentication import KeyGrant, grant_for_prefix
+from apps.keys.authentication import KeyGrant, grant_for_prefix, grant_of_any_key
 from apps.keys.job_slots import take_job_slot
 
 
 def check_media(prefix: str, *, duration_s: float | None, size_bytes: int | None) -> None:
-    """Raises VideoTooLong or FileTooLarge. What is not known yet (None) passes, and is checked when it is."""
-    grant = _grant(prefix)
+    """Raises VideoTooLong or FileTooLarge, and what ``grant_of`` raises. What is not known yet (None) passes, and is
+    checked when it is."""
+    grant = grant_of(prefix)
     if grant is not None:
         check_grant(grant, duration_s=duration_s, size_bytes=size_bytes)
 
@@ -25,17 +26,23 @@ def check_grant(grant: KeyGrant, *, duration_s: float | None, size_bytes: int | 
 
 def take_slot(prefix: str, asset_id: str) -> None:
     """A place among this key's simultaneous fetches. Raises TooManyJobs, and FileTooLarge for a file that the running
-    fetch, or the last one, found too large. Idempotent for an asset."""
-    grant = _grant(prefix)
+    fetch, or the last one, found too large; and what ``grant_of`` raises. Idempotent for an asset."""
+    grant = grant_of(prefix)
     if grant is not None:
         if grant.largest_file_bytes is not None and (job := latest_job(asset_id)) is not None:
             check_grant(grant, duration_s=None, size_bytes=job.size_at_least)
         take_job_slot(grant, asset_id, running=lambda: active_assets(prefix))
 
 
-def _grant(prefix: str) -> KeyGrant | None:
-    """None for what is no key (the server's own fetches), and for a key that was switched off meanwhile."""
-    try:
-        return grant_for_prefix(prefix)
-    except (KeyInvalid, KeyDisabled, KeyExpired):
-        return None
+def is_too_large(prefix: str, size_bytes: int) -> bool:
+    """Whether a key that waits for a file may not have one of this size. The limit of a key that was switched off, or
+    has expired, holds for what it had begun to wait for."""
+    grant = grant_of_any_key(prefix)
+    most = None if grant is None else grant.largest_file_bytes
+    return most is not None and size_bytes > most
+
+
+def grant_of(prefix: str) -> KeyGrant | None:
+    """What a key may do now. None for no prefix: the server itself, which has no limits. Raises KeyInvalid, KeyDisabled
+    or KeyExpired for a key that may not be used (any more)."""
+    return grant_for_prefix(prefix) if prefix else None

@@ -7,7 +7,7 @@ from apps.core.wake import publish
 from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.selectors import find_job
 from apps.downloads.services.jobs import fail_if_nobody_waits
-from apps.downloads.services.key_limits import check_media
+from apps.downloads.services.key_limits import is_too_large
 from apps.downloads.services.webhook_records import announce_end
 from apps.keys.job_slots import free_job_slots
 
@@ -21,7 +21,7 @@ def turn_away(job_id: str, *, size_bytes: int) -> None:
     job = find_job(job_id)
     if job is None or not job.active:
         return
-    refused = {prefix for prefix in job.waited_for_by if _is_too_large(prefix, size_bytes)}
+    refused = {prefix for prefix in job.waited_for_by if is_too_large(prefix, size_bytes)}
     if not refused:
         return
     waiting = MediaJob.objects(id=job_id, active=True)
@@ -38,11 +38,3 @@ def as_seen_by(job: MediaJob, prefix: str) -> MediaJob:
         job.state, job.active = JobState.FAILED.value, False
         job.error_code, job.error_message = FileTooLarge.code, FileTooLarge.default_message
     return job
-
-
-def _is_too_large(prefix: str, size_bytes: int) -> bool:
-    try:
-        check_media(prefix, duration_s=None, size_bytes=size_bytes)
-    except FileTooLarge:
-        return True
-    return False

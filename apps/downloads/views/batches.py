@@ -23,7 +23,8 @@ from apps.downloads.openapi import FIELD_ERRORS, KEY_ERRORS, LIST_ERRORS, error_
 from apps.downloads.request_serializers import NoFieldsSerializer, PageRequestSerializer
 from apps.downloads.selectors import find_batch, list_batches
 from apps.downloads.services.batch_answers import batch_answer, batch_summary
-from apps.downloads.services.batches import cancel_batch, make_batch, playlist_links, revive
+from apps.downloads.services.batch_turns import revive
+from apps.downloads.services.batches import cancel_batch, make_batch, playlist_links
 from apps.downloads.views.base import ApiViewSet, base_url
 from apps.keys.documents import Scope
 from apps.keys.drf import client_address
@@ -46,7 +47,7 @@ BATCH_ID = OpenApiParameter("id", str, OpenApiParameter.PATH, description="The b
         summary="Fetch up to 50 links, or a playlist",
         responses={
             200: BatchAnswerSerializer,
-            **error_responses("not_found", *FIELD_ERRORS, *KEY_ERRORS, *LIST_ERRORS),
+            **error_responses("not_found", "too_many_jobs", *FIELD_ERRORS, *KEY_ERRORS, *LIST_ERRORS),
         },
     ),
     retrieve=extend_schema(

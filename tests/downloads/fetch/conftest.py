@@ -20,7 +20,7 @@ from apps.streaming.hotstore import HotStore
 from apps.streaming.hotstore.layout import HotPath
 from apps.telegram_cache.documents import Asset, AssetKey
 from tests.downloads.fetch.origin import Origin, SampleProvider
-from tests.downloads.samples import video_info
+from tests.downloads.samples import known_key, video_info
 from tests.standins.media import Media, make_media
 
 FAST = Limits(stall_s=4, backoff_s=0.01, backoff_max_s=0.05, retry_delays_s=(), room_delays_s=())
@@ -59,7 +59,7 @@ class Fetcher:
         self.store = HotStore(settings.ENV.hot_root)
 
     def job(self, key: AssetKey) -> MediaJob:
-        return ensure_job(key=key, info=video_info(key.video_id), key_prefix="testkey1")
+        return ensure_job(key=key, info=video_info(key.video_id), key_prefix=known_key("testkey1"))
 
     def run(self, job: MediaJob) -> MediaJob:
         engine.fetch_asset(job.id, chain=ProviderChain(self.providers), limits=self.limits)
