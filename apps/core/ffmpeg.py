@@ -118,9 +118,11 @@ def run_ffmpeg(
     _run([*_inputs(inputs, before_inputs), *others, *options, "-y", f"file:{output}"], timeout_s=timeout_s, stop=stop)
 
 
-def measure_duration(path: Path, *, timeout_s: float, stop: threading.Event | None = None) -> float:
-    """Seconds of media that are really in the file, found by reading all of it. Raises like ``run_ffmpeg``."""
-    options = ["-map", "0", "-c", "copy", "-f", "null", "-y", "file:/dev/null"]
+def measure_duration(path: Path, *, timeout_s: float, stop: threading.Event | None = None, stream: str = "0") -> float:
+    """Seconds of media that are really in the file, found by reading all of it. Raises like ``run_ffmpeg``.
+
+    ``stream``: what of it, as ffmpeg's ``-map`` names it ("0:v:0"); of all streams the longest counts."""
+    options = ["-map", stream, "-c", "copy", "-f", "null", "-y", "file:/dev/null"]
     log = _run([*_inputs([path]), *options], timeout_s=timeout_s, stop=stop)
     times = _TIME.findall(log)
     return _seconds(*times[-1]) if times else 0.0

@@ -63,13 +63,16 @@ class FileHashes:
 def check_media(path: Path, plan: FetchPlan, *, size_was_declared: bool, stop: threading.Event) -> MediaFacts:
     """Raises NotMedia unless the file is media of the right kind and about the right length.
 
-    A file whose size the source did not declare may have been cut without anybody noticing: then all of it is read.
+    A file whose size the source did not declare may have been cut without anybody noticing: then all of it is read,
+    picture and sound each by itself where they came as two files.
     """
     try:
         facts = probe_media(path, stop=stop)
         duration_s = facts.duration_s
         if not size_was_declared:
-            duration_s = measure_duration(path, timeout_s=copy_timeout_s(path), stop=stop)
+            streams = ("0:v:0", "0:a:0") if plan.finish == "mux" else ("0",)
+            timeout_s = copy_timeout_s(path)
+            duration_s = min(measure_duration(path, stream=one, timeout_s=timeout_s, stop=stop) for one in streams)
     except FfmpegFailed as error:
         log.warning("not media", asset_id=plan.key.asset_id, reason=str(error))
         raise NotMedia from None

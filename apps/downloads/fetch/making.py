@@ -106,7 +106,7 @@ class Maker:
         require_room(self._store.root, size_bytes, keep_free_bytes=room)
         await bring_original(self._store, original.asset, source, keep_free_bytes=room)
         self._progress.have(size_bytes)
-        return await self._finish(original.plan, [source])
+        return await self._finish(original.plan, [source], size_was_declared=True)
 
     def let_go(self) -> None:
         """Close every file, keeping the bytes: whoever follows the hot file waits for them to go on."""
@@ -207,7 +207,7 @@ class Maker:
         transfer = self._transfer(plan, 0, self._writer or self._scratch.get(0))
         await transfer.run()
         if self._writer is None:
-            return await self._finish(plan, self._parts())
+            return await self._finish(plan, self._parts(), size_was_declared=transfer.size_was_declared)
         writer, path = self._writer, HotPath.of(self._store.root, self._claim.asset_id, self.generation).data
         self._progress.stage = "checking"
         facts = await in_thread(
@@ -227,12 +227,13 @@ class Maker:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-        return await self._finish(plan, self._parts())
+        is_sure = all(transfer.size_was_declared for transfer in transfers)
+        return await self._finish(plan, self._parts(), size_was_declared=is_sure)
 
     def _parts(self) -> list[Path]:
         return [sink.path for _, sink in sorted(self._scratch.items())]
 
-    async def _finish(self, plan: FetchPlan, parts: list[Path]) -> Made:
+    async def _finish(self, plan: FetchPlan, parts: list[Path], *, size_was_declared: bool) -> Made:
         """Scratch files in, the finished file in the hot store out."""
         output = parts[0].with_name(f"finished-{self._claim.attempt}.{plan.container}")
         self._progress.stage = "muxing"
@@ -243,7 +244,8 @@ class Maker:
             output.unlink(missing_ok=True)
             raise
         self._progress.stage = "checking"
-        facts = await in_thread(lambda stop: check_media(output, plan, size_was_declared=True, stop=stop))
+        tells_its_length = size_was_declared or plan.finish != "mux"  # one file, written anew, does; two hide a cut one
+        facts = await in_thread(lambda stop: check_media(output, plan, size_was_declared=tells_its_length, stop=stop))
         hashes = await in_thread(lambda stop: hash_file(output, stop=stop))
         await in_thread(lambda _: renew_claim(self._claim, lease_s=LEASE_S))  # nobody else adopts this generation now
         asset_id, generation = self._claim.asset_id, self.generation

@@ -108,8 +108,8 @@ class Transfer:
 
     @property
     def size_was_declared(self) -> bool:
-        """Whether the source said how long the file is: then a cut cannot go unnoticed."""
-        return self.total is not None
+        """Whether the source, or the plan, said how long the file is: then a cut cannot go unnoticed."""
+        return self.total is not None or self._exact_bytes is not None
 
     async def run(self) -> Sink:
         """Until every byte is in the sink. Raises AddressRefused, SourceChanged, NotMedia, TooLarge, HotStoreFull,
@@ -120,12 +120,12 @@ class Transfer:
                 while not self._is_complete():
                     before = self._frontier
                     failure, wait_s = await self._try_once()
-                    if failure is None and self._frontier > before:
-                        in_a_row = 0
+                    has_come_far = self._frontier - before >= self._limits.progress_bytes
+                    in_a_row = 0 if has_come_far else in_a_row + 1
+                    if failure is None and (has_come_far or self._is_complete()):
                         continue
                     failure = failure or UpstreamError("The outside source ended the file early.")
                     in_all += 1
-                    in_a_row = 0 if self._frontier - before >= self._limits.progress_bytes else in_a_row + 1
                     if in_a_row >= self._limits.failures_in_a_row or in_all >= self._limits.failures_in_all:
                         raise failure
                     if not self._is_complete():
@@ -139,6 +139,11 @@ class Transfer:
     @property
     def _frontier(self) -> int:
         return self.sink.frontier if self.sink else 0
+
+    @property
+    def _exact_bytes(self) -> int | None:
+        """The size that the plan is sure of."""
+        return self._file.size_bytes if self._file.size_is_exact else None
 
     def _is_complete(self) -> bool:
         return self._ended if self.total is None else self._frontier >= self.total
@@ -188,7 +193,14 @@ class Transfer:
             offset = self._check_place(response, start)
             await self._take(response, offset)
             if self.total is None:
-                self._ended = response.status != PARTIAL or wanted is None or self._frontier < wanted
+                self._note_end(response.status != PARTIAL or wanted is None or self._frontier < wanted)
+
+    def _note_end(self, seems_over: bool) -> None:
+        """An answer of a file of unknown size ended in good order. Where the plan is sure of the size, only that many
+        bytes are the whole file: fewer are gone on from. Raises SourceChanged for more."""
+        if self._exact_bytes is not None and self._frontier > self._exact_bytes:
+            raise SourceChanged
+        self._ended = seems_over if self._exact_bytes is None else self._frontier == self._exact_bytes
 
     def _check_status(self, response: aiohttp.ClientResponse) -> None:
         status = response.status
@@ -253,8 +265,9 @@ class Transfer:
             offset += len(data)
             if not fresh:
                 continue
-            if self._frontier + len(head) + len(fresh) > (self.total or self._limits.file_max_bytes):
-                raise TooLarge("This file is larger than we fetch.") if self.total is None else SourceChanged
+            whole = self.total or self._exact_bytes
+            if self._frontier + len(head) + len(fresh) > (whole or self._limits.file_max_bytes):
+                raise TooLarge("This file is larger than we fetch.") if whole is None else SourceChanged
             if self.sink is None:
                 head += fresh
                 if len(head) < self._head_bytes:

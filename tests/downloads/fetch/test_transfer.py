@@ -8,9 +8,12 @@ from aiohttp import web
 from apps.core.clock import utcnow
 from apps.core.errors import UpstreamError
 from apps.downloads.documents import JobState
+from apps.telegram_cache.documents import Asset
+from tests.downloads.fetch.origin import remote
 from tests.downloads.fetch.test_engine import MIB, VIDEO, asset, serve
 from tests.downloads.samples import audio_key
-from tests.standins.faults import send_bytes
+from tests.standins.faults import parse_range, send_bytes
+from tests.standins.media import make_media
 from tests.standins.socks import SocksStandIn
 
 OVERLAP = 64 * 1024
@@ -68,6 +71,17 @@ class TestCuts:
         assert fetcher.fetch(audio_key()).error_code == "upstream_error"
         assert origin.counts["a"] == 12
 
+    def test_a_source_that_gives_a_byte_at_a_time_is_given_up(self, fetcher, origin, long_audio, monkeypatch):
+        async def trickle(request: web.Request, data: bytes, **_: object) -> web.StreamResponse:
+            start, _end = parse_range(request.headers["Range"], len(data))
+            told = {"Content-Range": f"bytes {start}-{start}/{len(data)}"}
+            return web.Response(status=206, body=data[start : start + 1], headers=told)
+
+        monkeypatch.setattr("tests.downloads.fetch.origin.send_bytes", trickle)
+        serve(fetcher, origin.put("a", long_audio), file={"chunk_bytes": MIB}, duration_s=100)
+        assert fetcher.fetch(audio_key()).error_code == "upstream_error"
+        assert origin.counts["a"] <= fetcher.limits.failures_in_a_row
+
     def test_silence_from_the_start_is_a_timeout(self, fetcher, origin, media):
         fetcher.limits = replace(fetcher.limits, stall_s=0.1)
         serve(fetcher, origin.put("a", media.read("audio.m4a")))
@@ -95,9 +109,38 @@ class TestCuts:
         origin.faults.add("a", size_change_bytes=1000, times=99)
         assert fetcher.fetch(audio_key()).error_code == "upstream_error"
 
-    def test_a_cut_in_one_of_two_files_is_gone_on_from(self, fetcher, origin, media):
-        from tests.downloads.fetch.origin import remote
+    def test_a_file_that_ends_well_but_short_of_its_planned_size_is_gone_on_from(self, fetcher, origin, long_audio):
+        exact = {"size_bytes": len(long_audio), "size_is_exact": True}
+        serve(fetcher, origin.put("a", long_audio, send_length=False), file=exact, duration_s=100)
+        origin.faults.add("a", size_change_bytes=-MIB)
+        assert fetcher.fetch(audio_key()).state == JobState.DONE
+        assert fetcher.read(asset()) == long_audio
 
+    def test_one_that_is_never_as_long_as_planned_is_no_asset(self, fetcher, origin, long_audio):
+        exact = {"size_bytes": len(long_audio), "size_is_exact": True}
+        url = origin.put("a", long_audio[:-MIB], send_length=False, ranges=False)
+        serve(fetcher, url, file=exact, duration_s=95)
+        assert fetcher.fetch(audio_key()).error_code == "upstream_error"
+        assert origin.counts["a"] <= 1 + fetcher.limits.failures_in_a_row
+
+    def test_a_picture_that_ends_before_its_sound_is_no_asset(self, fetcher, origin, long_audio):
+        picture = make_media("large").read("video360.mp4")
+        urls = [
+            origin.put("v", picture[: len(picture) // 2], send_length=False, ranges=False),
+            origin.put("a", long_audio, send_length=False),
+        ]
+        files = tuple(remote(url) for url in urls)
+        serve(fetcher, "", files=files, finish="mux", container="mp4", mime="video/mp4", duration_s=100)
+        job = fetcher.fetch(VIDEO)
+        assert (job.state, job.error_message) == (
+            JobState.FAILED,
+            "The outside source gave a file of another length than the video has.",
+        )
+        origin.put("v", picture, send_length=False)
+        Asset.objects.update(set__retry_at=utcnow())
+        assert fetcher.fetch(VIDEO).state == JobState.DONE
+
+    def test_a_cut_in_one_of_two_files_is_gone_on_from(self, fetcher, origin, media):
         urls = {name: origin.put(name, media.read(name)) for name in ("video360.mp4", "audio.m4a")}
         files = tuple(remote(url) for url in urls.values())
         serve(fetcher, "", files=files, finish="mux", container="mp4", mime="video/mp4")
