@@ -23,7 +23,7 @@ from apps.downloads.errors import VIDEO_ERRORS
 from apps.downloads.providers.arrangement import arrange_providers
 from apps.downloads.providers.base import FetchPlan, MediaProvider, VideoInfo
 from apps.downloads.providers.breaker import TRIAL_LASTS_S, CircuitBreaker
-from apps.downloads.providers.failures import ProviderFailure, most_telling
+from apps.downloads.providers.failures import OwnQueueFull, ProviderFailure, most_telling
 from apps.downloads.providers.health import note_closed, note_outcome, note_trial
 from apps.downloads.stopping import WorkStopped
 from apps.telegram_cache.documents import AssetKey
@@ -209,6 +209,9 @@ class ProviderChain:
         began_at = time.monotonic()
         try:
             answer = question()
+        except OwnQueueFull:
+            log.warning("provider_queue_full", provider=member.provider.name)
+            raise
         except UPSTREAM_ERRORS as error:
             self.note_failure(member, error, took_s=time.monotonic() - began_at)
             raise

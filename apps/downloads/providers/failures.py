@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from apps.core.errors import ApiError, NotReady, QualityUnavailable
+from apps.core.errors import ApiError, NotReady, QualityUnavailable, UpstreamTimeout
 
 _MOST_TELLING_FIRST = ("bot_check", "upstream_timeout", "upstream_error", "upstream_unreachable")
+
+
+class OwnQueueFull(UpstreamTimeout):
+    """The time went into waiting for a place among our own processes: that says nothing of a source or a proxy."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from apps.downloads.providers.savetube_cipher import decrypt_info
 from apps.downloads.providers.savetube_heights import RefusedError
 from apps.downloads.providers.savetube_info import (
     DEFAULT_AUDIO_KBPS,
+    RateLimitedError,
     means_not_ready,
     read_info,
     refusal,
@@ -101,6 +102,8 @@ class SaveTubeProvider:
         if session is not None:
             try:
                 return self._plan(key, variant, session, deadline=deadline)
+            except RateLimitedError:
+                raise
             except (UpstreamError, UpstreamUnreachable):  # its key may have run out: once more with a new one
                 self._sessions.forget(key.video_id)
         session = self._open_session(key.video_id, deadline=deadline)
@@ -162,7 +165,7 @@ class SaveTubeProvider:
                 failure = failed.error
                 continue
             if answer.get("status") is not True:
-                raise refusal(answer.get("message"))
+                raise refusal(answer.get("message")) or UpstreamError()
             info = read_info(decrypt_info(answer.get("data"), self._key), video_id)
             session = Session(cdn=cdn, info=info)
             self._sessions.remember(video_id, session)
@@ -212,8 +215,7 @@ class SaveTubeProvider:
             if answer.get("status") is True:
                 return _checked_download_url(answer)
             if not means_not_ready(answer.get("message")):
-                error = refusal(answer.get("message"))
-                raise RefusedError if type(error) is UpstreamError else error
+                raise refusal(answer.get("message")) or RefusedError()
             _pause(READY_PAUSE_S, deadline=deadline)
         raise UpstreamTimeout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,13 +27,23 @@ MAX_FORMATS = 100
 MAX_HEIGHT = 8640
 KNOWN_HEIGHTS = (2160, 1440, 1080, 720, 480, 360, 240, 144)
 DEFAULT_AUDIO_KBPS = 128
+RATE_LIMITED_RETRY_AFTER_S = 60.0
 _VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 
-_REFUSALS: tuple[tuple[re.Pattern[str], type[ApiError]], ...] = tuple(
+
+class RateLimitedError(UpstreamError):
+    """SaveTube said that we ask too often: asking once more at once, for whatever it is, does not help."""
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=RATE_LIMITED_RETRY_AFTER_S)
+
+
+_REFUSALS: tuple[tuple[re.Pattern[str], Callable[[], ApiError]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), error)
     for pattern, error in (
         (r"not a bot|captcha", BotCheck),
-        (r"rate.?limit|too many requests|try again", UpstreamError),
+        (r"rate.?limit|too many requests", RateLimitedError),
+        (r"try again", UpstreamError),
         (r"\bdrm\b", DrmProtected),
         (r"private|members.only", VideoPrivate),
         (r"\bage\b|age.restrict", AgeRestricted),
@@ -45,13 +56,10 @@ _REFUSALS: tuple[tuple[re.Pattern[str], type[ApiError]], ...] = tuple(
 _NOT_READY = re.compile(r"not ready|process|convert|progress|preparing|queue", re.IGNORECASE)
 
 
-def refusal(message: object) -> ApiError:
-    """The error that a ``status: false`` answer means. What is not clearly about the video is an UpstreamError."""
+def refusal(message: object) -> ApiError | None:
+    """The error that a ``status: false`` answer means. None when it does not say why."""
     text = message[:1000] if isinstance(message, str) else ""
-    for pattern, error in _REFUSALS:
-        if pattern.search(text):
-            return error()
-    return UpstreamError()
+    return next((error() for pattern, error in _REFUSALS if pattern.search(text)), None)
 
 
 def means_not_ready(message: object) -> bool:

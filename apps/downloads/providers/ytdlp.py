@@ -24,6 +24,7 @@ from apps.core.errors import (
     UpstreamUnreachable,
 )
 from apps.downloads.providers.base import FetchPlan, VideoInfo
+from apps.downloads.providers.failures import OwnQueueFull
 from apps.downloads.providers.listing import Listing, ListQuestion
 from apps.downloads.providers.ways import Exit, PlainWay, Transport, Way, Ways
 from apps.downloads.providers.ytdlp_errors import blame, map_failure, spoils_session
@@ -160,7 +161,7 @@ class YtDlpProvider:
         if error is None:
             self._ways.note_answer(proxy_ids)
         elif isinstance(error, (UpstreamUnreachable, UpstreamTimeout)):
-            reason = error.code
+            reason = None if isinstance(error, OwnQueueFull) else error.code
         elif error.retry_after_s is not None:
             reason = "rate_limited"
         if reason is not None:
@@ -209,6 +210,8 @@ class YtDlpProvider:
         asked = question if way.is_plain else {**question, "way": way.as_question()}
         try:
             answer = self._pool.ask(asked, timeout_s=timeout_s, spoils=spoils_session)
+        except OwnQueueFull:
+            raise
         except UpstreamTimeout:
             self._ways.note_failure((way.proxy_id,), "upstream_timeout")
             raise

@@ -20,27 +20,29 @@ from apps.core.errors import (
     VideoPrivate,
     VideoUnavailable,
 )
+from apps.downloads.errors import VIDEO_ERRORS
 
 MAX_UNKNOWN_REMEMBERED = 200
 RATE_LIMITED_RETRY_AFTER_S = 60.0
 
+# In some texts YouTube puts words that others chose (a channel's, a level's, an owner's name). Those texts come first.
 _TABLE: tuple[tuple[re.Pattern[str], type[ApiError]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), error)
     for pattern, error in (
-        (r"not a bot|captcha|your IP is likely being blocked|please sign in\.", BotCheck),
-        (r"has been rate-limited|HTTP Error 429|Too Many Requests|available on this app", UpstreamError),
-        (r"confirm your age|age.restricted|inappropriate|suicide or self-harm", AgeRestricted),
-        (r"private video|this video is private", VideoPrivate),
         (r"members-only|join this channel|members on level|exclusive members", VideoPrivate),
         (
             r"(available|blocked|block it) (it )?in your (country|location|region)|not available from your location",
             GeoBlocked,
         ),
-        (r"blocked it in your country|available in your country", GeoBlocked),
+        (r"who has blocked it\b", VideoUnavailable),
         (
             r"premieres? (in|will begin)|premieres? shortly|live event will begin|live event has ended|is offline",
             LiveNotSupported,
         ),
+        (r"not a bot|requiring a captcha|your IP is likely being blocked|please sign in\.", BotCheck),
+        (r"has been rate-limited|HTTP Error 429|Too Many Requests|available on this app", UpstreamError),
+        (r"confirm your age|age.restricted|inappropriate|suicide or self-harm", AgeRestricted),
+        (r"private video|this video is private", VideoPrivate),
         (r"live stream recording is not available|scheduled|not currently live|premiere will begin", LiveNotSupported),
         (r"\bDRM\b", DrmProtected),
         (r"requires payment|requires purchase|rent or buy|Music Premium|registered users|login details", VideoPrivate),
@@ -69,7 +71,7 @@ _TABLE: tuple[tuple[re.Pattern[str], type[ApiError]], ...] = tuple(
     )
 )
 _BEGINNING = re.compile(r"^\s*(?:(?:ERROR|WARNING): )?\[[^\]]*\] \S+: ")
-_STATUS_429 = re.compile(r"(?<![\w-])429(?![\w-])|Too Many Requests", re.IGNORECASE)
+_TOO_MANY = re.compile(r"HTTP Error 429\b|Too Many Requests", re.IGNORECASE)
 _unknown_seen: set[str] = set()
 log = structlog.get_logger(__name__)
 
@@ -79,9 +81,8 @@ def map_failure(failure: Any) -> ApiError:
     kind, text, warnings = _parts(failure)
     if kind == "GeoRestrictedError":
         return GeoBlocked()
-    for pattern, error in _TABLE:
-        if pattern.search(text):
-            return error(retry_after_s=RATE_LIMITED_RETRY_AFTER_S if _says_rate_limited(text, warnings) else None)
+    if (error := _find(text)) is not None:
+        return error(retry_after_s=RATE_LIMITED_RETRY_AFTER_S if _says_rate_limited(text, warnings) else None)
     key = re.sub(r"[A-Za-z0-9_-]{11}:|\d+", "", text)[:200]
     if key not in _unknown_seen and len(_unknown_seen) < MAX_UNKNOWN_REMEMBERED:
         _unknown_seen.add(key)
@@ -94,7 +95,7 @@ def spoils_session(answer: dict[str, Any]) -> bool:
     if "failure" not in answer:
         return False
     _kind, text, warnings = _parts(answer["failure"])
-    return _is_bot_check(text) or _says_rate_limited(text, warnings)
+    return _find(text) is BotCheck or _says_rate_limited(text, warnings)
 
 
 def blame(answer: dict[str, Any]) -> str | None:
@@ -102,19 +103,22 @@ def blame(answer: dict[str, Any]) -> str | None:
     if "failure" not in answer:
         return None
     _kind, text, warnings = _parts(answer["failure"])
-    if _is_bot_check(text):
+    if _find(text) is BotCheck:
         return "bot_check"
     if _says_rate_limited(text, warnings):
         return "rate_limited"
     return "upstream_unreachable" if isinstance(map_failure(answer["failure"]), UpstreamUnreachable) else None
 
 
-def _is_bot_check(text: str) -> bool:
-    return bool(_TABLE[0][0].search(text))
+def _find(text: str) -> type[ApiError] | None:
+    return next((error for pattern, error in _TABLE if pattern.search(text)), None)
 
 
 def _says_rate_limited(text: str, warnings: str) -> bool:
-    return "rate-limited" in text or bool(_STATUS_429.search(text) or _STATUS_429.search(warnings))
+    if _TOO_MANY.search(warnings):
+        return True
+    is_about_the_video = _find(text) in VIDEO_ERRORS  # then the words may be anybody's
+    return not is_about_the_video and ("has been rate-limited" in text or bool(_TOO_MANY.search(text)))
 
 
 def _parts(failure: Any) -> tuple[str, str, str]:

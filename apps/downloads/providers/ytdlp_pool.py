@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from apps.core.errors import UpstreamError, UpstreamTimeout
+from apps.downloads.providers.failures import OwnQueueFull
 from apps.downloads.stopping import STEP_S, raise_if_stopped
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -137,15 +138,17 @@ class ChildPool:
         self, question: dict[str, Any], *, timeout_s: float, spoils: Callable[[dict[str, Any]], bool] = lambda _: False
     ) -> dict[str, Any]:
         """The answer of a process. Raises UpstreamTimeout or WorkStopped (then it is killed), UpstreamError when it
-        died.
+        died, and OwnQueueFull when more than half of the time went by before a process was free.
 
         ``spoils(answer)``: whether to replace the process because of what it answered.
         """
         deadline = time.monotonic() + timeout_s
+        busy_until = deadline - timeout_s / 2
         while not self._slots.acquire(timeout=max(0.0, min(STEP_S, deadline - time.monotonic()))):
             raise_if_stopped()
             if time.monotonic() >= deadline:
-                raise UpstreamTimeout
+                raise OwnQueueFull
+        has_waited_long = time.monotonic() > busy_until
         try:
             try:
                 return self._ask(question, deadline=deadline, spoils=spoils)
@@ -153,6 +156,10 @@ class ChildPool:
                 return self._ask(question, deadline=deadline, spoils=spoils)
         except _ChildGoneError as error:
             raise UpstreamError from error
+        except UpstreamTimeout:
+            if has_waited_long:
+                raise OwnQueueFull from None
+            raise
         finally:
             self._slots.release()
 

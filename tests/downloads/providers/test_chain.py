@@ -25,6 +25,7 @@ from apps.core.errors import (
 from apps.downloads.providers.base import FetchPlan, RemoteFile, VideoInfo
 from apps.downloads.providers.breaker import FAILURES_TO_OPEN, FIRST_PAUSE_S, LONGEST_PAUSE_S, CircuitBreaker
 from apps.downloads.providers.chain import ProviderChain
+from apps.downloads.providers.failures import OwnQueueFull
 from apps.telegram_cache.documents import AssetKey
 
 ID = "dQw4w9WgXcQ"
@@ -101,6 +102,12 @@ class TestResolve:
         assert make(Source("a", ZeroDivisionError()), Source("b")).resolve(ID, timeout_s=10).provider == "b"
         with pytest.raises(UpstreamError):
             make(Source("a", ZeroDivisionError())).resolve(ID, timeout_s=10)
+
+    def test_a_full_queue_of_our_own_does_not_count_against_a_source(self, make: Callable[..., ProviderChain]) -> None:
+        chain = make(Source("a", OwnQueueFull()), Source("b"))
+        for _ in range(FAILURES_TO_OPEN):
+            assert chain.resolve(ID, timeout_s=10).provider == "b"
+        assert not chain._members[0].breaker.is_open
 
     def test_the_most_telling_failure_is_raised(self, make: Callable[..., ProviderChain]) -> None:
         with pytest.raises(BotCheck):

@@ -150,6 +150,22 @@ class TestPlan:
             provider.plan(AssetKey(ID, "video", "1080p"), timeout_s=10)
         assert site.counts["download"] == 1
 
+    @pytest.mark.parametrize("message", ["Too many requests, try again later", "Rate limit exceeded"])
+    def test_being_asked_too_often_is_not_taken_for_a_refusal(
+        self, site: SaveTubeStandIn, provider: SaveTubeProvider, message: str
+    ) -> None:
+        site.videos[ID] = SaveTubeVideo(title="Bare", drop=frozenset({"video_formats"}))
+        for ask in (
+            lambda: provider.plan(AssetKey(ID, "video", "720p"), timeout_s=10),
+            lambda: provider.resolve(ID, timeout_s=10),
+        ):
+            site.faults.add("download", status=200, body={"status": False, "message": message})
+            before = site.counts["download"]
+            with pytest.raises(UpstreamError) as caught:
+                ask()
+            assert (site.counts["download"] - before, caught.value.retry_after_s) == (1, 60)
+        assert provider.resolve(ID, timeout_s=10).video_heights == (360, 240, 144)
+
     def test_audio_is_the_best_mp3(self, site: SaveTubeStandIn, provider: SaveTubeProvider) -> None:
         plan = provider.plan(MP3, timeout_s=10)
         assert (plan.finish, plan.container, plan.mime) == ("direct", "mp3", "audio/mpeg")

@@ -26,6 +26,7 @@ from apps.core.errors import (
 )
 from apps.core.outbound import guarded_aiohttp_session
 from apps.downloads.providers import ytdlp_pool
+from apps.downloads.providers.failures import OwnQueueFull
 from apps.downloads.providers.ytdlp import YtDlpProvider, kept_options, make_options
 from apps.downloads.providers.ytdlp_pool import ChildPool
 from apps.telegram_cache.documents import AssetKey
@@ -328,9 +329,18 @@ class TestProcesses:
         with ThreadPoolExecutor(1) as other:
             hanging = other.submit(pool.ask, {"video_id": "hang"}, timeout_s=2)
             assert wait_until(lambda: not pool._idle)
-            with pytest.raises(UpstreamTimeout):
+            with pytest.raises(OwnQueueFull):
                 pool.ask({"video_id": "ok"}, timeout_s=0.2)
-            assert isinstance(hanging.exception(), UpstreamTimeout)
+            assert type(hanging.exception()) is UpstreamTimeout
+
+    def test_a_question_left_little_time_by_the_queue_is_no_timeout_of_the_source(self, pool: ChildPool) -> None:
+        self.pid(pool)
+        with ThreadPoolExecutor(1) as other:
+            hanging = other.submit(pool.ask, {"video_id": "hang"}, timeout_s=1.5)
+            assert wait_until(lambda: not pool._idle)
+            with pytest.raises(OwnQueueFull):
+                pool.ask({"video_id": "hang"}, timeout_s=2)
+            assert type(hanging.exception()) is UpstreamTimeout
 
     def test_gets_no_secret_of_the_server(self, pool: ChildPool, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SAVETUBE_KEY", "00" * 16)

@@ -128,6 +128,30 @@ class TestMapFailure:
         assert blame({"failure": failure}) is None
         assert not spoils_session({"failure": failure})
 
+    @pytest.mark.parametrize(
+        ("text", "code"),
+        [
+            ("This live event will begin in 429 days.", "live_not_supported"),
+            ("Premieres in 429 minutes", "live_not_supported"),
+            ("This video is available to this channel's members on level: Captcha (or any higher level).",
+             "video_private"),
+            ("This video is available to this channel's members on level: Too Many Requests (or any higher level).",
+             "video_private"),
+            ("Join this channel to get access to members-only content like this video from not a bot.",
+             "video_private"),
+            ("Video unavailable. This video contains content from Captcha, who has blocked it in your country on "
+             "copyright grounds", "geo_blocked"),
+            ("Video unavailable. This video contains content from HTTP Error 429, who has blocked it on copyright "
+             "grounds", "video_unavailable"),
+        ],
+    )  # fmt: skip
+    def test_words_that_others_chose_put_nothing_to_rest(self, text: str, code: str) -> None:
+        failure = {"kind": "ExtractorError", "text": PREFIX + text, "warnings": []}
+        assert map_failure(failure).code == code
+        assert map_failure(failure).retry_after_s is None
+        assert blame({"failure": failure}) is None
+        assert not spoils_session({"failure": failure})
+
     def test_a_bot_check_spoils_the_session_and_a_private_video_does_not(self) -> None:
         assert spoils_session({"failure": {"text": "Sign in to confirm you\u2019re not a bot"}})
         assert not spoils_session({"failure": {"text": "Private video"}})

@@ -13,6 +13,7 @@ from apps.core.clock import utcnow
 from apps.core.errors import BotCheck, UpstreamError
 from apps.core.secrets import decrypt_secret
 from apps.downloads.documents import Identity, ProxyUse
+from apps.downloads.providers.failures import OwnQueueFull
 from apps.downloads.providers.ytdlp import YtDlpProvider
 from apps.downloads.services.identities import Actor, add_cookies, add_po_tokens, add_proxy
 from apps.downloads.services.ways import PooledWays
@@ -97,6 +98,18 @@ def test_a_proxy_that_is_not_there_rests_and_the_cookies_do_not(provider, sites)
     assert caught.value.code == "upstream_unreachable"
     assert "word-of" not in str(caught.value)
     assert [entry.strikes for entry in Identity.objects.order_by("kind", "name")] == [0, 1, 1, 1]
+
+
+def test_waiting_for_a_process_of_our_own_is_no_fault_of_a_proxy(provider, sites):
+    only = use(sites[0], "a")
+    provider._pool._slots.acquire()  # its one process is busy
+    try:
+        with pytest.raises(OwnQueueFull) as caught:
+            provider.resolve(ID, timeout_s=0.1)
+    finally:
+        provider._pool._slots.release()
+    provider.note_proxies((only,), caught.value)
+    assert (Identity.objects.get(id=only).strikes, Identity.objects.get(id=only).resting_until) == (0, None)
 
 
 def test_cookies_are_sent_and_what_youtube_changes_is_kept(provider, sites):
