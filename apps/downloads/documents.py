@@ -127,6 +127,7 @@ class WebhookDelivery(StoredDocument):
         "collection": "webhook_deliveries",
         "indexes": [
             {"fields": ["state", "next_at"]},
+            {"fields": ["state", "key_prefix", "next_at"]},
             {"fields": ["key_prefix", "state"]},
             {"fields": ["created_at"], "expireAfterSeconds": 7 * 86400},
         ],

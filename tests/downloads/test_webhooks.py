@@ -1,6 +1,9 @@
+import asyncio
 import hashlib
 import hmac
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import StringIO
 
@@ -21,14 +24,16 @@ from apps.keys.documents import ApiKey
 from apps.keys.webhooks import set_webhook
 from tests.downloads.library import VIDEO_ID, known_info
 from tests.standins.server import StandIn
+from tests.waiting import wait_until
 
 
 class Receiver(StandIn):
-    """Somebody's webhook receiver. ``status`` is what it answers with."""
+    """Somebody's webhook receiver. ``status`` is what it answers with; below /slow it answers 500 after ``answer``."""
 
     def __init__(self) -> None:
         super().__init__()
         self.status = 200
+        self.answer = threading.Event()
         self.got: list[tuple[dict[str, str], bytes]] = []
 
     def make_app(self) -> web.Application:
@@ -39,6 +44,9 @@ class Receiver(StandIn):
     async def _take(self, request: web.Request) -> web.Response:
         self.counts[f"{request.method} {request.path}"] += 1
         self.got.append((dict(request.headers), await request.read()))
+        if request.path == "/slow":
+            await asyncio.to_thread(self.answer.wait, 4)
+            return web.Response(status=500)
         return web.Response(status=self.status, headers={"Location": f"{self.url}/elsewhere"})
 
 
@@ -132,6 +140,28 @@ def test_a_failing_receiver_is_tried_again_later_and_given_up_in_the_end(receive
     due_again()
     webhooks.deliver_due()
     assert len(receiver.got) == len(webhooks.RETRY_AFTER_S) + 1
+
+
+def owe(prefix: str, job_id: str, count: int, *, first: int = 0) -> None:
+    """So many deliveries to a key, all due, longer than those of a later call."""
+    for number in range(first, first + count):
+        WebhookDelivery(id=f"{job_id}-{number}:{prefix}", job_id=job_id, key_prefix=prefix).save(force_insert=True)
+
+
+def test_a_slow_receiver_holds_up_no_other_key_and_is_told_by_one_round_at_a_time(api, other_api, receiver, job_id):
+    set_webhook(api.prefix, f"{receiver.url}/slow", actor="test")
+    set_webhook(other_api.prefix, f"{receiver.url}/fast", actor="test")
+    owe(api.prefix, job_id, 201)
+    owe(other_api.prefix, job_id, 2)
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(webhooks.deliver_due)
+        wait_until(lambda: receiver.counts["POST /fast"] == 2 and receiver.counts["POST /slow"])
+        owe(other_api.prefix, job_id, 1, first=2)
+        wait_until(lambda: webhooks.deliver_due() or receiver.counts["POST /fast"] == 3)
+        assert not first.done()
+        receiver.answer.set()
+        first.result(20)
+    assert receiver.counts == {"POST /fast": 3, "POST /slow": 1}
 
 
 def test_redirects_are_not_followed(receiver, job_id):

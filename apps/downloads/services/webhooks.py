@@ -6,10 +6,11 @@ import asyncio
 import hashlib
 import hmac
 import json
+import random
 import secrets
 import time
-from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ from apps.core.secrets import SecretUnreadable, decrypt_secret
 from apps.downloads.documents import WebhookDelivery, WebhookState
 from apps.downloads.selectors import find_job
 from apps.downloads.services.answers import job_answer
+from apps.downloads.services.flights import Flight
 from apps.downloads.services.turning_away import as_seen_by
 from apps.keys.documents import ApiKey
 
@@ -31,7 +33,7 @@ TOTAL_S = 5.0
 RETRY_AFTER_S = (10, 60, 300, 1800, 7200)  # then it is given up
 LEASE_S = 30  # a delivery whose process died is tried again after this
 PAUSE_S = 10  # for a key's other deliveries, after one failed
-MAX_DUE = 200
+MAX_KEYS = 200  # in one round
 ROUND_S = 20.0
 SIGNATURE_HEADER = "X-Webhook-Signature"
 
@@ -39,13 +41,13 @@ log = structlog.get_logger(__name__)
 
 
 def deliver_due() -> None:
-    """One round over what is due: keys side by side, each key's deliveries one after another, until one fails."""
-    pending = {"state": WebhookState.PENDING.value, "next_at__lte": utcnow()}
-    due: dict[str, list[str]] = defaultdict(list)
-    for delivery in WebhookDelivery.objects(**pending).order_by("next_at").limit(MAX_DUE):
-        due[delivery.key_prefix].append(delivery.id)
-    if due:
-        asyncio.run(_deliver(due))
+    """One round over what is due: keys side by side, each key's deliveries one after another, until one fails.
+
+    Of any number of rounds at once one tells a key: a slow receiver holds up nobody but itself.
+    """
+    owed = WebhookDelivery.objects(state=WebhookState.PENDING.value).distinct("key_prefix")
+    if owed:
+        asyncio.run(_deliver(random.sample(owed, min(MAX_KEYS, len(owed)))))
 
 
 def send_test(prefix: str) -> str:
@@ -75,36 +77,53 @@ def send_again(prefix: str, job_id: str) -> None:
     raise Conflict("This message was taken, or is still being tried.")
 
 
-async def _deliver(due: dict[str, list[str]]) -> None:
+async def _deliver(prefixes: list[str]) -> None:
     async with _session() as session:
         deadline = time.monotonic() + ROUND_S
-        await asyncio.gather(*(_deliver_key(session, prefix, ids, deadline) for prefix, ids in due.items()))
+        await asyncio.gather(*(_deliver_key(session, prefix, deadline) for prefix in prefixes))
 
 
 def _session() -> aiohttp.ClientSession:
     timeout = aiohttp.ClientTimeout(total=TOTAL_S)
-    return guarded_aiohttp_session(limit=MAX_DUE, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
+    return guarded_aiohttp_session(limit=MAX_KEYS, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
 
 
-async def _deliver_key(session: aiohttp.ClientSession, prefix: str, ids: list[str], deadline: float) -> None:
-    for delivery_id in ids:
-        if time.monotonic() > deadline:
-            return
-        delivery = await asyncio.to_thread(_claim, delivery_id)
-        if delivery is None:
-            continue
-        failure = await _tell(session, delivery)
-        await asyncio.to_thread(_note, delivery, failure)
-        if failure:
-            log.info("webhook failed", key_prefix=prefix, attempt=delivery.attempts, reason=failure)
-            return
+@asynccontextmanager
+async def _turn_of(prefix: str) -> AsyncIterator[bool]:
+    """Whether this round is the one that tells this key now."""
+    lead = Flight(kind="webhooks", name=prefix, task="", arguments=()).lead()
+    leads = await asyncio.to_thread(lead.__enter__)
+    try:
+        yield leads
+    finally:
+        await asyncio.to_thread(lead.__exit__, None, None, None)
 
 
-def _claim(delivery_id: str) -> WebhookDelivery | None:
+async def _deliver_key(session: aiohttp.ClientSession, prefix: str, deadline: float) -> None:
+    async with _turn_of(prefix) as is_ours:
+        while is_ours and time.monotonic() < deadline:
+            is_ours = await _deliver_next(session, prefix)
+
+
+async def _deliver_next(session: aiohttp.ClientSession, prefix: str) -> bool:
+    """Tell a key the next that is due. False when nothing is, and after a failure."""
+    delivery = await asyncio.to_thread(_claim, prefix)
+    if delivery is None:
+        return False
+    failure = await _tell(session, delivery)
+    await asyncio.to_thread(_note, delivery, failure)
+    if failure:
+        log.info("webhook failed", key_prefix=prefix, attempt=delivery.attempts, reason=failure)
+    return not failure
+
+
+def _claim(prefix: str) -> WebhookDelivery | None:
+    """The key's delivery that has been due longest; nobody else gets it while the lease lasts."""
     now = utcnow()
-    due = {"_id": delivery_id, "state": WebhookState.PENDING.value, "next_at": {"$lte": now}}
+    due = {"state": WebhookState.PENDING.value, "key_prefix": prefix, "next_at": {"$lte": now}}
     change = {"$set": {"next_at": now + timedelta(seconds=LEASE_S)}, "$inc": {"attempts": 1}}
-    document = _collection().find_one_and_update(due, change, return_document=ReturnDocument.AFTER)
+    line = [("next_at", 1)]
+    document = _collection().find_one_and_update(due, change, sort=line, return_document=ReturnDocument.AFTER)
     return WebhookDelivery._from_son(document) if document else None
 
 
