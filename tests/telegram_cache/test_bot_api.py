@@ -95,7 +95,8 @@ class TestErrors:
         assert caught.value.retry_after_s == expected_s
 
     @pytest.mark.parametrize(
-        "parameters", [{"retry_after": "soon"}, {"retry_after": -5}, {"retry_after": 1e400}, [], None]
+        "parameters",
+        [{"retry_after": "soon"}, {"retry_after": -5}, {"retry_after": 1e400}, {"retry_after": 10**400}, [], None],
     )
     def test_a_429_with_nonsense_in_it_still_makes_us_wait(self, parameters):
         body = (
@@ -106,12 +107,20 @@ class TestErrors:
             read_answer(status=429, headers={}, body=body, token=CANARY)
         assert caught.value.retry_after_s > 0
 
-    @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"ok": true}', b'{"ok": false}', b'"x"', b"\xff"])
+    @pytest.mark.parametrize(
+        "body", [b"", b"<html>", b"[]", b'{"ok": true}', b'{"ok": false}', b'"x"', b"\xff", b"[" * 1_000_000]
+    )
     def test_an_answer_without_a_result_is_uncertain(self, body):
         with pytest.raises(errors.TelegramUncertain):
             read_answer(status=200, headers={}, body=body, token=CANARY)
 
-    @pytest.mark.parametrize("result", [None, [], "x", {}, {"message_id": 1}, {"message_id": "x", "document": {}}])
+    @pytest.mark.parametrize(
+        "result",
+        [None, [], "x", {}, {"message_id": 1}, {"message_id": "x", "document": {}},
+         {"message_id": 1e400, "document": {"file_id": "a", "file_unique_id": "b"}},
+         {"message_id": 1, "document": {"file_id": "a", "file_unique_id": "b", "file_size": 2**60}},
+         {"message_id": 1, "chat": {"id": -(2**53)}, "document": {"file_id": "a", "file_unique_id": "b"}}],
+    )  # fmt: skip
     def test_a_result_that_makes_no_sense_is_uncertain(self, api, telegram, result):
         telegram.faults.add("sendDocument", status=200, body={"ok": True, "result": result})
         with pytest.raises(errors.TelegramUncertain):

@@ -24,7 +24,9 @@ from apps.telegram_cache.clients.errors import (
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_RETRY_AFTER_S = 24 * 3600
 DEFAULT_RETRY_AFTER_S = 5.0
+MAX_NUMBER = 2**53  # Bot API: ids have at most 52 significant bits; sizes too
 _MAX_DESCRIPTION = 300
+_NO_NUMBER = (TypeError, ValueError, OverflowError)
 _BY_DESCRIPTION: tuple[tuple[str, type[TelegramRefused]], ...] = (
     ("chat not found", ChatNotFound),
     ("file is too big", FileTooBig),
@@ -101,7 +103,7 @@ def read_answer(*, status: int, headers: Mapping[str, str], body: bytes, token: 
 def _read_json(body: bytes) -> dict[str, Any] | None:
     try:
         payload = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return payload if isinstance(payload, dict) else None
 
@@ -137,28 +139,36 @@ def _retry_after_s(headers: Mapping[str, str], said: dict[str, Any]) -> float:
     for value in given:
         try:
             seconds.append(float(value))  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except _NO_NUMBER:
             continue
     usable = [value for value in seconds if 0 <= value < float("inf")]
     return min(max(usable), MAX_RETRY_AFTER_S) if usable else DEFAULT_RETRY_AFTER_S
 
 
+def _number(given: Any) -> int:
+    """Raises one of _NO_NUMBER."""
+    number = int(given)
+    if abs(number) >= MAX_NUMBER:
+        raise ValueError("no id or size of Telegram")
+    return number
+
+
 def read_identity(result: Any) -> BotIdentity:
     try:
-        return BotIdentity(bot_id=str(int(result["id"])), username=str(result.get("username", "")))
-    except (KeyError, TypeError, ValueError, AttributeError):
+        return BotIdentity(bot_id=str(_number(result["id"])), username=str(result.get("username", "")))
+    except (KeyError, AttributeError, *_NO_NUMBER):
         raise TelegramUncertain("getMe: the answer names no bot") from None
 
 
 def read_chat(result: Any) -> Chat:
     try:
         return Chat(
-            chat_id=str(int(result["id"])),
+            chat_id=str(_number(result["id"])),
             title=str(result.get("title", "")),
             username=str(result.get("username", "")),
             type=str(result.get("type", "")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, AttributeError, *_NO_NUMBER):
         raise TelegramUncertain("getChat: the answer names no chat") from None
 
 
@@ -188,22 +198,26 @@ def read_stored_message(result: Any) -> StoredMessage:
         media = next(_media_of(result))
         size, chat = media.get("file_size"), result.get("chat")
         return StoredMessage(
-            message_id=int(result["message_id"]),
-            chat_id=str(int(chat["id"])) if isinstance(chat, dict) and "id" in chat else "",
+            message_id=read_message_id(result),
+            chat_id=str(_number(chat["id"])) if isinstance(chat, dict) and "id" in chat else "",
             file_id=str(media["file_id"]),
             file_unique_id=str(media["file_unique_id"]),
-            file_size=int(size) if size is not None else None,
+            file_size=_number(size) if size is not None else None,
             caption=str(result.get("caption", "")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
+    except (KeyError, AttributeError, StopIteration, *_NO_NUMBER):
         raise TelegramUncertain("the answer holds no file") from None
 
 
 def read_message_id(result: Any) -> int:
+    """Bot API: 0 means that the message was only scheduled; it may be there later."""
     try:
-        return int(result["message_id"])
-    except (KeyError, TypeError, ValueError):
-        raise TelegramUncertain("the answer names no message") from None
+        message_id = _number(result["message_id"])
+    except (KeyError, *_NO_NUMBER):
+        message_id = 0
+    if message_id <= 0:
+        raise TelegramUncertain("the answer names no message")
+    return message_id
 
 
 def read_forwarded_copy(result: Any) -> ForwardedCopy:
