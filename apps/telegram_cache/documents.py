@@ -175,6 +175,7 @@ class Asset(SearchedDocument):
     upload_error = StringField()
     upload_waits_for = StringField()  # not a failure: why it is not its turn until ``upload_retry_at``
     upload_attempts = IntField(default=0)
+    upload_deaths = IntField()  # runs in a row whose process ended without a word
     upload_retry_at = DateTimeField()
     upload_failing_since = DateTimeField()  # no part has been stored since then, and there were failures
     upload_gave_up_at = DateTimeField()  # nobody tries any more until `cache repair`
@@ -216,6 +217,7 @@ class Asset(SearchedDocument):
             {"fields": ["orphans.message_id"], "sparse": True},
             {"fields": ["orphans.size"], "sparse": True},
             {"fields": ["parts.message_id"]},
+            {"fields": ["playable.message_id"], "sparse": True},
         ],
     }
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -21,20 +21,26 @@ from apps.telegram_cache.clients.errors import (
     MessageNotFound,
     TelegramError,
     TelegramRefused,
+    TelegramUncertain,
 )
 from apps.telegram_cache.clients.file_links import TakeBlock
 from apps.telegram_cache.documents import Part
 from apps.telegram_cache.roster import Bot
 from apps.telegram_cache.services import copying
 from apps.telegram_cache.services import upload_records as records
-from apps.telegram_cache.services.orphan_records import add_orphan
-from apps.telegram_cache.services.pool import take_token
+from apps.telegram_cache.services.orphan_records import add_lost_message, add_orphan
+from apps.telegram_cache.services.pool import note_error, take_token
 
 log = structlog.get_logger(__name__)
 Value = TypeVar("Value")
 LINK_LIFE_S = 50 * 60  # Bot API: a file link is valid for at least an hour
 MAX_KEPT = 20_000
 TOKEN_WAIT_S = 10.0  # a reader waits meanwhile
+END_WITHIN_S = 5.0  # when the process ends: what is asked of Telegram is answered by then, or hardly ever
+
+
+class _AnotherFile(MessageNotFound):
+    """The message is there, but it is not the part's."""
 
 
 class PartSource:
@@ -49,7 +55,15 @@ class PartSource:
         self._paths: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
         self._file_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._distrusted: set[tuple[str, str]] = set()
+        self._at_work: set[asyncio.Task[Any]] = set()  # copies that are being made, used and deleted
         self._invalid: OrderedDict[tuple[str, str], str] = OrderedDict()  # file_ids that are good for nothing
+
+    async def aclose(self) -> None:
+        """Let what is at work come to its end, for a while; then end it. Before the connections are closed."""
+        if self._at_work:
+            _, late = await asyncio.wait(self._at_work, timeout=END_WITHIN_S)
+            for task in late:
+                task.cancel()
 
     def knows_link(self, bot: Bot, part: Part) -> bool:
         """Whether the bytes can be asked for without calling a method."""
@@ -131,45 +145,66 @@ class PartSource:
         MessageNotFound comes only from an administrator of the channel: others are refused what is there.
         """
         self._distrusted.discard((bot.bot_id, part.file_unique_id))
-        channel_id, message_id = part.channel_id or "", part.message_id
-        if message_id is None:
+        if part.message_id is None:
             raise MessageNotFound("the part has no message")
         try:
-            target, copy = await self._make_copy(bot, channel_id, message_id)
+            path, file_id = await self._use_copy(bot, asset_id, part)
+        except _AnotherFile:
+            raise
         except MessageNotFound as error:
-            if await ais_administrator(self.files, bot, channel_id):
+            if await ais_administrator(self.files, bot, part.channel_id or ""):
                 raise
             raise TelegramRefused(f"{error} (the bot is no administrator of the channel)") from None
-        try:
-            if copy.file is None or copy.file.file_unique_id != part.file_unique_id:
-                raise MessageNotFound("the message holds another file")
-            path = await self.files.get_file_path(bot.token, copy.file.file_id)
-        finally:
-            await self._remove_copy(bot, asset_id, part, target, copy.message_id)
-        _keep(self._file_ids, (bot.bot_id, part.file_unique_id), copy.file.file_id)
+        _keep(self._file_ids, (bot.bot_id, part.file_unique_id), file_id)
         await asyncio.to_thread(
             records.set_file_id, asset_id, index=part.index, file_unique_id=part.file_unique_id,
-            bot_id=bot.bot_id, file_id=copy.file.file_id,
+            bot_id=bot.bot_id, file_id=file_id,
         )  # fmt: skip
         return path
 
-    async def _make_copy(self, bot: Bot, channel_id: str, message_id: int) -> copying.MadeCopy:
-        """The asynchronous twin of ``copying.make_copy``."""
-        refusal = None
+    async def _use_copy(self, bot: Bot, asset_id: str, part: Part) -> tuple[str, str]:
+        """Path and file_id of a copy. In which chats it is tried: see ``copying.make_copy``."""
+        refusal, channel_id = None, part.channel_id or ""
         for chat_id in await asyncio.to_thread(copying.chats_for_copies, bot, channel_id):
             await self._wait_for_token(bot, chat_id)
             try:
-                copy = await self.files.forward_message(
-                    bot.token, to_chat_id=chat_id, from_chat_id=channel_id, message_id=message_id
-                )
+                used = await self._to_its_end(self._copy_and_remove(bot, asset_id, part, chat_id))
             except copying.REFUSED as error:
                 if chat_id == channel_id:
                     raise
                 refusal = error
                 continue
             await asyncio.to_thread(copying.note_refusal, refusal, bot, channel_id)
-            return copying.MadeCopy(chat_id, copy)
+            return used
         raise RuntimeError("the channel itself is always the last one")
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, Value]) -> Value:
+        """Wait for it. When the reader leaves, it goes on: each of its few calls has a time limit of its own."""
+        task = asyncio.create_task(work)
+        self._at_work.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._at_work.discard(task)
+        if not task.cancelled():
+            task.exception()  # it went to the reader, if there still is one
+
+    async def _copy_and_remove(self, bot: Bot, asset_id: str, part: Part, chat_id: str) -> tuple[str, str]:
+        """Forward the message there, ask for the copy's path, delete it. To be run to its end, or the copy is left."""
+        try:
+            copy = await self.files.forward_message(
+                bot.token, to_chat_id=chat_id, from_chat_id=part.channel_id or "", message_id=part.message_id or 0
+            )
+        except TelegramUncertain:
+            await asyncio.to_thread(add_lost_message, asset_id, part, channel_id=chat_id, reason="copy")
+            raise
+        try:
+            if copy.file is None or copy.file.file_unique_id != part.file_unique_id:
+                raise _AnotherFile("the message holds another file")
+            return await self.files.get_file_path(bot.token, copy.file.file_id), copy.file.file_id
+        finally:
+            await self._remove_copy(bot, asset_id, part, chat_id, copy.message_id)
 
     async def _wait_for_token(self, bot: Bot, chat_id: str) -> None:
         """The asynchronous twin of ``copying.wait_for_token``."""
@@ -192,6 +227,7 @@ class PartSource:
             return
         except TelegramError as error:
             log.warning("telegram_copy_not_deleted", asset_id=asset_id, message_id=message_id, error=str(error))
+            await asyncio.to_thread(note_error, error, bot)
             await asyncio.to_thread(
                 add_orphan, asset_id, part, channel_id=chat_id, message_id=message_id, reason="copy"
             )

@@ -69,6 +69,7 @@ class TelegramFiller:
             flight.task.cancel()
         if flights:
             await asyncio.wait([flight.task for flight in flights])
+        await self._source.aclose()
         await self._files.aclose()
 
     async def fill(self, target: StreamTarget, hot_file: HotFile, block: int) -> None:

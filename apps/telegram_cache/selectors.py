@@ -192,6 +192,12 @@ def stored_message_ids(channel_id: str, *, after: int, up_to: int) -> set[int]:
     }
 
 
+def playable_message_ids(channel_id: str, *, after: int, up_to: int) -> set[int]:
+    """Message ids of that channel that are playable copies on record."""
+    match = {"playable.message_id": {"$gt": after, "$lte": up_to}, "playable.channel_id": channel_id}
+    return {row["playable"]["message_id"] for row in Asset._get_collection().find(match, {"playable.message_id": 1})}
+
+
 def least_recently_verified(limit: int) -> list[Asset]:
     """Assets in Telegram, those first that were never verified."""
     found = Asset.objects(state=AssetState.CACHED.value).order_by("verified_at", "id")

@@ -30,6 +30,7 @@ from apps.telegram_cache.services.care_records import mark_part_bad
 from apps.telegram_cache.services.orphans import remove_orphans
 from apps.telegram_cache.services.upload import UploadResult
 from tests.telegram_cache.conftest import (
+    CHANNEL_ID,
     MIB,
     PART_BYTES,
     SIZE,
@@ -182,6 +183,44 @@ class TestUntilTheNewOneIsStored:
         assert [orphan.message_id for orphan in asset.orphans] == stored
         fail_anew(cached.asset_id, VideoUnavailable())
         assert reload(cached.asset_id).is_in_telegram
+
+    def test_what_may_exist_of_the_one_in_between_is_noted_too(self, cached, store, part_bytes):
+        refetch_asset(cached.asset_id)
+        put_anew(cached.asset_id, media(SIZE, seed=5))
+        leave_unanswered(store, cached.asset_id)
+        copy = {"index": 1_000_000, "offset": 0, "size": SIZE, "state": "stored", "attempt_id": "e" * 16}
+        copy |= {"channel_id": str(CHANNEL_ID), "message_id": 77}
+        Asset._get_collection().update_one({"_id": cached.asset_id}, {"$set": {"playable": copy}})
+        sent = [part for part in reload(cached.asset_id).parts if part.state == PartState.UNKNOWN]
+        refetch_asset(cached.asset_id)
+        asset = reload(cached.asset_id)
+        noted = [orphan for orphan in asset.orphans if orphan.reason == "of an older generation"]
+        late = [orphan for orphan in noted if orphan.message_id is None]
+        assert [(orphan.attempt_id, orphan.sha256, orphan.size, orphan.after_message_id) for orphan in late] == [
+            (part.attempt_id, part.sha256, part.size, part.after_message_id) for part in sent
+        ]
+        assert late
+        assert noted[-1].message_id == 77
+        assert asset.previous.generation == 1
+
+    def test_what_may_exist_of_one_that_is_not_kept_is_noted(self, store, make_asset, hot_root):
+        made = make_asset(MIB)
+        leave_unanswered(store, made.asset_id)
+        (sent,) = reload(made.asset_id).parts
+        HotStore(hot_root).remove(made.asset_id, 1)
+        refetch_asset(made.asset_id)
+        asset = reload(made.asset_id)
+        assert asset.previous is None
+        assert (asset.orphans[-1].attempt_id, asset.orphans[-1].size) == (sent.attempt_id, MIB)
+
+
+def leave_unanswered(store, asset_id: str) -> None:
+    """Sent without an answer, and nobody could look."""
+    store.telegram.faults.add("sendDocument", name="store_then_cut")
+    store.telegram.faults.add("sendMessage", status=502, times=9)
+    make_due(asset_id)
+    assert upload_asset(asset_id) is UploadResult.LATER
+    assert PartState.UNKNOWN in [part.state for part in reload(asset_id).parts]
 
 
 @pytest.fixture

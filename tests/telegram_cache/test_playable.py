@@ -7,8 +7,9 @@ from aiohttp import web
 
 from apps.downloads.services.answers import telegram_copy
 from apps.downloads.services.jobs import refetch_asset
+from apps.telegram_cache.clients.bot_api import BotApi
 from apps.telegram_cache.documents import Asset, AssetState
-from apps.telegram_cache.services import playable, pool, sweep_uploads, upload_asset
+from apps.telegram_cache.services import playable, playable_records, pool, resolving, sweep_uploads, upload_asset
 from apps.telegram_cache.services.channels import set_playable
 from apps.telegram_cache.services.upload import UploadResult
 from tests.standins.faults import answer_instead
@@ -127,6 +128,84 @@ def test_the_copy_of_an_older_generation_goes_with_it(store, make_asset, monkeyp
     put_anew(made.asset_id, made.data)
     assert upload_asset(made.asset_id) is UploadResult.CACHED
     assert [orphan.index for orphan in reload(made.asset_id).orphans] == [0, 1_000_000]
+
+
+def due(asset_id: str) -> None:
+    Asset.objects(id=asset_id).update(unset__playable_until=1)
+
+
+def test_a_rival_that_finds_the_copy_before_its_answer_came_leaves_one_that_the_link_leads_to(
+    store, make_asset, monkeypatch
+):
+    real = BotApi.send_playable
+
+    def answered_late(self, **fields):
+        message = real(self, **fields)
+        due(made.asset_id)  # the right to post it has run out
+        assert playable.post_playable(made.asset_id)
+        return message
+
+    monkeypatch.setattr(BotApi, "send_playable", answered_late)
+    made = make_asset(MIB)
+    assert upload_asset(made.asset_id) is UploadResult.CACHED
+    (copy,) = copies(store)
+    asset = reload(made.asset_id)
+    assert (asset.playable.state, asset.playable.message_id) == ("stored", copy.message_id)
+    assert asset.message_link == f"https://t.me/c/1234567890/{copy.message_id}"
+
+
+def test_one_that_is_on_record_by_now_is_not_posted_again(store, make_asset):
+    made = make_asset(MIB)
+    upload_asset(made.asset_id)
+    seen_before = reload(made.asset_id)
+    seen_before.playable.state = "sending"
+    assert playable_records.begin_playable(seen_before, bot_id="1", channel_id="2", attempt_id="3") is None
+
+
+class TestALongSearch:
+    @pytest.fixture
+    def unanswered(self, store, make_asset, monkeypatch):
+        """Begun and not ended, with the posts of other people after it."""
+        monkeypatch.setattr(resolving, "MAX_LOOKS", 10)
+        monkeypatch.setattr(pool, "BURST_MESSAGES", 1000)
+        set_playable(str(CHANNEL_ID), False)
+        made = make_asset(MIB)
+        upload_asset(made.asset_id)
+        set_playable(str(CHANNEL_ID), True)
+        asset = playable_records.claim_playable(made.asset_id, max_bytes=10**8)
+        playable_records.begin_playable(asset, bot_id="111111", channel_id=str(CHANNEL_ID), attempt_id="f" * 16)
+        return made
+
+    def test_goes_on_where_it_ended_and_comes_to_an_end(self, store, unanswered):
+        for _ in range(35):
+            store.telegram._post(store.channel, store.bot, "", "somebody else's", "").media = "text"
+        seen = []
+        for _ in range(3):
+            due(unanswered.asset_id)
+            assert not playable.post_playable(unanswered.asset_id)
+            seen.append(reload(unanswered.asset_id).playable.after_message_id)
+        assert seen == [11, 21, 31]
+        assert reload(unanswered.asset_id).playable_tries == 1  # that which was broken off
+        due(unanswered.asset_id)
+        assert playable.post_playable(unanswered.asset_id)
+        assert store.telegram.counts["sendAudio"] == 1
+
+    def test_is_a_try_when_nothing_is_found_out(self, store, unanswered):
+        store.telegram._post(store.channel, store.bot, "", "somebody else's", "").media = "text"
+        rights = dict(store.channel.admins[store.bot.bot_id])
+        store.telegram.demote(store.bot, store.channel)
+        store.channel.admins[store.bot.bot_id] = rights  # it may post, and sees nothing
+        due(unanswered.asset_id)
+        assert not playable.post_playable(unanswered.asset_id)
+        assert reload(unanswered.asset_id).playable_tries == 2
+
+    def test_passes_over_other_playable_copies(self, store, unanswered, make_asset):
+        other = make_asset(MIB, seed=2)
+        upload_asset(other.asset_id)
+        assert len(copies(store)) == 1
+        due(unanswered.asset_id)
+        assert playable.post_playable(unanswered.asset_id)
+        assert store.telegram.counts["forwardMessage"] == 0
 
 
 class Pictures(StandIn):

@@ -6,6 +6,7 @@ import pytest
 
 from apps.telegram_cache.documents import Asset, AssetState, PartState, TelegramChannel
 from apps.telegram_cache.roster import roster
+from apps.telegram_cache.selectors import assets_with_orphans
 from apps.telegram_cache.services import resolving, upload, upload_asset
 from apps.telegram_cache.services.channels import set_messages_per_min, set_scratch_chat
 from apps.telegram_cache.services.upload import UploadResult
@@ -40,12 +41,16 @@ def try_again(made) -> UploadResult:
     return upload_asset(made.asset_id)
 
 
-def assert_found(store, made) -> None:
+LOST_COPY = [(0, None, "copy, without an answer")]  # the forward of the fixture ``unknown``
+
+
+def assert_found(store, made, *, orphans=LOST_COPY) -> None:
     assert reload(made.asset_id).state == AssetState.CACHED
     assert store.telegram.counts["stored"] == 2
     assert len(store.telegram.originals()) == 2
     assert stored_bytes(store.telegram, made.asset_id) == made.data
-    assert reload(made.asset_id).orphans == []
+    listed = [(orphan.index, orphan.message_id, orphan.reason) for orphan in reload(made.asset_id).orphans]
+    assert listed == orphans
 
 
 def assert_still_open(store, made) -> None:
@@ -97,7 +102,7 @@ class TestManyMessages:
         assert upload_asset(made.asset_id) is UploadResult.LATER
         assert try_again(made) is UploadResult.LATER
         assert try_again(made) is UploadResult.CACHED  # each looks at ten
-        assert_found(store, made)
+        assert_found(store, made, orphans=[])
 
     def test_a_channel_of_which_nothing_is_known_is_searched_from_its_newest_message_back(
         self, store, make_asset, monkeypatch
@@ -117,3 +122,43 @@ def test_what_is_found_by_way_of_the_scratch_chat_lies_in_the_channel(store, unk
     assert try_again(unknown) is UploadResult.CACHED
     assert_found(store, unknown)
     assert reload(unknown.asset_id).parts[0].channel_id == str(CHANNEL_ID)
+
+
+class TestRateLimits:
+    @pytest.fixture
+    def sent(self, store, make_asset):
+        """A part that is in the channel although no answer came."""
+        upload_asset(make_asset(MIB, seed=2).asset_id)
+        store.telegram.faults.add("sendDocument", name="store_then_cut")
+        return make_asset(MIB)
+
+    @pytest.mark.parametrize("method", ["sendMessage", "deleteMessage", "forwardMessage"])
+    def test_of_every_call_are_obeyed_by_every_process(self, store, sent, method):
+        store.telegram.rate_limit(method, 30)
+        assert upload_asset(sent.asset_id) is UploadResult.LATER
+        assert roster().bot("111111").cooling_s() > 5
+        asset = reload(sent.asset_id)
+        assert (asset.upload_attempts, asset.upload_error, asset.parts[0].state) == (0, None, PartState.UNKNOWN)
+
+    @pytest.mark.parametrize("method", ["sendMessage", "forwardMessage"])
+    def test_are_no_failure_however_many_come(self, store, sent, method, monkeypatch):
+        monkeypatch.setattr(upload, "SHORT_WAIT_S", 5.0)
+        store.telegram.rate_limit(method, 0, times=20)
+        assert upload_asset(sent.asset_id) is UploadResult.LATER
+        asset = reload(sent.asset_id)
+        assert (asset.upload_attempts, asset.upload_error) == (0, None)
+        assert "Too Many Requests" in asset.upload_waits_for
+
+    def test_leave_the_looking_to_another_bot(self, store, sent):
+        store.add_bot(222222)
+        store.telegram.rate_limit("sendMessage", 30)
+        assert upload_asset(sent.asset_id) is UploadResult.CACHED
+        assert_found(store, sent, orphans=[])
+
+
+def test_a_short_message_that_was_never_answered_for_is_counted(store, unknown):
+    store.telegram.faults.add("sendMessage", status=502)
+    assert try_again(unknown) is UploadResult.LATER
+    reasons = [orphan.reason for orphan in reload(unknown.asset_id).orphans]
+    assert reasons == ["copy, without an answer", "looking, without an answer"]
+    assert assets_with_orphans() == []  # nothing tells it from others: nobody looks for it, again and again

@@ -475,6 +475,40 @@ class TestCrashes:
         assert_whole(store, made)
         assert len(store.telegram.originals()) == 1  # the one that did not count was deleted
 
+    def test_a_rival_that_finds_the_message_before_its_answer_came_keeps_the_only_copy(self, store, make_asset):
+        made = make_asset()
+        real = upload_records.commit_part
+
+        def commit_after_a_rival_found_it(asset, **fields):
+            upload_records.commit_part = real
+            make_due(made.asset_id)
+            assert upload_asset(made.asset_id) is UploadResult.CACHED
+            return real(asset, **fields)
+
+        upload_records.commit_part = commit_after_a_rival_found_it
+        try:
+            assert upload_asset(made.asset_id) is UploadResult.LOST
+        finally:
+            upload_records.commit_part = real
+        assert_whole(store, made)
+        assert store.telegram.counts["stored"] == len(store.telegram.originals()) == 1
+
+    def test_a_message_of_the_wrong_size_goes_before_the_record_forgets_it(self, store, make_asset, monkeypatch):
+        made = make_asset()
+        states = []
+        real = upload.remove_message
+
+        def remove(*arguments, **named):
+            states.append(reload(made.asset_id).parts[0].state)
+            real(*arguments, **named)
+
+        monkeypatch.setattr(upload, "remove_message", remove)
+        store.telegram.faults.add("sendDocument", name="wrong_size")
+        assert upload_asset(made.asset_id) is UploadResult.LATER
+        assert states == [PartState.SENDING]
+        assert reload(made.asset_id).parts[0].state == PartState.PLANNED
+        assert store.telegram.originals() == []
+
 
 class TestHotBytes:
     def test_wrong_bytes_are_never_sent(self, store, make_asset, part_bytes):

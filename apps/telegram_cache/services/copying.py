@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 from apps.telegram_cache.clients.answers import ForwardedCopy
 from apps.telegram_cache.clients.bot_api import BotApi
-from apps.telegram_cache.clients.errors import BotBusy, BotForbidden, ChatNotFound
+from apps.telegram_cache.clients.errors import BotBusy, BotForbidden, ChatNotFound, TelegramUncertain
+from apps.telegram_cache.documents import Part
 from apps.telegram_cache.roster import Bot, roster
+from apps.telegram_cache.services.orphan_records import add_lost_message
 from apps.telegram_cache.services.pool import note_error, take_token
 
 REFUSED = (BotForbidden, ChatNotFound)
@@ -32,13 +34,14 @@ def chats_for_copies(bot: Bot, channel_id: str) -> list[str]:
     return [scratch, channel_id] if scratch and scratch not in fresh.barred else [channel_id]
 
 
-def make_copy(bot: Bot, *, channel_id: str, message_id: int, wait_s: float, paid: bool = False) -> MadeCopy:
-    """Forward a stored message. The caller deletes the copy. ``paid``: a token of the channel was taken already.
+def make_copy(bot: Bot, asset_id: str, part: Part, *, message_id: int, wait_s: float, paid: bool = False) -> MadeCopy:
+    """Forward a message of the part's channel. The caller deletes the copy. ``paid``: a token of the channel was taken
+    already. A copy that may have been made without an answer is noted on the asset's record.
 
     Raises BotBusy when the bot may send nothing there for longer than ``wait_s``, and what Telegram says: a refusal
     that comes out is about the channel, never about its scratch chat.
     """
-    refusal = None
+    refusal, channel_id = None, part.channel_id or ""
     for chat_id in chats_for_copies(bot, channel_id):
         if not (paid and chat_id == channel_id):
             wait_for_token(bot, chat_id, wait_s=wait_s)
@@ -49,6 +52,9 @@ def make_copy(bot: Bot, *, channel_id: str, message_id: int, wait_s: float, paid
                 raise
             refusal = error
             continue
+        except TelegramUncertain:
+            add_lost_message(asset_id, part, channel_id=chat_id, reason="copy")
+            raise
         note_refusal(refusal, bot, channel_id)
         return MadeCopy(chat_id, copy)
     raise RuntimeError("the channel itself is always the last one")

@@ -7,7 +7,7 @@ from typing import Any
 
 from apps.core.clock import utcnow
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetState, Generation, PartState
-from apps.telegram_cache.services.orphan_records import MAX_ORPHANS, orphans_in
+from apps.telegram_cache.services.orphan_records import MAX_ORPHANS, OF_AN_OLDER_GENERATION, UNANSWERED, orphans_in
 from apps.telegram_cache.services.upload_records import assets
 
 CANCELLED = "a part in Telegram is bad, and fetching it anew was cancelled"
@@ -22,6 +22,7 @@ _FORGOTTEN = (
     "upload_lease_until",
     "message_link",
     "upload_failing_since",
+    "upload_deaths",
     "upload_gave_up_at",
     "upload_retry_at",
     "upload_waits_for",
@@ -42,7 +43,7 @@ def start_generation(asset: Asset, *, is_hot: bool) -> bool:
     """Make a finished asset ``queued`` under its next generation. One conditional update: of many callers one does it.
 
     What it is now is kept as ``previous``, if anything is stored (``is_hot``: the whole file is in the hot store). One
-    that is kept already stays, and the messages of the one in between become orphans.
+    that is kept already stays, and the messages of the one in between become orphans, those that may exist too.
     """
     state = {"$cond": [{"$eq": ["$state", AssetState.CACHED.value]}, "$state", AssetState.READY.value]}
     current = {name: {"$ifNull": [f"${name}", None]} for name in _KEPT} | {"state": state}
@@ -50,7 +51,12 @@ def start_generation(asset: Asset, *, is_hot: bool) -> bool:
     messages = {"$filter": {"input": {"$ifNull": ["$parts", []]}, "as": "part", "cond": has_message}}
     is_stored = {"$or": [{"$gt": [{"$size": messages}, 0]}, is_hot]}
     kept = {"$ifNull": ["$previous", {"$cond": [is_stored, current, None]}]}
-    between = {"$cond": [{"$ifNull": ["$previous", False]}, orphans_in(messages, "of an older generation"), []]}
+    playable = {"$cond": [{"$ifNull": ["$playable", False]}, ["$playable"], []]}
+    may_exist = {"$or": [has_message, {"$in": ["$$part.state", list(UNANSWERED)]}]}
+    every_part = {"$concatArrays": [{"$ifNull": ["$parts", []]}, playable]}
+    leftovers = orphans_in({"$filter": {"input": every_part, "as": "part", "cond": may_exist}}, OF_AN_OLDER_GENERATION)
+    is_dropped = {"$or": [{"$ifNull": ["$previous", False]}, {"$not": [is_stored]}]}
+    between = {"$cond": [is_dropped, leftovers, []]}
     orphans = {"$slice": [{"$concatArrays": [{"$ifNull": ["$orphans", []]}, between]}, -MAX_ORPHANS]}
     newest = {"$max": ["$generation", {"$ifNull": ["$tried_generation", 0]}]}
     done = assets().update_one(

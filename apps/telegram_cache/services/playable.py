@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from typing import NoReturn
 
 import httpx
@@ -50,6 +51,10 @@ def post_playable(asset_id: str) -> bool:
         records.release_playable(asset_id, wait_s=wait_s, counts=isinstance(busy, NoBotThere))
         log.info("playable_waits", asset_id=asset_id, reason=str(busy), retry_s=wait_s)
         return False
+    except CannotTell as reason:  # no try, as long as the search comes nearer to its end
+        records.release_playable(asset_id, wait_s=RETRY_S, counts=not reason.went_on)
+        log.info("playable_searched", asset_id=asset_id, reason=str(reason), went_on=reason.went_on)
+        return False
     except (TelegramError, HotBytesMissing, HotBytesWrong) as error:
         log.warning("playable_not_posted", asset_id=asset_id, error=f"{type(error).__name__}: {error}")
         done = False
@@ -71,10 +76,10 @@ def _find_earlier(asset: Asset) -> bool:
     if part is None:
         return False
     try:
-        found = find_sent(asset, part, take=take_slot)
+        found = find_sent(asset, part, take=take_slot, note_seen=partial(records.note_seen, asset, part))
     except CannotTell as reason:
         if not reason.for_good:
-            raise NoBotNow(RETRY_S, str(reason)) from None
+            raise
         return False
     return found is not None and _commit(asset, part, found[1])
 
@@ -106,7 +111,7 @@ def _post(asset: Asset) -> bool:
             _did_not_send(asset, part, slot, error)
         if message.file_size not in (None, asset.size_bytes) or not _commit(asset, part, message):
             remove_message(
-                BotApi(slot.bot.token), asset.id, part, chat_id=slot.channel.channel_id,
+                slot.bot, asset.id, part, chat_id=message.chat_id or slot.channel.channel_id,
                 message_id=message.message_id, reason="copy",
             )  # fmt: skip
             records.forget_playable(asset, part)

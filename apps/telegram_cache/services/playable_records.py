@@ -9,7 +9,7 @@ from apps.telegram_cache.clients.answers import StoredMessage
 from apps.telegram_cache.documents import Asset, AssetState, Part, PartState, TelegramChannel
 from apps.telegram_cache.selectors import MAX_PLAYABLE_TRIES, find_asset
 from apps.telegram_cache.services.orphan_records import MAX_ORPHANS, UNANSWERED, orphan_of
-from apps.telegram_cache.services.upload_records import assets, note_message_id
+from apps.telegram_cache.services.upload_records import assets, note_message_id, open_or_stored_as
 
 PLAYABLE_INDEX = 1_000_000  # in captions and orphans: no part has this number
 CLAIM_S = 900.0  # longer than sending 50 MB may take
@@ -51,22 +51,41 @@ def begin_playable(asset: Asset, *, bot_id: str, channel_id: str, attempt_id: st
         state=PartState.SENDING.value, attempt_id=attempt_id, bot_id=bot_id,
         after_message_id=channel.get("last_message_id", 0),
     )  # fmt: skip
-    before = asset.playable.attempt_id if asset.playable else None
+    before = (asset.playable.attempt_id, asset.playable.state) if asset.playable else (None, None)
     change: dict[str, Any] = {"$set": {"playable": part.to_mongo()}}
     if asset.playable and asset.playable.state in UNANSWERED:
         late = orphan_of(asset.playable, message_id=None, reason="sent without an answer, and sent again")
         change["$push"] = {"orphans": {"$each": [late], "$slice": -MAX_ORPHANS}}
     done = assets().update_one(
-        {"_id": asset.id, "generation": asset.generation, "playable.attempt_id": before},
+        {
+            "_id": asset.id,
+            "generation": asset.generation,
+            "playable.attempt_id": before[0],
+            "playable.state": before[1],
+        },
         change,
     )
     return part if done.modified_count else None
 
 
+def note_seen(asset: Asset, part: Part, message_id: int) -> None:
+    """The message of that attempt is not among those up to ``message_id``: the next search begins after it."""
+    still_open = {"playable.attempt_id": part.attempt_id, "playable.state": {"$in": list(UNANSWERED)}}
+    assets().update_one({"_id": asset.id, **still_open}, {"$max": {"playable.after_message_id": message_id}})
+
+
 def commit_playable(asset: Asset, part: Part, message: StoredMessage, *, link: str) -> bool:
-    """Record the message. False: another attempt is on record."""
+    """Record the message. True also when a rival that found this very message has recorded it meanwhile.
+
+    False: another attempt is on record.
+    """
     done = assets().update_one(
-        {"_id": asset.id, "generation": asset.generation, "playable.attempt_id": part.attempt_id},
+        {
+            "_id": asset.id,
+            "generation": asset.generation,
+            "playable.attempt_id": part.attempt_id,
+            **open_or_stored_as(message, part.channel_id or "", prefix="playable."),
+        },
         {
             "$set": {
                 "playable.state": PartState.STORED.value,
@@ -78,9 +97,10 @@ def commit_playable(asset: Asset, part: Part, message: StoredMessage, *, link: s
         },
     )
     note_message_id(part.channel_id or "", message.message_id)
-    return bool(done.modified_count)
+    return bool(done.matched_count)
 
 
 def forget_playable(asset: Asset, part: Part) -> None:
-    """The attempt certainly stored nothing."""
-    assets().update_one({"_id": asset.id, "playable.attempt_id": part.attempt_id}, {"$unset": {"playable": ""}})
+    """The attempt certainly stored nothing. A copy that is on record stays there, with its link."""
+    still_open = {"playable.attempt_id": part.attempt_id, "playable.state": {"$in": list(UNANSWERED)}}
+    assets().update_one({"_id": asset.id, **still_open}, {"$unset": {"playable": ""}})

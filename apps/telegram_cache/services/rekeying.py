@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from apps.telegram_cache.clients.bot_api import BotApi
 from apps.telegram_cache.clients.errors import MessageNotFound, TelegramError
 from apps.telegram_cache.documents import Asset, Part, PartState
 from apps.telegram_cache.roster import Bot, roster
@@ -64,10 +63,10 @@ def _missing(asset: Asset, bot_ids: list[str]) -> Iterator[tuple[Part, str]]:
 
 def _rekey(bot: Bot, asset_id: str, part: Part) -> None:
     channel_id = part.channel_id or ""
-    target, copy = make_copy(bot, channel_id=channel_id, message_id=part.message_id or 0, wait_s=LONGEST_WAIT_S)
+    target, copy = make_copy(bot, asset_id, part, message_id=part.message_id or 0, wait_s=LONGEST_WAIT_S)
     if target == channel_id:
         note_message_id(channel_id, copy.message_id)
-    remove_message(BotApi(bot.token), asset_id, part, chat_id=target, message_id=copy.message_id, reason="copy")
+    remove_message(bot, asset_id, part, chat_id=target, message_id=copy.message_id, reason="copy")
     if copy.file is None or copy.file.file_unique_id != part.file_unique_id:
         raise MessageNotFound("the message holds another file")
     set_file_id(

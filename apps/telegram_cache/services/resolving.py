@@ -22,15 +22,16 @@ from apps.telegram_cache.clients.errors import (
     TelegramError,
     TelegramRateLimited,
     TelegramRefused,
+    TelegramUncertain,
     TokenRefused,
 )
 from apps.telegram_cache.documents import Asset, Part
 from apps.telegram_cache.roster import Bot, roster
-from apps.telegram_cache.selectors import stored_message_ids
+from apps.telegram_cache.selectors import playable_message_ids, stored_message_ids
 from apps.telegram_cache.services.copying import make_copy
-from apps.telegram_cache.services.orphan_records import add_orphan
+from apps.telegram_cache.services.orphan_records import add_lost_message, add_orphan
 from apps.telegram_cache.services.pool import Slot, note_error
-from apps.telegram_cache.services.upload_records import note_message_id
+from apps.telegram_cache.services.upload_records import is_recorded, note_message_id
 
 log = structlog.get_logger(__name__)
 LOOKING = "Looking for a file that was sent here."
@@ -40,10 +41,14 @@ MAX_MISSES = 100  # ids of deleted messages, in one run
 
 
 class CannotTell(Exception):
-    """It could not be found out. ``for_good``: the channel lets no bot look, so trying again will hardly help."""
+    """It could not be found out. ``for_good``: the channel lets no bot look, so trying again will hardly help.
+
+    ``went_on``: the search has come nearer to its end, and the next one begins there.
+    """
 
     def __init__(self, reason: str, *, for_good: bool = False) -> None:
         self.for_good = for_good
+        self.went_on = False
         super().__init__(reason)
 
 
@@ -83,25 +88,30 @@ class _Search:
             raise CannotTell("the channel is no longer on record")
         newest = self._newest()
         self._ours |= stored_message_ids(self.channel_id, after=self._after, up_to=newest)
+        self._ours |= playable_message_ids(self.channel_id, after=self._after, up_to=newest)
         between = range(self._after + 1, newest)
-        # from the first one after the attempt on; from the newest one back when nobody knows which that is
-        for message_id in between if self._after else reversed(between):
-            if message_id in self._ours:
-                continue
-            self._check_bounds(message_id)
-            found = self._look_at(message_id)
-            if found is not None:
-                return found
+        seen = self._after
+        try:
+            # from the first one after the attempt on; from the newest one back when nobody knows which that is
+            for message_id in between if self._after else reversed(between):
+                if message_id not in self._ours and (found := self._look_at(message_id)) is not None:
+                    return found
+                seen = message_id
+        except Exception as error:  # whatever ends it: what was seen need not be looked at again
+            if self._after and seen > self._after:
+                self._note_seen(seen)
+                if isinstance(error, CannotTell):
+                    error.went_on = True
+            raise
         return None
 
-    def _check_bounds(self, message_id: int) -> None:
-        """Raises CannotTell when this run has looked at enough; what it has seen need not be looked at again."""
+    def _check_bounds(self) -> None:
+        """Raises CannotTell when this run has looked at enough."""
         if self._looks >= MAX_LOOKS or self._misses >= MAX_MISSES:
-            if self._after:
-                self._note_seen(message_id - 1)
             raise CannotTell("there are many messages to look through: it goes on with the next try")
 
     def _look_at(self, message_id: int) -> tuple[Bot, StoredMessage] | None:
+        self._check_bounds()
         seen = self._copy_of(message_id)
         if seen is None:
             self._misses += 1
@@ -123,8 +133,10 @@ class _Search:
     def _copy_of(self, message_id: int) -> tuple[Bot, ForwardedCopy, bool] | None:
         """The bot, its copy of the message, already removed again, and whether that was in the channel itself.
 
-        None: an administrator says that there is no such message. Raises CannotTell when no bot can say.
+        None: an administrator says that there is no such message. Raises CannotTell when no bot can say, and
+        TelegramRateLimited when one could that has to wait.
         """
+        limited: dict[str, TelegramRateLimited] = {}
         for _ in range(2 * len(roster().bots) + 1):
             with self._take(self.channel_id) as slot:
                 if slot.bot.bot_id in self._blind:
@@ -137,10 +149,12 @@ class _Search:
                     self._blind[slot.bot.bot_id] = error
                 except TelegramRateLimited as error:
                     note_error(error, slot.bot)  # another one may go on
+                    limited[slot.bot.bot_id] = error
                 except TelegramRefused as error:
                     note_error(error, slot.bot, channel_id=self.channel_id)
                     self._blind[slot.bot.bot_id] = error
-        raise self._nobody_sees()
+        could_say = [error for bot_id, error in limited.items() if bot_id not in self._blind]
+        raise could_say[0] if could_say else self._nobody_sees()
 
     def _nobody_sees(self) -> CannotTell:
         passing = (MessageNotFound, TokenRefused, BotForbidden, ChatNotFound)
@@ -149,41 +163,53 @@ class _Search:
         return CannotTell(str(said[0]) if said else "no bot can look now", for_good=for_good)
 
     def _forward(self, bot: Bot, message_id: int) -> tuple[ForwardedCopy, bool]:
-        target, copy = make_copy(bot, channel_id=self.channel_id, message_id=message_id, wait_s=TOKEN_WAIT_S, paid=True)
+        target, copy = make_copy(bot, self.asset.id, self.part, message_id=message_id, wait_s=TOKEN_WAIT_S, paid=True)
         if target == self.channel_id:
             note_message_id(self.channel_id, copy.message_id)
             self._ours.add(copy.message_id)
-        remove_message(
-            BotApi(bot.token), self.asset.id, self.part, chat_id=target, message_id=copy.message_id, reason="copy"
-        )
+        remove_message(bot, self.asset.id, self.part, chat_id=target, message_id=copy.message_id, reason="copy")
         return copy, target == self.channel_id
 
     def _newest(self) -> int:
         """The newest id in the channel, of a message sent for this and removed again. What was stored is older."""
+        limited: TelegramRateLimited | None = None
         refusal: TelegramError | None = None
         for _ in range(len(roster().bots) + 1):
             with self._take(self.channel_id) as slot:
-                api = BotApi(slot.bot.token)
                 try:
-                    newest = api.send_text(chat_id=self.channel_id, text=LOOKING)
+                    newest = BotApi(slot.bot.token).send_text(chat_id=self.channel_id, text=LOOKING)
+                except TelegramRateLimited as error:
+                    note_error(error, slot.bot)  # another one may go on
+                    limited = error
+                    continue
                 except TelegramRefused as error:
                     note_error(error, slot.bot, channel_id=self.channel_id)
                     refusal = error
                     continue
+                except TelegramUncertain:
+                    add_lost_message(self.asset.id, self.part, channel_id=self.channel_id, reason="looking")
+                    raise
                 note_message_id(self.channel_id, newest)
                 remove_message(
-                    api, self.asset.id, self.part, chat_id=self.channel_id, message_id=newest, reason="looking"
+                    slot.bot, self.asset.id, self.part, chat_id=self.channel_id, message_id=newest, reason="looking"
                 )
                 return newest
-        raise CannotTell(str(refusal))
+        raise limited or CannotTell(str(refusal))
 
 
-def remove_message(api: BotApi, asset_id: str, part: Part, *, chat_id: str, message_id: int, reason: str) -> None:
-    """Delete a message that no part needs; when Telegram does not let us, note it as an orphan."""
+def remove_message(bot: Bot, asset_id: str, part: Part, *, chat_id: str, message_id: int, reason: str) -> None:
+    """Delete a message that no part needs; when Telegram does not let us, note it as an orphan.
+
+    A message that the asset's record names stays, whatever the caller thinks.
+    """
+    if is_recorded(asset_id, channel_id=chat_id, message_id=message_id):
+        log.warning("telegram_message_kept", asset_id=asset_id, message_id=message_id, reason=reason)
+        return
     try:
-        api.delete_message(chat_id=chat_id, message_id=message_id)
+        BotApi(bot.token).delete_message(chat_id=chat_id, message_id=message_id)
     except MessageNotFound:
         return
     except TelegramError as error:
+        note_error(error, bot)
         log.warning("telegram_message_not_deleted", asset_id=asset_id, message_id=message_id, error=str(error))
         add_orphan(asset_id, part, channel_id=chat_id, message_id=message_id, reason=reason)

@@ -59,8 +59,6 @@ MAX_PARTS_AT_ONCE = 8  # of one asset
 SETTLE_S = 1.0  # Telegram may still be storing what it did not answer
 MAX_TRIES_PER_PART = 4  # in one run
 TRIES_TO_FIND_OUT = 3  # failed runs, where the channel lets no bot look whether a part is stored
-FIRST_RETRY_S = 5.0
-LONGEST_RETRY_S = 3600.0
 GIVE_UP_AFTER = timedelta(hours=24)  # without one part stored
 GIVE_UP_AFTER_TRIES = 12
 
@@ -94,6 +92,9 @@ def upload_asset(asset_id: str) -> UploadResult:
     asset = records.claim_upload(asset_id, owner=owner)
     if asset is None:
         return UploadResult.NOT_OURS
+    if _kills_its_workers(asset):
+        _put_off(asset_id, owner, records.DIED, retry_s=None, counts=True)
+        return UploadResult.LATER
     try:
         with LeaseKeeper(asset_id, owner=owner) as keeper:
             Uploader(asset, keeper).run()
@@ -106,6 +107,10 @@ def upload_asset(asset_id: str) -> UploadResult:
     except (redis.RedisError, PyMongoError) as error:
         _put_off(asset_id, owner, f"{type(error).__name__}: the database cannot be reached", retry_s=None, counts=True)
         return UploadResult.LATER
+    except Exception as error:
+        log.exception("upload_broke", asset_id=asset_id)
+        _put_off(asset_id, owner, f"unexpected: {type(error).__name__}: {error}"[:300], retry_s=None, counts=True)
+        return UploadResult.LATER
     publish(f"asset:{asset_id}")
     post_playable(asset_id)
     return UploadResult.CACHED
@@ -114,7 +119,7 @@ def upload_asset(asset_id: str) -> UploadResult:
 def _put_off(asset_id: str, owner: str, reason: str, *, retry_s: float | None, counts: bool) -> None:
     tries = asset.upload_attempts if (asset := find_asset(asset_id)) else 0
     if retry_s is None:
-        retry_s = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(tries, 12))
+        retry_s = min(records.LONGEST_RETRY_S, records.FIRST_RETRY_S * 2 ** min(tries, 12))
     records.release_upload(asset_id, owner=owner, error=reason, retry_s=retry_s, counts=counts)
     if not counts:
         log.info("upload_waits", asset_id=asset_id, reason=reason, retry_s=retry_s)
@@ -125,6 +130,12 @@ def _put_off(asset_id: str, owner: str, reason: str, *, retry_s: float | None, c
         asset_id, failing_before=datetime.now(UTC) - GIVE_UP_AFTER, min_attempts=GIVE_UP_AFTER_TRIES, alert=alert
     ):
         log.error("upload_given_up", asset_id=asset_id, reason=reason)
+
+
+def _kills_its_workers(asset: Asset) -> bool:
+    """The last runs died, and nothing was stored for so long that it is to be given up."""
+    is_long_ago = (asset.upload_failing_since or datetime.now(UTC)) <= datetime.now(UTC) - GIVE_UP_AFTER
+    return bool(asset.upload_deaths) and is_long_ago and asset.upload_attempts >= GIVE_UP_AFTER_TRIES
 
 
 class Uploader:
@@ -236,8 +247,8 @@ class Uploader:
                 self._judge(error, slot, part)
                 return False
             if message.file_size is not None and message.file_size != part.size:
-                self._note(part, attempt_id, PartState.PLANNED)
                 self._drop(slot, part, attempt_id, message, reason="wrong size")
+                self._note(part, attempt_id, PartState.PLANNED)
                 raise TryLater(f"part {part.index}: Telegram stored {message.file_size} of {part.size} bytes")
             if not self._commit(part, attempt_id, slot.bot.bot_id, slot.channel.channel_id, message):
                 self._drop(slot, part, attempt_id, message, reason="sent twice")
@@ -286,7 +297,8 @@ class Uploader:
             self._want_refetch(error)
         if isinstance(error, FileTooBig):
             raise TryLater(
-                f"Telegram takes no file of {part.size} bytes: set TELEGRAM_PART_BYTES lower", retry_s=LONGEST_RETRY_S
+                f"Telegram takes no file of {part.size} bytes: set TELEGRAM_PART_BYTES lower",
+                retry_s=records.LONGEST_RETRY_S,
             )
         raise TryLater(f"part {part.index}: {error}")
 
@@ -302,9 +314,8 @@ class Uploader:
         part.attempt_id = attempt_id
         part.channel_id = message.chat_id or slot.channel.channel_id
         remove_message(
-            BotApi(slot.bot.token), self.asset.id, part,
-            chat_id=part.channel_id, message_id=message.message_id, reason=reason,
-        )  # fmt: skip
+            slot.bot, self.asset.id, part, chat_id=part.channel_id, message_id=message.message_id, reason=reason
+        )
 
     def _slot(self, channel_id: str = "") -> Slot:
         """A slot, after a short wait if need be. Raises TryLater when the wait would be long, or there is no bot.

@@ -20,7 +20,19 @@ from apps.telegram_cache.services.planning import Stretch
 UPLOAD_LEASE_S = 60.0
 MAX_HELD = 500  # uploads that run at once; far fewer have a thread
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-NO_LONGER_FAILING = {"upload_failing_since": "", "upload_gave_up_at": "", "alert": "", "refetch_reason": ""}
+DIED = "the process that sent it ended without a word (killed, or crashed)"
+DEATHS_IN_A_ROW = 2  # after which the next run begins at once; then the wait doubles each time
+FIRST_RETRY_S = 5.0
+LONGEST_RETRY_S = 3600.0
+NO_LONGER_FAILING = {
+    "upload_failing_since": "",
+    "upload_gave_up_at": "",
+    "upload_deaths": "",
+    "alert": "",
+    "refetch_reason": "",
+}
+_ENDED = ("upload_owner", "upload_lease_until", "upload_queued_at")
+_IS_OPEN = {"state": {"$in": list(UNANSWERED)}}
 UPLOADABLE = [AssetState.READY.value, AssetState.UPLOADING.value]
 
 
@@ -33,7 +45,12 @@ def due(field: str) -> dict[str, Any]:
 
 
 def claim_upload(asset_id: str, *, owner: str) -> Asset | None:
-    """Become the one uploader of an asset that is due. None: not due, somebody else's, or nothing to upload."""
+    """Become the one uploader of an asset that is due. None: not due, somebody else's, or nothing to upload.
+
+    Whoever let a lease run out has died.
+    """
+    run_out = {"upload_owner": {"$ne": None}, "$expr": due("upload_lease_until")}
+    _note_death({"_id": asset_id, "state": AssetState.UPLOADING.value, **run_out})
     done = assets().update_one(
         {
             "_id": asset_id,
@@ -67,18 +84,34 @@ def renew_upload(asset_id: str, *, owner: str) -> bool:
 
 
 def free_dead_uploads() -> int:
-    """End the leases of processes that are known to be dead, so that their uploads are due at once. Returns how many.
+    """End the leases of processes that are known to be dead. Returns how many.
 
     Safe beside anybody: a dead owner sends nothing, and whoever has claimed the asset meanwhile keeps it.
     """
     held = {"state": AssetState.UPLOADING.value, "upload_owner": {"$ne": None}}
     rows = list(assets().find(held, {"upload_owner": 1}).limit(MAX_HELD))
-    change = {"$unset": {"upload_owner": "", "upload_lease_until": "", "upload_queued_at": ""}}
     return sum(
-        assets().update_one({"_id": row["_id"], "upload_owner": row["upload_owner"]}, change).modified_count
+        _note_death({"_id": row["_id"], "upload_owner": row["upload_owner"]})
         for row in rows
         if is_owner_dead(row["upload_owner"])
     )
+
+
+def _note_death(held: dict[str, Any]) -> int:
+    """End a lease whose holder died, as a failed try. The upload is due at once, or later after several deaths in a
+    row: one that kills its worker each time must not do that for ever.
+    """
+    tries, deaths = ({"$add": [{"$ifNull": [f"${name}", 0]}, 1]} for name in ("upload_attempts", "upload_deaths"))
+    grown_ms = {"$multiply": [FIRST_RETRY_S * 1000, {"$pow": [2, {"$min": [deaths, 12]}]}]}
+    wait_ms = {"$cond": [{"$lte": [deaths, DEATHS_IN_A_ROW]}, 0, {"$min": [LONGEST_RETRY_S * 1000, grown_ms]}]}
+    died = {
+        "upload_attempts": tries,
+        "upload_deaths": deaths,
+        "upload_error": DIED,
+        "upload_failing_since": {"$ifNull": ["$upload_failing_since", "$$NOW"]},
+        "upload_retry_at": {"$add": ["$$NOW", wait_ms]},
+    }
+    return int(assets().update_one(held, [{"$set": died}, {"$unset": [*_ENDED, "upload_waits_for"]}]).modified_count)
 
 
 def release_upload(asset_id: str, *, owner: str, error: str, retry_s: float, counts: bool) -> None:
@@ -93,7 +126,7 @@ def release_upload(asset_id: str, *, owner: str, error: str, retry_s: float, cou
         {
             "$set": {said: error, "upload_retry_at": now + timedelta(seconds=retry_s), "updated_at": now},
             "$inc": {"upload_attempts": int(counts)},
-            "$unset": {"upload_owner": "", "upload_lease_until": "", "upload_queued_at": "", other: ""},
+            "$unset": dict.fromkeys((*_ENDED, "upload_deaths", other), ""),
         },
     )
     if counts:
@@ -196,16 +229,19 @@ def begin_attempt(
 def commit_part(
     asset: Asset, *, index: int, attempt_id: str, bot_id: str, channel_id: str, message: StoredMessage
 ) -> bool:
-    """Record a stored part. False: another attempt is on record (then this message is an orphan)."""
+    """Record a stored part. True also when a rival that found this very message has recorded it meanwhile.
+
+    False: another attempt is on record.
+    """
     fields = {
         "state": PartState.STORED.value,
         "channel_id": message.chat_id or channel_id,
         "message_id": message.message_id,
         "file_unique_id": message.file_unique_id,
-        "file_ids": {bot_id: message.file_id},
+        f"file_ids.{bot_id}": message.file_id,
     }
     done = assets().update_one(
-        _attempt(asset, index, attempt_id, list(UNANSWERED)),
+        _attempt(asset, index, attempt_id, open_or_stored_as(message, channel_id)),
         {
             "$set": {**{f"parts.$.{name}": value for name, value in fields.items()}, "upload_attempts": 0},
             "$unset": {
@@ -217,29 +253,46 @@ def commit_part(
         },
     )
     note_message_id(channel_id, message.message_id)
-    return bool(done.modified_count)
+    return bool(done.matched_count)
+
+
+def open_or_stored_as(message: StoredMessage, channel_id: str, *, prefix: str = "") -> dict[str, Any]:
+    """Matches an attempt that nobody has recorded an end of, or that is recorded with this very message."""
+    place = {f"{prefix}channel_id": {"$in": [channel_id, message.chat_id]}, f"{prefix}message_id": message.message_id}
+    is_open = {f"{prefix}state": {"$in": list(UNANSWERED)}}
+    return {"$or": [is_open, {f"{prefix}state": PartState.STORED.value, **place}]}
+
+
+def is_recorded(asset_id: str, *, channel_id: str, message_id: int) -> bool:
+    """Whether the asset's record names that message: as a part or the playable copy, also of the generation before."""
+    place = {"channel_id": channel_id, "message_id": message_id}
+    lists = [{name: {"$elemMatch": place}} for name in ("parts", "previous.parts")]
+    single = [
+        {f"{name}.{field}": value for field, value in place.items()} for name in ("playable", "previous.playable")
+    ]
+    return assets().find_one({"_id": asset_id, "$or": [*lists, *single]}, {"_id": 1}) is not None
 
 
 def set_attempt_state(asset: Asset, *, index: int, attempt_id: str, state: PartState) -> None:
     """After a failed send: PLANNED (certainly not stored) or UNKNOWN."""
     assets().update_one(
-        _attempt(asset, index, attempt_id, list(UNANSWERED)),
+        _attempt(asset, index, attempt_id, _IS_OPEN),
         {"$set": {"parts.$.state": state.value}},
     )
 
 
-def _attempt(asset: Asset, index: int, attempt_id: str, states: list[str]) -> dict[str, Any]:
+def _attempt(asset: Asset, index: int, attempt_id: str, also: dict[str, Any]) -> dict[str, Any]:
     return {
         "_id": asset.id,
         "parts_generation": asset.parts_generation,
-        "parts": {"$elemMatch": {"index": index, "attempt_id": attempt_id, "state": {"$in": states}}},
+        "parts": {"$elemMatch": {"index": index, "attempt_id": attempt_id, **also}},
     }
 
 
 def note_seen(asset: Asset, part: Part, message_id: int) -> None:
     """The message of the part's attempt is not among those up to ``message_id``: the next search begins after it."""
     assets().update_one(
-        _attempt(asset, part.index, part.attempt_id or "", list(UNANSWERED)),
+        _attempt(asset, part.index, part.attempt_id or "", _IS_OPEN),
         {"$max": {"parts.$.after_message_id": message_id}},
     )
 
