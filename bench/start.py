@@ -101,7 +101,7 @@ def _memory(pid: int) -> dict[str, float]:
 
 
 def _part(line: str) -> str:
-    names = {"web_worker": "web", "mongod": "MongoDB", "redis": "Redis", " beat": "beat", " worker": "workers"}
+    names = {"web_worker": "web", "mongod": "MongoDB", "redis": "Redis", " worker": "workers"}
     return next((part for word, part in names.items() if word in line), "up and others")
 
 

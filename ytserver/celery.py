@@ -7,7 +7,9 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging
+from click import Option
 
+from ytserver.clock import Clock
 from ytserver.heartbeat import Heartbeat
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ytserver.settings")
@@ -16,6 +18,8 @@ app = Celery("ytserver")
 app.config_from_object("ytserver.celery_config")
 app.autodiscover_tasks()
 app.steps["consumer"].add(Heartbeat)
+app.steps["worker"].add(Clock)
+app.user_options["worker"].add(Option(["--clock"], is_flag=True, help="say when periodic work is due (one worker)"))
 
 
 @setup_logging.connect

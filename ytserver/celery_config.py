@@ -24,6 +24,7 @@ task_routes = {
     "apps.downloads.tasks.look_up": {"queue": "resolve"},
     "apps.downloads.tasks.fetch_asset": {"queue": "fetch"},
     "apps.telegram_cache.tasks.upload_asset": {"queue": "upload"},
+    "apps.telegram_cache.tasks.verify_asset": {"queue": "upload"},  # any number, each as long as an upload
 }
 beat_schedule = {
     "sweep-jobs": {"task": "apps.downloads.tasks.sweep_jobs", "schedule": 5.0, "options": {"expires": 5}},

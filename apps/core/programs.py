@@ -12,9 +12,9 @@ from apps.core.instance import RUN_MARK
 from apps.core.supervisor import Program
 from ytserver.env import BASE_DIR, Env
 
-STOP_WEB, STOP_BEAT, STOP_WORKERS, STOP_REDIS, STOP_MONGO = range(5)
-WORKERS = {"resolve": "resolve", "fetch": "fetch", "upload": "upload,care"}
-"""Worker name -> its queues. People wait for ``resolve``, so nothing else may fill its threads."""
+STOP_WEB, STOP_WORKERS, STOP_REDIS, STOP_MONGO = range(4)
+WORKERS = ("resolve", "fetch", "upload", "care")
+"""Each works on the queue of its name, so that none fills another's threads. ``care`` has the clock too."""
 WEB_GRACE_S = 8.0
 WORKER_GRACE_S = 10.0
 DATABASE_GRACE_S = 30.0
@@ -72,33 +72,24 @@ def web_programs(env: Env, *, listener_fd: int, mark: str = "", log: Path | None
 
 
 def worker_programs(env: Env, *, log_dir: Path, mark: str) -> list[Program]:
-    """The background workers and the clock that wakes them."""
+    """The background workers; one of them also has the clock that wakes them."""
     celery = [sys.executable, "-m", "celery", "--skip-checks", "-A", "ytserver"]
     quiet = ["--without-mingle", "--without-gossip", "--without-heartbeat"]  # we keep our own heartbeats, in Redis
     threads = ["-P", "threads", "-c", str(env.worker_threads)]
-    workers = [
+    clock = ["--clock", "-s", str(env.var_dir / "run" / "beat-schedule")]
+    return [
         Program(
             name=f"worker {name}",
-            command=[*celery, "worker", "-n", f"{name}@%h", "-Q", queues, *threads, *quiet, "-l", "INFO"],
+            command=[*celery, "worker", "-n", f"{name}@%h", "-Q", name, *threads, *quiet, "-l", "INFO",
+                     *(clock if name == "care" else ())],
             environ=_environ(mark),
             log=log_dir / f"worker-{name}.log",
             folder=BASE_DIR,
             stop_rank=STOP_WORKERS,
             grace_s=WORKER_GRACE_S,
         )
-        for name, queues in WORKERS.items()
-    ]
-    schedule = env.var_dir / "run" / "beat-schedule"
-    beat = Program(
-        name="beat",
-        command=[*celery, "beat", "-s", str(schedule), "--pidfile", "", "-l", "WARNING"],
-        environ=_environ(mark),
-        log=log_dir / "beat.log",
-        folder=BASE_DIR,
-        stop_rank=STOP_BEAT,
-        grace_s=WORKER_GRACE_S,
-    )
-    return [*workers, beat]
+        for name in WORKERS
+    ]  # fmt: skip
 
 
 def _environ(mark: str) -> dict[str, str]:

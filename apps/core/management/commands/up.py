@@ -22,7 +22,7 @@ from ytserver.startup import FirstStart, prepare_database
 
 
 class Command(BaseCommand):
-    help = "Start everything: embedded servers where no URI is given, web, workers, beat. Ctrl-C stops all."
+    help = "Start everything: embedded servers where no URI is given, web, workers. Ctrl-C stops all."
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
