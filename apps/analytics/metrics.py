@@ -30,8 +30,9 @@ from apps.core.tunables import hot_max_bytes
 from apps.downloads.documents import JobState
 from apps.downloads.selectors import count_active_jobs
 from apps.streaming.hotstore import HotStore
-from apps.telegram_cache.documents import BotState, TelegramBot
-from apps.telegram_cache.selectors import cache_totals
+from apps.telegram_cache.documents import BotState
+from apps.telegram_cache.selectors import all_bots
+from apps.telegram_cache.services.totals import recent_totals
 
 logger = logging.getLogger(__name__)
 
@@ -132,8 +133,8 @@ def _jobs() -> list[Family]:
 
 
 def _bots() -> list[Family]:
-    found = TelegramBot.objects.item_frequencies("state")
-    counts = [({"state": state.value}, int(found.get(state.value, 0))) for state in BotState]
+    found = Counter(bot.state_now for bot in all_bots())
+    counts = [({"state": state.value}, found[state]) for state in BotState]
     return [gauge("ytserver_telegram_bots", "Telegram bots by state.", counts)]
 
 
@@ -156,17 +157,12 @@ def _hot_size() -> list[int]:
 
 
 def _cache() -> list[Family]:
-    rows = _kept("cache", _cache_rows)
+    rows = [(kind.kind, kind.count, kind.size_bytes, kind.in_telegram) for kind in recent_totals().by_kind]
     return [
         gauge("ytserver_cached_files", "Finished files.", [({"kind": row[0]}, row[1]) for row in rows]),
         gauge("ytserver_cached_bytes", "Their bytes.", [({"kind": row[0]}, row[2]) for row in rows]),
         gauge("ytserver_telegram_files", "Those kept in Telegram.", [({"kind": row[0]}, row[3]) for row in rows]),
     ]
-
-
-def _cache_rows() -> list[list[Any]]:
-    totals = cache_totals(most_used=1)
-    return [[kind.kind, kind.count, kind.size_bytes, kind.in_telegram] for kind in totals.by_kind]
 
 
 def _kept(name: str, read: Callable[[], list[Any]]) -> list[Any]:

@@ -11,13 +11,12 @@ from redis.exceptions import RedisError
 
 from apps.core.redis import redis_client
 from apps.downloads.services.media import MediaState, Tier
-from apps.telegram_cache.selectors import cache_totals
 from apps.telegram_cache.services import touch_asset, touch_assets
+from apps.telegram_cache.services.totals import recent_totals
 
 logger = logging.getLogger(__name__)
 
 TIER_COUNTS = "yt:tiers"
-MOST_USED = 10
 POLLED_KEPT_S = 600
 
 
@@ -92,8 +91,10 @@ def _polled_name(asset_id: str, key_prefix: str) -> str:
 
 
 def cache_stats() -> dict[str, Any]:
-    """Totals of stored files by kind, answers by tier since the counters were made, and the most used files."""
-    totals = cache_totals(most_used=MOST_USED)
+    """Totals of stored files by kind and the most used files (at most 30 s old), answers by tier since the counters
+    were made.
+    """
+    totals = recent_totals()
     kinds = {
         of_kind.kind: {
             "files": of_kind.count,
