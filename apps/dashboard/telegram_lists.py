@@ -20,10 +20,10 @@ STATE_WORDS = {
 
 def bot_state(bot: TelegramBot) -> Cell:
     """The state in plain words, why, and until when."""
-    word, tone = STATE_WORDS[BotState(bot.state)]
-    note = bot.reason or (f"cannot post in {len(bot.barred)} of the channels" if bot.barred else "")
-    if bot.state == BotState.COOLING and bot.until is not None:
-        note = f"{note or 'Telegram asked to wait'}, goes on {relative(bot.until, datetime.now(UTC))}"
+    word, tone = STATE_WORDS[bot.state_now]
+    note = bot.reason_now or (f"cannot post in {len(bot.barred)} of the channels" if bot.barred else "")
+    if bot.until_now is not None:
+        note = f"{note or 'Telegram asked to wait'}, goes on {relative(bot.until_now, datetime.now(UTC))}"
     return Cell(kind="badge", value=word, tone=tone, note=note)
 
 

@@ -38,9 +38,9 @@ class ChannelSettingsRequestSerializer(serializers.Serializer):
 class BotSerializer(serializers.Serializer):
     bot_id = serializers.CharField()
     username = serializers.CharField()
-    state = serializers.CharField(help_text="active, cooling or disabled.")
-    reason = serializers.CharField(help_text="Why, when it is not active.")
-    until = serializers.DateTimeField(allow_null=True, help_text="When a cooling bot goes on.")
+    state = serializers.CharField(source="state_now", help_text="active, cooling or disabled.")
+    reason = serializers.CharField(source="reason_now", help_text="Why, when it is not active.")
+    until = serializers.DateTimeField(source="until_now", allow_null=True, help_text="When a cooling bot goes on.")
     barred = serializers.DictField(child=serializers.CharField(), help_text="Channels it cannot post in, and why.")
     checked_at = serializers.DateTimeField(allow_null=True)
 

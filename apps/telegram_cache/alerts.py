@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState
+from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState, TelegramBot, TelegramChannel
 from apps.telegram_cache.selectors import all_bots, all_channels, assets_out_of_reach, uploads_given_up
 
 MOST_UPLOADS = 20
@@ -39,12 +39,7 @@ def _bot_alerts() -> Iterator[Alert]:
 def _channel_alerts() -> Iterator[Alert]:
     bots = [bot for bot in all_bots() if bot.state != BotState.DISABLED]
     for channel in all_channels():
-        if channel.alert:
-            name = channel.title or channel.channel_id
-            yield Alert(
-                kind="channel", id=channel.channel_id, text=f"Nothing can be stored in {name}: {channel.alert}",
-                fix="Make a bot its administrator again, or set another channel: manage.py telegram set-default",
-            )  # fmt: skip
+        yield from _barred_alerts(channel, bots)
         barred = [bot for bot in bots if channel.scratch_chat_id and channel.scratch_chat_id in bot.barred]
         if barred:
             names = ", ".join(f"@{bot.username or bot.bot_id}" for bot in barred)
@@ -54,6 +49,26 @@ def _channel_alerts() -> Iterator[Alert]:
                 f"{barred[0].barred[channel.scratch_chat_id]}. They are made in {channel.title or channel.channel_id}.",
                 fix=f"Let every bot post there, or use none: manage.py telegram set-scratch-chat "
                 f"{channel.channel_id} none",
+            )  # fmt: skip
+
+
+def _barred_alerts(channel: TelegramChannel, bots: list[TelegramBot]) -> Iterator[Alert]:
+    """Bots in use that may not post in the channel. As it is now: an operator may have stopped the one that could."""
+    name = channel.title or channel.channel_id
+    barred = [(bot, bot.barred[channel.channel_id]) for bot in bots if channel.channel_id in bot.barred]
+    is_used = channel.is_default and channel.state != BotState.DISABLED
+    if channel.alert or (is_used and barred and len(barred) == len(bots)):
+        reason = channel.alert or barred[0][1]
+        yield Alert(
+            kind="channel", id=channel.channel_id, text=f"Nothing can be stored in {name}: {reason}",
+            fix="Make a bot its administrator again, or set another channel: manage.py telegram set-default",
+        )  # fmt: skip
+    elif is_used:
+        for bot, reason in barred:
+            shown = f"@{bot.username or bot.bot_id}"
+            yield Alert(
+                kind="bot", id=bot.bot_id, text=f"{shown} stores nothing in {name}: {reason}",
+                fix=f"In Telegram, let {shown} post messages there. Then: manage.py telegram check",
             )  # fmt: skip
 
 

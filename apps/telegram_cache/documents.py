@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -129,6 +130,10 @@ class Orphan(StoredPart):
     size = IntField()
     reason = StringField(default="")
     noted_at = DateTimeField()
+    tried_at = DateTimeField()  # the last try to remove it, or to find it
+    tries = IntField(default=0)  # in vain; each makes the next one wait twice as long
+    next_try_at = DateTimeField()
+    gave_up_at = DateTimeField()  # no bot can look where it may be: nobody looks any more
 
 
 class Asset(SearchedDocument):
@@ -183,6 +188,7 @@ class Asset(SearchedDocument):
     out_of_reach_since = DateTimeField()  # asked for since then, and this Bot API server does not give the parts
     refetch_reason = StringField()  # bytes that nobody has any more: to be fetched anew
     verified_at = DateTimeField()  # every part was read back and found right
+    verify_tried_at = DateTimeField()  # somebody began to read it back, whatever came of it
     upload_queued_at = DateTimeField()  # a task for it was sent then, so that the sweep does not send it again
     parts_generation = IntField(default=1)  # the generation that ``parts`` belong to
     previous = EmbeddedDocumentField(Generation)  # while a new generation is fetched and stored
@@ -209,7 +215,7 @@ class Asset(SearchedDocument):
             {"fields": ["-access_count", "-_id"]},
             {"fields": ["-size_bytes", "-_id"]},
             {"fields": ["title", "_id"]},
-            {"fields": ["state", "verified_at"]},
+            {"fields": ["state", "verify_tried_at"]},
             {"fields": ["refetch_reason"], "sparse": True},
             {"fields": ["upload_gave_up_at"], "sparse": True},
             {"fields": ["playable_until"], "sparse": True},
@@ -275,6 +281,25 @@ class TelegramBot(StoredDocument):
     updated_at = DateTimeField(default=utcnow)
 
     meta = {"collection": "telegram_bots", "indexes": []}
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether Telegram lets it wait right now; the record keeps a rest that is over until somebody changes it."""
+        return self.state == BotState.COOLING and self.until is not None and self.until > datetime.now(UTC)
+
+    @property
+    def state_now(self) -> BotState:
+        """For people: a bot whose rest is over is active."""
+        state = BotState(self.state)
+        return BotState.ACTIVE if state is BotState.COOLING and not self.is_resting else state
+
+    @property
+    def reason_now(self) -> str:
+        return str(self.reason) if self.state_now == self.state else ""
+
+    @property
+    def until_now(self) -> datetime | None:
+        return self.until if self.is_resting else None
 
 
 class TelegramChannel(StoredDocument):

@@ -172,11 +172,17 @@ def stored_parts(asset_ids: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def kept_generations(asset_ids: Iterable[str]) -> set[tuple[str, int]]:
-    """Asset ids with the generation that is kept until the next one is stored."""
-    found = {"_id": {"$in": list(asset_ids)}, "previous.generation": {"$gte": 1}}
-    rows = Asset._get_collection().find(found, {"previous.generation": 1})
-    return {(row["_id"], row["previous"]["generation"]) for row in rows}
+def kept_generations(asset_ids: Iterable[str]) -> dict[str, tuple[str, set[int]]]:
+    """State by id, and the generations that are needed: its own, and the one kept until that is stored.
+
+    One query: a file is never judged by two moments.
+    """
+    fields = {"state": 1, "generation": 1, "previous.generation": 1}
+    rows = Asset._get_collection().find({"_id": {"$in": list(asset_ids)}}, fields)
+    return {
+        row["_id"]: (row["state"], {row["generation"], (row.get("previous") or {}).get("generation")} - {None})
+        for row in rows
+    }
 
 
 def stored_message_ids(channel_id: str, *, after: int, up_to: int) -> set[int]:
@@ -199,8 +205,8 @@ def playable_message_ids(channel_id: str, *, after: int, up_to: int) -> set[int]
 
 
 def least_recently_verified(limit: int) -> list[Asset]:
-    """Assets in Telegram, those first that were never verified."""
-    found = Asset.objects(state=AssetState.CACHED.value).order_by("verified_at", "id")
+    """Assets in Telegram, those first whose last try to verify them is longest ago, whatever came of it."""
+    found = Asset.objects(state=AssetState.CACHED.value).order_by("verify_tried_at", "id")
     return list(found.limit(min(limit, MAX_PAGE)))
 
 
@@ -237,9 +243,17 @@ def assets_out_of_reach(limit: int = MAX_PAGE) -> list[Asset]:
 
 
 def assets_with_orphans(*, after_id: str = "", limit: int = MAX_PAGE) -> list[Asset]:
-    """A page of assets, by id, that have orphans which can be removed: their message id is known, or can be found."""
+    """A page of assets, by id, that have orphans which can be removed (their message id is known, or can be found) and
+    whose time has come.
+    """
     removable = [{"orphans.message_id": {"$gt": 0}}, {"orphans.size": {"$gt": 0}}]
-    found = Asset.objects(__raw__={"$or": removable, "_id": {"$gt": after_id}})
+    due = {
+        "$or": [{"message_id": {"$gt": 0}}, {"size": {"$gt": 0}}],
+        "gave_up_at": None,
+        "next_try_at": {"$not": {"$gt": datetime.now(UTC)}},
+    }
+    query = {"$or": removable, "orphans": {"$elemMatch": due}, "_id": {"$gt": after_id}}
+    found = Asset.objects(__raw__=query)
     return list(found.only("id", "orphans").order_by("id").limit(min(limit, MAX_PAGE)))
 
 

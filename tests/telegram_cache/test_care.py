@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from datetime import UTC, datetime, timedelta
@@ -10,19 +11,25 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from apps.core.errors import InvalidParameter
+from apps.dashboard.selectors.work import bots_at_work
+from apps.dashboard.telegram_lists import bot_state
 from apps.downloads.documents import MediaJob
+from apps.downloads.services.jobs import is_lost
 from apps.downloads.services.refetching import refetch_lost
-from apps.streaming.hotstore import HotStore
+from apps.downloads.telegram_serializers import BotSerializer
+from apps.streaming.hotstore import HotStore, blockmap
 from apps.telegram_cache.alerts import alerts
 from apps.telegram_cache.clients.errors import BotForbidden, TokenRefused
-from apps.telegram_cache.documents import Asset, AssetState, PartState
+from apps.telegram_cache.documents import Asset, AssetState, PartState, TelegramBot
 from apps.telegram_cache.roster import roster
+from apps.telegram_cache.selectors import find_bot
 from apps.telegram_cache.services import pool, sweep_uploads, upload_asset
 from apps.telegram_cache.services.bots import check_all, disable_bot, enable_bot, replace_token
+from apps.telegram_cache.services.care_records import mark_part_bad
 from apps.telegram_cache.services.channels import add_channel, make_channel_default, set_scratch_chat
 from apps.telegram_cache.services.upload import UploadResult
 from apps.telegram_cache.services.verifying import verify_sample
-from tests.telegram_cache.conftest import CHANNEL_ID, MIB, make_due, stored_bytes
+from tests.telegram_cache.conftest import CHANNEL_ID, MIB, make_due, read_all, stored_bytes, target_of
 
 
 def run(*arguments: str) -> str:
@@ -51,6 +58,26 @@ class TestMending:
         assert stored_bytes(store.telegram, made.asset_id) == made.data
         assert store.telegram.counts["stored"] == 3
         assert [result.is_well for result in verify_sample()] == [True]
+
+    def test_what_cannot_be_read_now_neither_comes_first_each_night_nor_uses_up_the_bound(
+        self, store, make_asset, settings, part_bytes
+    ):
+        store.telegram.local = True
+        settings.ENV = settings.ENV.model_copy(update={"telegram_local_root": store.telegram.folder})
+        part_bytes(2000 * MIB)
+        large = make_asset(21 * MIB, seed=1).asset_id
+        assert upload_asset(large) is UploadResult.CACHED
+        store.telegram.local = False
+        settings.ENV = settings.ENV.model_copy(update={"telegram_local_root": None})
+        part_bytes(19 * MIB)
+        small = make_asset(MIB, seed=2).asset_id
+        assert upload_asset(small) is UploadResult.CACHED
+        nights = [[(result.asset_id, result.read_bytes) for result in verify_sample(max_assets=1)] for _ in range(3)]
+        assert sorted(nights[:2]) == sorted([[(large, 0)], [(small, MIB)]])
+        assert nights[2] == nights[0]
+        assert reload(large).verified_at is None
+        Asset._get_collection().update_one({"_id": large}, {"$unset": {"verify_tried_at": ""}})
+        assert [result.asset_id for result in verify_sample(max_bytes=21 * MIB)] == [large, small]
 
     def test_the_sample_takes_first_what_was_not_verified_for_longest_within_its_bounds(self, store, make_asset):
         made = [make_asset(MIB, seed=seed).asset_id for seed in (1, 2, 3)]
@@ -92,6 +119,25 @@ class TestMending:
         assert HotStore(hot_root).open(made.asset_id, 1) is None
         assert refetch_lost() == 1
         assert reload(made.asset_id).generation == 2
+
+    async def test_what_came_back_whole_is_not_called_lost_after_a_reboot(
+        self, store, make_asset, filler, hot_root, monkeypatch
+    ):
+        made = await asyncio.to_thread(make_asset, 2 * MIB)
+        await asyncio.to_thread(upload_asset, made.asset_id)
+        HotStore(hot_root).remove(made.asset_id, 1)
+        await read_all(filler, await asyncio.to_thread(target_of, made.asset_id))
+        asset = await asyncio.to_thread(reload, made.asset_id)
+        await asyncio.to_thread(mark_part_bad, made.asset_id, generation=1, part=asset.parts[0], reason="x")
+        asset = await asyncio.to_thread(reload, made.asset_id)
+        monkeypatch.setattr(blockmap, "boot_id", lambda: (1, 2))
+        assert not HotStore(hot_root).is_complete(made.asset_id, 1)
+        assert not await asyncio.to_thread(is_lost, asset)
+        assert HotStore(hot_root).is_complete(made.asset_id, 1)
+        (data,) = [path for path in hot_root.glob(f"*/{made.asset_id}.1") if path.is_file()]
+        data.write_bytes(bytes(2 * MIB))
+        next(hot_root.glob(f"*/{made.asset_id}.1.map")).unlink()
+        assert await asyncio.to_thread(is_lost, asset)
 
 
 class TestGivingUp:
@@ -137,7 +183,7 @@ class TestAlerts:
     def test_a_channel_where_no_bot_may_post_is_parked_and_shows_until_one_may(self, store):
         second = store.add_bot(222222)
         pool.note_error(BotForbidden("kicked"), roster().bot("111111"), channel_id=str(CHANNEL_ID))
-        assert alerts() == []
+        assert [(alert.kind, alert.id) for alert in alerts()] == [("bot", "111111")]
         pool.note_error(BotForbidden("kicked"), roster().bot("222222"), channel_id=str(CHANNEL_ID))
         assert [(alert.kind, alert.id) for alert in alerts()] == [("channel", str(CHANNEL_ID))]
         assert not roster().can_upload
@@ -145,6 +191,36 @@ class TestAlerts:
         check_all()
         assert alerts() == []
         assert roster().can_upload
+
+    def test_one_of_several_bots_that_may_not_post_shows_in_the_list(self, store):
+        store.add_bot(222222)
+        pool.note_error(BotForbidden("kicked"), roster().bot("222222"), channel_id=str(CHANNEL_ID))
+        (alert,) = alerts()
+        assert (alert.kind, alert.id, "kicked" in alert.text) == ("bot", "222222", True)
+        shown = run("telegram", "list")
+        assert f"stores nothing in {CHANNEL_ID}: kicked" in shown
+        assert "ALERT" in shown
+        assert roster().can_upload
+
+    def test_a_channel_whose_last_able_bot_was_stopped_shows(self, store):
+        store.add_bot(222222)
+        pool.note_error(BotForbidden("kicked"), roster().bot("222222"), channel_id=str(CHANNEL_ID))
+        disable_bot("111111")
+        assert [(alert.kind, alert.id) for alert in alerts()] == [("channel", str(CHANNEL_ID))]
+        enable_bot("111111")
+        assert [alert.kind for alert in alerts()] == ["bot"]
+
+    def test_a_bot_whose_rest_is_over_is_shown_as_active(self, store):
+        pool.cool_down("111111", 3600)
+        (bot,) = json.loads(run("telegram", "list", "--json"))["bots"]
+        assert (bot["state"], bot["reason"]) == ("cooling", "Telegram asked it to wait")
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        TelegramBot._get_collection().update_one({"_id": "111111"}, {"$set": {"until": past}})
+        (bot,) = json.loads(run("telegram", "list", "--json"))["bots"]
+        assert (bot["state"], bot["reason"], bot["until"]) == ("active", "", None)
+        assert bot_state(find_bot("111111")).value == "in use"
+        assert BotSerializer(find_bot("111111")).data["state"] == "active"
+        assert bots_at_work()[0].state_now == "active"
 
     def test_what_the_operator_switched_off_is_no_alert(self, store):
         disable_bot("111111")

@@ -6,13 +6,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from apps.core.redis import redis_client
 from apps.downloads.services.jobs import refetch_asset
 from apps.streaming.hotstore import HotStore
-from apps.telegram_cache.documents import Asset, Orphan, PartState
-from apps.telegram_cache.selectors import cache_totals
-from apps.telegram_cache.services import queueing, sweep_uploads, upload_asset
+from apps.telegram_cache.clients.bot_api import BotApi
+from apps.telegram_cache.documents import Asset, Orphan, PartState, TelegramBot
+from apps.telegram_cache.roster import forget_roster
+from apps.telegram_cache.selectors import assets_with_orphans, cache_totals
+from apps.telegram_cache.services import pool, queueing, sweep_uploads, upload_asset
 from apps.telegram_cache.services.care_records import mark_part_bad
 from apps.telegram_cache.services.channels import set_scratch_chat
+from apps.telegram_cache.services.orphan_records import add_orphan
 from apps.telegram_cache.services.orphans import remove_orphans
 from apps.telegram_cache.services.rekeying import rekey
 from apps.telegram_cache.services.upload import UploadResult
@@ -68,7 +72,7 @@ def test_a_message_that_is_already_gone_leaves_the_list_when_an_administrator_sa
     assert remove_orphans(reload(made.asset_id)) == 0
     second = store.add_bot(222222)
     assert rights == store.channel.admins[second.bot_id]
-    assert remove_orphans(reload(made.asset_id)) == 1
+    assert remove_orphans(reload(made.asset_id), now=datetime.now(UTC) + timedelta(minutes=2)) == 1
     assert cache_totals().orphans == 0
 
 
@@ -132,6 +136,66 @@ class TestALateAnswer:
         assert remove_orphans(reload(made.asset_id)) == 1
         assert len(store.telegram.messages) == 2
         assert reload(made.asset_id).orphans == []
+
+
+class TestWaiting:
+    """What cannot be removed is tried again later and later."""
+
+    def test_a_message_that_telegram_keeps_is_tried_twice_as_late_each_time_up_to_a_day(self, store, make_asset):
+        made = make_asset(MIB)
+        replace_stored(store, made)
+        store.channel.admins[store.bot.bot_id]["can_delete_messages"] = False
+        now, waits = datetime.now(UTC), []
+        for number in range(1, 15):
+            remove_orphans(reload(made.asset_id), now=now)
+            assert store.telegram.counts["deleteMessage"] == number
+            (orphan,) = reload(made.asset_id).orphans
+            waits.append((orphan.next_try_at - orphan.tried_at).total_seconds())
+            remove_orphans(reload(made.asset_id), now=orphan.next_try_at - timedelta(seconds=1))
+            assert store.telegram.counts["deleteMessage"] == number
+            now = orphan.next_try_at
+        assert waits == [min(86_400, 60 * 2**number) for number in range(14)]
+        assert assets_with_orphans() == []
+        assert cache_totals().orphans == 1
+
+    def test_where_no_bot_can_look_nobody_looks_for_ever_nor_much_at_once(self, store, make_asset):
+        made = make_asset(MIB)
+        assert upload_asset(made.asset_id) is UploadResult.CACHED
+        part = reload(made.asset_id).parts[0]
+        for number in range(5):
+            part.attempt_id, part.after_message_id = f"{number:016d}", 0
+            add_orphan(made.asset_id, part, message_id=None, reason="sent without an answer, and sent again")
+        noted_long_ago(made.asset_id)
+        BotApi(store.bot.token).send_text(chat_id=str(CHANNEL_ID), text="x")
+        refused = {"ok": False, "description": "Bad Request: message can't be forwarded"}
+        store.telegram.faults.add("forwardMessage", status=400, body=refused, times=1000)
+        texts, now = [], datetime.now(UTC)
+        for _ in range(8):
+            before = store.telegram.counts["sendMessage"]
+            remove_orphans(reload(made.asset_id), now=now)
+            texts.append(store.telegram.counts["sendMessage"] - before)
+            redis_client().delete(f"yt:tg:bucket:111111:{CHANNEL_ID}")  # an hour has passed there too
+            now += timedelta(hours=1)
+        assert (max(texts), sum(texts), texts[-1]) == (3, 5 * 3, 0)
+        assert assets_with_orphans() == []
+        assert all(orphan.gave_up_at for orphan in reload(made.asset_id).orphans)
+        assert cache_totals().orphans == 5
+
+    def test_removing_leaves_uploads_their_turns_and_waits_while_the_bot_rests(self, store, make_asset):
+        made = make_asset(MIB)
+        replace_stored(store, made)
+        name = f"yt:tg:bucket:111111:{CHANNEL_ID}"
+        before = redis_client().hget(name, "tokens")
+        pool.cool_down("111111", 60)
+        forget_roster()
+        assert remove_orphans(reload(made.asset_id)) == 0
+        assert store.telegram.counts["deleteMessage"] == 0
+        pool.end_rest("111111")
+        TelegramBot._get_collection().update_one({"_id": "111111"}, {"$unset": {"until": ""}})
+        forget_roster()
+        assert remove_orphans(reload(made.asset_id), now=datetime.now(UTC) + timedelta(hours=1)) == 1
+        assert redis_client().hget(name, "tokens") == before
+        assert redis_client().exists(f"{name}:deletes")
 
 
 def with_orphan(number: int, message_id: int | None) -> None:

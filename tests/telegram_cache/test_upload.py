@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.core.owners import make_owner
+from apps.core.queues import list_name
 from apps.core.redis import redis_client
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.alerts import alerts
@@ -510,6 +512,36 @@ class TestCrashes:
         assert store.telegram.originals() == []
 
 
+class TestSmallerParts:
+    """After Telegram refused one part as too large, and took others."""
+
+    @pytest.fixture
+    def refused(self, store, make_asset, part_bytes):
+        part_bytes(2 * MIB)
+        made = make_asset(6 * MIB)
+        store.telegram.faults.add("sendDocument", status=413, skip=1)
+        assert upload_asset(made.asset_id) is UploadResult.LATER
+        asset = reload(made.asset_id)
+        assert {part.state for part in asset.parts} == {PartState.STORED, PartState.PLANNED}
+        part_bytes(MIB)
+        make_due(made.asset_id)
+        return made
+
+    def test_apply_at_once(self, store, refused):
+        before = {part.message_id for part in reload(refused.asset_id).parts} - {None}
+        assert upload_asset(refused.asset_id) is UploadResult.CACHED
+        asset = reload(refused.asset_id)
+        assert [part.size for part in asset.parts] == [MIB] * 6
+        assert {orphan.message_id for orphan in asset.orphans} == before
+        assert stored_bytes(store.telegram, refused.asset_id) == refused.data
+
+    def test_do_not_apply_when_the_file_is_not_here_to_send_it_anew(self, store, refused):
+        before = [part.message_id for part in reload(refused.asset_id).parts]
+        HotStore(django_settings.ENV.hot_root).remove(refused.asset_id, 1)
+        assert upload_asset(refused.asset_id) is UploadResult.LATER
+        assert [part.message_id for part in reload(refused.asset_id).parts] == before
+
+
 class TestHotBytes:
     def test_wrong_bytes_are_never_sent(self, store, make_asset, part_bytes):
         part_bytes(MIB)
@@ -529,6 +561,30 @@ class TestHotBytes:
 
 
 class TestSweep:
+    def test_the_queue_stays_short_and_what_waits_in_it_is_not_sent_again(self, store):
+        fields = {"kind": "audio", "variant": "m4a", "state": "ready", "size_bytes": 1, "attempt": 0, "generation": 1}
+        many = [{"_id": f"{n:024x}", "video_id": f"v{n:010d}", "parts": [], **fields} for n in range(150)]
+        Asset._get_collection().insert_many(many)
+        assert [sweep_uploads() for _ in range(4)] == [50, 50, 0, 0]
+        long_ago = {"$set": {"upload_queued_at": datetime.now(UTC) - timedelta(minutes=10)}}
+        Asset._get_collection().update_many({"upload_queued_at": {"$ne": None}}, long_ago)
+        names = list_name("upload", 0)
+        for _ in range(30):
+            redis_client().rpop(names)
+        assert sweep_uploads() == 30
+        assert Asset.objects(upload_queued_at__gte=datetime.now(UTC) - timedelta(minutes=5)).count() == 30
+        asked = [json.loads(message)["headers"]["argsrepr"] for message in redis_client().lrange(names, 0, -1)]
+        assert len(set(asked)) == len(asked) == 100
+
+    def test_what_was_queued_is_sent_again_when_its_message_was_lost(self, store, make_asset):
+        made = make_asset()
+        assert sweep_uploads() == 1
+        redis_client().delete(list_name("upload", 0))
+        assert sweep_uploads() == 0
+        long_ago = {"$set": {"upload_queued_at": datetime.now(UTC) - timedelta(minutes=3)}}
+        Asset._get_collection().update_one({"_id": made.asset_id}, long_ago)
+        assert sweep_uploads() == 1
+
     def test_what_is_due_is_queued_once(self, store, make_asset):
         made = [make_asset(seed=seed) for seed in range(1, 4)]
         request_upload(made[0].asset_id)

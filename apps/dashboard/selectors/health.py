@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ from pymongo.errors import PyMongoError
 from apps.core.heartbeats import QUEUES, idle_queues
 from apps.core.redis import redis_client
 from apps.dashboard.templatetags.ui import human_bytes
-from apps.telegram_cache.documents import BotState, TelegramBot, TelegramChannel
+from apps.telegram_cache.documents import BotState, TelegramChannel
+from apps.telegram_cache.selectors import all_bots
 
 LOW_DISK_BYTES = 1024**3
 PING_TIMEOUT_MS = 2000
@@ -90,16 +92,16 @@ def _disk() -> Health:
 def _telegram() -> Health:
     name, icon = "Telegram", "send"
     try:
-        states = TelegramBot.objects.item_frequencies("state")
+        states = Counter(bot.state_now for bot in all_bots())
         channels = TelegramChannel.objects(state=BotState.ACTIVE.value).count()
     except PyMongoError:
         return Health(name=name, icon=icon, tone="danger", text="Not known while MongoDB is down.")
-    active = int(states.get(BotState.ACTIVE.value, 0))
+    active = states[BotState.ACTIVE]
     if not states:
         return Health(name=name, icon=icon, tone="warning", text="Off: no bot yet, so nothing is kept for good")
     if not active or not channels:
         what = "bot" if not active else "channel"
         return Health(name=name, icon=icon, tone="danger", text=f"No {what} can be used. See the Telegram page.")
-    resting = sum(int(count) for count in states.values()) - active
+    resting = states.total() - active
     text = f"{active} of {active + resting} bots usable, {channels} {'channel' if channels == 1 else 'channels'}"
     return Health(name=name, icon=icon, tone="warning" if resting else "success", text=text)

@@ -47,7 +47,7 @@ def bots_at_work() -> list[TelegramBot]:
     far = max((bot.until for bot in bots if bot.until), default=None)
 
     def place(bot: TelegramBot) -> tuple[bool, Any, str]:
-        return bot.state != BotState.COOLING, bot.until or far or 0, bot.bot_id
+        return not bot.is_resting, bot.until or far or 0, bot.bot_id
 
     return sorted(bots, key=place)[:SHOWN_BOTS]
 

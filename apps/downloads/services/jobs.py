@@ -30,7 +30,7 @@ from apps.keys.job_slots import free_job_slots
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind
 from apps.telegram_cache.services.generations import cancel_queued, start_generation
-from apps.telegram_cache.services.hot_bytes import can_be_read
+from apps.telegram_cache.services.hot_bytes import can_be_read, look_again
 
 log = structlog.get_logger(__name__)
 
@@ -129,8 +129,14 @@ def refetch_asset(asset_id: str) -> MediaJob:
 
 
 def is_lost(asset: Asset) -> bool:
-    """Whether bytes of a finished asset are nowhere: neither in Telegram, in reach, nor in the hot store."""
+    """Whether bytes of a finished asset are nowhere: neither in Telegram, in reach, nor in the hot store.
+
+    Before it says so, it hashes what an earlier boot left of the file: that can take seconds.
+    """
     store = HotStore(settings.ENV.hot_root)
+    if store.is_complete(asset.id, asset.generation) or can_be_read(store, asset):
+        return False
+    look_again(store, asset)
     return not store.is_complete(asset.id, asset.generation) and not can_be_read(store, asset)
 
 

@@ -41,6 +41,11 @@ def note_verified(asset_id: str, *, generation: int) -> None:
     assets().update_one({"_id": asset_id, "parts_generation": generation}, {"$set": {"verified_at": datetime.now(UTC)}})
 
 
+def note_verify_tried(asset_id: str) -> None:
+    """Others come first next time, whatever comes of this."""
+    assets().update_one({"_id": asset_id}, {"$set": {"verify_tried_at": datetime.now(UTC)}})
+
+
 def note_out_of_reach(asset_id: str) -> None:
     """Parts of it were asked for that this Bot API server does not give back. For an alert; nothing else changes."""
     unknown = {"_id": asset_id, "out_of_reach_since": None}

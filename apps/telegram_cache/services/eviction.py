@@ -165,11 +165,10 @@ def _stale(entries: list[HotEntry], now: float) -> Iterator[HotEntry]:
     old = [entry for entry in entries if now - entry.last_read_at > STALE_S]
     for at in range(0, len(old), _BATCH):
         batch = old[at : at + _BATCH]
-        known = assets_in_state(entry.asset_id for entry in batch)
         kept = kept_generations(entry.asset_id for entry in batch)
         for entry in batch:
-            state, generation = known.get(entry.asset_id, ("", 0))
-            other = entry.generation != generation and _name(entry) not in kept
+            state, generations = kept.get(entry.asset_id, ("", set()))
+            other = entry.generation not in generations
             given_up = state in GIVEN_UP and entry.state in (FileState.GROWING, FileState.FAILED)
             if not state or other or given_up:
                 yield entry

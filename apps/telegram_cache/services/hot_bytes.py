@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
-from apps.streaming.hotstore import HotStore
+from apps.streaming.hotstore import HotStore, HotStoreFull, WriterBusy
 from apps.telegram_cache.documents import BLOCK_BYTES, Asset, PartState
 from apps.telegram_cache.reach import is_in_reach
 
@@ -25,7 +26,8 @@ class HotBytesWrong(Exception):
 def is_rest_here(store: HotStore, asset: Asset) -> bool:
     """Whether the hot file has every byte that no stored part gives: nothing is lost, and the next upload mends it.
 
-    An unfinished file of an earlier boot does not count. A few microseconds for a file that is open already.
+    An unfinished file of an earlier boot counts after ``look_again`` only. A few microseconds for a file that is
+    open already.
     """
     whole = sum(part.size for part in asset.parts)
     if not asset.is_finished or whole != asset.size_bytes or asset.parts_generation != asset.generation:
@@ -36,6 +38,23 @@ def is_rest_here(store: HotStore, asset: Asset) -> bool:
     with closing(hot_file):
         missing = [part for part in asset.parts if part.state != PartState.STORED or not is_in_reach(part.size)]
         return all(hot_file.available_from(part.offset) >= part.size for part in missing)
+
+
+def look_again(store: HotStore, asset: Asset) -> None:
+    """Hash what an earlier boot left unfinished on the disk, as far as it is there, so that what is right counts again.
+
+    Takes seconds for a large file of that kind, and microseconds for any other.
+    """
+    if not asset.size_bytes or not asset.block_hashes or not Path(store.data_file(asset.id, asset.generation)).exists():
+        return
+    hot_file = store.open(asset.id, asset.generation)
+    if hot_file is None:
+        with suppress(HotStoreFull, WriterBusy):  # it stays as it is
+            hot_file = store.open_sparse(
+                asset.id, asset.generation, size_bytes=asset.size_bytes, block_hashes=asset.block_hashes
+            )
+    if hot_file is not None:
+        hot_file.close()
 
 
 def can_be_read(store: HotStore, asset: Asset) -> bool:

@@ -32,6 +32,7 @@ MAX_UPLOADS_PER_BOT = 4  # Bot API: simultaneous uploads of one bot are spaced; 
 RENEW_EVERY_S = 15.0
 SLOT_S = 60.0  # a slot that is not renewed comes free: its process died (on this machine the sweep sees it sooner)
 BURST_MESSAGES = 20  # what a channel takes at once before messages_per_min counts
+DELETES_PER_MIN = 600  # removing takes no turn from what is sent; 30 calls a second are the most that a bot may make
 MESSAGES_PER_MIN_ELSEWHERE = 20  # in a chat that is no channel of ours: what Telegram lets a bot send to a group
 EVERY_BOT_IS_BUSY = "every bot is sending other files, or has to pause before it may send more"
 NO_BOT_WAIT_S = 5.0  # the sweep looks again soon after an operator has mended it
@@ -170,6 +171,12 @@ def take_token(bot_id: str, chat_id: str) -> float:
     per_min = channel.messages_per_min if channel else MESSAGES_PER_MIN_ELSEWHERE
     keys = _rest_key(bot_id), _bucket_key(bot_id, chat_id)
     return int(redis_client().eval(_TAKE_ONE, 2, *keys, per_min, BURST_MESSAGES)) / 1000
+
+
+def take_delete(bot_id: str, chat_id: str) -> float:
+    """The right to remove one message there now: 0, else how many seconds to wait."""
+    keys = _rest_key(bot_id), f"{_bucket_key(bot_id, chat_id)}:deletes"
+    return int(redis_client().eval(_TAKE_ONE, 2, *keys, DELETES_PER_MIN, BURST_MESSAGES)) / 1000
 
 
 def take_slot(channel_id: str = "") -> Slot:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import cast
 
 import structlog
 from celery import current_app
 from kombu.exceptions import OperationalError
 
+from apps.core.queues import waiting_messages
 from apps.core.redis import redis_client
 from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState
 from apps.telegram_cache.roster import roster
@@ -23,10 +25,13 @@ from apps.telegram_cache.services.upload_records import free_dead_uploads
 log = structlog.get_logger(__name__)
 UPLOAD_TASK = "apps.telegram_cache.tasks.upload_asset"
 MAX_UPLOADS_PER_SWEEP = 50
-QUEUED_AGAIN_AFTER_S = 120.0  # a message that was lost; a task that only waits does no harm
+MAX_WAITING = 100  # messages in the queue: what is due stays in MongoDB, in its order, until the workers come to it
+QUEUED_AGAIN_AFTER_S = 120.0  # the queue is empty, so its message was lost
+QUEUED_AGAIN_ANYWAY_S = 3600.0  # its message may well be among those that wait
 CHECK_EVERY_S = 300
 ORPHANS_EVERY_S = 60
 ORPHANS_FOR_S = 20.0
+SLOW_WORK_S = 900  # a process that dies in the middle of it keeps the others from it for no longer
 ORPHANS_AFTER = "yt:tg:orphans:after"  # the asset that was looked at last
 
 
@@ -49,7 +54,8 @@ def _send(asset_id: str) -> bool:
 
 
 def sweep_uploads() -> int:
-    """Queue every upload that is due (at most 50), and now and then ask about parked bots and remove orphans.
+    """Queue uploads that are due (at most 50, and while fewer than 100 wait), and now and then ask about parked bots,
+    post playable copies and remove orphans.
 
     Idempotent; several sweeps at once share the work. Returns how many were queued.
     """
@@ -60,17 +66,29 @@ def sweep_uploads() -> int:
     free_dead_slots()
     if freed := free_dead_uploads():
         log.warning("uploads_of_dead_workers", count=freed)
+    queued = _queue_due_uploads()
+    _alone("slow", _do_slow_work)
+    return queued
+
+
+def _queue_due_uploads() -> int:
+    waiting = waiting_messages()["upload"]
+    again_after_s = QUEUED_AGAIN_ANYWAY_S if waiting else QUEUED_AGAIN_AFTER_S
     queued = 0
-    while queued < MAX_UPLOADS_PER_SWEEP:
-        asset_id = queue_next_upload(again_after_s=QUEUED_AGAIN_AFTER_S)
+    while queued < min(MAX_UPLOADS_PER_SWEEP, MAX_WAITING - waiting):
+        asset_id = queue_next_upload(again_after_s=again_after_s)
         if asset_id is None or not _send(asset_id):
             break
         queued += 1
+    return queued
+
+
+def _do_slow_work() -> None:
+    """What waits for Telegram: never in more than one thread, so that it holds up no other care."""
     for unposted_id in playable_left(limit=5):
         post_playable(unposted_id)
     if _is_time("orphans", ORPHANS_EVERY_S):
         _remove_some_orphans()
-    return queued
 
 
 def _remove_some_orphans() -> None:
@@ -84,7 +102,7 @@ def _remove_some_orphans() -> None:
     while page := assets_with_orphans(after_id=after_id, limit=20):
         for asset in page:
             redis_client().set(ORPHANS_AFTER, asset.id)
-            remove_orphans(asset)
+            remove_orphans(asset, end_at=end_at)
             if time.monotonic() > end_at:
                 return
         after_id = page[-1].id
@@ -94,6 +112,16 @@ def _remove_some_orphans() -> None:
 def _is_time(name: str, every_s: int) -> bool:
     """Once in ``every_s`` among all processes."""
     return bool(redis_client().set(f"yt:tg:last:{name}", b"1", nx=True, ex=every_s))
+
+
+def _alone(name: str, work: Callable[[], None]) -> None:
+    """Do it unless another process is doing it right now."""
+    key = f"yt:tg:doing:{name}"
+    if redis_client().set(key, b"1", nx=True, ex=SLOW_WORK_S):
+        try:
+            work()
+        finally:
+            redis_client().delete(key)
 
 
 def _something_to_check() -> bool:

@@ -163,7 +163,9 @@ class Uploader:
         most = settings.ENV.telegram_part_bytes
         covered = sum(part.size for part in asset.parts) == asset.size_bytes
         untouched = all(part.state == PartState.PLANNED for part in asset.parts)
-        fits = not untouched or all(part.size <= most for part in asset.parts)
+        too_large = any(part.state == PartState.PLANNED and part.size > most for part in asset.parts)
+        # stored parts are only given up when they can be sent again
+        fits = not too_large or not (untouched or self.hot.has(0, asset.size_bytes or 0))
         if asset.parts and covered and fits and asset.parts_generation == asset.generation:
             return
         stretches = plan_parts(asset.size_bytes or 0, most)

@@ -179,7 +179,7 @@ def save_plan(asset: Asset, *, owner: str, stretches: Sequence[Stretch]) -> Asse
     leftovers = [
         orphan_of(part, message_id=part.message_id, reason="of an older plan")
         for part in asset.parts
-        if part.attempt_id
+        if part.message_id is not None or part.state in UNANSWERED
     ]
     update: dict[str, Any] = {"$set": {"parts": parts, "parts_generation": asset.generation}}
     if leftovers:

@@ -19,7 +19,13 @@ from apps.telegram_cache.part_source import PartSource
 from apps.telegram_cache.reach import is_in_reach
 from apps.telegram_cache.roster import Bot
 from apps.telegram_cache.selectors import least_recently_verified
-from apps.telegram_cache.services.care_records import mark_part_bad, mark_part_well, note_out_of_reach, note_verified
+from apps.telegram_cache.services.care_records import (
+    mark_part_bad,
+    mark_part_well,
+    note_out_of_reach,
+    note_verified,
+    note_verify_tried,
+)
 from apps.telegram_cache.services.pool import note_error, readers_in_turn
 
 log = structlog.get_logger(__name__)
@@ -36,6 +42,7 @@ class Verification:
     good: int
     bad: tuple[int, ...]
     unread: tuple[int, ...]
+    read_bytes: int = 0  # that came from Telegram
 
     @property
     def is_well(self) -> bool:
@@ -48,14 +55,16 @@ def verify_asset(asset: Asset) -> Verification:
 
 
 def verify_sample(*, max_assets: int = SAMPLE_ASSETS, max_bytes: int = SAMPLE_BYTES) -> list[Verification]:
-    """Verify those that were not verified for longest, within both bounds. Bad parts are stored again by the sweep."""
+    """Verify those whose last try is longest ago, within both bounds (only what is read counts). Bad parts are stored
+    again by the sweep.
+    """
     done: list[Verification] = []
     left_bytes = max_bytes
     for asset in least_recently_verified(max_assets):
-        left_bytes -= asset.size_bytes or 0
-        if left_bytes < 0 and done:
+        if done and (asset.size_bytes or 0) > left_bytes:
             break
         result = verify_asset(asset)
+        left_bytes -= result.read_bytes
         done.append(result)
         if result.bad:
             log.error("telegram_parts_bad", asset_id=asset.id, parts=list(result.bad))
@@ -72,18 +81,17 @@ def read_bad_part(asset: Asset, part: Part) -> bool:
 async def _reads_right(asset_id: str, part: Part) -> bool:
     files = BotFiles()
     try:
-        return await _is_good(PartSource(files), asset_id, part) is True
+        return await _Check(PartSource(files), asset_id).is_good(part) is True
     finally:
         await files.aclose()
 
 
 async def _verify(asset: Asset) -> Verification:
+    await asyncio.to_thread(note_verify_tried, asset.id)  # first: also when this process dies of it
     files = BotFiles()
+    check = _Check(PartSource(files, token_wait_s=TOKEN_WAIT_S), asset.id)
     try:
-        source = PartSource(files, token_wait_s=TOKEN_WAIT_S)
-        verdicts = [
-            (part, await _is_good(source, asset.id, part)) for part in asset.parts if part.state == PartState.STORED
-        ]
+        verdicts = [(part, await check.is_good(part)) for part in asset.parts if part.state == PartState.STORED]
     finally:
         await files.aclose()
     for part, verdict in verdicts:
@@ -96,47 +104,56 @@ async def _verify(asset: Asset) -> Verification:
         good=sum(verdict is True for _, verdict in verdicts),
         bad=tuple(part.index for part, verdict in verdicts if verdict is False),
         unread=tuple(part.index for part, verdict in verdicts if verdict is None),
+        read_bytes=check.read_bytes,
     )
 
 
-async def _is_good(source: PartSource, asset_id: str, part: Part) -> bool | None:
-    """True: some bot reads the right bytes. False: every bot found them wrong three times, or gone. None: open.
+class _Check:
+    """Reads parts of one asset, and counts the bytes that come."""
 
-    Wrong bytes may have been spoilt on the way: they are read again, by another link.
-    """
-    if not is_in_reach(part.size):
-        await asyncio.to_thread(note_out_of_reach, asset_id)
-        return None
-    failures = Failures()
+    def __init__(self, source: PartSource, asset_id: str) -> None:
+        self._source = source
+        self._asset_id = asset_id
+        self.read_bytes = 0
 
-    async def ask(bot: Bot) -> None:
-        source.forget_link(bot, part)
-        if await _sha256(source, bot, asset_id, part) != part.sha256:
-            raise WrongBlock("the part does not match the record")
+    async def is_good(self, part: Part) -> bool | None:
+        """True: some bot reads the right bytes. False: every bot found them wrong three times, or gone. None: open.
 
-    for number in range(IN_A_ROW):
-        for bot in await asyncio.to_thread(readers_in_turn):
-            if number and not isinstance(failures.said.get(bot.bot_id), WrongBlock):
-                continue
-            try:
-                await ask(bot)
-            except (TelegramError, WrongBlock) as error:
-                failures.add(bot.bot_id, error)
-                if isinstance(error, TelegramError):
-                    await asyncio.to_thread(note_error, error, bot, channel_id=part.channel_id or "")
-            else:
-                return True
-    verdict = await judge(source, part, failures, ask)
-    return None if verdict is Verdict.OPEN else verdict is Verdict.READ
+        Wrong bytes may have been spoilt on the way: they are read again, by another link.
+        """
+        if not is_in_reach(part.size):
+            await asyncio.to_thread(note_out_of_reach, self._asset_id)
+            return None
+        failures = Failures()
 
+        async def ask(bot: Bot) -> None:
+            self._source.forget_link(bot, part)
+            if await self._sha256(bot, part) != part.sha256:
+                raise WrongBlock("the part does not match the record")
 
-async def _sha256(source: PartSource, bot: Bot, asset_id: str, part: Part) -> str:
-    digest = hashlib.sha256()
-    size = 0
-    async with aclosing(source.stream(bot, asset_id=asset_id, part=part, offset=0)) as pieces:
-        async for piece in pieces:
-            digest.update(piece)
-            size += len(piece)
-    if size < part.size:
-        raise TelegramUncertain("the file ended too early")
-    return digest.hexdigest()
+        for number in range(IN_A_ROW):
+            for bot in await asyncio.to_thread(readers_in_turn):
+                if number and not isinstance(failures.said.get(bot.bot_id), WrongBlock):
+                    continue
+                try:
+                    await ask(bot)
+                except (TelegramError, WrongBlock) as error:
+                    failures.add(bot.bot_id, error)
+                    if isinstance(error, TelegramError):
+                        await asyncio.to_thread(note_error, error, bot, channel_id=part.channel_id or "")
+                else:
+                    return True
+        verdict = await judge(self._source, part, failures, ask)
+        return None if verdict is Verdict.OPEN else verdict is Verdict.READ
+
+    async def _sha256(self, bot: Bot, part: Part) -> str:
+        digest = hashlib.sha256()
+        size = 0
+        async with aclosing(self._source.stream(bot, asset_id=self._asset_id, part=part, offset=0)) as pieces:
+            async for piece in pieces:
+                digest.update(piece)
+                size += len(piece)
+                self.read_bytes += len(piece)
+        if size < part.size:
+            raise TelegramUncertain("the file ended too early")
+        return digest.hexdigest()

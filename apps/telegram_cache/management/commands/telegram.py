@@ -116,8 +116,9 @@ class Command(BaseCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         bots = [
-            {"bot_id": bot.bot_id, "username": bot.username, "state": bot.state, "reason": bot.reason,
-             "until": bot.until.isoformat() if bot.until else None, "barred": dict(bot.barred)}
+            {"bot_id": bot.bot_id, "username": bot.username, "state": bot.state_now.value,
+             "reason": bot.reason_now, "until": bot.until_now.isoformat() if bot.until_now else None,
+             "barred": dict(bot.barred)}
             for bot in all_bots()
         ]  # fmt: skip
         channels = [
@@ -141,6 +142,8 @@ class Command(BaseCommand):
             self.stdout.write(
                 f"bot      {bot['bot_id']:<16} @{bot['username']:<28} {bot['state']} {bot['reason']}".rstrip()
             )
+            for channel_id, reason in bot["barred"].items():
+                self.stdout.write(f"         stores nothing in {channel_id}: {reason}")
         for channel in channels:
             mark = "default" if channel["is_default"] else ""
             line = f"channel  {channel['channel_id']:<16} {channel['title']:<29} {channel['state']} {mark}"
