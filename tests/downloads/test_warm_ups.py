@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,10 +11,10 @@ from apps.core.clock import utcnow
 from apps.core.errors import Conflict, InvalidParameter, NotFound, UpstreamError, VideoPrivate
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.listing import ListedVideo, Listing
-from apps.downloads.services import warm_rounds
+from apps.downloads.services import warm_rounds, warming
 from apps.downloads.services.claims import commit_failed
 from apps.downloads.services.info import record_info_error
-from apps.downloads.services.jobs import finish_job
+from apps.downloads.services.jobs import finish_job, refetch_asset
 from apps.downloads.services.lookups import Lookup, LookupKind, answer_lookup
 from apps.downloads.services.warm_limits import is_quiet, next_quiet, save_warm_limits, warm_limits
 from apps.downloads.services.warm_rounds import advance_warm_ups
@@ -22,6 +23,7 @@ from apps.downloads.warm_documents import WarmState, WarmUp, WarmUpEntry
 from apps.downloads.warm_selectors import find_warm_up, warm_counts
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
 from tests.downloads.library import CONTENT, begin_fetch, known_info, put_hot
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server", "hot_root")
 
@@ -192,6 +194,32 @@ class TestSteering:
         cancel_warm_up(made.id)
         assert MediaJob.objects.get().active
 
+    @pytest.mark.parametrize("first", ["warm-up", "server"])
+    def test_cancelling_leaves_what_the_server_fetches_again_for_itself(self, first, hot_root):
+        asset = put_hot(key_of(IDS[0]))
+        if first == "server":
+            refetch_asset(asset.id)
+        else:
+            Asset.objects(id=asset.id).update(set__state="absent")
+        made = warm_up(IDS[:1])
+        advance_warm_ups()
+        job = MediaJob.objects.get(active=True)
+        assert refetch_asset(asset.id).id == job.id
+        cancel_warm_up(made.id)
+        assert (states(made), MediaJob.objects.get(id=job.id).active) == (["cancelled"], True)
+
+    def test_cancelling_leaves_what_cache_warm_waits_for(self):
+        waits = warming.warm(IDS[:1], kind=MediaKind.AUDIO, wish=None, max_active=1, timeout_s=20)
+        with ThreadPoolExecutor(1) as other:
+            there = other.submit(list, waits)
+            wait_until(lambda: MediaJob.objects(active=True, asked_by="").count())
+            made = warm_up(IDS[:1])
+            advance_warm_ups()
+            cancel_warm_up(made.id)
+            assert (states(made), MediaJob.objects.get().active) == (["cancelled"], True)
+            finish(IDS[0])
+            assert there.result(20)[0].problem == ""
+
     def test_an_unknown_one_is_not_found(self):
         with pytest.raises(NotFound):
             pause_warm_up("nothing")
@@ -219,6 +247,43 @@ class TestPlaylist:
         assert (read.total, read.reading, read.state) == (51, False, WarmState.RUNNING)
         numbers = [entry.number for entry in WarmUpEntry.objects.order_by("number")]
         assert numbers == list(range(51))
+
+    @pytest.mark.parametrize("told", [False, True])
+    def test_a_round_that_was_killed_in_a_page_is_made_good_by_the_next(self, told, monkeypatch):
+        def die(*args, **noted):
+            if told:
+                real_update(*args, **noted)
+            raise SystemExit
+
+        ahead = warm_up(["unknown0001"])
+        made = warm_up(playlist_id=PLAYLIST)
+        self.listed(1, 50, has_more=True)
+        self.listed(2, 3, has_more=False)
+        collection = type(WarmUp._get_collection())
+        real_update = collection.update_one
+        with monkeypatch.context() as patch:
+            patch.setattr(collection, "update_one", lambda self, *args, **noted: die(self, *args, **noted))
+            with pytest.raises(SystemExit):
+                warm_rounds._read_playlist(find_warm_up(made.id))
+        assert WarmUpEntry.objects(warm_up_id=made.id).count() == 49
+        advance_warm_ups()
+        advance_warm_ups()
+        entries = WarmUpEntry.objects(warm_up_id=made.id).order_by("number")
+        assert [entry.number for entry in entries] == list(range(51))
+        assert len({entry.video_id for entry in entries}) == 51
+        assert (find_warm_up(made.id).total, find_warm_up(made.id).reading) == (51, False)
+        assert states(ahead) == ["waiting"]
+
+    def test_a_fault_in_one_leaves_the_others_alone(self, monkeypatch):
+        known_info(IDS[0])
+        broken, fine = warm_up(playlist_id=PLAYLIST), warm_up(IDS[:1])
+
+        def fail(warm_up):
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(warm_rounds, "_read_playlist", fail)
+        advance_warm_ups()
+        assert (states(fine), find_warm_up(broken.id).reading) == (["fetching"], True)
 
     def test_one_that_does_not_exist_ends_with_its_problem(self):
         made = warm_up(playlist_id=PLAYLIST)

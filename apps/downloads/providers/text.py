@@ -7,5 +7,9 @@ MAX_TITLE_CHARS = 500
 
 def clean_text(text: str) -> str:
     """One line without control characters, of a bounded length."""
-    visible = "".join(char if char.isprintable() else " " for char in text[: 4 * MAX_TITLE_CHARS])
-    return " ".join(visible.split())[:MAX_TITLE_CHARS]
+    return one_line(text[: 4 * MAX_TITLE_CHARS])[:MAX_TITLE_CHARS]
+
+
+def one_line(text: str) -> str:
+    """The same without control characters, and with single spaces."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())

@@ -125,7 +125,9 @@ def refetch_asset(asset_id: str) -> MediaJob:
         raise NotFound
     if asset.is_finished:
         _start_over(asset)
-    return active_job(asset_id) or _join_or_make(asset.key, "", JobPriority.BATCH)
+    job = active_job(asset_id) or _join_or_make(asset.key, "", JobPriority.BATCH)
+    note_joined(job, key_prefix="")  # for itself: a warm-up that is cancelled, which is the server too, leaves it be
+    return job
 
 
 def is_lost(asset: Asset) -> bool:

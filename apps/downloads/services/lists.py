@@ -6,6 +6,7 @@ from typing import Any
 
 from apps.core.errors import InvalidParameter
 from apps.downloads.providers.listing import Listing, ListKind, ListQuestion
+from apps.downloads.providers.text import one_line
 from apps.downloads.providers.ytdlp import ytdlp_provider
 from apps.downloads.services.answers import duration_label, whole_seconds
 from apps.downloads.services.lookups import Lookup, LookupKind, wait_for_lookup
@@ -37,7 +38,7 @@ def ask_for_list(lookup: Lookup, timeout_s: float) -> dict[str, Any]:
 
 def clean_words(text: str) -> str:
     """Words to search for, so that the same ones are the same question. Raises InvalidParameter for none."""
-    words = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    words = one_line(text)
     if not 1 <= len(words) <= MAX_WORDS_CHARS:
         raise InvalidParameter(f"q: 1 to {MAX_WORDS_CHARS} characters to search for.", parameter="q")
     return words

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -52,18 +54,30 @@ def advance_warm_ups() -> None:
         if not leads:
             return
         for entry in fetching:
-            _look_at(entry)
+            with _by_itself(entry.warm_up_id):
+                _look_at(entry)
         for warm_up in warm_ups:
             if warm_up.reading:
-                _read_playlist(warm_up)
+                with _by_itself(warm_up.id):
+                    _read_playlist(warm_up)
         limits, now = warm_limits(), utcnow()
         places = _free_places(limits, now)
         for warm_up in warm_ups:
-            if warm_up.any_hour or is_quiet(limits, now):
-                places = _start_some(warm_up, places, now)
-            if not warm_up.reading and not has_open_entries(warm_up.id):
-                done = {"set__state": WarmState.DONE.value, "set__finished_at": now}
-                WarmUp.objects(id=warm_up.id, state=WarmState.RUNNING.value, reading=False).update_one(**done)
+            with _by_itself(warm_up.id):
+                if warm_up.any_hour or is_quiet(limits, now):
+                    places = _start_some(warm_up, places, now)
+                if not warm_up.reading and not has_open_entries(warm_up.id):
+                    done = {"set__state": WarmState.DONE.value, "set__finished_at": now}
+                    WarmUp.objects(id=warm_up.id, state=WarmState.RUNNING.value, reading=False).update_one(**done)
+
+
+@contextmanager
+def _by_itself(warm_up_id: str) -> Iterator[None]:
+    """What goes wrong with one warm-up is logged, and is tried again in the next round."""
+    try:
+        yield
+    except Exception:  # of whatever kind: a fault in one must not stop the others
+        log.exception("warm-up failed", warm_up_id=warm_up_id)
 
 
 def _free_places(limits: WarmUpLimits, now: datetime) -> int:
@@ -176,5 +190,5 @@ def _read_playlist(warm_up: WarmUp) -> None:
             log.info("playlist of a warm-up not read", warm_up_id=warm_up.id, error=error.code)
             WarmUp.objects(id=warm_up.id).update_one(set__reading=False, set__problem=error.message)
         return
-    add_entries(warm_up, [watch_url(video.video_id) for video in listing.videos if not video.live], first=warm_up.total)
-    WarmUp.objects(id=warm_up.id).update_one(set__pages_read=page, set__reading=listing.has_more)
+    links = [watch_url(video.video_id) for video in listing.videos if not video.live]
+    add_entries(warm_up, links, first=warm_up.total, pages_read=page, reading=listing.has_more)

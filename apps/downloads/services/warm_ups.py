@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+from pymongo import UpdateOne
+
 from apps.core.clock import utcnow
 from apps.core.errors import Conflict, InvalidParameter, InvalidUrl, NotFound
 from apps.downloads.documents import JobState
@@ -59,12 +61,17 @@ def make_warm_up(
     return find_warm_up(warm_up.id) or warm_up
 
 
-def add_entries(warm_up: WarmUp, links: list[str], *, first: int) -> None:
-    """More files for a warm-up, numbered from ``first``."""
-    entries = [_new_entry(warm_up.id, first + place, link) for place, link in enumerate(links)]
-    for start in range(0, len(entries), INSERT_AT_ONCE):
-        WarmUpEntry.objects.insert(entries[start : start + INSERT_AT_ONCE], load_bulk=False)
-    WarmUp.objects(id=warm_up.id).update_one(set__total=first + len(entries))
+def add_entries(warm_up: WarmUp, links: list[str], *, first: int, **noted: Any) -> None:
+    """More files for a warm-up, numbered from ``first``; what is ``noted`` about the list changes with its total.
+
+    Can be repeated after a process died in it: entries that are there stay as they are.
+    """
+    entries = [_new_entry(warm_up.id, first + place, link).to_mongo().to_dict() for place, link in enumerate(links)]
+    changes = [UpdateOne({"_id": entry.pop("_id")}, {"$setOnInsert": entry}, upsert=True) for entry in entries]
+    for start in range(0, len(changes), INSERT_AT_ONCE):
+        WarmUpEntry._get_collection().bulk_write(changes[start : start + INSERT_AT_ONCE], ordered=False)
+    total = WarmUpEntry.objects(warm_up_id=warm_up.id).count()
+    WarmUp._get_collection().update_one({"_id": warm_up.id}, {"$set": {"total": total, **noted}})
 
 
 def pause_warm_up(warm_up_id: str) -> None:

@@ -14,7 +14,7 @@ from apps.downloads.documents import JobPriority
 from apps.downloads.links import parse_video_id, watch_url
 from apps.downloads.providers.listing import Listing, ListKind, ListQuestion
 from apps.downloads.services.lists import MAX_LISTED, get_listing
-from apps.downloads.services.media import MediaAsk, Tier, request_media
+from apps.downloads.services.media import MediaAsk, Tier, join_fetch, request_media
 from apps.telegram_cache.documents import MediaKind
 
 RECHECK_S = 1.0
@@ -104,6 +104,9 @@ def _look(item: _Running, timeout_s: float) -> Warmed | None:
         state = request_media(item.ask, key_prefix="", wait_s=timeout_s, waited_s=waited_s)
     except Suspend as pending:
         item.topic = pending.topic
+        kind, _, asset_id = pending.topic.partition(":")
+        if kind == "asset":
+            join_fetch(asset_id, key_prefix="")  # a warm-up that is cancelled, which is the server too, leaves it be
         return None
     except ApiError as error:
         return Warmed(link=item.link, problem=error.message)

@@ -238,6 +238,11 @@ class TestV2:
         assert len({job["result"][name] for name in LINK_NAMES}) == 1
         assert asset_of(job["result"]["url"]) == AUDIO.asset_id
 
+    def test_what_is_kept_of_an_order_is_what_it_says_and_no_more(self, bot):
+        fields = {"query": "a  song\t" + " " * 50_000 + "that plays\n", "api_key": bot.key}
+        job_id = bot.client.post("/youtube/v2/download", data=fields).json()["job_id"]
+        assert MediaTicket.objects.get(id=job_id).query == WORDS
+
     def test_a_job_that_fails_says_so(self, bot):
         known_info()
         job_id = bot.order().json()["job_id"]
