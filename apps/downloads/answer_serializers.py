@@ -155,7 +155,10 @@ class JobSerializer(serializers.Serializer):
     progress = serializers.FloatField(min_value=0, max_value=100, help_text="Per cent of the bytes, 0 to 100.")
     video_id = serializers.CharField()
     file_type = serializers.ChoiceField([kind.value for kind in MediaKind])
-    quality = serializers.CharField()
+    quality = serializers.CharField(help_text="What was asked for.")
+    measured_quality = serializers.CharField(
+        allow_null=True, help_text="What the finished file is; null until it is there."
+    )
     bytes_done = serializers.IntegerField()
     bytes_total = serializers.IntegerField(allow_null=True)
     speed_bytes_per_s = serializers.FloatField(allow_null=True)
@@ -235,7 +238,8 @@ class MostUsedSerializer(serializers.Serializer):
     video_id = serializers.CharField()
     title = serializers.CharField(allow_blank=True)
     file_type = serializers.ChoiceField([kind.value for kind in MediaKind])
-    quality = serializers.CharField()
+    quality = serializers.CharField(help_text="What was asked for.")
+    measured_quality = serializers.CharField(help_text="What the file is.")
     file_size = serializers.IntegerField(allow_null=True)
     access_count = serializers.IntegerField()
 

@@ -55,6 +55,7 @@ class MediaJob(StoredDocument):
     crashed_at_bytes = IntField()  # the most bytes that there were at such an end
     provider = StringField()
     provider_took_s = FloatField()  # the source that served it, from being asked to the finished file
+    measured_quality = StringField()  # the variant that the finished file is; None until it is there
     provider_errors = ListField(DictField())  # [{provider, code, message, took_s, attempt}] of those that failed
     key_prefix = StringField()  # who asked first
     joined_by = ListField(StringField())  # other keys that wait for it too, and so may see it

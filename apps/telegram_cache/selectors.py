@@ -45,6 +45,9 @@ class UsedAsset:
     size_bytes: int
     access_count: int
     last_accessed_at: datetime | None
+    width: int | None = None  # of the picture, as measured
+    height: int | None = None
+    fps: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +142,8 @@ def cache_totals(*, most_used: int = 10) -> CacheTotals:
 
 
 def _most_used(limit: int) -> Iterator[UsedAsset]:
-    fields = ("id", "video_id", "kind", "variant", "title", "size_bytes", "access_count", "last_accessed_at")
+    shape = ("width", "height", "fps")
+    fields = ("id", "video_id", "kind", "variant", "title", "size_bytes", "access_count", "last_accessed_at", *shape)
     for asset in Asset.objects(state__in=_FINISHED, access_count__gt=0).only(*fields).order_by("-access_count")[:limit]:
         yield UsedAsset(
             asset_id=asset.id,
@@ -150,6 +154,9 @@ def _most_used(limit: int) -> Iterator[UsedAsset]:
             size_bytes=asset.size_bytes or 0,
             access_count=asset.access_count,
             last_accessed_at=asset.last_accessed_at,
+            width=asset.width,
+            height=asset.height,
+            fps=asset.fps,
         )
 
 

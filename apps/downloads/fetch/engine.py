@@ -27,6 +27,7 @@ from apps.downloads.fetch.room import make_room
 from apps.downloads.fetch.threads import in_thread
 from apps.downloads.fetch.transfer import Connections
 from apps.downloads.providers.chain import PlanOffer, PlanOffers, ProviderChain
+from apps.downloads.quality import measured_quality
 from apps.downloads.selectors import find_job
 from apps.downloads.services.claims import (
     Claim,
@@ -280,7 +281,7 @@ class _Fetch:
                 maker.give_up(keep_bytes=not bytes_are_bad(error))
             else:
                 offer.succeeded()
-                update_job(self._job.id, provider_took_s=round(offer.took_s, 3))
+                self._note_served(made, took_s=offer.took_s)
                 return made
 
     async def _from_original(self, maker: Maker) -> Made | None:
@@ -291,7 +292,7 @@ class _Fetch:
         began_at = time.monotonic()
         try:
             made = await maker.make_from(original)
-            update_job(self._job.id, provider_took_s=round(time.monotonic() - began_at, 3))
+            self._note_served(made, took_s=time.monotonic() - began_at)
             return made
         except ApiError as error:
             log.info("not made from the stored file", original=original.asset.id, error=error.code)
@@ -314,6 +315,11 @@ class _Fetch:
             log.info("planning again", provider=offer.plan.provider)
             await in_thread(lambda _: offer.renew(timeout_s=PLAN_TIMEOUT_S), may_outlive=True)
         raise AssertionError("the last try returns or raises")
+
+    def _note_served(self, made: Made, *, took_s: float) -> None:
+        facts = made.facts
+        quality = measured_quality(self._job.variant, width=facts.width, height=facts.height, fps=facts.fps)
+        update_job(self._job.id, provider_took_s=round(took_s, 3), measured_quality=quality)
 
     def _note_failures(self, offers: PlanOffers) -> None:
         """Show on the job which sources have failed so far, and why."""

@@ -130,6 +130,7 @@ def job_answer(job: MediaJob) -> dict[str, Any]:
         "video_id": job.video_id,
         "file_type": job.kind,
         "quality": job.variant,
+        "measured_quality": job.measured_quality,
         "bytes_done": job.bytes_done,
         "bytes_total": job.bytes_total,
         "speed_bytes_per_s": job.speed_bytes_per_s,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from redis.exceptions import RedisError
 
 from apps.core.redis import redis_client
+from apps.downloads.quality import measured_quality
 from apps.downloads.services.media import MediaState, Tier
 from apps.telegram_cache.services import touch_asset, touch_assets
 from apps.telegram_cache.services.totals import recent_totals
@@ -109,6 +110,7 @@ def cache_stats() -> dict[str, Any]:
             "title": asset.title,
             "file_type": asset.kind,
             "quality": asset.variant,
+            "measured_quality": measured_quality(asset.variant, width=asset.width, height=asset.height, fps=asset.fps),
             "file_size": asset.size_bytes,
             "access_count": asset.access_count,
         }

@@ -17,11 +17,13 @@ from apps.downloads.providers.savetube import SaveTubeProvider
 from apps.downloads.providers.ytdlp import YtDlpProvider
 from apps.downloads.selectors import find_job
 from apps.downloads.services import info
-from apps.downloads.services.answers import quality_of
+from apps.downloads.services.answers import job_answer, quality_of
+from apps.downloads.services.cache_stats import cache_stats
 from apps.downloads.services.jobs import cancel_job
 from apps.downloads.services.media import MediaAsk, resolve_key
 from apps.downloads.variants import MediaOptions
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
+from apps.telegram_cache.services import touch_asset
 from tests.downloads.fetch.test_formats import sound_of
 from tests.standins.savetube import TEST_KEY, SaveTubeStandIn, SaveTubeVideo
 from tests.standins.youtube import YouTubeStandIn
@@ -160,9 +162,14 @@ def test_a_bitrate_is_a_promise_that_savetube_cannot_make(fetcher, savetube):
 
 def test_a_lower_height_than_was_asked_for_is_called_what_it_is(fetcher, savetube):
     savetube.videos[VIDEO_ID] = SaveTubeVideo(title="Bare", drop=frozenset({"video_formats"}))
-    assert fetcher.fetch(key(MediaKind.VIDEO, "720p")).state == JobState.DONE
+    job = fetcher.fetch(key(MediaKind.VIDEO, "720p"))
     asset = Asset.objects.get()
     assert (asset.variant, asset.height, quality_of(asset)) == ("720p", 360, "360p")
+    told = job_answer(job)
+    assert (told["state"], told["quality"], told["measured_quality"]) == ("done", "720p", "360p")
+    touch_asset(asset.id)
+    [used] = cache_stats()["most_used"]
+    assert (used["quality"], used["measured_quality"]) == ("720p", "360p")
 
 
 @pytest.mark.parametrize(("variant", "container"), [("opus", "webm"), ("mp3", "mp3")])
