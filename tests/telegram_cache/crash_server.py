@@ -20,7 +20,7 @@ django.setup()
 
 from django.conf import settings  # noqa: E402 - Django first
 
-from apps.telegram_cache.services import upload, upload_records  # noqa: E402
+from apps.telegram_cache.services import upload, upload_records, uploader  # noqa: E402
 
 CHILD_LIMIT_S = 60
 
@@ -52,7 +52,7 @@ def prepare(step: str) -> None:
     elif step == "after_attempt_is_written":
         die_after(upload_records, "begin_attempt", calls=2)
     elif step == "while_sending":
-        upload.Uploader._request = die  # type: ignore[assignment,method-assign]
+        uploader.Uploader._request = die  # type: ignore[assignment,method-assign]
     elif step == "after_storing_before_commit":
         upload_records.commit_part = die  # type: ignore[assignment]
     elif step == "after_second_storing_before_commit":

@@ -7,7 +7,7 @@ import pytest
 from apps.telegram_cache.documents import Asset, AssetState, PartState, TelegramChannel
 from apps.telegram_cache.roster import roster
 from apps.telegram_cache.selectors import assets_with_orphans
-from apps.telegram_cache.services import resolving, upload, upload_asset
+from apps.telegram_cache.services import resolving, upload_asset, uploader
 from apps.telegram_cache.services.channels import set_messages_per_min, set_scratch_chat
 from apps.telegram_cache.services.upload import UploadResult
 from tests.telegram_cache.conftest import CHANNEL_ID, MIB, make_due, stored_bytes
@@ -21,8 +21,8 @@ def reload(asset_id: str) -> Asset:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr(upload, "SHORT_WAIT_S", 0.3)
-    monkeypatch.setattr(upload, "SETTLE_S", 0.0)
+    monkeypatch.setattr(uploader, "SHORT_WAIT_S", 0.3)
+    monkeypatch.setattr(uploader, "SETTLE_S", 0.0)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ class TestABotThatCannotSee:
             "can_post_messages": True,
             "can_delete_messages": True,
         }  # sees nothing
-        for _ in range(upload.TRIES_TO_FIND_OUT + 1):
+        for _ in range(uploader.TRIES_TO_FIND_OUT + 1):
             assert try_again(unknown) is UploadResult.LATER
         assert_still_open(store, unknown)
         store.add_bot(222222)
@@ -91,13 +91,13 @@ class TestManyMessages:
         set_messages_per_min(str(CHANNEL_ID), 1800)
         upload_asset(make_asset(MIB, seed=2).asset_id)
         made = make_asset(MIB)
-        real = upload.Uploader._request
+        real = uploader.Uploader._request
 
         def after_others(*arguments):
             store.channel.last_message_id += 25  # posted and deleted meanwhile
             return real(*arguments)
 
-        monkeypatch.setattr(upload.Uploader, "_request", after_others)
+        monkeypatch.setattr(uploader.Uploader, "_request", after_others)
         store.telegram.faults.add("sendDocument", name="store_then_cut")
         assert upload_asset(made.asset_id) is UploadResult.LATER
         assert try_again(made) is UploadResult.LATER
@@ -142,7 +142,7 @@ class TestRateLimits:
 
     @pytest.mark.parametrize("method", ["sendMessage", "forwardMessage"])
     def test_are_no_failure_however_many_come(self, store, sent, method, monkeypatch):
-        monkeypatch.setattr(upload, "SHORT_WAIT_S", 5.0)
+        monkeypatch.setattr(uploader, "SHORT_WAIT_S", 5.0)
         store.telegram.rate_limit(method, 0, times=20)
         assert upload_asset(sent.asset_id) is UploadResult.LATER
         asset = reload(sent.asset_id)

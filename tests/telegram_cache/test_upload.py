@@ -29,9 +29,9 @@ from apps.telegram_cache.services import (
     pool,
     request_upload,
     sweep_uploads,
-    upload,
     upload_asset,
     upload_records,
+    uploader,
 )
 from apps.telegram_cache.services.bots import check_all
 from apps.telegram_cache.services.channels import add_channel, set_scratch_chat
@@ -99,7 +99,7 @@ class TestUpload:
     def test_a_task_that_came_before_the_worker_knew_the_channel_is_sent_again(self, store, make_asset, monkeypatch):
         made = make_asset()
         request_upload(made.asset_id)
-        monkeypatch.setattr(upload, "roster", Roster)
+        monkeypatch.setattr("apps.telegram_cache.services.upload.roster", Roster)
         assert upload_asset(made.asset_id) is UploadResult.OFF
         assert sweep_uploads() == 1
         assert reload(made.asset_id).state == AssetState.READY
@@ -133,7 +133,7 @@ class TestUpload:
         assert_whole(store, made)
 
     def test_when_other_files_keep_every_bot_busy_the_sweep_goes_on_with_it(self, store, make_asset, monkeypatch):
-        monkeypatch.setattr(upload, "SHORT_WAIT_S", 0.3)
+        monkeypatch.setattr(uploader, "SHORT_WAIT_S", 0.3)
         made = make_asset()
         busy = [pool.take_slot() for _ in range(4)]
         assert upload_asset(made.asset_id) is UploadResult.LATER
@@ -304,7 +304,7 @@ class TestUnknownOutcome:
         upload_asset(make_asset(MIB, seed=2).asset_id)
         store.channel.protected = True
         store.telegram.faults.add("sendDocument", name="store_then_cut")
-        for _ in range(upload.TRIES_TO_FIND_OUT):
+        for _ in range(uploader.TRIES_TO_FIND_OUT):
             make_due(made.asset_id)
             assert upload_asset(made.asset_id) is UploadResult.LATER
             assert reload(made.asset_id).parts[0].state == PartState.UNKNOWN
@@ -498,13 +498,13 @@ class TestCrashes:
     def test_a_message_of_the_wrong_size_goes_before_the_record_forgets_it(self, store, make_asset, monkeypatch):
         made = make_asset()
         states = []
-        real = upload.remove_message
+        real = uploader.remove_message
 
         def remove(*arguments, **named):
             states.append(reload(made.asset_id).parts[0].state)
             real(*arguments, **named)
 
-        monkeypatch.setattr(upload, "remove_message", remove)
+        monkeypatch.setattr(uploader, "remove_message", remove)
         store.telegram.faults.add("sendDocument", name="wrong_size")
         assert upload_asset(made.asset_id) is UploadResult.LATER
         assert states == [PartState.SENDING]
