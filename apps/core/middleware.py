@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from apps.core.api_errors import error_response, log_unknown, to_api_error
+from apps.core.asker import asker_var
 from apps.core.logs import request_id_var, shown_path
 from apps.core.request_state import KEY_PREFIX, REQUEST_ID, STARTED_AT
 from apps.core.suspend import SUSPEND_HEADER
@@ -58,7 +59,7 @@ class RequestIdMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         started_at = request.META.setdefault(STARTED_AT, time.monotonic())
         request_id = request.META.setdefault(REQUEST_ID, request_id_from(request.headers.get("X-Request-Id")))
-        token = request_id_var.set(request_id)
+        token, asker = request_id_var.set(request_id), asker_var.set("")  # until a key is shown
         try:
             response = self.get_response(request)
             response.headers["X-Request-Id"] = request_id
@@ -67,6 +68,7 @@ class RequestIdMiddleware:
             return response
         finally:
             request_id_var.reset(token)
+            asker_var.reset(asker)
 
     def _log(self, request: HttpRequest, response: HttpResponseBase, started_at: float) -> None:
         match = request.resolver_match

@@ -19,6 +19,7 @@ from typing import Any
 
 from rest_framework.renderers import JSONRenderer
 
+from apps.core.asker import asker_var
 from apps.core.errors import ApiError
 from apps.core.suspend import Suspend
 from apps.downloads.services.answers import (
@@ -108,15 +109,19 @@ def _number(response_time_s: float) -> str:
 def look_up(question: Question) -> Ready | None:
     """The answer as it stands, or None when it takes more than looking: then a view must decide. May block.
 
-    Starts nothing but what a view would start in its place (metadata asked for anew). Raises what MongoDB raises.
+    Starts nothing but what a view would start in its place (metadata asked for anew, behind what anybody waits for).
+    Raises what MongoDB raises.
     """
     read_at = time.monotonic()
+    token = asker_var.set(None)  # several keys may share this look
     try:
         if question.ask is None:
             return _look_up_info(question.video_id, read_at)
         key = resolve_key(question.ask, waited_s=0)
     except (Suspend, ApiError):
         return None
+    finally:
+        asker_var.reset(token)
     asset = find_asset(key.asset_id)
     tier = tier_of(asset)
     if asset is None or tier is Tier.EXTERNAL:

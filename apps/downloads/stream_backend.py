@@ -14,6 +14,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from apps.core.api_errors import SERVICE_DOWN
+from apps.core.asker import asker_var
 from apps.core.errors import (
     ApiError,
     Conflict,
@@ -190,6 +191,7 @@ class MediaStreamBackend(StreamBackend):
 
     def _find_target(self, admission: Admission, *, waited_s: float, not_before: float) -> StreamTarget:
         """The target if its bytes can flow. Else starts or joins the fetch and raises Suspend, or the fetch's error."""
+        asker_var.set(admission.key_prefix)  # in the context of this call alone: see _run
         key, record = self._look_up(admission, waited_s=waited_s, not_before=not_before)
         target = _target_of(record, admission) if record else None
         if target is not None and record is not None and not record.is_finished:

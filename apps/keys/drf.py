@@ -12,6 +12,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from apps.core.api_errors import WWW_AUTHENTICATE
+from apps.core.asker import asker_var
 from apps.core.errors import ApiError, RateLimited, RoleMissing
 from apps.core.request_state import ASGI_SCOPE, CHARGED, KEY_PREFIX, REFUSED
 from apps.core.trace import note
@@ -43,6 +44,7 @@ class ApiKeyAuthentication(BaseAuthentication):
             charge_failure_once(django_request)
             raise
         django_request.META[KEY_PREFIX] = grant.prefix
+        asker_var.set(grant.prefix)
         note(django_request.META.get(ASGI_SCOPE), key_prefix=grant.prefix)
         if CHARGED not in django_request.META:
             try:

@@ -1,16 +1,22 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 from django.conf import settings
 
+from apps.core import suspend
+from apps.core.asker import asker_var
 from apps.core.clock import utcnow
 from apps.core.errors import LiveNotSupported, Overloaded, UpstreamError, VideoPrivate
 from apps.core.owners import make_owner
 from apps.core.redis import redis_client
 from apps.core.suspend import Suspend
 from apps.downloads.documents import VideoInfoRecord
-from apps.downloads.services import flights, info
+from apps.downloads.services import flights, info, question_lanes
+from apps.downloads.services.lookups import Lookup, LookupKind, wait_for_lookup
 from apps.downloads.services.media import wait_for_info, wait_for_new_info
+from apps.downloads.services.question_lanes import Lane
 from tests.downloads.samples import VIDEO_ID, video_info
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
@@ -39,7 +45,7 @@ def chain(monkeypatch):
     return chain
 
 
-LAST_QUEUE = f"{flights.RESOLVE_QUEUE}\x06\x16{flights.LAST_IN_LINE}"  # kombu: a list for each priority
+FIRST_QUEUE, LATER_QUEUE, LAST_QUEUE = (flights.queue_of(lane) for lane in Lane)
 
 
 def messages() -> int:
@@ -200,7 +206,7 @@ class TestRequestInfo:
 
     def test_a_lost_task_is_sent_again_after_a_while(self):
         info.request_info(VIDEO_ID)
-        assert 0 < redis_client().ttl(f"yt:info:sent:{VIDEO_ID}") <= flights.RESEND_S
+        assert 0 < redis_client().ttl(f"yt:info:sent:{VIDEO_ID}") <= question_lanes.RESEND_S
         redis_client().flushdb()  # the mark runs out, the message is gone
         info.request_info(VIDEO_ID)
         assert messages() == 1
@@ -226,3 +232,119 @@ class TestRequestInfo:
         info.request_info(VIDEO_ID)
         with pytest.raises(Overloaded):
             info.request_info("aaaaaaaaaaa")
+
+
+class TestFairnessBetweenKeys:
+    """Many questions of one key stand behind the first ones of every other, and are bounded."""
+
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch):
+        monkeypatch.setattr(question_lanes, "FEW", 2)
+        monkeypatch.setattr(question_lanes, "MOST", 5)
+        token = asker_var.set("")
+        yield
+        asker_var.reset(token)
+
+    @staticmethod
+    def ask(prefix: str | None, number: int) -> None:
+        asker_var.set(prefix)
+        info.request_info(f"video{number:06}")
+
+    @staticmethod
+    def waiting() -> tuple[int, int]:
+        return redis_client().llen(FIRST_QUEUE), redis_client().llen(LATER_QUEUE)
+
+    def test_a_key_is_told_when_it_has_enough_and_others_go_first(self):
+        for number in range(5):
+            self.ask("greedy00", number)
+        assert self.waiting() == (2, 3)
+        with pytest.raises(Overloaded) as refused:
+            self.ask("greedy00", 5)
+        assert refused.value.retry_after_s
+        assert self.waiting() == (2, 3)
+        self.ask("modest00", 6)
+        assert self.waiting() == (3, 3)
+
+    def test_lists_and_lookups_count_too(self):
+        for number in range(5):
+            self.ask("greedy00", number)
+        with pytest.raises(Overloaded):
+            wait_for_lookup(Lookup(kind=LookupKind.SEARCH, subject="words"), waited_s=0)
+
+    def test_an_answer_makes_room(self, chain):
+        for number in range(5):
+            self.ask("greedy00", number)
+        info.resolve_info("video000000")
+        self.ask("greedy00", 5)
+        with pytest.raises(Overloaded):
+            self.ask("greedy00", 6)
+
+    def test_a_question_that_nobody_answers_counts_no_longer_than_anybody_waits(self):
+        for number in range(5):
+            self.ask("greedy00", number)
+        long_ago = time.time() - question_lanes.LIFE_S - 1
+        redis_client().zadd("yt:flights:of:greedy00", {"info:video000000": long_ago})
+        self.ask("greedy00", 5)
+
+    def test_who_joins_pays_nothing(self):
+        for number in range(5):
+            self.ask("greedy00", number)
+        self.ask("modest00", 6)
+        self.ask("greedy00", 6)
+        redis_client().delete("yt:info:sent:video000006")  # its message may be lost
+        self.ask("greedy00", 6)
+        assert self.waiting() == (4, 3)
+
+    def test_who_joins_a_question_far_back_brings_it_forward_once(self):
+        for number in range(5):
+            self.ask("greedy00", number)
+        for _ in range(3):
+            self.ask("modest00", 4)
+        assert self.waiting() == (3, 3)
+        self.ask("modest00", 6)
+        self.ask("modest00", 7)
+        assert self.waiting() == (4, 4)  # it counted as one of its own
+
+    def test_the_first_lane_stays_open_when_the_second_is_full(self, monkeypatch):
+        monkeypatch.setattr(flights, "MAX_WAITING", 3)
+        for number in range(5):
+            self.ask("greedy00", number)
+        with pytest.raises(Overloaded):
+            self.ask("greedy01", 5) or self.ask("greedy01", 6) or self.ask("greedy01", 7)
+        assert redis_client().llen(LATER_QUEUE) == 3
+
+    def test_the_server_itself_is_not_bounded_and_a_look_for_nobody_asks_nothing(self):
+        for number in range(7):
+            self.ask("", number)
+        self.ask(None, 8)
+        assert self.waiting() == (7, 0)
+
+    def test_many_at_once_pass_no_bound(self):
+        refused = []
+
+        def ask(number: int) -> None:
+            try:
+                self.ask("greedy00", number)
+            except Overloaded:
+                refused.append(number)
+
+        with ThreadPoolExecutor(10) as pool:
+            list(pool.map(ask, range(30)))
+        assert (self.waiting(), len(refused)) == ((2, 3), 25)
+
+
+def test_every_way_to_ask_counts_for_its_key(api, monkeypatch):
+    monkeypatch.setattr(question_lanes, "MOST", 0)
+    monkeypatch.setattr(suspend, "MAX_WAIT_S", 0.0)
+    for path, fields in {
+        "info": {"url": VIDEO_ID},
+        "audio": {"url": VIDEO_ID},
+        "search": {"q": "words"},
+        "playlist": {"url": "PLabcdefghijkl"},
+        "subtitles": {"url": VIDEO_ID, "lang": "en"},
+        f"thumbnail/{VIDEO_ID}": {},
+    }.items():
+        answer = api.get(path, **fields)
+        assert (answer.status_code, answer.json()["error"], path) == (503, "overloaded", path)
+        assert answer["Retry-After"]
+    assert messages() == 0

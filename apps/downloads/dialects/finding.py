@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from apps.core.asker import asker_var
 from apps.core.errors import InvalidParameter, InvalidUrl, NotFound, ScopeMissing, VideoUnavailable
 from apps.downloads.links import parse_video_id
 from apps.downloads.providers.listing import ListKind, ListQuestion
@@ -38,6 +39,7 @@ def find_media(text: str, kind: MediaKind, *, grant: KeyGrant, wait_s: float, wa
 
     A single word of eleven letters looks like an id; when there is no such video it is searched for.
     """
+    asker_var.set(grant.prefix)  # the status of an order is asked for without its key
     video_id = find_video(text, grant=grant, waited_s=waited_s)
     try:
         return request_media(

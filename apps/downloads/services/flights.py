@@ -15,10 +15,12 @@ from django.conf import settings
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from apps.core.asker import asker_var
 from apps.core.errors import Overloaded
 from apps.core.owners import is_owner_dead, make_owner
 from apps.core.redis import redis_client
 from apps.core.wake import publish
+from apps.downloads.services.question_lanes import KeyFull, Lane, leave_lane, take_lane
 
 log = structlog.get_logger(__name__)
 
@@ -26,8 +28,6 @@ RESOLVE_QUEUE = "yt:celery:resolve"  # celery_config: global_keyprefix and the q
 MAX_WAITING = 2000
 OVERLOAD_RETRY_S = 10.0
 LOCK_S = 30  # longer than an answer can take
-RESEND_S = 5  # a sent task that has not begun by then may be lost: the next caller sends another
-LAST_IN_LINE = 9  # Redis transport: 0 (the default) is taken first
 PATIENT = "yt:flights:patient"  # questions of lists that are on their way; score: since when
 
 _TAKE_PLACE = """
@@ -59,7 +59,8 @@ class Flight:
         """See to it that somebody answers. Cheap to call again and again while waiting.
 
         Any number of callers on any number of machines send one task; one that gets lost is sent again by a later
-        call. Raises Overloaded when too many questions wait already.
+        call. Raises Overloaded when too many questions wait already, of all keys or of this one (``asker_var``): a few
+        of each key go first, its others behind those of all keys. Does nothing for nobody in particular.
 
         ``patient``: nobody waits for this answer right now. Such questions hold half of a worker's threads at most, and
         stand behind all others; when no place is free this call does nothing, so call again.
@@ -70,20 +71,29 @@ class Flight:
         if patient:
             places = max(1, settings.ENV.worker_threads // 2)
             if redis.eval(_TAKE_PLACE, 1, PATIENT, self.topic, time.time(), LOCK_S, places):
-                self._send(priority=LAST_IN_LINE)
+                self._send(priority=Lane.LAST.value)
             return
-        if not redis.set(self._sent_name, 1, nx=True, ex=RESEND_S):
+        prefix = asker_var.get()
+        if prefix is None:
             return
-        if int(redis.llen(RESOLVE_QUEUE)) >= MAX_WAITING:
-            redis.delete(self._sent_name)
+        try:
+            lane = take_lane(self.kind, self.name, prefix=prefix)
+        except KeyFull:
+            text = "This API key waits for as many answers of the sources as it may at once."
+            raise Overloaded(text, retry_after_s=OVERLOAD_RETRY_S) from None
+        if lane is None:
+            return
+        if int(redis.llen(queue_of(lane))) >= MAX_WAITING:
+            leave_lane(self.kind, self.name)
             raise Overloaded(retry_after_s=OVERLOAD_RETRY_S)
-        self._send()
+        self._send(priority=lane.value)
 
     def renew(self, *, patient: bool = False) -> None:
         """As ``request``, for callers that have an answer already: a newer one can wait, so nothing is raised when too
-        many questions wait or Redis is away."""
+        many questions wait or Redis is away. A look for nobody in particular renews too, behind what anybody waits for.
+        """
         try:
-            self.request(patient=patient)
+            self.request(patient=patient or asker_var.get() is None)
         except (Overloaded, RedisError) as error:
             log.warning("aged answer not renewed", kind=self.kind, name=self.name, reason=type(error).__name__)
 
@@ -104,7 +114,7 @@ class Flight:
             if lock is not None:
                 redis = redis_client()
                 redis.eval(_RELEASE, 1, self._lock_name, lock)
-                redis.delete(self._sent_name)
+                leave_lane(self.kind, self.name)
                 redis.zrem(PATIENT, self.topic)
         if lock is not None:
             publish(self.topic)
@@ -112,10 +122,6 @@ class Flight:
     @property
     def _lock_name(self) -> str:
         return _lock_name(self.kind, self.name)
-
-    @property
-    def _sent_name(self) -> str:
-        return f"yt:{self.kind}:sent:{self.name}"
 
     def _take_lock(self) -> str | None:
         """Become the one that asks, or None. The lock of a dead process on this machine is taken over at once."""
@@ -129,6 +135,11 @@ class Flight:
         if holder is not None:
             redis.eval(_RELEASE, 1, self._lock_name, holder)
         return lock if redis.set(self._lock_name, lock, nx=True, ex=LOCK_S) else None
+
+
+def queue_of(lane: Lane) -> str:
+    """Where the messages of a lane wait: kombu keeps a list for each priority."""
+    return f"{RESOLVE_QUEUE}\x06\x16{lane.value}" if lane else RESOLVE_QUEUE
 
 
 def is_being_asked(topic: str) -> bool:
