@@ -134,6 +134,7 @@ class TestSlots:
     def _two_slots(self, monkeypatch):
         slots = threading.BoundedSemaphore(2)
         monkeypatch.setattr(queue, "_batch_slots", lambda: slots)
+        monkeypatch.setattr(queue, "_half", lambda: 2)
 
     def test_batches_leave_half_of_the_threads_to_those_who_wait(self):
         batch = [add(number, "batchkey", JobPriority.BATCH) for number in range(3)]
@@ -144,6 +145,34 @@ class TestSlots:
                 assert fourth == waiting
         with next_job() as freed:
             assert freed == batch[2]
+
+    def test_one_key_begins_no_more_than_half_while_another_key_waits(self):
+        greedy = [add(number, "greedy00") for number in range(6)]
+        with next_job() as first, next_job() as second:
+            assert [first, second] == greedy[:2]
+            MediaJob.objects(id__in=greedy).update(set__turn=0)  # before everybody else's
+            modest = add(0, "modest00")
+            batch = add(0, "batchkey", JobPriority.BATCH)
+            with next_job() as third, next_job() as fourth, next_job() as fifth:
+                assert {third, fourth} == {modest, batch}
+                assert fifth in greedy  # nobody else waits: no thread stays idle
+
+    def test_a_job_that_another_key_moved_up_is_that_keys(self):
+        greedy = [add(number, "greedy00") for number in range(6)]
+        with next_job(), next_job():
+            join(greedy[5], "modest00")
+            MediaJob.objects(id=greedy[5]).update(set__turn=1000)
+            with next_job() as third, next_job() as fourth:
+                assert (third, fourth) == (greedy[5], greedy[2])
+
+    def test_a_key_may_begin_more_again_when_its_fetches_have_ended(self):
+        greedy = [add(number, "greedy00") for number in range(3)]
+        add(0, "modest00")
+        MediaJob.objects(id__in=greedy).update(set__turn=0)
+        with next_job(), next_job():
+            pass
+        with next_job() as third:
+            assert third == greedy[2]
 
     def test_people_may_use_every_thread(self):
         made = [add(number, "waiting0") for number in range(4)]
