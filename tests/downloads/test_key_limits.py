@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from apps.core.errors import FileTooLarge, KeyDisabled, KeyInvalid, NotReady, TooManyJobs, VideoTooLong
+from apps.core.errors import FileTooLarge, KeyDisabled, KeyInvalid, NotReady, Overloaded, TooManyJobs, VideoTooLong
 from apps.core.redis import redis_client
 from apps.core.suspend import Suspend
 from apps.downloads.documents import MediaJob
+from apps.downloads.services import job_limits
 from apps.downloads.services.batches import advance_batch
 from apps.downloads.services.jobs import cancel_job, ensure_job, finish_job
 from apps.downloads.services.key_limits import is_too_large
@@ -83,6 +84,15 @@ class TestLongestVideo:
         limit(api, longest_video_s=10)
         answer = api.get("audio", url=VIDEO_ID)
         assert (answer.status_code, answer.json()["error"], answer.json()["limit_s"]) == (403, "video_too_long", 10)
+
+    def test_trying_a_job_again_is_no_way_round(self, api):
+        known_info()
+        job = request(api).job
+        cancel_job(job.id)
+        limit(api, longest_video_s=10)
+        answer = api.post(f"jobs/{job.id}/retry", {})
+        assert (answer.status_code, answer.json()["error"]) == (403, "video_too_long")
+        assert MediaJob.objects.count() == 1
 
 
 class TestLargestFile:
@@ -189,6 +199,14 @@ class TestJobsAtOnce:
         settings.ENV = settings.ENV.model_copy(update={"limits_on_redis_loss": "deny"})
         with pytest.raises(NotReady):
             ask(api.prefix, "video000000")
+
+    def test_a_fetch_that_is_refused_as_the_queue_is_full_takes_no_place(self, api, monkeypatch):
+        limit(api, concurrent_jobs=1)
+        with monkeypatch.context() as full:
+            full.setattr(job_limits, "max_active_jobs", lambda: 0)
+            with pytest.raises(Overloaded):
+                ask(api.prefix, "video000000")
+        assert ask(api.prefix, "video000001").active
 
     def test_keys_without_a_limit_and_the_server_itself_take_no_places(self, api):
         ask(api.prefix, "video000000")

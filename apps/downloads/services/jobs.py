@@ -19,9 +19,10 @@ from apps.downloads.providers.base import VideoInfo
 from apps.downloads.quality import best_variant
 from apps.downloads.selectors import active_job, find_job, latest_job, unannounced_jobs
 from apps.downloads.services.claims import ensure_asset
+from apps.downloads.services.info import get_kept_info
 from apps.downloads.services.job_limits import raise_if_full, raise_if_too_early, raise_if_too_many_clips
 from apps.downloads.services.joining import move_up, note_joined
-from apps.downloads.services.key_limits import take_slot
+from apps.downloads.services.key_limits import check_media, take_slot
 from apps.downloads.services.queue import next_turn
 from apps.downloads.services.turns import send_fetch
 from apps.downloads.services.webhook_records import announce_end
@@ -65,12 +66,16 @@ def ensure_job(
 def retry_job(job: MediaJob, *, key_prefix: str) -> MediaJob:
     """Fetch again what a failed or cancelled job could not: a new job, or the one that another caller began meanwhile.
 
-    Any other job is returned as it is. Raises as ``ensure_job`` does: a failed asset waits longer after each failure.
+    Any other job is returned as it is. Raises as ``ensure_job`` does: a failed asset waits longer after each failure;
+    and VideoTooLong or FileTooLarge, by what is known of the file and of its video.
     """
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         return job
     key = AssetKey(job.video_id, MediaKind(job.kind), job.variant)
     ensure_asset(key)
+    asset, info = Asset.objects.get(id=key.asset_id), get_kept_info(job.video_id)
+    check_media(key_prefix, duration_s=asset.duration_s, size_bytes=asset.size_bytes)
+    check_media(key_prefix, duration_s=info.duration_s if info else None, size_bytes=None)
     again = _job_for(key, key_prefix=key_prefix, priority=JobPriority(job.priority or JobPriority.INTERACTIVE))
     note_joined(again, key_prefix=key_prefix)
     return again
@@ -87,14 +92,15 @@ def _job_for(key: AssetKey, *, key_prefix: str, priority: JobPriority) -> MediaJ
         _start_over(asset)
     elif asset.state == AssetState.FAILED:
         raise_if_too_early(asset)
-    take_slot(key_prefix, asset.id)
     if (job := active_job(asset.id)) is not None:
+        take_slot(key_prefix, asset.id)
         if priority is JobPriority.INTERACTIVE:
             move_up(job, key_prefix=key_prefix)
         return job
     raise_if_full(key_prefix)
     if is_clip(key.variant):
         raise_if_too_many_clips(key_prefix)
+    take_slot(key_prefix, asset.id)  # the last that may refuse: a place taken for nothing is missing for a while
     if not _queue(asset):
         asset = Asset.objects.get(id=key.asset_id)
         if asset.state == AssetState.FAILED:  # meanwhile

@@ -13,9 +13,11 @@ from apps.core.errors import ApiError, BotCheck, UpstreamError, UpstreamTimeout,
 from apps.core.wake import publish
 from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.errors import NoRoom
+from apps.downloads.selectors import active_job
 from apps.downloads.services.claims import Claim, release_claim
 from apps.downloads.services.turns import send_fetch
 from apps.telegram_cache.documents import AssetState
+from apps.telegram_cache.services.generations import cancel_queued
 
 PASSING = (UpstreamError, UpstreamUnreachable, UpstreamTimeout, BotCheck)
 LONGEST_WAIT_S = 30.0
@@ -65,7 +67,8 @@ def postpone_job(job: MediaJob, claim: Claim, error: ApiError, *, delay_s: float
     }
     running = {"_id": job.id, "active": True, "state": JobState.RUNNING.value}
     if not _jobs().update_one(running, change).matched_count:
-        release_claim(claim, state=AssetState.ABSENT)
+        if active_job(job.asset_id) is None:
+            cancel_queued(job.asset_id)  # the cancel came while this fetch held the asset, and left it alone
         return False
     log.info("fetch is tried again later", job_id=job.id, error=error.code, delay_s=round(delay_s, 1))
     publish(f"asset:{job.asset_id}")

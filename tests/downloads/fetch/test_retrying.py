@@ -8,7 +8,7 @@ from apps.core.errors import UpstreamError, VideoPrivate
 from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.fetch.outcomes import Limits
 from apps.downloads.selectors import find_job
-from apps.downloads.services import queue
+from apps.downloads.services import queue, retrying
 from apps.downloads.services.answers import job_answer
 from apps.downloads.services.jobs import cancel_job
 from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind, Part, PartState
@@ -83,6 +83,20 @@ def test_a_job_that_waits_can_be_cancelled(patient):
     job = patient.fetch(audio_key())
     cancel_job(job.id)
     assert (find_job(job.id).state, asset().state) == (JobState.CANCELLED, AssetState.ABSENT)
+
+
+def test_a_cancel_in_the_very_moment_leaves_no_asset_that_waits_for_nothing(patient, monkeypatch):
+    failing(patient, UpstreamError("Down."))
+    job, release = patient.job(audio_key()), retrying.release_claim
+
+    def cancelled_meanwhile(*args, **options):
+        monkeypatch.setattr(retrying, "release_claim", release)
+        cancel_job(job.id)
+        release(*args, **options)
+
+    monkeypatch.setattr(retrying, "release_claim", cancelled_meanwhile)
+    assert patient.run(job).state == JobState.CANCELLED
+    assert asset().state == AssetState.ABSENT
 
 
 def test_by_default_it_is_tried_three_times_within_half_a_minute():
