@@ -149,7 +149,18 @@ class TestUpload:
         assert upload_asset(made.asset_id) is UploadResult.CACHED
         assert waiting_uploads() == (0, None)
 
-    def test_a_failure_lets_the_parts_under_way_finish(self, store, make_asset, part_bytes):
+    def test_a_failure_lets_the_parts_under_way_finish(self, store, make_asset, part_bytes, monkeypatch):
+        failed, real = threading.Event(), uploader.Uploader._store
+
+        def store_part(*arguments):
+            try:
+                real(*arguments)
+            except uploader.TryLater:
+                failed.set()
+                raise
+            assert failed.wait(30)  # however slow this machine is: none is through before the failure
+
+        monkeypatch.setattr(uploader.Uploader, "_store", store_part)
         part_bytes(MIB)
         made = make_asset(6 * MIB)
         store.telegram.hold_uploads(3)
