@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mongoengine
+from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo import monitoring
 from pymongo.errors import OperationFailure
 
@@ -18,6 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = tuple(str(ROOT / folder) + "/" for folder in ("apps", "ytserver"))
 OTHERS = tuple(str(ROOT / folder) + "/" for folder in ("tests", "bench"))
 CALLER_FRAMES = 80
+ANY_DATE: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
+"""Plans hold bounds such as the last of all dates, which no datetime can."""
 FILTERS = {"find": "filter", "count": "query", "distinct": "query", "findAndModify": "query", "findandmodify": "query"}
 SESSION_FIELDS = frozenset(
     {"lsid", "txnNumber", "startTransaction", "autocommit", "readConcern", "writeConcern", "ordered"}
@@ -105,7 +108,7 @@ def _place_in_program() -> str:
 def _reads_everything(database: str, command: dict[str, Any]) -> bool:
     client = mongoengine.get_connection()
     try:
-        plan = client[database].command({"explain": command, "verbosity": "queryPlanner"})
+        plan = client[database].command({"explain": command, "verbosity": "queryPlanner"}, codec_options=ANY_DATE)
     except OperationFailure:  # values that cannot be explained, such as the cursors of an earlier command
         return False
     stages = _stages(plan)
