@@ -131,8 +131,8 @@ WHITENOISE_AUTOREFRESH = False
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "apps.keys.drf.ApiKeyAuthentication",
+        "apps.keys.drf.AdminSessionAuthentication",  # before the kept key: on the admin's routes the role decides
         "apps.keys.browser_key.BrowserKeyAuthentication",
-        "apps.keys.drf.AdminSessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["apps.keys.drf.HasApiKey"],
     "DEFAULT_RENDERER_CLASSES": [

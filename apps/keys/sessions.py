@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
@@ -78,7 +78,7 @@ def _start(request: HttpRequest, user: User) -> None:
     request.session.flush()
     request.session[_USER_ID] = str(user.id)
     request.session[_SESSION_VERSION] = user.session_version
-    request.session[_STARTED_AT] = request.session[_USED_AT] = int(time.time())
+    start_times(request.session)
     request.session.cycle_key()
     rotate_token(request)
     request.admin_user = user  # type: ignore[attr-defined]
@@ -93,9 +93,21 @@ def logout(request: HttpRequest) -> None:
 
 def note_use(request: HttpRequest) -> None:
     """Somebody did something by hand: the idle time starts anew. Written at most every NOTE_USE_EVERY_S."""
+    note_use_in(request.session)
+
+
+def start_times(times: MutableMapping[str, Any]) -> None:
+    """Begin both times of a session, or of something that is kept in one."""
+    times[_STARTED_AT] = times[_USED_AT] = int(time.time())
+
+
+def note_use_in(times: MutableMapping[str, Any]) -> bool:
+    """``note_use`` for what ``start_times`` began. Returns whether anything was written."""
     now = int(time.time())
-    if now - _number(request.session, _USED_AT) >= NOTE_USE_EVERY_S:
-        request.session[_USED_AT] = now
+    if now - _number(times, _USED_AT) < NOTE_USE_EVERY_S:
+        return False
+    times[_USED_AT] = now
+    return True
 
 
 def user_of_session(request: HttpRequest) -> User | None:
@@ -112,7 +124,7 @@ def user_of_session_key(session_key: str) -> User | None:
 
 def _user_of(session: Any) -> User | None:
     user_id = session.get(_USER_ID)
-    if not isinstance(user_id, str) or not _is_in_time(session):
+    if not isinstance(user_id, str) or not is_in_time(session):
         return None
     return _active_admin(user_id, session.get(_SESSION_VERSION))
 
@@ -124,10 +136,11 @@ def _active_admin(user_id: str, version: Any) -> User | None:
     return user if hmac.compare_digest(str(version), str(user.session_version)) else None
 
 
-def _is_in_time(session: Mapping[str, Any]) -> bool:
+def is_in_time(times: Mapping[str, Any]) -> bool:
+    """Whether neither the idle nor the longest time of what ``start_times`` began is over."""
     now, env = time.time(), settings.ENV
-    is_used: bool = now - _number(session, _USED_AT) < env.session_idle_s
-    is_young: bool = now - _number(session, _STARTED_AT) < env.session_max_s
+    is_used: bool = now - _number(times, _USED_AT) < env.session_idle_s
+    is_young: bool = now - _number(times, _STARTED_AT) < env.session_max_s
     return is_used and is_young
 
 
