@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from apps.keys.documents import Role, Scope, User
+from apps.keys.selectors import has_admin_key
 
 RANKS = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.OWNER: 3}
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -55,5 +56,8 @@ def may_change_key(role: str, scopes: Iterable[str]) -> bool:
 
 
 def may_change_user(role: str, user: User) -> bool:
-    """Whether somebody with ``role`` may change this user: only owners touch people who may enter the admin."""
-    return reaches(role, Role.OPERATOR if user.role == Role.NONE.value else Role.OWNER)
+    """Whether somebody with ``role`` may change this user: only owners touch people who may enter the admin, or who
+    have a key with the scope admin."""
+    if reaches(role, Role.OWNER):
+        return True
+    return reaches(role, Role.OPERATOR) and user.role == Role.NONE.value and not has_admin_key(user.username)

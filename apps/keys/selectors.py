@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from bson import ObjectId
 
-from apps.keys.documents import ApiKey, Role, User
+from apps.keys.documents import ApiKey, Role, Scope, User
 
 PAGE_SIZE = 1000
 MAX_KEYS_WITH_ORIGINS = 10_000
@@ -52,6 +52,11 @@ def count_keys(owner: str | None = None) -> int:
     """How many keys there are, or belong to a user."""
     counted: int = (ApiKey.objects if owner is None else ApiKey.objects(owner=owner)).count()
     return counted
+
+
+def has_admin_key(username: str) -> bool:
+    """Whether a key of this user, active or not, has the scope admin."""
+    return ApiKey.objects(owner=username, scopes=Scope.ADMIN.value).only("id").first() is not None
 
 
 def count_users() -> int:

@@ -9,7 +9,7 @@ from apps.core.redis import redis_client
 from apps.dashboard.key_forms import KeyForm
 from apps.keys.authentication import authenticate
 from apps.keys.changes import add_user
-from apps.keys.documents import ApiKey
+from apps.keys.documents import ApiKey, Scope
 from apps.keys.services import create_key, revoke_key
 from tests.dashboard.conftest import PASSWORD
 
@@ -134,6 +134,33 @@ class TestSwitch:
             authenticate(made.key)
         operator.post(f"{address}/activate")
         assert authenticate(made.key).name == "bot"
+
+    def test_an_admin_key_goes_off_at_once_and_on_only_after_the_password(self, owner):
+        made = create_key(name="powerful", scopes=(Scope.ADMIN,))
+        address = f"/admin/keys/{made.document.prefix}"
+        assert owner.post(f"{address}/deactivate")["Location"] == address
+        for ask in (owner.get, owner.post):
+            assert ask(f"{address}/activate")["Location"].startswith("/admin/account/confirm?next=")
+        with pytest.raises(KeyDisabled):
+            authenticate(made.key)
+        owner.post("/admin/account/confirm", {"password": PASSWORD})
+        owner.post(f"{address}/activate")
+        assert authenticate(made.key)
+
+    def test_the_user_of_an_admin_key_is_changed_by_owners_and_switched_on_after_the_password(self, owner, operator):
+        made = create_key(name="powerful", owner="bob", scopes=(Scope.ADMIN,))
+        for page in ("edit", "switch", "delete"):
+            assert operator.post(f"/admin/users/of/bob/{page}").status_code == 403
+        assert b"/users/of/bob/switch" not in operator.get("/admin/users/of/bob").content
+        assert authenticate(made.key)
+        owner.post("/admin/users/of/bob/switch")
+        asked = owner.post("/admin/users/of/bob/switch")
+        assert asked["Location"].startswith("/admin/account/confirm?next=")
+        with pytest.raises(KeyDisabled):
+            authenticate(made.key)
+        owner.post("/admin/account/confirm", {"password": PASSWORD})
+        owner.post("/admin/users/of/bob/switch")
+        assert authenticate(made.key)
 
     def test_each_switch_is_in_the_audit_log_once(self, operator):
         prefix = create_key(name="bot").document.prefix

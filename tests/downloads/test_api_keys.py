@@ -170,6 +170,26 @@ class TestUsers:
         for field, value in (("role", "owner"), ("password", "x" * 20), ("password_hash", "x")):
             assert error_of(admin("POST", USERS, username="eve", **{field: value})) == (400, "invalid_parameter")
 
+    def test_who_has_an_admin_key_is_changed_by_owners_only_and_switched_on_after_the_password(self, admin, person):
+        key = create_key(name="powerful", owner="bob", scopes=(Scope.INFO, Scope.ADMIN)).key
+        operator = person(Role.OPERATOR)
+        for fields in ({"active": False}, {"limit_per_hour": 1}, {"notes": "n"}):
+            assert error_of(operator("PATCH", f"{USERS}/bob", **fields)) == (403, "role_missing"), fields
+        assert error_of(operator("DELETE", f"{USERS}/bob")) == (403, "role_missing")
+        assert authenticate(key).limit_per_hour > 1
+        owner = person(Role.OWNER)
+        assert owner("PATCH", f"{USERS}/bob", active=False).status_code == 200  # off at once
+        refused = owner("PATCH", f"{USERS}/bob", active=True)
+        assert error_of(refused) == (403, "role_missing")
+        assert "password again" in refused.json()["message"]
+        with pytest.raises(ApiError, match="switched off"):
+            authenticate(key)
+        owner.client.post("/admin/account/confirm", {"password": PASSWORD})
+        assert owner("PATCH", f"{USERS}/bob", active=True).status_code == 200
+        assert authenticate(key)
+        create_key(name="plain", owner="ann")
+        assert operator("PATCH", f"{USERS}/ann", active=False).status_code == 200
+
     def test_nobody_switches_people_of_the_admin_off_here_and_only_owners_touch_them(self, admin, person):
         operator = person(Role.OPERATOR)
         create_user(username="boss", password=PASSWORD, role=Role.OWNER)

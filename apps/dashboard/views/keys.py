@@ -117,6 +117,8 @@ def _switch(request: AdminRequest, prefix: str, *, active: bool) -> HttpResponse
         return _no_such_key(request)
     if not may_change_key(request.admin_user.role, key.scopes):
         return owners_only(request)
+    if active and Scope.ADMIN in key.scopes and not is_confirmed(request):
+        return ask_again(request)  # such a key may do what an owner may
     if request.method != "POST":
         return render(request, "dashboard/confirm.html", _question(key, active=active))
     try:

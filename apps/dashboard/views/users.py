@@ -11,7 +11,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from apps.dashboard import selectors
-from apps.dashboard.access import AdminRequest, admin_page, client_address, problem
+from apps.dashboard.access import AdminRequest, admin_page, ask_again, client_address, problem
 from apps.dashboard.key_forms import NewUserForm, UserForm
 from apps.dashboard.key_list import key_state
 from apps.dashboard.lists import answer_list
@@ -20,10 +20,12 @@ from apps.dashboard.user_list import USER_LIST, href, plan_of, user_state
 from apps.keys.changes import add_user, delete_user, update_user
 from apps.keys.documents import Role, User
 from apps.keys.roles import may_change_user
-from apps.keys.selectors import find_user, list_keys
+from apps.keys.selectors import find_user, has_admin_key, list_keys
+from apps.keys.sessions import is_confirmed
 
 FORM = ("GET", "HEAD", "POST")
 SHOWN_KEYS = 100
+OWNERS_ONLY = "They may enter the admin, or have a key with the scope admin."
 
 
 def _on_user(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
@@ -35,7 +37,7 @@ def _on_user(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
         if user is None:
             return _unknown(request)
         if not may_change_user(request.admin_user.role, user):
-            return problem(request, 403, "Only an owner may change this user.", "They may enter the admin.")
+            return problem(request, 403, "Only an owner may change this user.", OWNERS_ONLY)
         return view(request, user)
 
     return checked
@@ -110,6 +112,8 @@ def user_edit(request: AdminRequest, user: User) -> HttpResponse:
 @_on_user
 def user_switch(request: AdminRequest, user: User) -> HttpResponse:
     active = not user.active
+    if active and has_admin_key(user.username) and not is_confirmed(request):
+        return ask_again(request)  # such a key may do what an owner may
 
     def do() -> str:
         update_user(user.username, {"active": active}, **_who(request))

@@ -31,7 +31,7 @@ from apps.keys.changes import (
 from apps.keys.documents import LIMIT_NAMES, ApiKey, Role, Scope, User
 from apps.keys.drf import client_address
 from apps.keys.roles import AdminGrant, may_change_key, may_change_user
-from apps.keys.selectors import count_keys, count_users, list_keys, list_users
+from apps.keys.selectors import count_keys, count_users, has_admin_key, list_keys, list_users
 from apps.keys.services import NewKey, create_key, revoke_key
 from apps.keys.sessions import is_confirmed
 
@@ -80,6 +80,11 @@ class _PeopleViewSet(ApiViewSet):
         """A key with the scope admin may do what an owner may."""
         user = self.request.user
         return user.role if isinstance(user, AdminGrant) else Role.OWNER
+
+    def ask_again(self) -> None:
+        """An open browser is not enough for this. Raises RoleMissing unless the password was given again lately."""
+        if isinstance(self.request.user, AdminGrant) and not is_confirmed(self.request._request):
+            raise RoleMissing("Give your password again first: /admin/account/confirm.")
 
 
 @extend_schema(tags=["admin"])
@@ -181,10 +186,8 @@ class KeysViewSet(_PeopleViewSet):
         scopes = [*changes.get("scopes", ()), *(known_key(prefix).scopes if prefix else ())]
         if not may_change_key(self.role, scopes):
             raise RoleMissing("Only an owner may do this with a key that has the scope admin.")
-        gives_power = Scope.ADMIN in scopes and self.action in GIVES_POWER
-        by_session = isinstance(self.request.user, AdminGrant)
-        if gives_power and by_session and not is_confirmed(self.request._request):
-            raise RoleMissing("Give your password again first: /admin/account/confirm.")
+        if Scope.ADMIN in scopes and self.action in GIVES_POWER:
+            self.ask_again()
 
     def _record(self, what: str, prefix: str, after: Mapping[str, Any]) -> None:
         who = self.who
@@ -214,7 +217,8 @@ class KeysViewSet(_PeopleViewSet):
 )  # fmt: skip
 class UsersViewSet(_PeopleViewSet):
     """Whom keys belong to, and the limits their keys start from. Needs a key with the scope `admin`, or somebody logged
-    in to the admin. Roles and passwords are not changed here. Only owners may change people who may enter the admin.
+    in to the admin. Roles and passwords are not changed here. Only owners may change people who may enter the admin, or
+    who have a key with the scope `admin`.
     """
 
     lookup_value_regex = "[A-Za-z0-9._@+-]{1,64}"
@@ -242,6 +246,8 @@ class UsersViewSet(_PeopleViewSet):
     def partial_update(self, request: Request, pk: str) -> Response:
         changes = self.changes()
         self._check(pk)
+        if changes.get("active") and has_admin_key(pk):
+            self.ask_again()
         return Response({"status": True, "user": _user_fields(update_user(pk, changes, **self.who))})
 
     def destroy(self, request: Request, pk: str) -> Response:
@@ -253,7 +259,7 @@ class UsersViewSet(_PeopleViewSet):
     def _check(self, username: str) -> None:
         """Raises RoleMissing, NotFound."""
         if not may_change_user(self.role, known_user(username)):
-            raise RoleMissing("Only an owner may change somebody who may enter the admin.")
+            raise RoleMissing("Only an owner may change somebody who may enter the admin, or has a key that may.")
 
 
 def _key_fields(key: ApiKey) -> dict[str, Any]:
