@@ -23,6 +23,9 @@ FIRST_WAIT_S = 30
 LONGEST_WAIT_S = 15 * 60
 FORGOTTEN_S = 3600
 """Failures are forgotten when there was none for this long."""
+KNOWN_FOR_S = 30 * 86_400
+MAX_KNOWN_NETWORKS = 20
+"""Of an account: what others try elsewhere keeps nobody out who logged in from the same network before."""
 
 # Each bucket is a hash {n: attempts, until: when the next one is allowed}. Counted before the password is looked at,
 # in one step, so that many attempts at once cannot slip through. KEYS: buckets; ARGV: now, first wait, longest wait,
@@ -64,7 +67,7 @@ def try_login(*, username: str, password: str, address: str) -> LoginResult:
     A wrong name, a wrong password, a user who is switched off and one without entry to the admin all get the same
     answer after the same work. Tries are forgotten only when somebody is in: not while a code is still missing.
     """
-    buckets = _buckets(username, address)
+    buckets = _login_buckets(username, address)
     if wait := _wait(buckets):
         return wait
     user = check_password(username, password)
@@ -78,7 +81,7 @@ def try_login(*, username: str, password: str, address: str) -> LoginResult:
 
 def try_code(*, user: User, code: str, address: str) -> LoginResult:
     """Check the second factor of somebody whose password was right. Counts as ``try_login`` does."""
-    buckets = _buckets(user.username, address)
+    buckets = _login_buckets(user.username, address)
     if wait := _wait(buckets):
         return wait
     kind = take_code(user, code)
@@ -91,8 +94,9 @@ def try_code(*, user: User, code: str, address: str) -> LoginResult:
 def confirm_password(*, user: User, password: str, address: str) -> str:
     """Ask somebody who is logged in for the password again: "" when it is right, else the problem in words.
 
-    Wrong ones count as wrong logins, so that a stolen session cannot guess either. Tries are forgotten unless there is
-    a second factor: else whoever has the password could guess codes in between.
+    Wrong ones count as wrong logins from this address, so that a stolen session cannot guess either; what was tried
+    from elsewhere is no reason to wait. Tries are forgotten unless there is a second factor: else whoever has the
+    password could guess codes in between.
     """
     buckets = _buckets(user.username, address)
     if problem := _wrong_password(user, password, buckets, address):
@@ -137,6 +141,7 @@ def _wait(buckets: dict[str, str]) -> LoginResult | None:
 
 def _let_in(user: User, buckets: dict[str, str], address: str, action: str) -> LoginResult:
     redis_client().delete(*buckets.values())
+    _remember_network(user.username, address)
     _record(user.username, action, address)
     return LoginResult(user=user)
 
@@ -146,10 +151,36 @@ def _record(username: str, action: str, address: str) -> None:
     audit.record(actor=name, action=action, target_kind="user", target_id=name, address=address)
 
 
+def _login_buckets(username: str, address: str) -> dict[str, str]:
+    """Those that a login from this address counts in. A known network is not stopped by what others try elsewhere."""
+    buckets = _buckets(username, address)
+    if not _is_known_network(username, address):
+        buckets["account"] = _bucket("account", username)
+    return buckets
+
+
 def _buckets(username: str, address: str) -> dict[str, str]:
-    address = network_of(address)
-    named = {"pair": f"{username.casefold()}\0{address}", "account": username.casefold(), "address": address}
-    return {kind: f"yt:login:{kind}:{hashlib.sha256(text.encode()).hexdigest()}" for kind, text in named.items()}
+    network = network_of(address)
+    return {"pair": _bucket("pair", f"{username}\0{network}"), "address": _bucket("address", network)}
+
+
+def _bucket(kind: str, text: str) -> str:
+    return f"yt:login:{kind}:{hashlib.sha256(text.casefold().encode()).hexdigest()}"
+
+
+def _is_known_network(username: str, address: str) -> bool:
+    at = redis_client().zscore(_bucket("known", username), network_of(address))
+    return at is not None and time.time() - at < KNOWN_FOR_S
+
+
+def _remember_network(username: str, address: str) -> None:
+    """Of the last MAX_KNOWN_NETWORKS from which somebody logged in, for KNOWN_FOR_S. In one transaction."""
+    key = _bucket("known", username)
+    with redis_client().pipeline() as pipeline:
+        pipeline.zadd(key, {network_of(address): time.time()})
+        pipeline.zremrangebyrank(key, 0, -MAX_KNOWN_NETWORKS - 1)
+        pipeline.expire(key, KNOWN_FOR_S)
+        pipeline.execute()
 
 
 def _take_attempt(buckets: dict[str, str]) -> int:

@@ -10,7 +10,7 @@ from django.test import Client
 from apps.core.documents import AuditEntry
 from apps.core.redis import redis_client
 from apps.dashboard import login as login_service
-from apps.dashboard.login import FREE_TRIES, try_login
+from apps.dashboard.login import FREE_TRIES, MAX_KNOWN_NETWORKS, confirm_password, confirm_person, try_login
 from apps.keys import services
 from apps.keys.documents import Role, User
 from apps.keys.services import create_user, set_password
@@ -144,6 +144,13 @@ class TestLogin:
         assert b"Redis does not answer" in answer.content
 
 
+def attack(username: str) -> None:
+    """Use up the wrong tries that an account has from anywhere."""
+    redis_client().hset(login_service._bucket("account", username), "n", FREE_TRIES["account"] - 1)
+    assert not try_login(username=username, password="wrong", address="10.1.1.1").wait_s
+    assert try_login(username=username, password="wrong", address="10.1.1.2").wait_s
+
+
 class TestLockout:
     def test_after_five_wrong_passwords_even_the_right_one_has_to_wait(self, make_user):
         make_user(Role.VIEWER)
@@ -192,6 +199,37 @@ class TestLockout:
             for _ in range(FREE_TRIES["pair"] - 1):
                 assert not try_login(username="the-viewer", password="wrong", address="10.0.0.1").wait_s
             assert try_login(username="the-viewer", password=PASSWORD, address="10.0.0.1").user is not None
+
+    def test_wrong_tries_from_elsewhere_do_not_lock_out_who_comes_from_a_known_network(self, make_user):
+        user = make_user(Role.OWNER)
+        assert try_login(username="the-owner", password=PASSWORD, address="2001:db8:1:2::1").user
+        attack("the-owner")
+        assert try_login(username="the-owner", password=PASSWORD, address="10.9.9.9").wait_s
+        assert try_login(username="The-Owner", password="wrong", address="2001:db8:1:2::9").wait_s == 0
+        assert try_login(username="the-owner", password=PASSWORD, address="2001:db8:1:2::7").user
+        assert confirm_password(user=user, password=PASSWORD, address="10.9.9.9") == ""
+        assert confirm_person(user=user, password=PASSWORD, code="", address="10.9.9.9") == ""
+
+    def test_a_known_network_has_the_other_bounds(self, make_user):
+        make_user(Role.OWNER)
+        assert try_login(username="the-owner", password=PASSWORD, address="10.0.0.1").user
+        for _ in range(FREE_TRIES["pair"]):
+            assert not try_login(username="the-owner", password="wrong", address="10.0.0.1").wait_s
+        assert try_login(username="the-owner", password=PASSWORD, address="10.0.0.1").wait_s
+
+    def test_networks_are_known_to_one_account_for_30_days_and_the_newest_20(self, make_user, monkeypatch):
+        make_user(Role.OWNER)
+        now = [time.time()]
+        monkeypatch.setattr(login_service.time, "time", lambda: now[0])
+        for number in range(MAX_KNOWN_NETWORKS + 1):
+            now[0] += 1
+            login_service._remember_network("the-owner", f"10.0.0.{number}")
+        assert not login_service._is_known_network("the-viewer", "10.0.0.5")
+        known = [login_service._is_known_network("the-owner", f"10.0.0.{n}") for n in range(MAX_KNOWN_NETWORKS + 1)]
+        assert known == [False] + [True] * MAX_KNOWN_NETWORKS
+        assert 0 < redis_client().ttl(redis_client().keys("yt:login:known:*")[0]) <= 30 * 86_400
+        now[0] += 30 * 86_400
+        assert not login_service._is_known_network("the-owner", "10.0.0.5")
 
     def test_nothing_is_remembered_for_ever(self, server):
         try_login(username="nobody", password="wrong", address="10.0.0.1")
