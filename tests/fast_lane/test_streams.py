@@ -16,6 +16,7 @@ from apps.streaming.links import sign_link
 from apps.telegram_cache.documents import Asset
 from tests.downloads.library import AUDIO, CONTENT, VIDEO_ID, put_hot
 from tests.fast_lane.test_lane import Server, comparable
+from ytserver.fast_lane.reading import MAX_LINE_BYTES
 
 PATH = f"/stream/audio/{VIDEO_ID}"
 SOME = {"Range": "bytes=100-199"}
@@ -206,6 +207,16 @@ class TestEverythingElse:
         ):
             for _ in range(2):
                 assert (await ask(lane, path, **SOME)).json()["error"] == error, path
+
+    async def test_with_a_long_query_is_the_application_s_and_not_remembered(self, lane, key):
+        longest = link(key, attachment=True, bound_to="2001:db8:1234:5678::/64")
+        assert len(longest) < MAX_LINE_BYTES / 2
+        path = f"{link(key)}&more={'A' * MAX_LINE_BYTES}"
+        await lane.warm(key, path)
+        before = lane.in_app
+        assert (await ask(lane, path, **SOME)).status_code == 206
+        assert lane.in_app == before + 1
+        assert not lane.entrance._running_parts().streams._links
 
     @pytest.mark.parametrize("limit", ["concurrent_streams", "bytes_per_day", "largest_file_bytes"])
     async def test_a_key_whose_streams_count_or_files_are_limited(self, lane, limit):

@@ -31,6 +31,7 @@ from apps.streaming.hotstore import FileState, HotFile, HotStore
 from apps.streaming.links import SIGNATURE_PARAMETER, SignedLink, check_link, is_over
 from apps.streaming.ranges import ByteRange, Unsatisfiable, parse_range
 from ytserver.fast_lane.access_log import StreamLog
+from ytserver.fast_lane.reading import MAX_LINE_BYTES
 
 MAX_BYTES = 256 * 1024  # of one answer: leaves in one go, and holds no more than a longer stream does at a time
 MAX_REMEMBERED = 4096
@@ -114,6 +115,8 @@ class StreamLane:
         known = self._links.get(line)
         if known is not None:
             return None if is_over(known.link) else known
+        if len(scope["path"]) + len(scope["query_string"]) > MAX_LINE_BYTES:  # parameters that are not signed
+            return None
         try:
             request = read_request(scope)
             if SIGNATURE_PARAMETER not in request.query:
