@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mongoengine
 import pytest
@@ -56,6 +57,13 @@ def hot_root() -> Path:
     shutil.rmtree(settings.ENV.hot_root, ignore_errors=True)
     settings.ENV.hot_root.mkdir(parents=True)
     return settings.ENV.hot_root
+
+
+@pytest.fixture
+def channels_away(settings: Any) -> None:
+    """The Redis of the websockets' channels does not answer."""
+    layer = {**settings.CHANNEL_LAYERS["default"], "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"]}}
+    settings.CHANNEL_LAYERS = {"default": layer}
 
 
 @pytest.fixture

@@ -24,10 +24,6 @@ class LiveConsumer(AdminConsumer):
         await self.accept()
         await self.close(FORBIDDEN)
 
-    async def disconnect(self, code: int) -> None:
-        if is_own_page(self.scope):
-            await super().disconnect(code)
-
     async def run(self) -> None:
         await self.send(text_data=await asyncio.to_thread(history_text))
         await self.channel_layer.group_add(GROUP, self.channel_name)

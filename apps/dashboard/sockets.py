@@ -10,16 +10,16 @@ from typing import Any, ClassVar
 
 import redis
 import structlog
-from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from pymongo.errors import PyMongoError
 
 from apps.core.asgi import Scope, header
+from apps.core.websockets import BoundedConsumer
 from apps.keys.documents import Role, User
 from apps.keys.roles import may
 from apps.keys.sessions import user_of_session_key
 
-LOGGED_OUT, FORBIDDEN, AWAY, BUSY = 4401, 4403, 1001, 4429
+LOGGED_OUT, FORBIDDEN, AWAY = 4401, 4403, 1001
 RECHECK_S = 5.0
 THREADS = 2
 MAX_OPEN = 200  # of one consumer class in this process
@@ -27,7 +27,7 @@ MAX_OPEN = 200  # of one consumer class in this process
 log = structlog.get_logger(__name__)
 
 
-class AdminConsumer(AsyncWebsocketConsumer):
+class AdminConsumer(BoundedConsumer):
     """Base of the admin's websockets. Override ``run``, which sends until it returns or is cancelled.
 
     ``required_role`` is what the logged-in person needs. Close codes: 4401 nobody is logged in (any more), 4403 the
@@ -36,41 +36,18 @@ class AdminConsumer(AsyncWebsocketConsumer):
     """
 
     required_role: ClassVar[Role] = Role.VIEWER
-    open_now: ClassVar[int] = 0
     admin_user: User
 
     async def run(self) -> None:
         raise NotImplementedError
 
     async def connect(self) -> None:
-        self._tasks: list[asyncio.Task[None]] = []
-        self._counted = False
-        await self.accept()  # else the page would only see HTTP 403, whatever the reason
-        if type(self).open_now >= MAX_OPEN:
-            await self.close(BUSY)
-            return
-        type(self).open_now += 1
-        self._counted = True
-        self._tasks.append(asyncio.create_task(self._live()))
-
-    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """What a page says is not listened to."""
-
-    async def disconnect(self, code: int) -> None:
-        if self._counted:
-            self._counted = False
-            type(self).open_now -= 1
-        others = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)  # what they have to tidy up needs the event loop
+        await self.begin(self._live(), most=MAX_OPEN)
 
     async def _live(self) -> None:
         code = await self._refusal()
         if code is None:
-            run = asyncio.create_task(self.run())
-            self._tasks.append(run)
-            code = await self._watch(run)
+            code = await self._watch(self.add_task(self.run()))
         await self.close(code)
 
     async def _watch(self, run: asyncio.Task[None]) -> int:

@@ -8,16 +8,16 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import parse_qsl
 
 import structlog
-from channels.generic.websocket import AsyncWebsocketConsumer
 from pymongo.errors import PyMongoError
 
 from apps.core.errors import ApiError, NotFound
 from apps.core.trace import note
 from apps.core.wake import wake_hub
+from apps.core.websockets import BoundedConsumer
 from apps.downloads.documents import MediaJob
 from apps.downloads.selectors import find_job
 from apps.downloads.services.answers import job_answer
@@ -31,41 +31,22 @@ QUIET_S = 15.0  # a message at least so often: proxies cut silent connections
 LONGEST_S = 6 * 3600.0
 MAX_OPEN = 2000  # in this process
 THREADS = 4
-NORMAL, AWAY, REFUSED, NOT_FOUND, BUSY = 1000, 1001, 4401, 4404, 4429
+NORMAL, AWAY, REFUSED, NOT_FOUND = 1000, 1001, 4401, 4404
 MAX_QUERY_BYTES = 4096
 
 log = structlog.get_logger(__name__)
 
 
-class JobConsumer(AsyncWebsocketConsumer):
+class JobConsumer(BoundedConsumer):
     """``/ws/jobs/<id>``: sends the job as ``GET /api/v1/jobs/<id>`` gives it at each change, and closes when it ended.
 
     The id alone opens it (it cannot be guessed); a key that is sent along must be good, and must have asked for the
-    job. Close codes: 1000 the job has ended, 1001 ask again, 4401 bad key, 4404 no such job, 4429 too many open.
+    job. Close codes: 1000 the job has ended, 1001 ask again, 4401 bad key or too many wrong ids or keys, 4404 no such
+    job, 4429 too many open.
     """
 
-    open_now: ClassVar[int] = 0
-
     async def connect(self) -> None:
-        self._watch: asyncio.Task[None] | None = None
-        self._counted = False
-        await self.accept()  # else the client would only see HTTP 403, whatever the reason
-        if JobConsumer.open_now >= MAX_OPEN:
-            await self.close(BUSY)
-            return
-        JobConsumer.open_now += 1
-        self._counted = True
-        self._watch = asyncio.create_task(self._run())
-
-    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """What a client says is not listened to."""
-
-    async def disconnect(self, code: int) -> None:
-        if self._counted:
-            self._counted = False
-            JobConsumer.open_now -= 1
-        if self._watch is not None and self._watch is not asyncio.current_task():
-            self._watch.cancel()
+        await self.begin(self._run(), most=MAX_OPEN)
 
     async def _run(self) -> None:
         try:
@@ -106,14 +87,22 @@ class JobConsumer(AsyncWebsocketConsumer):
 def _admitted(
     job_id: str, headers: Mapping[str, str], query: Mapping[str, str], client_address: str
 ) -> tuple[MediaJob, str]:
-    """The job, and the prefix of the key ("" without one). Raises NotFound, or what a wrong key raises."""
+    """The job, and the prefix of the key ("" without one). Raises NotFound, or what a wrong key raises.
+
+    Wrong keys, and without a key wrong ids, count against the address: RateLimited after too many.
+    """
     raw = extract_key(headers, query)
     try:
         grant = authenticate(raw, client_address) if raw else None
     except ApiError:
         charge_failure(client_address)
         raise
-    job = _found(job_id)
+    try:
+        job = _found(job_id)
+    except NotFound:
+        if grant is None:
+            charge_failure(client_address)
+        raise
     if grant is not None and grant.prefix not in job.seen_by and Scope.ADMIN not in grant.scopes:
         raise NotFound
     return job, grant.prefix if grant else ""

@@ -281,8 +281,15 @@ def _admit(request: StreamRequest, meters: StreamMeters) -> Admission:
 
 
 def _admit_link(request: StreamRequest, kind: MediaKind, meters: StreamMeters) -> Admission:
-    """A link is as good as the key that asked for it. Following it is no request, but a stream of that key."""
-    link = check_link(request.path, request.query)
+    """A link is as good as the key that asked for it. Following it is no request, but a stream of that key.
+
+    Forged links count against the address; one that has expired was good, and does not.
+    """
+    try:
+        link = check_link(request.path, request.query)
+    except LinkInvalid:
+        charge_failure(request.client_address)
+        raise
     grant = grant_for_prefix(link.key_prefix)
     _check_scope(grant)
     if link.bound_to and link.bound_to != network_of(request.client_address):

@@ -9,10 +9,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from apps.core.websockets import BUSY
 from apps.dashboard import sockets
 from apps.dashboard.sockets import AdminConsumer
 from apps.keys.documents import Role, User
 from tests.core.serving import serving
+from tests.waiting import wait_until
 
 
 class Talker(AdminConsumer):
@@ -92,4 +94,11 @@ def test_who_loses_the_right_is_cut_off(open_as, monkeypatch, change, code):
 def test_there_is_a_bound(server, url, monkeypatch):
     monkeypatch.setattr(sockets, "MAX_OPEN", 0)
     with connect(f"{url}/short") as socket:
-        assert close_code(socket) == sockets.BUSY
+        assert close_code(socket) == BUSY
+
+
+def test_when_redis_goes_away_the_places_are_given_back(server, url, channels_away):
+    for _ in range(3):
+        with connect(f"{url}/talker") as socket, pytest.raises(ConnectionClosed):
+            socket.recv(timeout=20)
+    wait_until(lambda: Talker.open_now == 0)

@@ -1,3 +1,4 @@
+import asyncio
 import json
 
 import pytest
@@ -5,7 +6,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from apps.core.redis import redis_client
-from apps.downloads.consumers import BUSY, NORMAL, NOT_FOUND, REFUSED, JobConsumer
+from apps.core.websockets import BUSY
+from apps.downloads.consumers import NORMAL, NOT_FOUND, REFUSED, JobConsumer
 from apps.downloads.services import jobs
 from tests.core.serving import serving
 from tests.downloads.library import VIDEO_ID, known_info
@@ -85,3 +87,29 @@ def test_there_is_a_bound_and_closed_sockets_make_room(url, job_id, monkeypatch)
     wait_until(lambda: JobConsumer.open_now == 0)
     with connect(f"{url}/ws/jobs/{job_id}") as third:
         assert json.loads(third.recv(timeout=10))["id"] == job_id
+
+
+def test_when_redis_goes_away_nothing_is_left_behind(url, job_id, channels_away, monkeypatch):
+    running = []
+
+    async def follow(self):
+        running.append(self)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            running.remove(self)
+
+    monkeypatch.setattr(JobConsumer, "_follow", follow)
+    for _ in range(3):
+        with connect(f"{url}/ws/jobs/{job_id}") as socket, pytest.raises(ConnectionClosed):
+            socket.recv(timeout=10)
+    wait_until(lambda: JobConsumer.open_now == 0 and not running)
+
+
+def test_a_stranger_s_guesses_of_ids_count_against_the_address(url, job_id, api):
+    with connect(f"{url}/ws/jobs/{'x' * 22}", additional_headers={"X-API-Key": api.key}) as socket:
+        assert closed_with(socket) == NOT_FOUND
+    assert not redis_client().exists("yt:refused:127.0.0.1")
+    with connect(f"{url}/ws/jobs/{'x' * 22}") as socket:
+        assert closed_with(socket) == NOT_FOUND
+    assert redis_client().hget("yt:refused:127.0.0.1", "total") == b"1"

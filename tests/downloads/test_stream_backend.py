@@ -35,6 +35,7 @@ from apps.downloads.services.jobs import cancel_job, finish_job, refetch_asset
 from apps.downloads.stream_backend import make_backend
 from apps.downloads.stream_records import AssetRecord
 from apps.keys.changes import update_key
+from apps.keys.limits import FAILURES_PER_MINUTE
 from apps.keys.meter import slots_name
 from apps.keys.services import create_key, revoke_key
 from apps.streaming.links import sign_link
@@ -133,6 +134,20 @@ class TestALink:
                 await backend.open_target(dataclasses.replace(good, query={**good.query, name: value}))
         with pytest.raises(LinkInvalid):
             await backend.open_target(dataclasses.replace(good, path=f"/stream/video/{VIDEO_ID}", kind="video"))
+
+    async def test_that_is_forged_counts_against_the_address_and_an_expired_one_does_not(self, api, backend):
+        good = by_link(api)
+        with pytest.raises(LinkExpired):
+            await backend.open_target(by_link(api, ttl_s=-10))
+        assert not redis_client().exists("yt:refused:127.0.0.1")
+        forged = dataclasses.replace(good, query={**good.query, "sig": "A" * 43})
+        for _ in range(FAILURES_PER_MINUTE):
+            with pytest.raises(LinkInvalid):
+                await backend.open_target(forged)
+        with pytest.raises(RateLimited):
+            await backend.open_target(forged)
+        put_hot(AUDIO)
+        assert await backend.open_target(good)
 
     async def test_for_another_video_s_asset_is_invalid(self, api, backend):
         put_hot(AUDIO)
