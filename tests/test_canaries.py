@@ -8,15 +8,17 @@ from collections.abc import Iterator
 
 import httpx
 import mongoengine
+import pyotp
 import pytest
 from django.conf import settings
 
 from apps.core.backup import write_backup
 from apps.core.indexes import ensure_indexes
 from apps.core.redis import redis_client
+from apps.core.secrets import decrypt_secret
 from apps.downloads.documents import JobState, MediaJob
 from apps.keys.documents import Role, Scope, User
-from apps.keys.second_factor import begin_setup
+from apps.keys.second_factor import finish_setup, new_pending
 from apps.keys.services import create_key, create_user
 from apps.keys.webhooks import set_webhook
 from tests.instance import Instance
@@ -76,7 +78,9 @@ def used(tmp_path_factory) -> Iterator[Used]:
             instance.start()
             answers = _use(instance, key, admin_key, canaries)
             other = create_user(username="second", password=PASSWORD, role=Role.VIEWER)
-            canaries["second factor"] = begin_setup(other).secret
+            pending = new_pending()
+            canaries["second factor"] = decrypt_secret(pending)
+            finish_setup(other, pending, pyotp.TOTP(canaries["second factor"]).now())
             assert User.objects(id=user.id).first() is not None
             yield Used(instance, canaries, answers)
         finally:

@@ -61,10 +61,9 @@ class ConfirmForm(AdminForm):
 
 
 class CodeForm(AdminForm):
-    """The first code of an app, and the password."""
+    """The first code of an app."""
 
     code = _code()
-    password = _password("Your password", "current-password")
 
 
 class AdminUserForm(AdminForm):

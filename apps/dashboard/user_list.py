@@ -59,7 +59,7 @@ USER_LIST = ListSpec(
     search_hint="Search username, name or contact",
     filters=(Filter(name="state", label="State", choices=(("on", "On"), ("off", "Off")), where=_where_active),),
     row_actions=lambda user: [Action(label="Change", icon="edit-2", href=href(user, "edit"))],
-    exclude=("password_hash", "totp_pending_encrypted", "recovery_hashes"),
+    exclude=("password_hash", "recovery_hashes"),
     empty=Empty(
         title="No users yet",
         text="A user is whom keys belong to: a customer, a bot, a team. Their plan says what their keys start from.",

@@ -69,7 +69,6 @@ class User(WithLimits, SearchedDocument):
     active = BooleanField(default=True)
     session_version = IntField(default=1)  # raised to end every session of this user
     totp_encrypted = EncryptedField(default="")  # the second factor; empty: none
-    totp_pending_encrypted = EncryptedField(default="")  # shown for setting up, not confirmed yet
     totp_last_step = IntField(default=0)  # of the newest code used: neither it nor an older one works again
     recovery_hashes = ListField(StringField())  # SHA-256 of the recovery codes that are left
     notes = StringField(default="", max_length=MAX_NOTES)

@@ -13,7 +13,7 @@ import pyotp
 import segno
 
 from apps.core.errors import InvalidParameter
-from apps.core.secrets import decrypt_secret, encrypt_secret
+from apps.core.secrets import SecretUnreadable, decrypt_secret, encrypt_secret
 from apps.keys.documents import User
 
 ISSUER = "ytserver"
@@ -37,29 +37,32 @@ def has_second_factor(user: User) -> bool:
     return bool(user.totp_encrypted)
 
 
-def begin_setup(user: User) -> Setup:
-    """What to show somebody who sets the second factor up. The same again until ``finish_setup``."""
-    if not user.totp_pending_encrypted:
-        fresh = encrypt_secret(pyotp.random_base32())
-        User.objects(id=user.id, totp_pending_encrypted="").update_one(totp_pending_encrypted=fresh)
-        user.reload()
-    secret = decrypt_secret(user.totp_pending_encrypted)
+def new_pending() -> str:
+    """A new secret, encrypted, for the browser's session until ``finish_setup``. Nothing is stored of it."""
+    return encrypt_secret(pyotp.random_base32())
+
+
+def show_setup(user: User, pending: str) -> Setup | None:
+    """What to show somebody who sets the second factor up with ``new_pending``. None when it cannot be read."""
+    secret = _read(pending)
+    if secret is None:
+        return None
     address = pyotp.TOTP(secret).provisioning_uri(name=user.username, issuer_name=ISSUER)
     return Setup(secret=secret, qr=segno.make(address, error="m").svg_data_uri(scale=5, border=3, light="#fff"))
 
 
-def finish_setup(user: User, code: str) -> list[str]:
+def finish_setup(user: User, pending: str, code: str) -> list[str]:
     """Switch the second factor on with a first code; the user's sessions end. Returns the recovery codes, shown once.
 
     Raises InvalidParameter for a wrong code, and when another browser finished before.
     """
-    pending = user.totp_pending_encrypted
-    step = _step_of(decrypt_secret(pending), code) if pending else None
+    secret = _read(pending)
+    step = _step_of(secret, code) if secret else None
     if step is None:
         raise InvalidParameter(WRONG_CODE, parameter="code")
     codes = _new_codes()
-    done = User.objects(id=user.id, totp_pending_encrypted=pending).update_one(
-        totp_encrypted=pending, totp_pending_encrypted="", totp_last_step=step,
+    done = User.objects(id=user.id, totp_encrypted__in=["", None]).update_one(
+        totp_encrypted=pending, totp_last_step=step,
         recovery_hashes=[_hash(one) for one in codes], inc__session_version=1,
     )  # fmt: skip
     if not done:
@@ -79,7 +82,7 @@ def renew_recovery_codes(user: User) -> list[str]:
 def remove_second_factor(user: User) -> bool:
     """Switch it off, and end the user's sessions. Returns whether there was one. Idempotent."""
     done = User.objects(id=user.id, totp_encrypted__nin=["", None]).update_one(
-        totp_encrypted="", totp_pending_encrypted="", recovery_hashes=[], inc__session_version=1
+        totp_encrypted="", recovery_hashes=[], inc__session_version=1
     )
     user.reload()
     return bool(done)
@@ -94,6 +97,13 @@ def take_code(user: User, code: str) -> str:
     hashed = _hash(code)
     holders = User.objects(id=user.id, recovery_hashes=hashed)
     return "recovery" if holders.update_one(pull__recovery_hashes=hashed) else ""
+
+
+def _read(pending: str) -> str | None:
+    try:
+        return decrypt_secret(pending)
+    except SecretUnreadable:
+        return None
 
 
 def _step_now() -> int:

@@ -40,9 +40,10 @@ def later(monkeypatch):
 
 
 def set_up(client: Client, later) -> tuple[pyotp.TOTP, list[str]]:
+    confirm(client)
     page = client.get("/admin/account/second-factor")
     totp = pyotp.TOTP(page.context["setup"].secret)
-    answer = client.post("/admin/account/second-factor", {"code": later(totp), "password": PASSWORD})
+    answer = client.post("/admin/account/second-factor", {"code": later(totp)})
     assert answer.status_code == 200, answer.content
     return totp, answer.context["codes"].split()
 
@@ -105,6 +106,23 @@ class TestSecondFactor:
         replay = Client()
         log_in(replay, "the-viewer")
         assert replay.post("/admin/login/code", {"code": code}).status_code == 401
+
+    def test_setting_it_up_asks_for_the_password_and_shows_a_new_secret_each_time(self, viewer, later):
+        page = "/admin/account/second-factor"
+        for ask in (viewer.get, viewer.post):  # an open browser is not enough to learn the secret of later
+            assert ask(page)["Location"].startswith("/admin/account/confirm?next=")
+        stolen = Client()
+        stolen.cookies["ytserver_session"] = viewer.cookies["ytserver_session"].value
+        assert stolen.get("/admin/").status_code == 200
+        confirm(viewer)
+        assert stolen.get(page)["Location"].startswith("/admin/login")
+        first, second = (viewer.get(page).context["setup"].secret for _ in range(2))
+        assert first != second
+        wrong = viewer.post(page, {"code": later(pyotp.TOTP(first))})
+        assert (wrong.status_code, wrong.context["setup"].secret) == (422, second)  # a slip asks for no new picture
+        assert second not in str(User.objects.get().to_mongo()) + str(dict(viewer.session))
+        assert viewer.post(page, {"code": later(pyotp.TOTP(second))}).status_code == 200
+        assert second not in str(dict(viewer.session))
 
     def test_a_recovery_code_lets_in_once(self, viewer, later):
         _, codes = set_up(viewer, later)

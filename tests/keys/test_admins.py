@@ -10,10 +10,11 @@ from django.core.management import CommandError, call_command
 
 from apps.core.documents import AuditEntry
 from apps.core.errors import Conflict, InvalidParameter, NotFound
+from apps.core.secrets import decrypt_secret
 from apps.keys.admins import create_admin, find_admin, set_admin_active, set_role
 from apps.keys.changes import update_user
 from apps.keys.documents import Role, User
-from apps.keys.second_factor import begin_setup, finish_setup, has_second_factor
+from apps.keys.second_factor import finish_setup, has_second_factor, new_pending
 from apps.keys.services import check_password
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
@@ -96,8 +97,8 @@ def test_the_command_makes_any_role():
 
 def test_the_command_helps_somebody_back_in_and_is_on_the_audit_log():
     user, old = create_admin(username="ada", role=Role.OWNER)
-    totp = pyotp.TOTP(begin_setup(user).secret)
-    finish_setup(user, totp.now())
+    pending = new_pending()
+    finish_setup(user, pending, pyotp.TOTP(decrypt_secret(pending)).now())
     User.objects(id=user.id).update_one(active=False)
     out = StringIO()
     call_command("reset_admin", "--username", "ada", "--second-factor", "--activate", "--json", stdout=out)

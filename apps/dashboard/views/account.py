@@ -18,11 +18,12 @@ from apps.dashboard.pages import confirm_page, form_page
 from apps.dashboard.views.auth import safe_next
 from apps.keys.admins import end_sessions
 from apps.keys.second_factor import (
-    begin_setup,
     finish_setup,
     has_second_factor,
+    new_pending,
     remove_second_factor,
     renew_recovery_codes,
+    show_setup,
 )
 from apps.keys.services import set_password
 from apps.keys.sessions import go_on_after_change, mark_confirmed
@@ -30,6 +31,7 @@ from apps.keys.sessions import go_on_after_change, mark_confirmed
 PAGE = "dashboard:account"
 FORM = ("GET", "HEAD", "POST")
 BACK = "Your account"
+PENDING = "_second_factor"  # in the session, encrypted
 
 
 @admin_page()
@@ -61,21 +63,29 @@ def password(request: AdminRequest) -> HttpResponse:
 
 
 @admin_page(methods=FORM)
+@asks_again
 def second_factor(request: AdminRequest) -> HttpResponse:
-    """Set the second factor up: a picture for the app, then a first code. The recovery codes are shown once."""
+    """Set the second factor up: a picture for the app, then a first code. The recovery codes are shown once.
+
+    Each time the page is opened it has another secret, which only this session holds.
+    """
     if has_second_factor(request.admin_user):
         return redirect(PAGE)
+    if request.method != "POST":
+        request.session[PENDING] = new_pending()
+    pending = str(request.session.get(PENDING, ""))
+    setup = show_setup(request.admin_user, pending)
+    if setup is None:
+        return redirect(request.path)
 
     def save(data: dict[str, Any]) -> HttpResponse:
-        _ask_password(request, data)
-        codes = finish_setup(request.admin_user, data["code"])
+        codes = finish_setup(request.admin_user, pending, data["code"])
         _go_on(request, "second_factor.on")
         return _show_codes(request, codes)
 
-    form, setup = CodeForm(request.POST or None), begin_setup(request.admin_user)
     return form_page(
-        request, form, title="Set up a second factor", label="Switch on", icon="shield", back=reverse(PAGE),
-        back_label=BACK, save=save, help_template="dashboard/account/_setup.html", setup=setup,
+        request, CodeForm(request.POST or None), title="Set up a second factor", label="Switch on", icon="shield",
+        back=reverse(PAGE), back_label=BACK, save=save, help_template="dashboard/account/_setup.html", setup=setup,
     )  # fmt: skip
 
 
