@@ -18,10 +18,11 @@ from apps.keys.roles import reaches
 
 NOBODY, UNSCOPED, DISABLED, GOOD, ADMIN_KEY = "nobody", "key without scope", "disabled key", "good key", "admin key"
 PEOPLE = {role.value: role for role in (Role.VIEWER, Role.OPERATOR, Role.OWNER)}
+KEPT_KEY = "admin key kept in the browser"  # of /api/login; asked of the API's admin routes
 KEYS = (UNSCOPED, DISABLED, GOOD, ADMIN_KEY)
 CALLERS = (NOBODY, *KEYS, *PEOPLE)
 WITHOUT_GOOD_KEYS = (NOBODY, UNSCOPED, DISABLED, *PEOPLE)  # where keys are worth nothing
-IN, LOGIN, WHO, MAY_NOT, METHOD = "is in", "is sent to the login", "401", "403", "405"
+IN, LOGIN, AGAIN, WHO, MAY_NOT, METHOD = "is in", "is sent to the login", "is asked again", "401", "403", "405"
 SAMPLES = ("on", "proxies", "proxy", "cookies", "ytdlp", "11", "abcdefgh", "abcdefghijk", "verify", "a" * 24, "text")
 
 
@@ -45,17 +46,19 @@ class ThisMachine:
 class Page:
     """A page of the admin: people with this role or a higher one, and another one to send its form, where it has one.
 
-    Keys are worth nothing.
+    Keys are worth nothing. ``again``: an open browser is not enough, the password is asked for again.
     """
 
     role: Role
     to_change: Role | None = None
+    again: bool = False
 
     def expected(self, caller: str, method: str) -> set[str]:
         if caller not in PEOPLE:
             return {LOGIN}
         needed = self.to_change or self.role if method == "POST" else self.role
-        return {IN, METHOD} if reaches(caller, needed) else {MAY_NOT, METHOD}
+        reached = AGAIN if self.again else IN
+        return {reached, METHOD} if reaches(caller, needed) else {MAY_NOT, METHOD}
 
 
 @dataclass(frozen=True)

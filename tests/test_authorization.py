@@ -1,4 +1,7 @@
-"""Every address, HTTP and websocket, asked by everybody: nobody, keys of each sort, viewer, operator, owner."""
+"""Every address, HTTP and websocket, asked by everybody: nobody, keys of each sort, viewer, operator, owner.
+
+None of the people gave the password again lately, so pages that ask for it send them there (``Page.again``).
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,12 @@ from apps.keys.services import create_key, set_key_active
 from tests import authorization as who
 from tests.authorization import (
     CALLERS,
+    KEPT_KEY,
     PEOPLE,
     WITHOUT_GOOD_KEYS,
     Admins,
     Key,
+    Policy,
     Route,
     Socket,
     http_routes,
@@ -53,6 +58,9 @@ class Callers:
             for scope in (*Scope,)
         }
         set_key_active(self.keys[who.DISABLED].document.prefix, active=False)
+        browser = Client()
+        browser.post("/api/login", {"key": self.keys[who.ADMIN_KEY].key})
+        self.kept = browser.cookies[settings.SESSION_COOKIE_NAME].value
         self.people = {name: User(username=f"the-{name}", role=name).save() for name in PEOPLE}
 
     def headers(self, caller: str, policy: object) -> dict[str, str]:
@@ -63,6 +71,8 @@ class Callers:
             return {"X-API-Key": self.keys[caller].key}
         if caller in self.people:
             return {"Cookie": f"{settings.SESSION_COOKIE_NAME}={self.session(caller)}"}
+        if caller == who.KEPT_KEY:
+            return {"Cookie": f"{settings.SESSION_COOKIE_NAME}={self.kept}", "Accept": "text/html"}
         return {}
 
     def session(self, caller: str) -> str:
@@ -84,6 +94,8 @@ def callers(mongo, redis_server) -> Callers:
 def verdict(answer) -> str:
     if answer.status_code == 302 and answer["Location"].startswith("/admin/login"):
         return who.LOGIN
+    if answer.status_code == 302 and answer["Location"].startswith("/admin/account/confirm?"):
+        return who.AGAIN
     if answer.status_code == 429 or answer.status_code == 500:
         return f"{answer.status_code} {answer.content[:200]!r}"
     return {401: who.WHO, 403: who.MAY_NOT, 405: who.METHOD}.get(answer.status_code, who.IN)
@@ -101,10 +113,15 @@ def test_each_caller_reaches_what_the_table_says_and_nothing_else(callers, group
     wrong = []
     for route in ROUTES.values():
         if _group(route) == group:
-            keyed = isinstance(TABLE[route.name], Key | Admins)
-            for caller in CALLERS if keyed else WITHOUT_GOOD_KEYS:
+            for caller in _callers(TABLE[route.name]):
                 wrong += _wrong(callers, route, caller)
     assert not wrong, "\n".join(wrong)
+
+
+def _callers(policy: Policy) -> tuple[str, ...]:
+    if isinstance(policy, Admins):
+        return (*CALLERS, KEPT_KEY)
+    return CALLERS if isinstance(policy, Key) else WITHOUT_GOOD_KEYS
 
 
 def _group(route: Route) -> str:
