@@ -16,8 +16,9 @@ BUSY = 4429  # the close code when there is no place
 class BoundedConsumer(AsyncWebsocketConsumer):
     """Base of the websockets: call ``begin`` in ``connect``.
 
-    However a websocket ends, its place is given back and its tasks are cancelled. Channels calls ``disconnect`` only
-    when the client or the server closes, not when Redis goes away in between.
+    However a websocket ends, its place is given back and its tasks are cancelled, once: in ``disconnect``, as Channels
+    may then wait long for its own reading from Redis to end; and at the end of the call, as Channels leaves
+    ``disconnect`` out when Redis goes away in between.
     """
 
     open_now: ClassVar[int] = 0  # of one consumer class in this process
@@ -28,11 +29,18 @@ class BoundedConsumer(AsyncWebsocketConsumer):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            if self._has_place:
-                type(self).open_now -= 1
-            for task in self._tasks:
-                task.cancel()
+            self._give_back()
             await asyncio.gather(*self._tasks, return_exceptions=True)  # what they tidy up needs the event loop
+
+    async def disconnect(self, code: int) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._has_place:
+            self._has_place = False
+            type(self).open_now -= 1
+        for task in self._tasks:
+            task.cancel()
 
     async def begin(self, work: Coroutine[None, None, None], *, most: int) -> None:
         """Accept, and do ``work`` until the websocket ends. Closes with BUSY when ``most`` are open."""
