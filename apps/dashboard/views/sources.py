@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import messages
+from django.forms import Form
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -68,16 +70,8 @@ def cookies_new(request: AdminRequest) -> HttpResponse:
         messages.success(request, f"The cookies “{view.name}” are in use: {view.about}.")
         return redirect(PAGE)
 
-    return form_page(
-        request,
-        CookiesForm(request.POST or None),
-        title="Add cookies",
-        label="Check and keep",
-        back=reverse(PAGE),
-        back_label=BACK_LABEL,
-        save=save,
-        help_template="dashboard/sources/_cookies_help.html",
-    )
+    form = CookiesForm(request.POST or None)
+    return _form_page(request, form, title="Add cookies", label="Check and keep", save=save, about="cookies")
 
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
@@ -87,16 +81,8 @@ def proxy_new(request: AdminRequest) -> HttpResponse:
         messages.success(request, f"The proxy “{view.name}” is in use: {view.about}.")
         return redirect(PAGE)
 
-    return form_page(
-        request,
-        ProxyForm(request.POST or None),
-        title="Add a proxy",
-        label="Keep",
-        back=reverse(PAGE),
-        back_label=BACK_LABEL,
-        save=save,
-        help_template="dashboard/sources/_proxy_help.html",
-    )
+    form = ProxyForm(request.POST or None)
+    return _form_page(request, form, title="Add a proxy", label="Keep", save=save, about="proxy")
 
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
@@ -106,16 +92,8 @@ def po_tokens_new(request: AdminRequest) -> HttpResponse:
         messages.success(request, f"The PO tokens “{view.name}” are in use: {view.about}.")
         return redirect(PAGE)
 
-    return form_page(
-        request,
-        PoTokensForm(request.POST or None),
-        title="Add PO tokens",
-        label="Check and keep",
-        back=reverse(PAGE),
-        back_label=BACK_LABEL,
-        save=save,
-        help_template="dashboard/sources/_po_tokens_help.html",
-    )
+    form = PoTokensForm(request.POST or None)
+    return _form_page(request, form, title="Add PO tokens", label="Check and keep", save=save, about="po_tokens")
 
 
 @admin_page(Role.OPERATOR, methods=("POST",))
@@ -149,3 +127,25 @@ def identity_remove(request: AdminRequest, kind: str, identity_id: str) -> HttpR
 
 def _actor(request: AdminRequest) -> Actor:
     return Actor(name=request.admin_user.username, address=client_address(request))
+
+
+def _form_page(
+    request: AdminRequest,
+    form: Form,
+    *,
+    title: str,
+    label: str,
+    save: Callable[[dict[str, Any]], HttpResponse],
+    about: str,
+) -> HttpResponse:
+    """``about``: which of the help texts stands beside the form."""
+    return form_page(
+        request,
+        form,
+        title=title,
+        label=label,
+        back=reverse(PAGE),
+        back_label=BACK_LABEL,
+        save=save,
+        help_template=f"dashboard/sources/_{about}_help.html",
+    )
