@@ -57,7 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if IS_CONTROLLER:
         for folder in ("mongo", "redis"):
             (ROOT / folder).mkdir()
-        _start(mongod_command(ROOT / "mongo", port=MONGO_PORT, log=ROOT / "mongod.log"))
+        # Old times in tests' documents are no reason to remove them while the test runs.
+        no_ttl = ["--setParameter", "ttlMonitorEnabled=false"]
+        _start([*mongod_command(ROOT / "mongo", port=MONGO_PORT, log=ROOT / "mongod.log"), *no_ttl])
         _start(redis_command(ROOT / "redis", port=REDIS_PORT, log=ROOT / "redis.log"))
         wait_for_redis(REDIS_PORT)
         prepare_mongod(MONGO_PORT)

@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 import redis
@@ -142,8 +143,9 @@ class TestWebsockets:
 
 class TestDrainEvents:
     async def test_two_workers_at_once_and_a_batch_written_twice_count_each_event_once(self, monkeypatch):
+        now = time.time()
         for number in range(300):
-            event = {"at": 1.0, "route": "/r", "method": "GET", "status": number, "duration_s": 0.1, "bytes_sent": 0}
+            event = {"at": now, "route": "/r", "method": "GET", "status": number, "duration_s": 0.1, "bytes_sent": 0}
             redis_client().eval(events.APPEND_SCRIPT, 0, events.APPEND_WORDS, events.event_payload(event))
         monkeypatch.setattr(events, "BATCH", 50)
         real_client = redis_client()
