@@ -44,7 +44,7 @@ def resolve_video_variant(info: VideoInfo, quality: str, options: MediaOptions =
     fitting = _heights(info, options)
     low_enough = [height for height in fitting if match is None or height <= int(match["height"])]
     if not low_enough:
-        raise QualityUnavailable(available=[f"{height}p" for height in fitting])
+        raise QualityUnavailable(available=[f"{height}p" for height in fitting] or pictures_of(info))
     height = max(low_enough)
     variant = VideoVariant(
         height=height,
@@ -172,6 +172,21 @@ def _heights(info: VideoInfo, options: MediaOptions) -> list[int]:
     if not needs_pictures(options):
         return list(info.video_heights)
     return sorted({item.height for item in _fitting(info, options) if item.height}, reverse=True)
+
+
+def pictures_of(info: VideoInfo) -> list[str]:
+    """Every picture by a name that says what it is ("1080p60.h264"), best first; heights where nothing more is told."""
+    there = {(item.height, round(item.fps or 0), codec_name(item.video_codec)) for item in info.formats if item.height}
+    if not info.tells_pictures:
+        return [f"{height}p" for height in info.video_heights]
+    ranked = sorted(there, key=lambda one: (-one[0], -one[1], VIDEO_CODECS.index(one[2]) if one[2] else len(there)))
+    names = (VideoVariant(height=height, fps=fps or None, codec=codec) for height, fps, codec in ranked)
+    return [str(name) for name in names]
+
+
+def what_there_is(info: VideoInfo, kind: MediaKind) -> list[str]:
+    """What to name to somebody whose wish could not be had: audio formats, or heights."""
+    return list(info.audio_formats) if kind is MediaKind.AUDIO else [f"{height}p" for height in info.video_heights]
 
 
 def _fps(info: VideoInfo, options: MediaOptions, height: int) -> int | None:

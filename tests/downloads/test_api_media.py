@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from redis import Redis
 
-from apps.core.errors import UpstreamError, VideoPrivate, error_from_code
+from apps.core.errors import QualityUnavailable, UpstreamError, VideoPrivate, error_from_code
 from apps.core.redis import redis_client
 from apps.core.suspend import Suspend
 from apps.core.wake import publish
@@ -19,7 +19,7 @@ from apps.downloads.services.info import record_info, record_info_error
 from apps.downloads.services.jobs import cancel_job, ensure_job, finish_job, update_job
 from apps.keys.services import create_key
 from apps.streaming.links import check_link
-from apps.telegram_cache.documents import Asset, MediaKind
+from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
 from tests.downloads.conftest import Api
 from tests.downloads.library import (
     AUDIO,
@@ -189,6 +189,21 @@ class TestAnUnknownAsset:
         assert response.status_code == 422
         assert response.json()["error"] == "quality_unavailable"
         assert response.json()["available"] == ["1080p", "720p"]
+
+    @pytest.mark.parametrize("kind", ["audio", "video"])
+    def test_a_file_that_no_source_turned_out_to_have_says_what_there_is(self, api, kind):
+        info = known_info()
+        wish, key = (
+            ({"format": "opus"}, AssetKey(VIDEO_ID, MediaKind.AUDIO, "opus"))
+            if kind == "audio"
+            else ({"quality": "1080"}, VIDEO)
+        )
+        job = ensure_job(key=key, info=info, key_prefix="")
+        commit_failed(claim_asset(key=key, owner="test", lease_s=60), QualityUnavailable())
+        finish_job(job.id, error=QualityUnavailable())
+        response = api.get(kind, url=VIDEO_ID, **wish)
+        assert (response.status_code, response.json()["error"]) == (422, "quality_unavailable")
+        assert response.json()["available"] == (["m4a", "opus"] if kind == "audio" else ["1080p", "720p"])
 
 
 class TestWaiting:

@@ -124,11 +124,23 @@ class TestVideoWishes:
             resolve_video_variant(INFO, "480", MediaOptions(codec="vp9"))
         assert caught.value.context["available"] == ["2160p", "1080p", "720p"]
 
+    def test_when_nothing_is_of_that_kind_every_picture_is_named(self) -> None:
+        with pytest.raises(QualityUnavailable) as caught:
+            resolve_video_variant(INFO, "best", MediaOptions(codec="h264", fps=24))
+        there = ["2160p60.vp9", "1080p60.h264", "1080p60.av1", "1080p30.vp9", "720p60.vp9", "720p30.h264"]
+        assert caught.value.context["available"] == there
+        old = INFO.model_copy(update={"formats": (picture(360, "avc1.42001E", 25), picture(240, "theora"))})
+        for options in (MediaOptions(container="webm"), MediaOptions(codec="vp9")):
+            with pytest.raises(QualityUnavailable) as caught:
+                resolve_video_variant(old, "best", options)
+            assert caught.value.context["available"] == ["360p25.h264", "240p30"]
+
     @pytest.mark.parametrize("options", [{"codec": "vp9"}, {"fps": 60}, {"container": "webm"}])
     def test_what_a_source_does_not_tell_is_not_promised(self, options: dict[str, object]) -> None:
         silent = INFO.model_copy(update={"formats": (), "video_heights": (720,)})
-        with pytest.raises(QualityUnavailable):
+        with pytest.raises(QualityUnavailable) as caught:
             resolve_video_variant(silent, "best", MediaOptions(**options))
+        assert caught.value.context["available"] == ["720p"]
         assert needs_pictures(MediaOptions(**options))
         assert resolve_video_variant(silent, "best", MediaOptions(container="mkv")) == "720p.mkv"
 

@@ -18,7 +18,7 @@ from apps.keys.people import person_prefix
 from apps.telegram_cache.documents import MediaKind
 
 FORM = "dashboard/trying/start.html"
-FORMAT_WORDS = {"m4a": "M4A, as it is", "opus": "Opus, as it is", "mp3": "MP3", "flac": "FLAC"}
+FORMAT_WORDS = {"m4a": "M4A, as it is", "opus": "Opus", "mp3": "MP3", "flac": "FLAC"}
 
 
 class LinkForm(AdminForm):

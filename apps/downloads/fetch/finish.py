@@ -37,6 +37,7 @@ DURATION_SLACK = 0.03
 CLIP_LEAD_S = 15.0  # a copied picture begins at the key frame before the clip
 COVER_PIXELS = 800
 COVER_TIMEOUT_S = 20.0
+OPUS_BITRATE = "160k"  # what YouTube's own best Opus has: nothing is lost that is not lost already
 CHAPTERS = TAGS = "ffmetadata"
 COVER_IS_A_TAG = frozenset({"opus"})  # Ogg has no stream for a picture; sound has no chapters
 NO_FOREIGN_TAGS = ["-map_metadata:g", "-1", "-map_metadata:s", "-1"]  # those of chapters are our own
@@ -92,7 +93,7 @@ def finish_file(
 ) -> None:
     """Make the finished file as the plan says. Raises NotMedia when ffmpeg cannot read the files, UpstreamTimeout."""
     timeout_s = copy_timeout_s(*files)
-    if plan.finish in {"mp3", "flac"}:
+    if plan.finish in {"mp3", "opus", "flac"}:
         timeout_s = ENCODE_BASE_S + (plan.duration_s or timeout_s) / ENCODE_SPEED
     more = [*_cover_input(cover, stop=stop), *_chapters_input(plan, output)]
     if plan.container in COVER_IS_A_TAG:
@@ -159,6 +160,8 @@ def _codecs(plan: FetchPlan) -> list[str]:
     if plan.finish == "mp3":
         quality = ["-b:a", f"{plan.bitrate_kbps}k"] if plan.bitrate_kbps else ["-q:a", "0"]
         return ["-c:a", "libmp3lame", *quality]
+    if plan.finish == "opus":
+        return ["-c:a", "libopus", "-b:a", OPUS_BITRATE]
     if plan.finish == "flac":
         return ["-c:a", "flac", "-sample_fmt", "s16"]
     return ["-c", "copy"]

@@ -38,7 +38,9 @@ FINISHED_COPIES = {
     "direct": 0,
     "remux": 1,
     "mux": 1,
+    "extract": 1,
     "mp3": 1,
+    "opus": 2,
     "flac": 8,
 }  # how often the bytes lie on the disk once more
 FILE_SHARE = {"direct": 1.0, "remux": 0.95, "mux": 0.95}

@@ -67,7 +67,7 @@ class VideoInfo(BaseModel):
     subtitles: tuple[SubtitleTrack, ...] = ()
     chapters: tuple[Chapter, ...] = ()
     video_heights: tuple[int, ...] = ()  # distinct, highest first: what "best" and a number resolve against
-    audio_formats: tuple[str, ...] = ()  # of m4a, opus, mp3: those this source can give
+    audio_formats: tuple[str, ...] = ()  # of m4a, opus, mp3, flac: those this source can give
 
     @property
     def tells_pictures(self) -> bool:
@@ -90,7 +90,7 @@ class RemoteFile:
     chunk_bytes: int | None = None  # fetch by ranges of this size (googlevideo throttles one long answer)
 
 
-Finish = Literal["direct", "remux", "mux", "mp3", "flac"]
+Finish = Literal["direct", "remux", "mux", "extract", "mp3", "opus", "flac"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,8 @@ class FetchPlan:
 
     direct: ``files[0]`` is the asset, byte for byte, so it can be streamed while it arrives.
     remux: ``files[0]`` is put into ``container`` (a faststart MP4 is taken as it is). mux: ``files[0]`` is
-    video and ``files[1]`` audio, joined without re-encoding. mp3, flac: the sound of ``files[0]`` is encoded.
+    video and ``files[1]`` audio, joined without re-encoding. extract: the sound of ``files[0]``, which also has a
+    picture, is put into ``container`` as it is. mp3, opus, flac: the sound of ``files[0]`` is encoded.
     With ``clip`` only that stretch is kept (``duration_s`` is its length). What we finish ourselves gets title,
     artist, album and ``chapters``, and sound the picture of ``cover``.
     """

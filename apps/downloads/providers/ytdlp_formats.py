@@ -82,9 +82,9 @@ def make_video_info(info: dict[str, Any], video_id: str) -> VideoInfo:
     if info.get("id") != video_id or not title:
         raise UpstreamError
     formats = usable_formats(info)
-    audio = [entry for entry in formats if _kind(entry) == "audio"]
     heights = {height_of(entry) for entry in formats if _kind(entry) != "audio"} - {None}
-    offered = [name for name, container in (("m4a", "m4a"), ("opus", "webm")) if _best_audio(audio, container)]
+    has_m4a = _best_audio(formats, "m4a") or _with_sound_like(formats, "m4a")
+    encoded = ("opus", "mp3", "flac") if any(_codec(entry, "acodec") for entry in formats) else ()
     return VideoInfo(
         video_id=video_id,
         provider="ytdlp",
@@ -103,7 +103,7 @@ def make_video_info(info: dict[str, Any], video_id: str) -> VideoInfo:
         subtitles=_subtitles(info),
         chapters=_chapters(info),
         video_heights=tuple(sorted((height for height in heights if height), reverse=True)),
-        audio_formats=(*offered, *(("mp3", "flac") if any(_codec(entry, "acodec") for entry in formats) else ())),
+        audio_formats=(*(["m4a"] if has_m4a else []), *encoded),
     )
 
 
@@ -183,6 +183,10 @@ def _choose_audio(formats: list[dict[str, Any]], variant: AudioVariant) -> tuple
         return [m4a], as_it_is
     if variant.format == "opus" and opus is not None:
         return [opus], as_it_is
+    if variant.format in {"m4a", "opus"} and (muxed := _with_sound_like(formats, variant.format)):
+        return [muxed], "extract"
+    if variant.format == "opus" and (best := m4a or max(with_sound, key=_audio_rank, default=None)):
+        return [best], "opus"
     if variant.format == "mp3" and (best := m4a or opus or max(with_sound, key=_audio_rank, default=None)):
         return [best], "mp3"
     if variant.format == "flac":  # the best there is, of whichever codec
@@ -198,6 +202,13 @@ def _best_audio(formats: list[dict[str, Any]], container: str) -> dict[str, Any]
     if container == "webm":
         fitting = [entry for entry in fitting if (_codec(entry, "acodec") or "").startswith("opus")]
     return max(fitting, key=_audio_rank, default=None)
+
+
+def _with_sound_like(formats: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """The best file with a picture whose sound is m4a (AAC) or opus: for when no file holds that sound alone."""
+    codec = {"m4a": "mp4a", "opus": "opus"}[name]
+    muxed = [e for e in formats if _kind(e) == "muxed" and (_codec(e, "acodec") or "").startswith(codec)]
+    return max(muxed, key=_audio_rank, default=None)
 
 
 def _audio_rank(entry: dict[str, Any]) -> tuple[float, ...]:

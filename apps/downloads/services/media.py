@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -10,7 +12,7 @@ from functools import cache
 from django.conf import settings
 
 from apps.core.clock import utcnow
-from apps.core.errors import ApiError, Conflict, Overloaded, UpstreamTimeout
+from apps.core.errors import ApiError, Conflict, Overloaded, QualityUnavailable, UpstreamTimeout
 from apps.core.suspend import Suspend
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
@@ -22,6 +24,7 @@ from apps.downloads.quality import (
     resolve_audio_variant,
     resolve_video_variant,
     variant_height,
+    what_there_is,
 )
 from apps.downloads.selectors import active_job, latest_job
 from apps.downloads.services.info import (
@@ -157,6 +160,11 @@ def resolve_key(ask: MediaAsk, *, waited_s: float) -> AssetKey:
             return exact
     if (kept := _kept_best(ask)) is not None:
         return kept
+    with _saying_what_there_is(ask.video_id, ask.kind):
+        return _key_by_metadata(ask, waited_s=waited_s)
+
+
+def _key_by_metadata(ask: MediaAsk, *, waited_s: float) -> AssetKey:
     needs = ask.kind is MediaKind.VIDEO and needs_pictures(ask.options)
     if needs:
         check_video_options(ask.options)
@@ -221,13 +229,26 @@ def start_or_join(
 
     Raises the stored error of a fetch that failed and may not be tried again yet (a fetch that fails while this
     request waits is one of those), Conflict when the fetch was cancelled while this request waited, and what
-    wait_for_info raises.
+    wait_for_info raises. QualityUnavailable says what there is.
     """
     for _ in range(JOIN_TRIES):
-        state = _start_or_find(key, key_prefix=key_prefix, waited_s=waited_s, priority=priority)
+        with _saying_what_there_is(key.video_id, MediaKind(key.kind)):
+            state = _start_or_find(key, key_prefix=key_prefix, waited_s=waited_s, priority=priority)
         if state.job is None or note_joined(state.job, key_prefix=key_prefix, priority=priority):
             return state
     raise Conflict("This file's job keeps changing. Try again.")
+
+
+@contextmanager
+def _saying_what_there_is(video_id: str, kind: MediaKind) -> Iterator[None]:
+    """Adds to a QualityUnavailable that does not say it what the known metadata has."""
+    try:
+        yield
+    except QualityUnavailable as error:
+        with suppress(ApiError):
+            if not error.context.get("available") and (info := get_info(video_id)) is not None:
+                error.context["available"] = what_there_is(info, kind)
+        raise
 
 
 def join_fetch(asset_id: str, *, key_prefix: str) -> None:

@@ -24,6 +24,7 @@ from tests.standins import youtube as standin
 from tests.standins.youtube import YouTubeStandIn
 
 VIDEO_ID = "fetchtest01"
+ONLY_MUXED = "onlymuxed01"
 SECONDS = 6.0
 
 
@@ -43,8 +44,8 @@ def youtube(fetcher, picture, monkeypatch):
         provider.close()
 
 
-def make(fetcher, kind: MediaKind, variant: str) -> Asset:
-    job = fetcher.fetch(AssetKey(VIDEO_ID, kind, variant))
+def make(fetcher, kind: MediaKind, variant: str, *, video_id: str = VIDEO_ID) -> Asset:
+    job = fetcher.fetch(AssetKey(video_id, kind, variant))
     assert job.state == JobState.DONE, job.error_message
     return asset()
 
@@ -91,6 +92,29 @@ def sound_of(path) -> bytes:
     """A hash over the packets: the same only when nothing was encoded anew."""
     command = [ffmpeg_path(), "-v", "error", "-i", path, "-map", "0:a:0", "-c", "copy", "-f", "md5", "-"]
     return subprocess.run(command, capture_output=True, check=True, timeout=30).stdout
+
+
+@pytest.mark.parametrize("variant", ["m4a", "m4a.tags"])
+def test_m4a_of_a_video_that_is_one_file_only_is_taken_out_of_it(fetcher, youtube, variant):
+    made = make(fetcher, MediaKind.AUDIO, variant, video_id=ONLY_MUXED)
+    assert (made.container, made.mime, made.audio_codec, made.video_codec) == ("m4a", "audio/mp4", "aac", None)
+    assert made.duration_s == pytest.approx(SECONDS, abs=0.2)
+    assert fetcher.read(made).index(b"moov") < fetcher.read(made).index(b"mdat")
+    original = fetcher.path(made).with_name("original")
+    original.write_bytes(youtube.file_of(ONLY_MUXED, 18))
+    assert sound_of(fetcher.path(made)) == sound_of(original)
+
+
+@pytest.mark.parametrize(("variant", "container"), [("opus", "webm"), ("opus.tags", "opus")])
+def test_opus_of_a_video_that_has_none_is_encoded(fetcher, youtube, variant, container):
+    made = make(fetcher, MediaKind.AUDIO, variant, video_id=ONLY_MUXED)
+    assert (made.container, made.audio_codec, made.video_codec) == (container, "opus", None)
+    assert made.duration_s == pytest.approx(SECONDS, abs=0.2)
+
+
+def test_a_clip_of_sound_that_is_taken_out_of_a_video_has_its_length(fetcher, youtube):
+    made = make(fetcher, MediaKind.AUDIO, "m4a.clip-1500-4000", video_id=ONLY_MUXED)
+    assert (made.audio_codec, made.duration_s) == ("aac", pytest.approx(2.5, abs=0.15))
 
 
 @pytest.mark.parametrize("junk", [b"<html>", b"\xff\xd8\xff but no picture", b"\xff\xd8\xff" + bytes(3 * 1024 * 1024)])

@@ -154,8 +154,10 @@ class TestPlan:
         assert (video.finish, [file.source_id for file in video.files]) == ("remux", ["ytdlp:18"])
         audio = ytdlp.plan(AssetKey("onlymuxed01", "audio", "mp3"), timeout_s=TIMEOUT_S)
         assert (audio.finish, [file.source_id for file in audio.files]) == ("mp3", ["ytdlp:18"])
-        with pytest.raises(QualityUnavailable):
-            ytdlp.plan(AssetKey("onlymuxed01", "audio", "m4a"), timeout_s=TIMEOUT_S)
+        for variant, finish in (("m4a", "extract"), ("opus", "opus"), ("m4a.tags", "extract"), ("flac", "flac")):
+            sound = ytdlp.plan(AssetKey("onlymuxed01", "audio", variant), timeout_s=TIMEOUT_S)
+            assert (sound.finish, [file.source_id for file in sound.files]) == (finish, ["ytdlp:18"])
+        assert ytdlp.resolve("onlymuxed01", timeout_s=TIMEOUT_S).audio_formats == ("m4a", "opus", "mp3", "flac")
 
     def test_says_when_a_height_is_not_there(self, ytdlp: YtDlpProvider) -> None:
         with pytest.raises(QualityUnavailable):

@@ -108,6 +108,36 @@ class TestChoice:
         with pytest.raises(QualityUnavailable):
             plan("audio", "mp3", video("134", 360))
 
+    def test_sound_in_the_form_of_a_picture_is_taken_out_of_it(self) -> None:
+        opus = audio("251", "webm", "opus", abr=160)
+        muxed = entry("18", vcodec="avc1.42001E", acodec="mp4a.40.2", width=640, height=360)
+        assert (plan("audio", "m4a", muxed, opus).finish, chosen("audio", "m4a", muxed, opus)) == ("extract", ["18"])
+        webm = entry("43", ext="webm", vcodec="vp8", acodec="opus", width=640, height=360)
+        assert (plan("audio", "opus", webm).finish, chosen("audio", "opus", webm, muxed)) == ("extract", ["43"])
+
+    def test_opus_is_encoded_only_when_there_is_none_and_m4a_never(self) -> None:
+        m4a, opus = audio("140", abr=128), audio("251", "webm", "opus", abr=160)
+        assert (plan("audio", "opus", m4a).finish, plan("audio", "opus", m4a, opus).finish) == ("opus", "direct")
+        with pytest.raises(QualityUnavailable):
+            plan("audio", "m4a", opus)
+
+    @pytest.mark.parametrize(
+        ("formats", "offered"),
+        [
+            ([audio("140")], ("m4a", "opus", "mp3", "flac")),
+            ([audio("251", "webm", "opus")], ("opus", "mp3", "flac")),
+            ([entry("18", vcodec="avc1", acodec="mp4a.40.2")], ("m4a", "opus", "mp3", "flac")),
+            ([video("134", 360)], ()),
+        ],
+    )
+    def test_what_is_offered_is_what_can_be_made(self, formats: list[dict[str, Any]], offered: tuple[str, ...]) -> None:
+        assert make_video_info({"id": ID, "title": "t", "formats": formats}, ID).audio_formats == offered
+        for name in ("m4a", "opus", "mp3", "flac"):
+            try:
+                assert bool(plan("audio", name, *formats).files) is (name in offered)
+            except QualityUnavailable:
+                assert name not in offered
+
     def test_drm_playlists_and_odd_protocols_are_left_out(self) -> None:
         formats = [video("1", 720, has_drm=True), video("2", 720, protocol="m3u8_native"), video("3", 720, url=None), 5]
         assert usable_formats({"formats": formats}) == []
