@@ -36,6 +36,7 @@ __all__ = [
     "problem",
     "record_change",
     "unavailable",
+    "who",
 ]
 
 
@@ -48,6 +49,11 @@ class AdminRequest(HttpRequest):
 def client_address(request: HttpRequest) -> str:
     """The address that called (see ``apps.core.proxies``)."""
     return str(request.META.get("REMOTE_ADDR", ""))
+
+
+def who(request: AdminRequest) -> dict[str, str]:
+    """Who does something, and from where, for services that write the audit log themselves."""
+    return {"actor": request.admin_user.username, "address": client_address(request)}
 
 
 def admin_page(role: Role = Role.VIEWER, *, methods: tuple[str, ...] = ("GET", "HEAD")) -> Callable[[View], View]:
@@ -121,7 +127,7 @@ def asks_again(view: View) -> View:
 
 def ask_again(request: HttpRequest) -> HttpResponse:
     """To the page that asks for the password (and code), and from there back to this address."""
-    return redirect(f"{reverse('dashboard:account-confirm')}?{urlencode({'next': request.path})}")
+    return redirect(f"{reverse('dashboard:account-confirm')}?{urlencode({'next': request.get_full_path()})}")
 
 
 def problem(request: HttpRequest, status: int, title: str, text: str) -> HttpResponse:

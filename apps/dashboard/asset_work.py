@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from apps.core.errors import Conflict
-from apps.dashboard.access import AdminRequest, record_change
-from apps.downloads.services.jobs import refetch_asset
-from apps.keys.documents import User
+from apps.dashboard.access import AdminRequest, may, record_change
+from apps.downloads.services.jobs import fetch_missing, refetch_asset
+from apps.keys.documents import Role, User
 from apps.keys.people import person_prefix
 from apps.streaming.links import sign_link
-from apps.telegram_cache.documents import Asset
+from apps.telegram_cache.documents import Asset, AssetState
 from apps.telegram_cache.services import evict_asset, repair_upload, request_verification, send_again
 
 PLAY_LINK_S = 4 * 3600
+MISSING = (AssetState.ABSENT, AssetState.FAILED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +30,12 @@ class Work:
     many: str
     text: str
     done: str
-    run: Callable[[Asset], object]
+    run: Callable[[AdminRequest, Asset], object]
     tone: str = "primary"
 
     def do(self, request: AdminRequest, asset: Asset) -> None:
         """Do it, and write it to the audit log."""
-        self.run(asset)
+        self.run(request, asset)
         record_change(
             request,
             f"asset.{self.name}",
@@ -44,10 +45,13 @@ class Work:
         )
 
 
-def _fetch_again(asset: Asset) -> None:
-    if not asset.is_finished:
-        raise Conflict("It is not finished yet: its job can be tried again on the jobs page.")
-    refetch_asset(asset.id)
+def _fetch_again(request: AdminRequest, asset: Asset) -> None:
+    if asset.is_finished:
+        refetch_asset(asset.id)
+    elif asset.state in MISSING:
+        fetch_missing(asset, key_prefix=person_prefix(request.admin_user))
+    else:
+        raise Conflict("It is being fetched already.")
 
 
 WORKS: Mapping[str, Work] = {
@@ -61,7 +65,7 @@ WORKS: Mapping[str, Work] = {
             many="Verify {count} in Telegram?",
             text="Every part is read back from Telegram and compared with the record. Bad parts are stored again.",
             done="A worker verifies it now. Reload in a moment to see the result.",
-            run=request_verification,
+            run=lambda _, asset: request_verification(asset),
         ),
         Work(
             name="repair",
@@ -71,7 +75,7 @@ WORKS: Mapping[str, Work] = {
             many="Repair {count} uploads now?",
             text="Interrupted uploads go on and bad parts are stored again, without waiting for the next try.",
             done="The upload goes on now.",
-            run=repair_upload,
+            run=lambda _, asset: repair_upload(asset),
         ),
         Work(
             name="upload",
@@ -81,7 +85,7 @@ WORKS: Mapping[str, Work] = {
             many="Send {count} to Telegram again?",
             text="Every part is sent anew from the file on this server. Old messages go where Telegram allows.",
             done="It is sent to Telegram again.",
-            run=send_again,
+            run=lambda _, asset: send_again(asset),
         ),
         Work(
             name="refetch",
@@ -89,8 +93,8 @@ WORKS: Mapping[str, Work] = {
             icon="rotate-cw",
             question="Fetch this again from outside?",
             many="Fetch {count} again from outside?",
-            text="The stored copy is given up and the media is fetched anew from its source.",
-            done="It is fetched again: see the jobs page.",
+            text="The media is fetched anew from its source, at once. A stored copy is given up.",
+            done="It is fetched again.",
             run=_fetch_again,
             tone="danger",
         ),
@@ -103,11 +107,20 @@ WORKS: Mapping[str, Work] = {
             text="The file on this server goes; it stays in Telegram and comes back when somebody asks. "
             "What is nowhere else stays.",
             done="It is no longer on this server.",
-            run=lambda asset: evict_asset(asset.id),
+            run=lambda _, asset: evict_asset(asset.id),
             tone="danger",
         ),
     )
 }
+
+
+def works_for(user: User, asset: Asset) -> Sequence[Work]:
+    """What this person can do with the asset as it is."""
+    if not may(user, Role.OPERATOR):
+        return ()
+    if asset.state in MISSING:
+        return (WORKS["refetch"],)
+    return tuple(WORKS.values()) if asset.is_finished else ()
 
 
 def play_link(user: User, asset: Asset) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from apps.core.errors import Conflict
 from apps.dashboard.access import AdminRequest, record_change
 from apps.downloads.documents import JobState, MediaJob
-from apps.downloads.services.jobs import cancel_job, retry_job
+from apps.downloads.services.jobs import cancel_job, forget_wait, retry_job
 
 
 def cancel(request: AdminRequest, job: MediaJob) -> None:
@@ -20,10 +20,11 @@ def cancel(request: AdminRequest, job: MediaJob) -> None:
 
 
 def retry(request: AdminRequest, job: MediaJob) -> MediaJob:
-    """Fetch again what failed or was cancelled. Raises Conflict for a job that did neither, and what the fetch raises
-    (a failed one may not be tried again for a while)."""
+    """Fetch again what failed or was cancelled. Raises Conflict for a job that did neither, and what the fetch raises.
+    The wait after a failure is over: somebody who may have mended the reason asks."""
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Conflict(f"The job for {job.video_id} is {job.state}: there is nothing to try again.")
+    forget_wait(job.asset_id)
     again = retry_job(job, key_prefix=job.key_prefix or "")
     record_change(
         request,

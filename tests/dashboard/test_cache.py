@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from apps.core.clock import utcnow
 from apps.core.documents import AuditEntry
 from apps.core.errors import KeyDisabled, KeyInvalid
 from apps.dashboard.asset_work import WORKS, play_link
@@ -17,6 +19,8 @@ from apps.streaming.hotstore.layout import HotPath
 from apps.streaming.links import check_link
 from apps.telegram_cache.documents import Asset, AssetState, Part, PartState
 from tests.dashboard.samples import make_asset
+
+HOUR = timedelta(hours=1)
 
 
 def stored(number: int = 1, **fields: object) -> Asset:
@@ -89,6 +93,25 @@ class TestWork:
         operator.post(f"/admin/cache/{asset.id}/refetch", follow=True)
         assert Asset.objects.get(id=asset.id).generation == 2
         assert MediaJob.objects(asset_id=asset.id, active=True).count() == 1
+
+    def test_what_failed_is_fetched_again_by_an_operator_whatever_it_should_wait_for(self, operator, log_in):
+        asset = make_asset(1, state=AssetState.FAILED, error_code="upstream_error", retry_at=utcnow() + HOUR)
+        path = f"/admin/cache/{asset.id}/refetch"
+        assert path not in log_in(Role.VIEWER).get(f"/admin/cache/{asset.id}").content.decode()
+        page = operator.get(f"/admin/cache/{asset.id}").content.decode()
+        assert path in page
+        assert f"/admin/cache/{asset.id}/evict" not in page
+        assert MediaJob.objects.count() == 0
+        answer = operator.post(path, follow=True).content.decode()
+        assert "It is fetched again." in answer
+        assert "Being fetched" in answer
+        job = MediaJob.objects.get(asset_id=asset.id, active=True)
+        assert (job.video_id, job.kind, job.variant) == (asset.video_id, asset.kind, asset.variant)
+        assert job.key_prefix == person_prefix(User.objects.get(username="the-operator"))
+        assert Asset.objects.get(id=asset.id).state == AssetState.QUEUED
+        assert AuditEntry.objects(action="asset.refetch", target_id=asset.id, actor="the-operator").count() == 1
+        assert b"It is being fetched already." in operator.post(path, follow=True).content
+        assert MediaJob.objects(asset_id=asset.id).count() == 1
 
     @pytest.mark.parametrize("name", ["repair", "upload"])
     def test_without_a_bot_it_says_what_is_missing(self, operator, name):

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from apps.core import audit
+from apps.core.clock import utcnow
 from apps.core.documents import AuditEntry
 from apps.dashboard import selectors
 from apps.dashboard.templatetags.ui import human_bytes, relative
@@ -34,8 +35,9 @@ class TestJobs:
         assert MediaJob.objects.get(id=job.id).state == JobState.DONE
         assert AuditEntry.objects(action="job.cancel").count() == 0
 
-    def test_a_failed_job_is_tried_again(self, operator):
+    def test_a_failed_job_is_tried_again_whatever_it_should_wait_for(self, operator):
         job = make_job(state=JobState.FAILED)
+        make_asset(1, state=AssetState.FAILED, error_code="upstream_error", retry_at=utcnow() + timedelta(hours=1))
         address = f"/admin/jobs/{job.id}/retry"
         assert b"Try this job again?" in operator.get(address).content
         assert b"was started again" in operator.post(address, follow=True).content

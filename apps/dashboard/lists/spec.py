@@ -61,6 +61,7 @@ class BulkAction:
 
     ``run`` gets the request and one document, does it, and writes the audit log. It raises ApiError with the reason
     where it cannot; the others go on. ``question`` and ``done`` are said for a number of rows: "Cancel 3 jobs?".
+    Documents of which ``asks_again`` is true are changed only soon after the password was given again.
     """
 
     name: str
@@ -72,6 +73,7 @@ class BulkAction:
     done: Callable[[int], str]
     tone: str = "primary"  # of the button that confirms; "danger" for what takes something away
     role: Role = Role.OPERATOR
+    asks_again: Callable[[Any], bool] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

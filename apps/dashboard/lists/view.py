@@ -12,10 +12,11 @@ from django.shortcuts import redirect, render
 from mongoengine.fields import ObjectIdField
 
 from apps.core.errors import ApiError
-from apps.dashboard.access import AdminRequest, may, problem
+from apps.dashboard.access import AdminRequest, ask_again, may, problem
 from apps.dashboard.lists.page import MAX_TIME_MS, read_page
 from apps.dashboard.lists.spec import BulkAction, ListSpec
 from apps.keys.documents import Role
+from apps.keys.sessions import is_confirmed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,9 @@ def _bulk(request: AdminRequest, spec: ListSpec, title: str) -> HttpResponse:
     if not documents:
         messages.info(request, "Nothing was chosen: tick the rows first.")
         return redirect(request.get_full_path())
+    if action.asks_again and not is_confirmed(request) and any(map(action.asks_again, documents)):
+        messages.info(request, "Some of these may do what an owner may. Give your password, then tick the rows again.")
+        return ask_again(request)
     if request.POST.get("confirmed") == "yes":
         _run(request, action, spec, documents)
         return redirect(request.get_full_path())

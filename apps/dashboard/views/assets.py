@@ -7,9 +7,9 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from apps.dashboard import selectors
-from apps.dashboard.access import AdminRequest, admin_page, may, problem
+from apps.dashboard.access import AdminRequest, admin_page, problem
 from apps.dashboard.asset_list import ASSET_LIST, asset_state, asset_tiers
-from apps.dashboard.asset_work import WORKS, play_link
+from apps.dashboard.asset_work import WORKS, play_link, works_for
 from apps.dashboard.job_list import job_href, job_progress
 from apps.dashboard.lists import answer_list
 from apps.dashboard.pages import confirm_page
@@ -41,7 +41,7 @@ def asset_detail(request: AdminRequest, asset_id: str) -> HttpResponse:
         "jobs": selectors.asset_jobs(asset_id),
         "history": selectors.history("asset", asset_id),
         "play_href": play_link(request.admin_user, asset) if can_play else "",
-        "works": WORKS.values() if asset.is_finished and may(request.admin_user, Role.OPERATOR) else (),
+        "works": works_for(request.admin_user, asset),
     }
     return render(request, "dashboard/assets/detail.html", context)
 

@@ -10,11 +10,12 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 
-from apps.dashboard.access import AdminRequest, admin_page, ask_again, client_address, problem
+from apps.dashboard.access import AdminRequest, admin_page, ask_again, problem, who
 from apps.dashboard.key_forms import KeyEditForm, RotateForm
+from apps.dashboard.key_work import delete, is_powerful
 from apps.dashboard.pages import confirm_page, form_page
 from apps.dashboard.views.keys import key_examples, owners_only
-from apps.keys.changes import delete_key, rotate_key, update_key
+from apps.keys.changes import rotate_key, update_key
 from apps.keys.documents import ApiKey, Role, Scope
 from apps.keys.roles import may_change_key
 from apps.keys.selectors import find_key
@@ -34,15 +35,11 @@ def _on_key(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
             return problem(request, 404, "There is no such key.", "It may have been deleted since the list was shown.")
         if not may_change_key(request.admin_user.role, key.scopes):
             return owners_only(request)
-        if Scope.ADMIN in key.scopes and not is_confirmed(request):
+        if is_powerful(key) and not is_confirmed(request):
             return ask_again(request)  # such a key may do what an owner may
         return view(request, key)
 
     return checked
-
-
-def _who(request: AdminRequest) -> dict[str, str]:
-    return {"actor": request.admin_user.username, "address": client_address(request)}
 
 
 def _page(key: ApiKey) -> str:
@@ -57,7 +54,7 @@ def key_edit(request: AdminRequest, key: ApiKey) -> HttpResponse:
         changes = form.changes()
         if Scope.ADMIN in changes.get("scopes", ()) and not is_confirmed(request):
             return ask_again(request)
-        update_key(key.prefix, changes, **_who(request))
+        update_key(key.prefix, changes, **who(request))
         messages.success(request, "Changed. It counts everywhere within a second." if changes else "Nothing changed.")
         return redirect(_page(key))
 
@@ -71,7 +68,7 @@ def key_rotate(request: AdminRequest, key: ApiKey) -> HttpResponse:
     """Give the key a new secret. The answer shows it, once."""
 
     def save(data: dict[str, Any]) -> HttpResponse:
-        new = rotate_key(key.prefix, grace_s=int(data["grace_s"]), **_who(request))
+        new = rotate_key(key.prefix, grace_s=int(data["grace_s"]), **who(request))
         context = {"key": new.key, "document": new.document, **key_examples(new.key)}
         return render(request, "dashboard/keys/created.html", context)
 
@@ -84,7 +81,7 @@ def key_rotate(request: AdminRequest, key: ApiKey) -> HttpResponse:
 @_on_key
 def key_delete(request: AdminRequest, key: ApiKey) -> HttpResponse:
     def do() -> str:
-        delete_key(key.prefix, **_who(request))
+        delete(request, key)
         return f"The key “{key.name}” is deleted."
 
     return confirm_page(

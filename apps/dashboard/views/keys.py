@@ -16,20 +16,21 @@ from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, ask_again, problem, record_change
 from apps.dashboard.key_forms import LIMIT_LABELS, KeyForm, limit_words
 from apps.dashboard.key_list import KEY_LIST, key_state
+from apps.dashboard.key_work import is_powerful, switch
 from apps.dashboard.lists import answer_list
-from apps.dashboard.pages import form_page
+from apps.dashboard.pages import confirm_page, form_page
 from apps.keys.authentication import effective_limits
 from apps.keys.documents import LIMIT_NAMES, ApiKey, Role, Scope
 from apps.keys.roles import may_change_key
 from apps.keys.selectors import find_key, find_user
-from apps.keys.services import create_key, set_key_active
+from apps.keys.services import create_key
 from apps.keys.sessions import is_confirmed
 
 FORM_TOKEN_S = 3600
 EXAMPLE_VIDEO = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
 
 
-@admin_page()
+@admin_page(methods=("GET", "HEAD", "POST"))
 def key_list(request: AdminRequest) -> HttpResponse:
     return answer_list(
         request, KEY_LIST, title="API keys", new_href=reverse("dashboard:keys-new"), new_label="Create a key"
@@ -117,26 +118,21 @@ def _switch(request: AdminRequest, prefix: str, *, active: bool) -> HttpResponse
         return _no_such_key(request)
     if not may_change_key(request.admin_user.role, key.scopes):
         return owners_only(request)
-    if active and Scope.ADMIN in key.scopes and not is_confirmed(request):
+    if active and is_powerful(key) and not is_confirmed(request):
         return ask_again(request)  # such a key may do what an owner may
-    if request.method != "POST":
-        return render(request, "dashboard/confirm.html", _question(key, active=active))
-    try:
-        changed = set_key_active(prefix, active=active)
-    except ApiError as error:
-        messages.error(request, error.message)
-        return redirect("dashboard:keys-detail", prefix)
-    if changed:
-        record_change(
-            request,
-            "key.activate" if active else "key.deactivate",
-            target_kind="key",
-            target_id=prefix,
-            before={"active": not active},
-            after={"active": active},
-        )
-    messages.success(request, f"The key “{key.name}” is {'on' if active else 'off'}.")
-    return redirect("dashboard:keys-detail", prefix)
+
+    def do() -> str:
+        switch(request, key, active=active)
+        return f"The key “{key.name}” is {'on' if active else 'off'}."
+
+    return confirm_page(
+        request,
+        **_question(key, active=active),
+        icon="power",
+        back=reverse("dashboard:keys-detail", args=[key.prefix]),
+        back_label=key.name,
+        do=do,
+    )
 
 
 def owners_only(request: AdminRequest) -> HttpResponse:
@@ -159,15 +155,12 @@ def _shown_limits(key: ApiKey) -> list[tuple[str, str, str]]:
 
 def _question(key: ApiKey, *, active: bool) -> dict[str, str]:
     name = f"“{key.name}” ({key.prefix})"
-    back = {"back": reverse("dashboard:keys-detail", args=[key.prefix]), "back_label": key.name}
     if active:
         return {
             "title": "Switch this key on?",
             "text": f"{name} will work again within a second, with the limits it had.",
             "label": "Switch on",
             "tone": "success",
-            "icon_name": "power",
-            **back,
         }
     return {
         "title": "Switch this key off?",
@@ -175,8 +168,6 @@ def _question(key: ApiKey, *, active: bool) -> dict[str, str]:
         "You can switch it on again later.",
         "label": "Switch off",
         "tone": "danger",
-        "icon_name": "power",
-        **back,
     }
 
 

@@ -11,16 +11,17 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from apps.dashboard import selectors
-from apps.dashboard.access import AdminRequest, admin_page, ask_again, client_address, problem
+from apps.dashboard.access import AdminRequest, admin_page, ask_again, problem, who
 from apps.dashboard.key_forms import NewUserForm, UserForm
 from apps.dashboard.key_list import key_state
 from apps.dashboard.lists import answer_list
 from apps.dashboard.pages import confirm_page, form_page
 from apps.dashboard.user_list import USER_LIST, href, plan_of, user_state
-from apps.keys.changes import add_user, delete_user, update_user
+from apps.dashboard.user_work import delete, gains_power, switch
+from apps.keys.changes import add_user, update_user
 from apps.keys.documents import Role, User
 from apps.keys.roles import may_change_user
-from apps.keys.selectors import find_user, has_admin_key, list_keys
+from apps.keys.selectors import find_user, list_keys
 from apps.keys.sessions import is_confirmed
 
 FORM = ("GET", "HEAD", "POST")
@@ -47,11 +48,7 @@ def _unknown(request: AdminRequest) -> HttpResponse:
     return problem(request, 404, "There is no such user.", "They may have been deleted since the list was shown.")
 
 
-def _who(request: AdminRequest) -> dict[str, str]:
-    return {"actor": request.admin_user.username, "address": client_address(request)}
-
-
-@admin_page()
+@admin_page(methods=FORM)
 def user_list(request: AdminRequest) -> HttpResponse:
     new_href = reverse("dashboard:users-new")
     return answer_list(request, USER_LIST, title="Users", new_href=new_href, new_label="Add a user")
@@ -78,7 +75,7 @@ def user_new(request: AdminRequest) -> HttpResponse:
     form = NewUserForm(request.POST or None)
 
     def save(data: dict[str, Any]) -> HttpResponse:
-        user = add_user(data["username"], form.changes(), **_who(request))
+        user = add_user(data["username"], form.changes(), **who(request))
         messages.success(request, f"{user.username} is here. Keys made with this owner follow the plan.")
         return redirect(href(user))
 
@@ -94,7 +91,7 @@ def user_edit(request: AdminRequest, user: User) -> HttpResponse:
 
     def save(_: dict[str, Any]) -> HttpResponse:
         changes = form.changes()
-        update_user(user.username, changes, **_who(request))
+        update_user(user.username, changes, **who(request))
         messages.success(request, "Changed. Their keys follow within a second." if changes else "Nothing changed.")
         return redirect(href(user))
 
@@ -112,11 +109,11 @@ def user_edit(request: AdminRequest, user: User) -> HttpResponse:
 @_on_user
 def user_switch(request: AdminRequest, user: User) -> HttpResponse:
     active = not user.active
-    if active and has_admin_key(user.username) and not is_confirmed(request):
+    if active and gains_power(user) and not is_confirmed(request):
         return ask_again(request)  # such a key may do what an owner may
 
     def do() -> str:
-        update_user(user.username, {"active": active}, **_who(request))
+        switch(request, user, active=active)
         return f"{user.username} is {'on' if active else 'off'}."
 
     text = "Their keys work again within a second." if active else "None of their keys works any more, within a second."
@@ -136,7 +133,7 @@ def user_switch(request: AdminRequest, user: User) -> HttpResponse:
 @_on_user
 def user_delete(request: AdminRequest, user: User) -> HttpResponse:
     def do() -> str:
-        delete_user(user.username, **_who(request))
+        delete(request, user)
         return f"{user.username} is deleted."
 
     return confirm_page(

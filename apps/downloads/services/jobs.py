@@ -136,6 +136,20 @@ def refetch_asset(asset_id: str) -> MediaJob:
     return job
 
 
+def fetch_missing(asset: Asset, *, key_prefix: str) -> MediaJob:
+    """The job that fetches an asset which failed or was never fetched, at once: for people who may have mended what was
+    wrong, so that the wait after a failure is over. Raises Overloaded as ``ensure_job`` does."""
+    forget_wait(asset.id)
+    job = _job_for(asset.key, key_prefix=key_prefix, priority=JobPriority.INTERACTIVE)
+    note_joined(job, key_prefix=key_prefix)
+    return job
+
+
+def forget_wait(asset_id: str) -> None:
+    """Let an asset that failed be tried again at once."""
+    Asset.objects(id=asset_id, state=AssetState.FAILED.value).update_one(unset__retry_at=1)
+
+
 def is_lost(asset: Asset) -> bool:
     """Whether bytes of a finished asset are nowhere: neither in Telegram, in reach, nor in the hot store.
 
