@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from contextlib import closing
 
 import pytest
@@ -10,14 +11,19 @@ from django.core.management import call_command
 
 from apps.core.errors import UpstreamUnreachable
 from apps.core.suspend import Suspend
-from apps.downloads.services import flights, media
+from apps.downloads.documents import MediaJob
+from apps.downloads.services import doubtful, flights, media
 from apps.downloads.services.jobs import is_lost
 from apps.downloads.services.media import MediaAsk, Tier, request_media
 from apps.downloads.stream_records import AssetRecord
 from apps.downloads.variants import MediaOptions
+from apps.streaming.hotstore import HotStoreFull, blockmap
+from apps.streaming.hotstore import store as hotstore
+from apps.streaming.hotstore.rebuild import rebuild_map
 from apps.telegram_cache.documents import BLOCK_BYTES, Asset, AssetKey, AssetState, MediaKind, Part, PartState
 from apps.telegram_cache.selectors import find_asset
-from tests.downloads.library import CONTENT, VIDEO_ID, put_in_telegram
+from tests.downloads.library import CONTENT, VIDEO_ID, known_info, put_in_telegram
+from tests.waiting import wait_until
 
 STORED = [
     (MediaKind.VIDEO, "1080p", True),
@@ -73,6 +79,64 @@ class TestABadPart:
             hot_file.put_block(1, CONTENT[BLOCK_BYTES:], sha256=hashes[1])
         assert (media.tier_of(asset), is_lost(asset)) == (Tier.TELEGRAM, False)
         assert AssetRecord.of(asset).is_in_telegram
+
+    def test_whose_bytes_an_earlier_boot_left_is_looked_at_beside_the_request(
+        self, mongo, redis_server, hot_root, monkeypatch
+    ):
+        asset = put_in_telegram(AssetKey(VIDEO_ID, MediaKind.AUDIO, "m4a"))
+        known_info()
+        hashes = asset.block_hashes
+        with closing(
+            media.hot_store().open_sparse(asset.id, 1, size_bytes=asset.size_bytes, block_hashes=hashes)
+        ) as hot_file:
+            for block, digest in enumerate(hashes):
+                data = CONTENT[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
+                hot_file.put_block(block, data, sha256=digest)
+        Asset.objects(id=asset.id).update_one(set__parts__0__state="bad", set__state=AssetState.READY.value)
+        monkeypatch.setattr(blockmap, "boot_id", lambda: (1, 2))
+        monkeypatch.setattr(doubtful, "_looks", {})
+        go_on, hashing_in = threading.Event(), []
+
+        def slow_rebuild(*args):
+            hashing_in.append(threading.current_thread().name)
+            assert go_on.wait(20)
+            return rebuild_map(*args)
+
+        monkeypatch.setattr(hotstore, "rebuild_map", slow_rebuild)
+        ask = MediaAsk(kind=MediaKind.AUDIO, video_id=VIDEO_ID, wish="m4a")
+        for _ in range(3):
+            with pytest.raises(Suspend) as waits:
+                request_media(ask, key_prefix="", wait_s=0, waited_s=0)
+            assert waits.value.topic == f"asset:{asset.id}"
+        go_on.set()
+        wait_until(lambda: media.hot_store().is_complete(asset.id, 1))
+        state = request_media(ask, key_prefix="", wait_s=0, waited_s=0)
+        assert (state.tier, len(hashing_in)) == (Tier.HOT, 1)
+        assert hashing_in[0] != threading.current_thread().name
+        assert MediaJob.objects.count() == 0
+
+    def test_whose_file_of_an_earlier_boot_cannot_be_settled_is_fetched_anew(
+        self, mongo, redis_server, hot_root, monkeypatch
+    ):
+        asset = put_in_telegram(AssetKey(VIDEO_ID, MediaKind.AUDIO, "m4a"))
+        known_info()
+        media.hot_store().open_sparse(asset.id, 1, size_bytes=asset.size_bytes, block_hashes=asset.block_hashes).close()
+        Asset.objects(id=asset.id).update_one(set__parts__0__state="bad", set__state=AssetState.READY.value)
+        monkeypatch.setattr(blockmap, "boot_id", lambda: (1, 2))
+        monkeypatch.setattr(doubtful, "_looks", {})
+        looks = []
+
+        def full(*_args):
+            looks.append(1)
+            raise HotStoreFull("no room")
+
+        monkeypatch.setattr(hotstore, "rebuild_map", full)
+        ask = MediaAsk(kind=MediaKind.AUDIO, video_id=VIDEO_ID, wish="m4a")
+        with pytest.raises(Suspend):
+            request_media(ask, key_prefix="", wait_s=0, waited_s=0)
+        wait_until(lambda: looks and doubtful._looks[asset.id].done())
+        assert request_media(ask, key_prefix="", wait_s=0, waited_s=0).tier is Tier.EXTERNAL
+        assert find_asset(asset.id).generation == 2
 
 
 @pytest.mark.usefixtures("imported")

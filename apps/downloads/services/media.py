@@ -27,6 +27,7 @@ from apps.downloads.quality import (
     what_there_is,
 )
 from apps.downloads.selectors import active_job, latest_job
+from apps.downloads.services.doubtful import has_been_looked_at
 from apps.downloads.services.info import (
     get_info,
     get_info_with_pictures,
@@ -229,7 +230,8 @@ def start_or_join(
 
     Raises the stored error of a fetch that failed and may not be tried again yet (a fetch that fails while this
     request waits is one of those), Conflict when the fetch was cancelled while this request waited, and what
-    wait_for_info raises. QualityUnavailable says what there is.
+    wait_for_info raises. QualityUnavailable says what there is. Raises Suspend while somebody looks at what an earlier
+    boot left of the file.
     """
     for _ in range(JOIN_TRIES):
         with _saying_what_there_is(key.video_id, MediaKind(key.kind)):
@@ -274,6 +276,8 @@ def _start_or_find(key: AssetKey, *, key_prefix: str, waited_s: float, priority:
         _raise_if_cancelled(key, within_s=waited_s)
         if asset is not None and asset.is_finished:  # it lost bytes, and could not be had anew a moment ago
             raise_if_too_early(asset)
+            if not has_been_looked_at(hot_store(), asset):
+                raise Suspend(f"asset:{key.asset_id}")
         info = wait_for_info(key.video_id, waited_s=waited_s, priority=priority)
         check_media(key_prefix, duration_s=info.duration_s, size_bytes=None)
         job = ensure_job(key=key, info=info, key_prefix=key_prefix, priority=priority)

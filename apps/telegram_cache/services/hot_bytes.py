@@ -40,21 +40,27 @@ def is_rest_here(store: HotStore, asset: Asset) -> bool:
         return all(hot_file.available_from(part.offset) >= part.size for part in missing)
 
 
+def is_in_doubt(store: HotStore, asset: Asset) -> bool:
+    """Whether ``look_again`` would have to hash: something of the file is on the disk, and nobody knows what."""
+    if not asset.size_bytes or not asset.block_hashes or not Path(store.data_file(asset.id, asset.generation)).exists():
+        return False
+    hot_file = store.open(asset.id, asset.generation)
+    if hot_file is None:
+        return True
+    hot_file.close()
+    return False
+
+
 def look_again(store: HotStore, asset: Asset) -> None:
     """Hash what an earlier boot left unfinished on the disk, as far as it is there, so that what is right counts again.
 
     Takes seconds for a large file of that kind, and microseconds for any other.
     """
-    if not asset.size_bytes or not asset.block_hashes or not Path(store.data_file(asset.id, asset.generation)).exists():
-        return
-    hot_file = store.open(asset.id, asset.generation)
-    if hot_file is None:
+    if is_in_doubt(store, asset):
         with suppress(HotStoreFull, WriterBusy):  # it stays as it is
-            hot_file = store.open_sparse(
-                asset.id, asset.generation, size_bytes=asset.size_bytes, block_hashes=asset.block_hashes
-            )
-    if hot_file is not None:
-        hot_file.close()
+            store.open_sparse(
+                asset.id, asset.generation, size_bytes=asset.size_bytes or 0, block_hashes=asset.block_hashes
+            ).close()
 
 
 def can_be_read(store: HotStore, asset: Asset) -> bool:
