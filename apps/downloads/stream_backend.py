@@ -74,6 +74,8 @@ class Admission:
     link_expires_at: float | None = None
     headers: tuple[tuple[str, str], ...] = ()
     meter: StreamMeter | None = None
+    range_header: str | None = None
+    if_range: str | None = None
     is_renewal: bool = False  # bytes turned out to be gone: what is left without them will not do
 
 
@@ -194,7 +196,7 @@ class MediaStreamBackend(StreamBackend):
         asker_var.set(admission.key_prefix)  # in the context of this call alone: see _run
         key, record = self._look_up(admission, waited_s=waited_s, not_before=not_before)
         target = _target_of(record, admission) if record else None
-        if target is not None and record is not None and not record.is_finished:
+        if target is not None and record is not None and not record.is_finished and _follows(target, record):
             join_fetch(key.asset_id, key_prefix=admission.key_prefix)
         if target is None:
             state = start_or_join(key, key_prefix=admission.key_prefix, waited_s=waited_s)
@@ -251,7 +253,7 @@ class MediaStreamBackend(StreamBackend):
             generation=record.generation,
             size_bytes=record.size_bytes if record.is_finished else _growing_size(record)[1],
             block_hashes=record.block_hashes,
-            etag=etag_of(record),
+            etag=record.etag,
         )
 
 
@@ -277,6 +279,8 @@ def _admit(request: StreamRequest, meters: StreamMeters) -> Admission:
         opened_from=request.client_address,
         headers=tuple(limit_headers(limit).items()),
         meter=meters.meter(grant),
+        range_header=_range_header(request, "range"),
+        if_range=_range_header(request, "if-range"),
     )
 
 
@@ -304,7 +308,13 @@ def _admit_link(request: StreamRequest, kind: MediaKind, meters: StreamMeters) -
         wish=wish or None,
         link_expires_at=link.expires_at,
         meter=meters.meter(grant),
+        range_header=_range_header(request, "range"),
+        if_range=_range_header(request, "if-range"),
     )
+
+
+def _range_header(request: StreamRequest, name: str) -> str | None:
+    return request.headers.get(name) if request.method == "GET" else None  # HEAD knows no ranges
 
 
 def _admit_key(request: StreamRequest) -> tuple[KeyGrant, LimitState]:
@@ -331,10 +341,30 @@ def _target_of(record: AssetRecord, admission: Admission) -> StreamTarget | None
         can_flow = record.is_in_telegram or is_left or hot_store().is_complete(record.key.asset_id, record.generation)
     elif record.state is AssetState.FETCHING:
         can_flow, size_bytes, here = _growing_size(record)
-    if not can_flow:
+    if can_flow:
+        check_media(admission.key_prefix, duration_s=record.duration_s, size_bytes=size_bytes or here)
+        return _make_target(record, admission, size_bytes=size_bytes)
+    return None if admission.is_renewal else _target_of_remains(record, admission)
+
+
+def _target_of_remains(record: AssetRecord, admission: Admission) -> StreamTarget | None:
+    """For a range that what is stored still has, though other parts are bad and are fetched anew, or will be."""
+    remains = record.remains
+    if remains is None or not remains.have(admission.range_header, admission.if_range):
         return None
-    check_media(admission.key_prefix, duration_s=record.duration_s, size_bytes=size_bytes or here)
-    return _make_target(record, admission, size_bytes=size_bytes)
+    check_media(admission.key_prefix, duration_s=record.duration_s, size_bytes=remains.size_bytes)
+    return replace(
+        _make_target(record, admission, size_bytes=remains.size_bytes),
+        generation=remains.generation,
+        mime=remains.mime,
+        block_hashes=remains.block_hashes,
+        etag=remains.etag,
+    )
+
+
+def _follows(target: StreamTarget, record: AssetRecord) -> bool:
+    """Whether the target is what is being fetched, not what was stored before."""
+    return target.generation == record.generation
 
 
 def _growing_size(record: AssetRecord) -> tuple[bool, int | None, int]:
@@ -358,18 +388,13 @@ def _make_target(record: AssetRecord, admission: Admission, *, size_bytes: int |
         file_name=file_name(record),
         attachment=admission.attachment,
         block_hashes=record.block_hashes,
-        etag=etag_of(record),
+        etag=record.etag,
         key_prefix=admission.key_prefix,
         opened_from=admission.opened_from,
         link_expires_at=admission.link_expires_at,
         headers=admission.headers,
         meter=admission.meter,
     )
-
-
-def etag_of(record: AssetRecord) -> str:
-    """Strong, with quotes: the bytes of one generation never change."""
-    return f'"{record.key.asset_id}-{record.generation}"'
 
 
 def file_name(record: AssetRecord) -> str:

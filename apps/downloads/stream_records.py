@@ -10,6 +10,7 @@ from typing import Self
 
 from apps.core.errors import ApiError, error_from_code
 from apps.downloads.services.media import hot_store
+from apps.downloads.stream_remains import Remains, etag_of
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState
 from apps.telegram_cache.selectors import find_asset
 from apps.telegram_cache.services.generations import is_left_in_part
@@ -34,6 +35,7 @@ class AssetRecord:
     block_hashes: tuple[bytes, ...]
     is_in_telegram: bool  # with what the hot file has, if a stored part is bad
     is_left_in_part: bool  # some parts are bad and cannot be had anew now; the others can be read
+    remains: Remains | None  # ranges that can be read while the rest is fetched anew
     failure: ApiError | None
 
     @classmethod
@@ -51,8 +53,13 @@ class AssetRecord:
             block_hashes=tuple(asset.block_hashes),
             is_in_telegram=can_be_read(hot_store(), asset),
             is_left_in_part=is_left_in_part(asset),
+            remains=Remains.of(asset),
             failure=error_from_code(asset.error_code or "", asset.error_message or "") if failed else None,
         )
+
+    @property
+    def etag(self) -> str:
+        return etag_of(self.key.asset_id, self.generation)
 
     @property
     def is_finished(self) -> bool:

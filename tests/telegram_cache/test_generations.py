@@ -251,6 +251,34 @@ async def test_a_player_gets_every_range_without_bad_bytes_and_a_clean_error_for
     assert reload(damaged.asset_id).generation == 1
 
 
+async def test_while_a_bad_part_is_fetched_anew_only_who_needs_it_waits(damaged, play, store):
+    old = f'"{damaged.asset_id}-1"'
+    assert reload(damaged.asset_id).state == AssetState.QUEUED
+    for start, stop in ((PART_BYTES, SIZE), (PART_BYTES + 7, PART_BYTES + 9), (SIZE - 5, SIZE)):
+        for more in ({}, {"If-Range": old}):
+            good = await asyncio.wait_for(play(Range=f"bytes={start}-{stop - 1}", **more), 20)
+            assert (good.status_code, good.headers["etag"]) == (206, old)
+            assert good.content == damaged.data[start:stop]
+    across = {"Range": f"bytes={PART_BYTES - 1}-{PART_BYTES}"}
+    other = {"Range": f"bytes={PART_BYTES}-", "If-Range": f'"{damaged.asset_id}-2"'}
+    waiting = [asyncio.create_task(play(**headers)) for headers in ({}, {"Range": "bytes=0-99"}, across, other)]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(asyncio.wait(waiting, return_when="FIRST_COMPLETED")), 0.5)
+    new = media(SIZE, seed=5)
+    await asyncio.to_thread(put_anew, damaged.asset_id, new)
+    answers = await asyncio.wait_for(asyncio.gather(*waiting), 20)
+    assert [answer.status_code for answer in answers] == [200, 206, 206, 206]
+    wanted = [new, new[:100], new[PART_BYTES - 1 : PART_BYTES + 1], new[PART_BYTES:]]
+    assert [answer.content for answer in answers] == wanted
+
+
+async def test_ranges_without_the_bad_part_do_not_start_a_fetch_nor_wait_for_one(cached, store, play):
+    spoil_first(store, cached.asset_id)
+    good = await asyncio.wait_for(play(Range=f"bytes={PART_BYTES}-"), 20)
+    assert (good.status_code, good.content == cached.data[PART_BYTES:]) == (206, True)
+    assert (reload(cached.asset_id).generation, MediaJob.objects.count()) == (1, 0)
+
+
 @pytest.mark.parametrize("step", ["before_finish", "after_finish"])
 def test_a_crash_while_the_new_one_is_finished_loses_neither(cached, store, crash, step):
     refetch_asset(cached.asset_id)

@@ -20,7 +20,7 @@ from apps.core.errors import ApiError
 from apps.core.middleware import request_id_from
 from apps.core.web_protocol import header_lines, send_whole
 from apps.downloads.services.key_limits import check_grant
-from apps.downloads.stream_backend import MediaStreamBackend, etag_of, file_name
+from apps.downloads.stream_backend import MediaStreamBackend, file_name
 from apps.downloads.stream_records import AssetRecord
 from apps.keys.authentication import grant_by_heart
 from apps.keys.documents import Scope as KeyScope
@@ -218,7 +218,7 @@ def _read_head(scope: Scope) -> tuple[str, str] | None:
 def _headers(record: AssetRecord, link: SignedLink, scheme: str, hsts_s: int) -> list[tuple[bytes, bytes]]:
     """Those that all ranges have in common."""
     headers = stream_headers(
-        mime=record.mime, etag=etag_of(record), title=file_name(record), attachment=link.attachment, request_id=""
+        mime=record.mime, etag=record.etag, title=file_name(record), attachment=link.attachment, request_id=""
     )
     own = [*((name, value) for name, value in headers if name != b"x-request-id"), (b"accept-ranges", b"bytes")]
     return with_always(own, scheme, hsts_s=hsts_s)
