@@ -89,11 +89,11 @@ def _answer(url: str, began_at: float) -> None:
 
 
 def _memory(pid: int) -> dict[str, float]:
-    """Of each kind of process, without what it shares with others (USS)."""
+    """Of each kind of process; what several share is divided among them (PSS), so that the sum is what it all takes."""
     found: dict[str, float] = {}
     for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
         try:
-            line, size = " ".join(process.cmdline()), process.memory_full_info().uss
+            line, size = " ".join(process.cmdline()), process.memory_full_info().pss
         except psutil.Error:
             continue
         found[_part(line)] = found.get(_part(line), 0.0) + size
@@ -101,7 +101,7 @@ def _memory(pid: int) -> dict[str, float]:
 
 
 def _part(line: str) -> str:
-    names = {"web_worker": "web", "mongod": "MongoDB", "redis": "Redis", " worker": "workers"}
+    names = {"web_worker": "web", "mongod": "MongoDB", "redis": "Redis", " worker": "workers", "ytdlp": "yt-dlp"}
     return next((part for word, part in names.items() if word in line), "up and others")
 
 

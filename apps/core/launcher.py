@@ -20,6 +20,7 @@ from apps.core.embedded import (
     prepare_mongod,
     wait_for_redis,
 )
+from apps.core.forking import Nursery, can_fork_programs
 from apps.core.heartbeats import forget_beats, idle_queues
 from apps.core.instance import Instance, InstanceError, bound_logs, last_log_line, raise_file_limit, stop_leftovers
 from apps.core.mongo import reconnect
@@ -69,12 +70,16 @@ class Launcher:
             self._report(f"Note: {warning}")
         services = choose_services(self._env)
         self._start_embedded(services, instance)
-        web_log = instance.log_dir / "web.log"
-        for program in programs.web_programs(self._env, listener_fd=listener.fileno(), mark=instance.mark, log=web_log):
-            self.supervisor.start(program)
+        self._start_nursery(instance)
         self._wait_for_databases(services)
         prepared = prepare_database()
-        for program in programs.worker_programs(self._env, log_dir=instance.log_dir, mark=instance.mark):
+        if can_fork_programs():
+            self._wait_for("the nursery", self.supervisor.nursery_is_ready)
+        log_dir, mark = instance.log_dir, instance.mark
+        for program in (
+            *programs.web_programs(self._env, listener_fd=listener.fileno(), mark=mark, log=log_dir / "web.log"),
+            *programs.worker_programs(self._env, log_dir=log_dir, mark=mark),
+        ):
             self.supervisor.start(program)
         self._wait_for("the web server", self._web_answers)
         self._wait_for("the background workers", lambda: not idle_queues())
@@ -87,6 +92,12 @@ class Launcher:
         ):
             if port is not None:
                 self.supervisor.start(program(services, var_dir=instance.var_dir, mark=instance.mark))
+
+    def _start_nursery(self, instance: Instance) -> None:
+        if can_fork_programs():
+            nursery = Nursery()
+            program = programs.nursery_program(nursery, log_dir=instance.log_dir, mark=instance.mark)
+            self.supervisor.start_nursery(nursery, program)
 
     def _wait_for_databases(self, services: EmbeddedServices) -> None:
         check = self.supervisor.check

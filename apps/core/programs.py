@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from apps.core.embedded import EmbeddedServices, mongod_command, redis_command
+from apps.core.forking import Nursery
 from apps.core.instance import RUN_MARK
 from apps.core.supervisor import Program
 from ytserver.env import BASE_DIR, Env
@@ -54,6 +55,20 @@ def redis_program(services: EmbeddedServices, *, var_dir: Path, mark: str) -> Pr
     )
 
 
+def nursery_program(nursery: Nursery, *, log_dir: Path, mark: str) -> Program:
+    """Imports what web processes and workers need, so that they need not."""
+    return Program(
+        name="nursery",
+        command=nursery.command,
+        environ=_environ(mark),
+        log=log_dir / "nursery.log",
+        folder=BASE_DIR,
+        stop_rank=STOP_WEB,
+        grace_s=WEB_GRACE_S,
+        pass_fds=(nursery.descriptor,),
+    )
+
+
 def web_programs(env: Env, *, listener_fd: int, mark: str = "", log: Path | None = None) -> list[Program]:
     """WEB_WORKERS processes that accept from the same listening socket."""
     return [
@@ -66,6 +81,7 @@ def web_programs(env: Env, *, listener_fd: int, mark: str = "", log: Path | None
             stop_rank=STOP_WEB,
             grace_s=WEB_GRACE_S,
             pass_fds=(listener_fd,),
+            forked=True,
         )
         for number in range(1, env.web_workers + 1)
     ]
@@ -87,6 +103,7 @@ def worker_programs(env: Env, *, log_dir: Path, mark: str) -> list[Program]:
             folder=BASE_DIR,
             stop_rank=STOP_WORKERS,
             grace_s=WORKER_GRACE_S,
+            forked=True,
         )
         for name in WORKERS
     ]  # fmt: skip

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from apps.core.forking import ForkedProcess, Nursery, reap_orphans
+
 EXEC_CHILD = Path(__file__).with_name("exec_child.py")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FIRST_DELAY_S = 0.5
@@ -55,19 +57,27 @@ class Program:
     folder: Path
     death_signal: signal.Signals = signal.SIGKILL  # what the kernel sends it when we die
     pass_fds: tuple[int, ...] = ()
+    forked: bool = False  # where there is a nursery, run it as a fork of that; its command is ``python -m ...`` then
 
 
 class _Child:
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
         self.started_at = 0.0
         self.next_start_at = 0.0
         self.delay_s = FIRST_DELAY_S
 
-    def start(self) -> None:
+    def start(self, nursery: Nursery | None = None) -> None:
+        """As a fork of ``nursery``, or by itself without one, or when that does not work."""
         with ExitStack() as stack:
             log = stack.enter_context(self.program.log.open("ab")) if self.program.log else None
+            self.started_at = time.monotonic()
+            if nursery is not None:
+                out, err = (log.fileno(), log.fileno()) if log else (1, 2)
+                self.process = nursery.fork(self.program, out=out, err=err)
+                if self.process is not None:
+                    return
             self.process = subprocess.Popen(
                 end_with_us(self.program.command, death_signal=self.program.death_signal),
                 stdin=subprocess.DEVNULL,
@@ -78,7 +88,6 @@ class _Child:
                 start_new_session=True,  # Ctrl-C in the terminal reaches us only; its own children can be found
                 pass_fds=self.program.pass_fds,
             )
-        self.started_at = time.monotonic()
 
     def ended(self) -> int | None:
         """The exit code once, when the program has ended since the last call. What it left behind is ended too."""
@@ -117,6 +126,8 @@ class Supervisor:
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
         self._children: list[_Child] = []
+        self._nursery: Nursery | None = None
+        self._nursery_child: _Child | None = None
         self._stops_asked = 0
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
@@ -146,7 +157,22 @@ class Supervisor:
         """Start a program now and keep it running from now on."""
         child = _Child(program)
         self._children.append(child)
-        child.start()
+        child.start(self._usable_nursery(program))
+
+    def start_nursery(self, nursery: Nursery, program: Program) -> None:
+        """Start the nursery: programs that are started afterwards, and may, are its forks. ``stop`` closes it."""
+        self._nursery = nursery
+        self._nursery_child = _Child(program)
+        self._children.append(self._nursery_child)
+        self._nursery_child.start()
+
+    def nursery_is_ready(self) -> bool:
+        """Whether forks can be had now. While not, programs start by themselves."""
+        process = self._nursery_child.process if self._nursery_child else None
+        return self._nursery is not None and process is not None and self._nursery.is_ready(process.pid)
+
+    def _usable_nursery(self, program: Program) -> Nursery | None:
+        return self._nursery if program.forked and self.nursery_is_ready() else None
 
     def check(self) -> None:
         """For loops that wait during the start. Raises StopAsked, or ProgramEnded when any program has ended."""
@@ -180,7 +206,9 @@ class Supervisor:
                     + (f", see {child.program.log}" if child.program.log else "")
                 )
             if child.process is None and child.next_start_at <= time.monotonic():
-                child.start()
+                child.start(self._usable_nursery(child.program))
+        if self._nursery is not None:
+            reap_orphans({child.process.pid for child in self._children if child.process is not None})
         return min((child.next_start_at for child in self._children if child.process is None), default=None)
 
     def stop(self) -> None:
@@ -191,6 +219,9 @@ class Supervisor:
                 child.ask_to_end()
             self._wait_for_end(running)
         self._children.clear()
+        if self._nursery is not None:
+            reap_orphans(set())
+            self._nursery.close()
         self._wake_read.close()
         self._wake_write.close()
 

@@ -23,6 +23,8 @@ from apps.downloads.services import (
     webhooks,
 )
 
+ASKING_QUEUES = frozenset({"resolve", "fetch"})
+
 
 @shared_task(name="apps.downloads.tasks.resolve_info")
 def resolve_info(video_id: str) -> None:
@@ -89,9 +91,10 @@ def stop_fetches(**_: Any) -> None:
 
 
 @worker_ready.connect
-def warm_sources(**_: Any) -> None:
-    """Start yt-dlp's process before the first question needs it."""
-    provider_chain().warm()
+def warm_sources(sender: Any, **_: Any) -> None:
+    """Start yt-dlp's process before the first question needs it, in the workers that usually ask (40 MB each)."""
+    if ASKING_QUEUES & set(sender.app.amqp.queues.consume_from):
+        provider_chain().warm()
 
 
 @worker_ready.connect
