@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -40,11 +41,13 @@ class _Parts:
         self.recorder = EventRecorder(self._route)
         everything = AnswerHeaders(Cors(self.recorder), hsts_s=settings.SECURE_HSTS_SECONDS)
         self.http: AsgiApp = everything
+        self.begin: Callable[[Scope, Callable[[], None]], bool] | None = None
         self.streams: AsgiApp = everything
         self._lane: FastLane | None = None
         self._stream_lane: StreamLane | None = None
         if settings.ENV.fast_lane:
             self.http = self._lane = FastLane(everything, self.recorder)
+            self.begin = self._lane.begin
             self.streams = self._stream_lane = StreamLane(
                 everything,
                 backend=self._backend,
@@ -81,6 +84,14 @@ class Entrance:
     def __init__(self, django: WsgiApp) -> None:
         self._django = django
         self._parts: _Parts | None = None
+
+    def begin(self, scope: Scope, usual_way: Callable[[], None]) -> bool:
+        """``FastLane.begin``, for servers that can do without a task: see ``apps.core.web_protocol``."""
+        parts = self._parts
+        if parts is None or parts.begin is None:
+            return False
+        see_through_proxies(scope, settings.ENV.trusted_proxies)
+        return parts.begin(scope, usual_way)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -1,18 +1,24 @@
 """uvicorn's HTTP protocol with the limits that it lacks: how large a request's head is, and how slowly it comes.
 
-It also lets an application send a whole answer in one write, without passing header by header through ``send``.
+It also lets an application send a whole answer in one write, without passing header by header through ``send``, and
+begin on a request before it gets a task of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import cast
 from weakref import ref
 
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from apps.core.asgi import Scope
+
+logger = logging.getLogger(__name__)
 
 EXCHANGE = "ytserver.exchange"  # in the scope: what ``send_whole`` needs
 HEAD_MAX_BYTES = 32 * 1024  # request line and headers
@@ -68,8 +74,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._stop_timer()
         super().on_headers_complete()
-        if self.cycle is not None and self.cycle.scope is self.scope:  # else it becomes a websocket
-            cast("Scope", self.scope)[EXCHANGE] = ref(self.cycle)  # weak: it has the scope, and cycles wait for the GC
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Without a task when the application has a ``begin`` that takes the request (``Entrance.begin``)."""
+        scope = cast("Scope", cycle.scope)
+        scope[EXCHANGE] = ref(cycle)  # weak: it has the scope, and cycles wait for the GC
+        usual_way = partial(super()._start_asgi_task, cycle, app)
+        if self.flow.write_paused or not self._has_begun(app, scope, usual_way):
+            usual_way()
+
+    def _has_begun(self, app: ASGI3Application, scope: Scope, usual_way: Callable[[], None]) -> bool:
+        begin = getattr(app, "begin", None)
+        try:
+            return begin is not None and begin(scope, usual_way)
+        except Exception:
+            logger.exception("a request that had begun goes the usual way")  # where a fault has its answer
+            return False
 
     def _start_timer(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
@@ -89,7 +109,7 @@ def send_whole(scope: Scope, status: int, lines: bytes, body: bytes | memoryview
     """Send an answer whose ``lines`` (``header_lines``) have its Content-Length. Never waits; a view is not copied.
 
     False: nothing was sent, and ``send`` has to be used: under another server, for HEAD, to a client that is slow or
-    has gone, and when the connection is to be closed.
+    has gone.
     """
     exchange: ref[RequestResponseCycle] | None = scope.get(EXCHANGE)
     cycle = exchange() if exchange is not None else None
@@ -98,17 +118,19 @@ def send_whole(scope: Scope, status: int, lines: bytes, body: bytes | memoryview
         or cycle.response_started
         or cycle.disconnected
         or cycle.flow.write_paused
-        or not cycle.keep_alive
         or scope["method"] == "HEAD"
     ):
         return False
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    head = b"".join((STATUS_LINE[status], header_lines(cycle.default_headers), lines, b"\r\n"))
+    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+    head = b"".join((STATUS_LINE[status], header_lines(cycle.default_headers), lines, end))
     if isinstance(body, bytes):
         cycle.transport.write(head + body)
     else:
         cycle.transport.writelines((head, body))
     cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
     cycle.on_response()
     return True

@@ -158,7 +158,8 @@ class TestSendWhole:
         assert [b"x-path: /whole/%d\r\n" % number in answers[2 * number] for number in range(21)] == [True] * 21
         assert all(answer.endswith(b"\r\n\r\nabc") for answer in answers[1::2])
         assert all(answer.count(b"date: ") == 1 for answer in answers)
-        assert [b"x-usual" in answer for answer in answers[::2]] == [False] * 20 + [True]
+        assert not any(b"x-usual" in answer for answer in answers[::2])
+        assert [b"\r\nconnection: close\r\n" in answer for answer in answers[::2]] == [False] * 20 + [True]
 
     def test_leaves_head_to_the_usual_way(self, port):
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:

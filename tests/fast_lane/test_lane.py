@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 from contextlib import asynccontextmanager
 
 import httpx
@@ -268,6 +269,104 @@ def test_over_a_real_connection_the_lane_sends_what_django_sends(key):
                 assert comparable(answer) == comparable(first)
             assert closing.headers.pop("connection") == "close"
             assert comparable(closing) == comparable(first)
+
+
+@pytest.mark.usefixtures("library")
+class TestOverConnections:
+    """Requests that get no task of their own: see ``Entrance.begin``."""
+
+    PATH = f"/api/v1/audio?url={VIDEO_ID}"
+
+    @pytest.fixture
+    def server(self, monkeypatch):
+        server = Server()
+        server.in_tasks = 0
+        begin = server.entrance.begin
+
+        def counted(scope, usual_way):
+            has_begun = begin(scope, usual_way)
+            server.in_tasks += not has_begun
+            return has_begun
+
+        monkeypatch.setattr(server.entrance, "begin", counted)
+        with serving(server.entrance, http=BoundedHttpProtocol) as url:
+            server.url = url
+            yield server
+
+    def clients(self, server, count, key):
+        limits = httpx.Limits(max_connections=count)
+        return httpx.AsyncClient(base_url=server.url, headers={"X-API-Key": key}, trust_env=False, limits=limits)
+
+    async def test_known_answers_need_no_task(self, server, key):
+        async with self.clients(server, 1, key) as client:
+            for _ in range(2):
+                await client.get(self.PATH)
+            before = server.in_tasks
+            answers_ = [await client.get(self.PATH) for _ in range(30)]
+        assert [answer.status_code for answer in answers_] == [200] * 30
+        assert server.in_tasks < before + 30  # each time that the key was to be read again, there was one
+
+    async def test_limits_and_events_are_exact(self, server):
+        key = create_key(name="few", limit_per_hour=50).key
+        async with self.clients(server, 20, key) as client:
+            await client.get(self.PATH)
+            before = server.in_tasks
+            answers_ = await asyncio.gather(*(client.get(self.PATH) for _ in range(80)))
+        assert server.in_tasks < before + 80
+        statuses = [answer.status_code for answer in answers_]
+        assert (statuses.count(200), statuses.count(429)) == (49, 31)
+        left = sorted(int(a.headers["RateLimit-Remaining"]) for a in answers_ if a.status_code == 200)
+        assert left == list(range(49))
+        assert all("Retry-After" in a.headers for a in answers_ if a.status_code == 429)
+        events.drain_events()
+        assert UsageEvent.objects(status=200).count() == 50
+        assert UsageEvent.objects(status=429).count() == 31
+
+    async def test_a_key_without_the_scope_is_for_django_to_refuse(self, server, key):
+        other = create_key(name="info only", scopes=(Scope.INFO,)).key
+        async with self.clients(server, 1, key) as client:
+            for _ in range(2):
+                await client.get(self.PATH)
+            for _ in range(2):
+                answer = await client.get(self.PATH, headers={"X-API-Key": other})
+                assert (answer.status_code, answer.json()["error"]) == (403, "scope_missing")
+
+    async def test_a_file_that_is_gone_is_noticed_at_the_very_next_question(self, server, key):
+        async with self.clients(server, 1, key) as client:
+            for _ in range(2):
+                assert (await client.get(self.PATH)).json()["source"] == "hot"
+            Asset.objects(id=AUDIO.asset_id).delete()
+            hot_store().remove(AUDIO.asset_id, 1)
+            assert (await client.get(self.PATH)).json()["source"] == "external"
+
+    async def test_without_redis_django_answers(self, server, key):
+        async with self.clients(server, 1, key) as client:
+            for _ in range(2):
+                await client.get(self.PATH)
+            before = server.in_django
+            redis_client().config_set("maxmemory", "1")
+            try:
+                answer = await client.get(self.PATH)
+            finally:
+                redis_client().config_set("maxmemory", "0")
+        assert (answer.status_code, server.in_django) == (200, before + 1)
+
+    def test_answers_keep_their_order_among_others_on_one_connection(self, server, key):
+        head = f"Host: {server.url.removeprefix('http://')}\r\nX-API-Key: {key}\r\n"
+        httpx.get(f"{server.url}{self.PATH}", headers={"X-API-Key": key}, trust_env=False)
+        paths = [self.PATH, "/healthz", self.PATH, f"/song/{VIDEO_ID}", self.PATH]
+        sent = "".join(f"GET {path} HTTP/1.1\r\n{head}X-Request-Id: number-{n}\r\n\r\n" for n, path in enumerate(paths))
+        last = f"GET {self.PATH} HTTP/1.1\r\n{head}X-Request-Id: number-5\r\nConnection: close\r\n\r\n"
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            client.sendall((sent + last).encode())
+            received = b""
+            while piece := client.recv(65536):
+                received += piece
+        numbers = re.findall(rb"x-request-id: number-([0-9])", received)
+        assert received.count(b"HTTP/1.1 200 OK") == 6
+        assert [number for number in numbers if number != b"1"] == [b"0", b"2", b"3", b"4", b"5"]
+        assert received.count(b"connection: close") == 1
 
 
 OTHERS = [

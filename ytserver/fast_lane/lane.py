@@ -15,31 +15,32 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import NamedTuple, TypeVar
+from functools import partial
+from typing import TypeVar
 
-from apps.analytics.recorder import EVENT_ID, AnswerKind, EventRecorder
+from apps.analytics.recorder import EVENT_ID, EventRecorder
 from apps.core.api_errors import SERVICE_DOWN
 from apps.core.asgi import BODY_TIMEOUT_S, AsgiApp, Message, Receive, Scope, Send
 from apps.core.errors import ApiError
 from apps.core.request_state import STARTED_AT
-from apps.core.web_protocol import header_lines, send_whole
+from apps.core.web_protocol import send_whole
 from apps.downloads.ready import Question, Ready, ReadyAnswers, look_up
 from apps.downloads.services.key_limits import check_grant
 from apps.keys.authentication import KeyGrant, authenticate, authenticate_by_heart, extract_key
 from apps.keys.limits import LimitState, link_binding
 from ytserver.fast_lane.access_log import AccessLog
+from ytserver.fast_lane.order import OK, Lasting, Order, Place, header_pairs, kind_of, lasting_headers, own_lines
 from ytserver.fast_lane.reading import MAX_BODY_BYTES, Asked, Head, Reader, read_head
 from ytserver.fast_lane.tally import Tally
 from ytserver.fast_lane.till import Till
 
 Result = TypeVar("Result")
-Header = tuple[bytes, bytes]
 
 THREADS = 4
 MAX_LOOKING = 1000  # looks into MongoDB that wait for a thread; beyond that Django decides what to do
 MAX_MESSAGES = 4  # in which a body may come
-OK = 200
 METHODS = frozenset({"GET", "POST"})
+PASSED = "ytserver.passed_the_lane"  # in the scope: the lane has seen it, and Django decides
 
 
 class FastLane:
@@ -59,7 +60,7 @@ class FastLane:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fast-lane")
         self._looks: dict[Question, asyncio.Future[Ready | None]] = {}
         self._looking = 0
-        self._headers: dict[tuple[str, str], _Lasting] = {}
+        self._lasting: dict[tuple[str, str], Lasting] = {}
 
     async def aclose(self) -> None:
         await self._till.aclose()
@@ -67,14 +68,39 @@ class FastLane:
         self._log.write()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def begin(self, scope: Scope, usual_way: Callable[[], None]) -> bool:
+        """Answer a GET that can be answered from memory and by Redis, without a task of its own.
+
+        False: the request has to come through ``__call__``. So does one that the till refuses: ``usual_way`` is called.
+        """
+        if scope["method"] != "GET" or not self._may_take(scope) or (head := read_head(scope)) is None:
+            return False
+        started_at = time.monotonic()
+        asked = self._reader.read(scope)
+        if asked is None or (place := self._place(scope, head, asked)) is None:
+            return False
+        grant = authenticate_by_heart(place.raw_key, place.address)
+        ready = self._answers.get(asked.question)
+        if grant is None or ready is None or asked.scope not in grant.scopes or not _may_have(grant, ready):
+            return False
+        if ready.is_ageing:
+            self._look(asked.question)  # nobody waits for it
+        order = self._order(scope, asked, place, grant, ready, started_at)
+        self._till.charge(grant, order.event, partial(self._end, order, usual_way))
+        return True
+
+    def _end(self, order: Order, usual_way: Callable[[], None], limit: LimitState | None) -> None:
+        if limit is None:
+            order.scope[PASSED] = True
+            order.scope[STARTED_AT] = order.started_at
+            order.scope[EVENT_ID] = order.event_id
+            usual_way()
+            return
+        send_whole(order.scope, OK, order.place.lasting.lines + own_lines(order, limit), order.body)  # or it has gone
+        self._count(order)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (
-            scope["type"] != "http"
-            or not self._reader.may_read(scope["path"])
-            or scope["method"] not in METHODS
-            or not self._till.is_open
-            or (head := read_head(scope)) is None
-        ):
+        if PASSED in scope or not self._may_take(scope) or (head := read_head(scope)) is None:
             await self._app(scope, receive, send)
             return
         started_at = time.monotonic()
@@ -90,15 +116,20 @@ class FastLane:
             scope[STARTED_AT] = started_at
             await self._app(scope, receive, self._learning(scope, asked, send))
 
+    def _may_take(self, scope: Scope) -> bool:
+        return (
+            scope["type"] == "http"
+            and self._reader.may_read(scope["path"])
+            and scope["method"] in METHODS
+            and self._till.is_open
+        )
+
     async def _answer(self, scope: Scope, send: Send, head: Head, asked: Asked, started_at: float) -> bool:
         """Whether the request has been answered."""
-        headers = self._headers.get((asked.route, scope["scheme"]))
-        base_url = self._reader.base_url(scope, head.host)
-        if headers is None or base_url is None:
+        place = self._place(scope, head, asked)
+        if place is None:
             return False
-        client = scope.get("client")
-        address = client[0] if client else ""
-        raw = head.key or extract_key({}, asked.keys) or asked.keys.get("api", "").strip()
+        raw, address = place.raw_key, place.address
         grant = authenticate_by_heart(raw, address) or await self._grant(raw, address)
         if grant is None or asked.scope not in grant.scopes:
             return False
@@ -106,28 +137,56 @@ class FastLane:
         if ready is None:
             ready = await asyncio.shield(self._look(asked.question))
         elif ready.is_ageing:
-            self._look(asked.question)  # nobody waits for it
+            self._look(asked.question)
         if ready is None or not _may_have(grant, ready):
             return False
-        prefix = grant.prefix
-        bound_to = link_binding(grant, address) if grant.bind_links else ""
-        waited_s = time.monotonic() - started_at
-        body = ready.body(base_url=base_url, key_prefix=prefix, response_time_s=waited_s, bound_to=bound_to)
-        kind = _kind(ready, asked.event_route, scope["method"])
-        event_id, event = self._recorder.draft(kind, prefix, started_at=started_at, size_bytes=len(body))
-        limit = await self._till.charge(grant, event)
+        order = self._order(scope, asked, place, grant, ready, started_at)
+        charged: asyncio.Future[LimitState | None] = asyncio.get_running_loop().create_future()
+        self._till.charge(grant, order.event, partial(_resolve, charged))
+        limit = await charged
         if limit is None:
-            scope[EVENT_ID] = event_id
+            scope[EVENT_ID] = order.event_id
             return False
-        waited_s = time.monotonic() - started_at
-        self._recorder.answered(kind, first_byte_s=waited_s, size_bytes=len(body))
-        self._tally.add(ready, prefix, address, polled=asked.polled)
-        own = (*ready.headers, *_own_headers(limit, head.request_id, body))
-        if not send_whole(scope, OK, headers.lines + header_lines(own), body):
-            await send({"type": "http.response.start", "status": OK, "headers": [*headers.pairs, *own]})
-            await send({"type": "http.response.body", "body": body})
-        self._log.add(scope, asked, head.request_id, prefix, status=OK, waited_s=waited_s)
+        self._count(order)
+        lines = own_lines(order, limit)
+        if not send_whole(scope, OK, place.lasting.lines + lines, order.body):
+            headers = place.lasting.pairs + header_pairs(lines)
+            await send({"type": "http.response.start", "status": OK, "headers": headers})
+            await send({"type": "http.response.body", "body": order.body})
         return True
+
+    def _place(self, scope: Scope, head: Head, asked: Asked) -> Place | None:
+        """None: what the lane does not know yet, or must not answer."""
+        lasting = self._lasting.get((asked.route, scope["scheme"]))
+        base_url = self._reader.base_url(scope, head.host)
+        if lasting is None or base_url is None:
+            return None
+        raw_key = head.key or extract_key({}, asked.keys) or asked.keys.get("api", "").strip()
+        client = scope.get("client")
+        return Place(raw_key, client[0] if client else "", head.request_id, base_url, lasting)
+
+    def _order(
+        self, scope: Scope, asked: Asked, place: Place, grant: KeyGrant, ready: Ready, started_at: float
+    ) -> Order:
+        """The answer made ready, and its event."""
+        prefix = grant.prefix
+        body = ready.body(
+            base_url=place.base_url,
+            key_prefix=prefix,
+            response_time_s=time.monotonic() - started_at,
+            bound_to=link_binding(grant, place.address) if grant.bind_links else "",
+        )
+        kind = kind_of(ready, asked.event_route, scope["method"])
+        event_id, event = self._recorder.draft(kind, prefix, started_at=started_at, size_bytes=len(body))
+        return Order(scope, asked, place, prefix, ready, kind, body, event_id, event, started_at)
+
+    def _count(self, order: Order) -> None:
+        """In figures, statistics and the log; the event is in Redis by now."""
+        waited_s = time.monotonic() - order.started_at
+        place, prefix = order.place, order.prefix
+        self._recorder.answered(order.kind, first_byte_s=waited_s, size_bytes=len(order.body))
+        self._tally.add(order.ready, prefix, place.address, polled=order.asked.polled)
+        self._log.add(order.scope, order.asked, place.request_id, prefix, status=OK, waited_s=waited_s)
 
     async def _grant(self, raw: str, address: str) -> KeyGrant | None:
         """The caller's grant; None: no good key, or nobody knows just now."""
@@ -167,22 +226,15 @@ class FastLane:
 
     def _learning(self, scope: Scope, asked: Asked | None, send: Send) -> Send:
         """``send``, which keeps Django's headers of a good answer when the lane does not know them yet."""
-        if asked is None or (asked.route, scope["scheme"]) in self._headers:
+        if asked is None or (asked.route, scope["scheme"]) in self._lasting:
             return send
 
         async def learn(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] == OK:
-                self._headers[asked.route, scope["scheme"]] = _lasting(message["headers"])
+                self._lasting[asked.route, scope["scheme"]] = lasting_headers(message["headers"])
             await send(message)
 
         return learn
-
-
-def _kind(ready: Ready, route: str, method: str) -> AnswerKind:
-    kind: AnswerKind | None = ready.kinds.get((route, method))
-    if kind is None:
-        kind = ready.kinds[route, method] = AnswerKind(route=route, method=method, status=OK, facts=ready.facts)
-    return kind
 
 
 def _may_have(grant: KeyGrant, ready: Ready) -> bool:
@@ -196,34 +248,9 @@ def _may_have(grant: KeyGrant, ready: Ready) -> bool:
     return True
 
 
-_OWN = frozenset({b"content-length", b"x-request-id", b"etag", b"date", b"set-cookie"})
-_OWN_IF_READY = frozenset({b"cache-control"})
-
-
-class _Lasting(NamedTuple):
-    """The headers that are the same on every answer of a route."""
-
-    pairs: list[Header]
-    lines: bytes
-
-
-def _lasting(headers: list[Header]) -> _Lasting:
-    etagged = any(name == b"etag" for name, _ in headers)
-    own = _OWN | _OWN_IF_READY if etagged else _OWN
-    lower = [(name.lower(), value) for name, value in headers]
-    pairs = [(name, value) for name, value in lower if name not in own and not name.startswith(b"ratelimit-")]
-    return _Lasting(pairs, header_lines(pairs))
-
-
-def _own_headers(limit: LimitState, request_id: str, body: bytes) -> tuple[Header, ...]:
-    """``limit_headers``, as bytes, and those of this answer alone."""
-    return (
-        (b"ratelimit-limit", b"%d" % limit.limit),
-        (b"ratelimit-remaining", b"%d" % limit.remaining),
-        (b"ratelimit-reset", b"%d" % limit.reset_s),
-        (b"x-request-id", request_id.encode()),
-        (b"content-length", b"%d" % len(body)),
-    )
+def _resolve(charged: asyncio.Future[LimitState | None], limit: LimitState | None) -> None:
+    if not charged.done():  # its caller has gone
+        charged.set_result(limit)
 
 
 async def _read_body(receive: Receive) -> tuple[list[Message], bytes]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import logging
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -14,11 +18,12 @@ from redis.exceptions import NoScriptError, RedisError
 
 from apps.analytics.events import APPEND_WORDS
 from apps.core.errors import RateLimited
-from apps.core.gather import Gatherer
 from apps.core.redis import make_async_redis
 from apps.keys.authentication import KeyGrant
 from apps.keys.limits import LimitState, read_answer, script_arguments
 from apps.keys.windows import SCRIPT, Arguments
+
+logger = logging.getLogger(__name__)
 
 MAX_BATCH = 100  # a script keeps Redis to itself: about 3 ms
 MAX_WAITING = 10_000
@@ -59,10 +64,11 @@ def _packed(arguments: Arguments) -> tuple[tuple[str, ...], str]:
 
 
 class Sale(NamedTuple):
-    """A request to count, and the event to append when it is let through."""
+    """A request to count, and the event to append when it is let through. ``done`` is told how it ended, once."""
 
     grant: KeyGrant
     event: str
+    done: Callable[[LimitState | None], None]
 
 
 class Till:
@@ -70,42 +76,60 @@ class Till:
 
     def __init__(self) -> None:
         self._client: redis.asyncio.Redis | None = None
-        self._gatherer = Gatherer(self._charge_all, max_batch=MAX_BATCH)
-        self._pending = 0
+        self._waiting: deque[Sale] = deque()
+        self._worker: asyncio.Task[None] | None = None
         self._closed_until = 0.0
 
     @property
     def is_open(self) -> bool:
-        return self._pending < MAX_WAITING and time.monotonic() >= self._closed_until
+        return len(self._waiting) < MAX_WAITING and time.monotonic() >= self._closed_until
 
-    async def charge(self, grant: KeyGrant, event: str) -> LimitState | None:
-        """Count one request and append its event, both or neither. None: refused by the limits, or Redis is away.
+    def charge(self, grant: KeyGrant, event: str, done: Callable[[LimitState | None], None]) -> None:
+        """Count one request and append its event, both or neither. Returns at once; ``done`` is called when it is known
+        how it went: the state, or None when the limits refuse, or Redis is away.
 
         When Redis does not answer, it may all the same have counted and appended: the event's id tells it apart.
         """
-        self._pending += 1
-        try:
-            return read_answer(await self._gatherer.submit(Sale(grant, event)), grant)
-        except RateLimited:
-            return None
-        except (RedisError, OSError):
-            self._closed_until = time.monotonic() + REDIS_PAUSE_S
-            return None
-        finally:
-            self._pending -= 1
+        self._waiting.append(Sale(grant, event, done))
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._serve(), name="till")
 
     async def aclose(self) -> None:
-        await self._gatherer.aclose()
+        """Nobody who still waits is told anything: the server has cut their connections."""
+        self._waiting.clear()
+        if self._worker is not None:
+            self._worker.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._worker
         if self._client is not None:
             await self._client.aclose()
             self._client = None
 
-    async def _charge_all(self, sales: Sequence[Sale]) -> list[list[int]]:
+    async def _serve(self) -> None:
+        """One batch is on its way at a time, the next one fills meanwhile, and leaves before the last one's callers
+        are told: Redis and they are busy at the same time."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+                loop.call_soon(_tell, batch, await self._charge_all(batch))
+        finally:
+            self._worker = None
+
+    async def _charge_all(self, sales: Sequence[Sale]) -> list[LimitState | None]:
+        try:
+            answers = await self._ask(sales)
+        except (RedisError, OSError):
+            self._closed_until = time.monotonic() + REDIS_PAUSE_S
+            return [None] * len(sales)
+        return [_state(answer, sale.grant) for answer, sale in zip(answers, sales, strict=True)]
+
+    async def _ask(self, sales: Sequence[Sale]) -> list[bytes]:
         if self._client is None:
             self._client = make_async_redis(retries=0)  # a script sent twice would count twice
         packed = [_packed(script_arguments(sale.grant)) for sale in sales]
         keys = [key for its_keys, _ in packed for key in its_keys]
-        arguments = (APPEND_WORDS, f"[{','.join(entry for _, entry in packed)}]", *(sale.event for sale in sales))
+        arguments = (APPEND_WORDS, f"[{','.join([entry for _, entry in packed])}]", *[sale.event for sale in sales])
         call: Any
         try:
             call = self._client.evalsha(BATCH_SHA, len(keys), *keys, *arguments)
@@ -113,4 +137,20 @@ class Till:
         except NoScriptError:
             call = self._client.eval(BATCH_SCRIPT, len(keys), *keys, *arguments)
             answers = await call
-        return [[int(number) for number in line.split()] for line in answers.split(b"\n")]
+        lines: list[bytes] = answers.split(b"\n")
+        return lines
+
+
+def _state(answer: bytes, grant: KeyGrant) -> LimitState | None:
+    try:
+        return read_answer([int(number) for number in answer.split()], grant)
+    except RateLimited:
+        return None
+
+
+def _tell(sales: Iterable[Sale], states: Iterable[LimitState | None]) -> None:
+    for sale, state in zip(sales, states, strict=True):
+        try:
+            sale.done(state)
+        except Exception:
+            logger.exception("an answer of the fast lane was not sent")  # the others' answers are
