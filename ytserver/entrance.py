@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from django.conf import settings
 from django.utils.module_loading import module_has_submodule
+from redis import RedisError
 
 from apps.analytics.recorder import EventRecorder
 from apps.core.answer_headers import AnswerHeaders
 from apps.core.asgi import AsgiApp, Receive, Scope, Send, send_answer
 from apps.core.bridge import DjangoBridge, WsgiApp
-from apps.core.machines import keep_reporting
+from apps.core.machines import forget_machine, keep_reporting
 from apps.core.proxies import see_through_proxies
 from apps.core.wake import wake_hub
 from apps.downloads.dialects.handover import hand_over
@@ -119,6 +121,8 @@ class Entrance:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         reporter.cancel()
+        with suppress(RedisError):
+            await asyncio.to_thread(forget_machine)
         self._parts = None
         await parts.aclose()
         await send({"type": "lifespan.shutdown.complete"})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 from celery import bootsteps
 from redis import RedisError
 
 from apps.core.heartbeats import INTERVAL_S, beat
-from apps.core.machines import report_machine
+from apps.core.machines import forget_machine, report_machine
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ class Heartbeat(bootsteps.StartStopStep):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            with suppress(RedisError):
+                forget_machine()
 
 
 def _try_beat(queues: list[str]) -> None:

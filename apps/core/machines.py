@@ -1,7 +1,8 @@
 """How busy each machine of the installation is: processors, memory and the disk of the hot store.
 
-While somebody looks, every web process and every worker says in Redis how its machine is doing; what is older than
-FRESH_S is not shown. While nobody looks, nothing is measured.
+While somebody looks, every web process and every worker says in Redis how its machine is doing. One that falls silent
+for FRESH_S meanwhile is away, and shown so for AWAY_KEPT_S; one that is stopped in good order takes itself off the
+list. While nobody looks, nothing is measured.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from django.conf import settings
@@ -27,13 +29,15 @@ WATCHED = "yt:machines:watched"
 REPORT_S = 5.0
 FRESH_S = 15.0
 WATCHED_S = 10
+AWAY_KEPT_S = 3600.0
 
 psutil.cpu_percent()  # the first call has nothing to compare with
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """``cpu_percent`` is the mean since the last look of this process."""
+    """``cpu_percent`` is the mean since the last look of this process. ``silent_s``: how long ago a machine that is
+    away was heard of; its other figures are from then. 0: it is here."""
 
     name: str
     cpu_percent: float
@@ -43,6 +47,7 @@ class Machine:
     memory_total_bytes: int
     disk_used_bytes: int
     disk_total_bytes: int
+    silent_s: float = 0.0
 
     @property
     def memory_percent(self) -> float:
@@ -77,6 +82,11 @@ def report_machine() -> None:
         client.hset(KEY, mine.name, json.dumps({"at": time.time(), **asdict(mine)}))
 
 
+def forget_machine() -> None:
+    """Take this machine off the list: a process of it ends in good order. Others of it put it back."""
+    redis_client().hdel(KEY, socket.gethostname())
+
+
 async def keep_reporting() -> None:
     """Report every REPORT_S seconds until cancelled. For the event loop of a web process."""
     while True:
@@ -86,17 +96,33 @@ async def keep_reporting() -> None:
 
 
 def machines() -> list[Machine]:
-    """This machine as it is right now, then all others that reported lately, by name. From now on they report.
+    """This machine as it is right now, then all others that are here or away, by name. From now on they report.
 
     Raises redis.RedisError.
     """
-    client, mine, oldest = redis_client(), machine(), time.time() - FRESH_S
-    client.set(WATCHED, b"1", ex=WATCHED_S)
-    reports = {report["name"]: report for report in map(json.loads, client.hvals(KEY))}
-    if gone := [name for name, report in reports.items() if report["at"] < oldest]:
-        client.hdel(KEY, *gone)
-    others = [report for name, report in sorted(reports.items()) if name not in {mine.name, *gone}]
-    return [mine, *(Machine(**{name: value for name, value in each.items() if name != "at"}) for each in others)]
+    mine, now = machine(), time.time()
+    watched_since, reports = _look(now)
+    found = [mine]
+    for name, report in sorted(reports.items()):
+        silent_s = now - report.pop("at")
+        if silent_s > AWAY_KEPT_S:
+            redis_client().hdel(KEY, name)
+        elif name != mine.name and silent_s <= FRESH_S:
+            found.append(Machine(**report))
+        elif name != mine.name and now - watched_since > FRESH_S:  # it had the time to report
+            found.append(Machine(**{**report, "silent_s": silent_s}))
+    return found
+
+
+def _look(now: float) -> tuple[float, dict[str, dict[str, Any]]]:
+    """Since when somebody has been looking without a break, and the last report of each machine."""
+    with redis_client().pipeline(transaction=False) as pipeline:
+        pipeline.set(WATCHED, repr(now), ex=WATCHED_S, nx=True)
+        pipeline.expire(WATCHED, WATCHED_S)
+        pipeline.get(WATCHED)
+        pipeline.hvals(KEY)
+        *_, since, reports = pipeline.execute()
+    return float(since or now), {report["name"]: report for report in map(json.loads, reports)}
 
 
 def _existing(folder: Path) -> Path:

@@ -74,6 +74,8 @@ WARM_UP_LIST = ListSpec(
         title="Nothing is fetched ahead",
         text="Give a list of links or a playlist. It is fetched in quiet hours, so that it is there when people ask.",
         icon="sunrise",
+        href="/admin/warm-ups/new",
+        label="Fetch a list",
     ),
 )
 

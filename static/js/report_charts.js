@@ -40,7 +40,7 @@ export function bytes(value) {
 // The distance of a scale's marks for values up to `most`: round in the unit that `bytes` would write.
 export function bytesStep(most) {
   const unit = 1024 ** Math.max(0, Math.floor(Math.log(Math.max(most, 1)) / Math.log(1024)));
-  return unit * [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500].find((step) => most / unit / step <= 5);
+  return unit * [0.25, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500].find((step) => most / unit / step <= 5);
 }
 
 export function seconds(value) {

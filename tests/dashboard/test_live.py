@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import time
 from collections import Counter
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from apps.core.machines import FRESH_S, KEY, keep_reporting, machines, report_machine
+from apps.core.machines import (
+    AWAY_KEPT_S,
+    FRESH_S,
+    KEY,
+    WATCHED,
+    forget_machine,
+    keep_reporting,
+    machines,
+    report_machine,
+)
 from apps.core.redis import redis_client
 from apps.dashboard import sockets
 from apps.dashboard.live.moment import PIECES, moment_text
@@ -21,7 +29,7 @@ from apps.dashboard.sockets import FORBIDDEN, LOGGED_OUT
 from apps.keys.documents import Role, User
 from tests.core.serving import serving
 from tests.dashboard.samples import fill_server, make_bot, make_job
-from tests.waiting import wait_until
+from tests.waiting import Clock, wait_until
 from ytserver.asgi import application
 
 
@@ -129,21 +137,61 @@ async def until(condition) -> None:
 
 
 class TestMachines:
-    def test_each_that_reports_has_a_row_and_one_that_fell_silent_has_none(self, server, monkeypatch):
-        report_machine()
+    @pytest.fixture
+    def clock(self, server, monkeypatch):
+        clock = Clock()
+        monkeypatch.setattr("apps.core.machines.time", clock)
+        return clock
+
+    def piece(self) -> str:
+        return json.loads(moment_text())["pieces"]["machine"]
+
+    def report(self, name: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("socket.gethostname", lambda: name)
+            report_machine()
+
+    def test_each_that_reports_has_a_row(self, clock):
+        self.report("node-two")
         assert redis_client().hlen(KEY) == 0  # nobody looks
-        alone = json.loads(moment_text())["pieces"]["machine"]
-        assert socket.gethostname() in alone
-        monkeypatch.setattr("socket.gethostname", lambda: "node-two")
-        report_machine()
-        monkeypatch.undo()
-        both = json.loads(moment_text())["pieces"]["machine"]
+        assert socket.gethostname() in self.piece()
+        self.report("node-two")
+        both = self.piece()
         assert "node-two" in both
         assert socket.gethostname() in both
-        late = json.loads(redis_client().hget(KEY, "node-two")) | {"at": time.time() - FRESH_S - 1}
-        redis_client().hset(KEY, "node-two", json.dumps(late))
-        assert "node-two" not in json.loads(moment_text())["pieces"]["machine"]
+        assert "away" not in both
+
+    def test_one_that_falls_silent_while_somebody_looks_is_away_until_it_speaks_or_is_forgotten(self, clock):
+        machines()
+        self.report("node-two")
+        clock.ahead_s += FRESH_S + 1
+        away = self.piece()
+        assert "node-two" in away
+        assert ">away<" in away
+        assert "silent for 0:16" in away
+        self.report("node-two")
+        assert ">away<" not in self.piece()
+        clock.ahead_s += AWAY_KEPT_S + 1
+        assert "node-two" not in self.piece()
         assert not redis_client().hexists(KEY, "node-two")
+
+    def test_silence_while_nobody_looked_counts_for_nothing(self, clock):
+        machines()
+        self.report("node-two")
+        redis_client().delete(WATCHED)  # nobody looked for WATCHED_S
+        clock.ahead_s += 100
+        assert "node-two" not in self.piece()  # it has not had the time to report
+        clock.ahead_s += FRESH_S + 1
+        assert ">away<" in self.piece()
+
+    def test_one_that_is_stopped_in_good_order_is_not_away(self, clock):
+        machines()
+        self.report("node-two")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("socket.gethostname", lambda: "node-two")
+            forget_machine()
+        clock.ahead_s += FRESH_S + 1
+        assert "node-two" not in self.piece()
 
     async def test_a_web_process_reports_by_itself_while_somebody_looks(self, server):
         await asyncio.to_thread(machines)

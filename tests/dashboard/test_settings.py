@@ -77,6 +77,7 @@ class TestSystem:
         page = viewer.get("/admin/system").content.decode()
         for text in ("MongoDB", "Django", "HOT_MAX_BYTES", "20 GB", "6 h", "the disk is full"):
             assert text in page
+        assert re.search(r"(now|\d s ago)</time>", page)
         env = settings.ENV
         for secret in (env.secret_key.get_secret_value(), env.redis_url.get_secret_value(), *env.field_keys):
             assert secret not in page

@@ -85,7 +85,8 @@ def second_factor(request: AdminRequest) -> HttpResponse:
 
     return form_page(
         request, CodeForm(request.POST or None), title="Set up a second factor", label="Switch on", icon="shield",
-        back=reverse(PAGE), back_label=BACK, save=save, help_template="dashboard/account/_setup.html", setup=setup,
+        back=reverse(PAGE), back_label=BACK, save=save, help_template="dashboard/account/_setup.html",
+        help_first=True, setup=setup,
     )  # fmt: skip
 
 

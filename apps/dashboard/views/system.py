@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import redis
 from django.http import HttpResponse
 from django.shortcuts import render
@@ -31,4 +33,12 @@ def system(request: AdminRequest) -> HttpResponse:
 def _shown(error: dict[str, object]) -> dict[str, object]:
     known = {"event", "logger", "level", "timestamp", "exception", "request_id"}
     more = {name: value for name, value in error.items() if name not in known}
-    return {**{name: error.get(name, "") for name in known}, "more": more}
+    return {**{name: error.get(name, "") for name in known}, "at": _moment(error.get("timestamp")), "more": more}
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
