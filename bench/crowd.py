@@ -1,7 +1,8 @@
 """Ten thousand at once: slow streams with two web processes, API calls meanwhile; then ten thousand API users.
 
-``python -m bench.crowd [--clients 10000] [--seconds 60] [--json]``. Streams take 128 kbit/s, half of them through
-Range, from several files at different places. Load generators run in processes of their own, on loopback only.
+``python -m bench.crowd [--clients 10000] [--seconds 60] [--only streams|users] [--json]``. Streams take 128 kbit/s,
+half of them through Range, from several files at different places. Each user has a key of its own, connects when it has
+something to ask, and keeps the connection. Load generators run in processes of their own, on loopback only.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import psutil
 
 from apps.core.instance import raise_file_limit
 from bench.instance import bench_instance
-from bench.load import Outcome, Plan, get, run_load
+from bench.load import MAX_SECONDS, Outcome, Plan, get, run_load
 from bench.report import Figure, Report
 from bench.web import web_processes
 
@@ -41,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.crowd", description=__doc__)
     parser.add_argument("--clients", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--only", choices=["streams", "users"], help="one of the two parts")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     if not (10 <= options.clients <= MAX_CLIENTS and 5 <= options.seconds <= 120):
@@ -53,8 +55,10 @@ def main() -> None:
         )
     report = Report("crowd")
     with bench_instance(bots=0):
-        streams(report, clients=options.clients, seconds=options.seconds)
-        users(report, clients=options.clients, seconds=options.seconds)
+        if options.only != "users":
+            streams(report, clients=options.clients, seconds=options.seconds)
+        if options.only != "streams":
+            users(report, clients=options.clients, seconds=options.seconds)
     report.show(as_json=options.json)
 
 
@@ -103,25 +107,32 @@ def users(report: Report, *, clients: int, seconds: float) -> None:
 
     make_audio("crowdusers1")
     keys = _many_keys(create_key(name="first").key, clients)
-    with web_processes(2) as (port, _):
+    with web_processes(2) as (port, processes):
         path = "/api/v1/audio?url=crowdusers1"
         plan = Plan(
             port=port,
             requests=[get(path, port=port, **{"X-API-Key": key}) for key in keys],
             connections=clients,
-            seconds=seconds,
+            seconds=min(seconds + USER_EVERY_S, MAX_SECONDS),  # after so long all of them are there
             rate_per_s=clients / USER_EVERY_S,
+            joining=True,
         )
+        before_s = _processor_s(processes)
         outcome = run_load(plan)
-    _api_figures(report, f"{clients} API users, a request every {USER_EVERY_S} s", outcome, p99_ms=100)
+        us_each = 1e6 * (_processor_s(processes) - before_s) / max(1, outcome.answers)
+    name = f"{clients} API users, a request every {USER_EVERY_S} s"
+    _api_figures(report, name, outcome, p99_ms=100)
+    report.add(Figure(f"{name}: web processor time, us for an answer", [us_each]))
 
 
 def _api_figures(report: Report, name: str, outcome: Outcome, *, p99_ms: float) -> None:
-    bad = sum(count for status, count in outcome.statuses.items() if status != "200") + sum(outcome.errors.values())
     report.add(Figure(f"{name}: answers/s", [outcome.per_s]))
-    report.add(Figure(f"{name}: not good", [float(bad)], ceiling=0))
+    report.add(Figure(f"{name}: not good", [float(sum(outcome.bad.values()))], ceiling=0))
+    if outcome.bad:
+        report.note(f"{name}, not good: {outcome.bad}")
     report.add(Figure(f"{name}: p50, ms", [outcome.p50_ms]))
     report.add(Figure(f"{name}: p99, ms", [outcome.p99_ms], ceiling=p99_ms))
+    report.add(Figure(f"{name}: the generator's own lateness, p99, ms", [outcome.own_late_p99_ms]))
 
 
 def _many_keys(first: str, count: int) -> list[str]:
@@ -190,6 +201,10 @@ def _result(process: subprocess.Popen[str]) -> dict[str, Any]:
 def _memory(processes: list[int]) -> float:
     """Memory of their own (not what they share with the page cache), in bytes."""
     return float(sum(psutil.Process(pid).memory_full_info().uss for pid in processes))
+
+
+def _processor_s(processes: list[int]) -> float:
+    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in processes)
 
 
 def _at(ordered: list[float], share: float) -> float:

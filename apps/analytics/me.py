@@ -18,7 +18,7 @@ from apps.downloads.openapi import KEY_ERRORS, error_responses
 from apps.downloads.selectors import count_active_jobs
 from apps.downloads.services.answers import iso_utc
 from apps.downloads.views.base import ApiViewSet
-from apps.keys.authentication import KeyGrant
+from apps.keys.grants import KeyGrant
 from apps.keys.limits import usage
 from apps.keys.meter import count_streams
 

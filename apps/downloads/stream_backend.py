@@ -35,8 +35,9 @@ from apps.downloads.services.key_limits import check_media
 from apps.downloads.services.media import MediaAsk, Tier, hot_store, join_fetch, resolve_key, start_or_join
 from apps.downloads.stream_records import AssetRecord, RecordCache
 from apps.downloads.variants import AS_IT_COMES, MediaOptions
-from apps.keys.authentication import KeyGrant, authenticate, extract_key, grant_for_prefix, is_let_in
+from apps.keys.authentication import authenticate, extract_key, grant_for_prefix, is_let_in
 from apps.keys.documents import Scope
+from apps.keys.grants import KeyGrant
 from apps.keys.limits import LimitState, charge, charge_failure, limit_headers, network_of
 from apps.keys.meter import StreamMeters
 from apps.streaming.hotstore import FileState

@@ -17,9 +17,10 @@ from rest_framework.request import Request
 
 from apps.core.errors import ApiError
 from apps.core.secrets import SecretUnreadable, decrypt_secret, encrypt_secret
-from apps.keys.authentication import KeyGrant, authenticate
+from apps.keys.authentication import authenticate
 from apps.keys.documents import Scope
 from apps.keys.drf import ApiKeyAuthentication, charge_failure_once, check_csrf, client_address, counts_request
+from apps.keys.grants import KeyGrant
 from apps.keys.roles import SAFE_METHODS
 from apps.keys.sessions import is_in_time, note_use_in, start_times
 

@@ -54,6 +54,11 @@ class WithLimits:
     longest_video_s = IntField(min_value=0, max_value=MAX_LIMIT)
     largest_file_bytes = IntField(min_value=0, max_value=MAX_BYTES)
 
+    @property
+    def own_limits(self) -> dict[str, int | None]:
+        """By name, as they are set here."""
+        return {name: getattr(self, name) for name in LIMIT_NAMES}
+
 
 class User(WithLimits, SearchedDocument):
     """Somebody who owns keys, and, with a role, may enter the admin. The password is stored as an Argon2 hash.

@@ -16,9 +16,10 @@ from apps.core.asker import asker_var
 from apps.core.errors import ApiError, RateLimited, RoleMissing
 from apps.core.request_state import ASGI_SCOPE, CHARGED, KEY_PREFIX, REFUSED
 from apps.core.trace import note
-from apps.keys.authentication import KeyGrant, authenticate, extract_key
+from apps.keys.authentication import authenticate, extract_key
 from apps.keys.documents import Role, Scope
-from apps.keys.last_used import note_key_used
+from apps.keys.grants import KeyGrant
+from apps.keys.last_used import note_keys_used
 from apps.keys.limits import charge, charge_failure, peek
 from apps.keys.roles import SAFE_METHODS, AdminGrant, reaches, role_needed
 
@@ -52,7 +53,7 @@ class ApiKeyAuthentication(BaseAuthentication):
             except RateLimited as error:
                 django_request.META[CHARGED] = error.limit_state
                 raise
-            note_key_used(grant.prefix)
+            note_keys_used([grant.prefix])
         return grant, grant.prefix
 
     def raw_key(self, request: Request) -> str | None:

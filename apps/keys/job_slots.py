@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from apps.core.errors import TooManyJobs
 from apps.core.redis import redis_client
-from apps.keys.authentication import KeyGrant
+from apps.keys.grants import KeyGrant
 from apps.keys.redis_loss import health, share_of
 
 RETRY_AFTER_S = 10

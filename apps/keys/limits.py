@@ -1,9 +1,10 @@
 """Requests per hour and day, and room for bytes: one Redis script decides, for every process and the fast lane alike.
 
-The fast lane gathers the calls of simultaneous requests in one pipeline::
+The fast lane runs the same script for many simultaneous requests at once, inside one of its own
+(``ytserver.fast_lane.till``)::
 
-    pipeline.evalsha(SCRIPT_SHA, *script_arguments(grant))   # for each request; both functions are pure
-    state = read_answer(answer, grant)                       # raises RateLimited, or QuotaExceeded
+    arguments = script_arguments(grant)   # for each request; both functions are pure
+    state = read_answer(answer, grant)    # raises RateLimited, or QuotaExceeded
 
 While Redis is away each process counts for itself, in bounded memory, with its share of the limits
 (limit / WEB_WORKERS): callers go on being served and limited. With LIMITS_ON_REDIS_LOSS=deny they get ``not_ready``.
@@ -19,12 +20,11 @@ from dataclasses import replace
 from typing import Any
 
 import redis
-import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
 from apps.core.errors import QuotaExceeded, RateLimited
 from apps.core.redis import redis_client
-from apps.keys.authentication import KeyGrant
+from apps.keys.grants import KeyGrant
 from apps.keys.redis_loss import health, local_counts, share_of
 from apps.keys.windows import SCRIPT, SCRIPT_SHA, Arguments, Window, WindowKind, WindowState, at_time, window_arguments
 
@@ -95,17 +95,6 @@ def _evaluate(arguments: Arguments) -> list[int]:
     return [int(number) for number in answer]
 
 
-async def _aevaluate(arguments: Arguments, client: redis.asyncio.Redis) -> list[int]:
-    pending: Any
-    try:
-        pending = client.evalsha(SCRIPT_SHA, *arguments)  # type: ignore[arg-type]
-        answer = await pending
-    except NoScriptError:
-        pending = client.eval(SCRIPT, *arguments)  # type: ignore[arg-type]
-        answer = await pending
-    return [int(number) for number in answer]
-
-
 def charge(grant: KeyGrant, *, now_s: float = 0) -> LimitState:
     """Count one request of a key, atomically over all processes. Raises RateLimited or QuotaExceeded.
 
@@ -115,18 +104,6 @@ def charge(grant: KeyGrant, *, now_s: float = 0) -> LimitState:
         return charge_without_redis(grant)
     try:
         answer = _evaluate(script_arguments(grant, now_s=now_s))
-    except RedisError:
-        health.note_failure()
-        return charge_without_redis(grant)
-    return read_answer(answer, grant)
-
-
-async def acharge(grant: KeyGrant, client: redis.asyncio.Redis) -> LimitState:
-    """``charge`` for the event loop."""
-    if health.is_away():
-        return charge_without_redis(grant)
-    try:
-        answer = await _aevaluate(script_arguments(grant), client)
     except RedisError:
         health.note_failure()
         return charge_without_redis(grant)

@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from apps.core.errors import FileTooLarge, RateLimited, TooManyStreams
 from apps.core.redis import make_async_redis, redis_client
-from apps.keys.authentication import KeyGrant
+from apps.keys.grants import KeyGrant
 from apps.keys.limits import refusal
 from apps.keys.redis_loss import health, local_counts, share_of
 from apps.keys.windows import FUNCTIONS, Window, WindowKind, WindowState

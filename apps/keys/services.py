@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import string
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,6 @@ from typing import Any
 from django.contrib.auth.hashers import check_password as check_hash
 from django.contrib.auth.hashers import make_password
 from mongoengine.errors import NotUniqueError
-from mongoengine.queryset.visitor import Q
 
 from apps.core.errors import Conflict, InvalidParameter, NotFound
 from apps.keys.authentication import forget_cached_keys, hash_secret
@@ -142,11 +142,14 @@ def set_password(user: User, password: str) -> None:
     user.reload()
 
 
-def mark_key_used(prefix: str, *, if_older_than_s: float) -> None:
-    """Set a key's last use to now, unless it was set less than ``if_older_than_s`` ago."""
+def mark_keys_used(prefixes: Sequence[str], *, if_older_than_s: float) -> None:
+    """Set the last use of these keys to now, but for those where it was set less than ``if_older_than_s`` ago. One
+    update."""
     now = datetime.now(UTC)
-    older = Q(last_used_at=None) | Q(last_used_at__lt=now - timedelta(seconds=if_older_than_s))
-    ApiKey.objects(Q(prefix=prefix) & older).update_one(last_used_at=now)
+    older = [{"last_used_at": None}, {"last_used_at": {"$lt": now - timedelta(seconds=if_older_than_s)}}]
+    ApiKey._get_collection().update_many(
+        {"prefix": {"$in": list(prefixes)}, "$or": older}, {"$set": {"last_used_at": now}}
+    )
 
 
 def mark_login(user: User, *, at: datetime) -> None:

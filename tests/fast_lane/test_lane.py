@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+import threading
 from contextlib import asynccontextmanager
 
 import httpx
@@ -13,19 +14,24 @@ from django.core.wsgi import get_wsgi_application
 
 from apps.analytics import events
 from apps.analytics.documents import UsageEvent
+from apps.core.errors import RateLimited
 from apps.core.redis import redis_client
 from apps.core.tunables import set_tunable
 from apps.core.web_protocol import BoundedHttpProtocol
 from apps.downloads.documents import VideoInfoRecord
 from apps.downloads.services import answers, cache_stats
 from apps.downloads.services.media import hot_store
-from apps.keys.documents import Scope
+from apps.keys import key_cache
+from apps.keys.authentication import authenticate, forget_cached_keys
+from apps.keys.documents import ApiKey, Scope
+from apps.keys.limits import charge
 from apps.keys.services import create_key, revoke_key
 from apps.telegram_cache.documents import Asset, AssetState
 from tests.core.serving import serving
 from tests.downloads.library import AUDIO, CONTENT, VIDEO, VIDEO_ID, known_info, put_hot, put_in_telegram
 from tests.waiting import Clock
 from ytserver.entrance import Entrance
+from ytserver.fast_lane import first_answers
 from ytserver.fast_lane.reading import Reader
 
 LINK = f"https://youtu.be/{VIDEO_ID}"
@@ -239,6 +245,68 @@ class TestAnswersFromTheLane:
         events.drain_events()
         assert UsageEvent.objects(status=200).count() == 50
         assert UsageEvent.objects(status=429).count() == 31
+
+    async def test_need_django_once_however_many_come_to_a_process_that_has_just_started(self, lane, key):
+        async with lane.client(key) as client:
+            answers_ = await asyncio.gather(*(client.get(f"/api/v1/audio?url={VIDEO_ID}") for _ in range(40)))
+        assert {answer.status_code for answer in answers_} == {200}
+        assert lane.in_django == 1
+
+    async def test_a_first_one_that_is_refused_is_followed_by_one_that_is_not(self, lane, key):
+        path = f"/api/v1/audio?url={VIDEO_ID}"
+        async with lane.client(f"yt_nobodyhe_{'x' * 43}") as stranger, lane.client(key) as client:
+            refused, *answers_ = await asyncio.gather(stranger.get(path), *(client.get(path) for _ in range(20)))
+        assert refused.status_code == 401
+        assert {answer.status_code for answer in answers_} == {200}
+        assert lane.in_django == 2
+
+    async def test_a_first_one_that_takes_long_is_not_waited_for(self, lane, key, monkeypatch):
+        monkeypatch.setattr(first_answers, "WAIT_S", 0.1)
+        others_are_done = threading.Event()
+        usual = lane._wsgi
+
+        def wait_for_the_others(environ, start_response):
+            if lane.in_django == 1:
+                assert others_are_done.wait(30)
+            return usual(environ, start_response)
+
+        monkeypatch.setattr(lane, "_wsgi", wait_for_the_others)
+        async with lane.client(key) as client:
+            first = asyncio.create_task(client.get(f"/api/v1/audio?url={VIDEO_ID}"))
+            answers_ = await asyncio.gather(*(client.get(f"/api/v1/audio?url={VIDEO_ID}") for _ in range(5)))
+            others_are_done.set()
+            assert {answer.status_code for answer in [await first, *answers_]} == {200}
+
+    async def test_to_many_keys_at_once_need_few_reads_of_them(self, lane, key, monkeypatch):
+        keys = [create_key(name=f"user {number}", owner=f"user{number % 3}").key for number in range(40)]
+        revoke_key(keys[7][3:11])
+        path = f"/api/v1/audio?url={VIDEO_ID}"
+        async with lane.client() as client:
+            await client.get(path, headers={"X-API-Key": key})
+            reads = []
+            usual = key_cache.key_rows
+
+            def counted(prefixes):
+                reads.append(len(prefixes))
+                return usual(prefixes)
+
+            monkeypatch.setattr(key_cache, "key_rows", counted)
+            before = lane.in_django
+            answers_ = await asyncio.gather(*(client.get(path, headers={"X-API-Key": key}) for key in keys))
+        assert [answer.status_code for answer in answers_] == [403 if number == 7 else 200 for number in range(40)]
+        assert lane.in_django == before + 1  # the revoked one
+        assert sum(reads) == 40
+        assert len(reads) <= 5
+
+    async def test_a_key_that_cannot_be_read_spoils_no_other_one_s_answer(self, lane, key):
+        broken = create_key(name="broken").key
+        ApiKey.objects(prefix=broken[3:11]).update_one(__raw__={"$set": {"allowed_cidrs": ["nonsense"]}})
+        path = f"/api/v1/audio?url={VIDEO_ID}"
+        async with lane.client() as client:
+            await client.get(path, headers={"X-API-Key": key})
+            forget_cached_keys()
+            bad, good = await asyncio.gather(*(client.get(path, headers={"X-API-Key": one}) for one in (broken, key)))
+        assert (bad.status_code, good.status_code) == (500, 200)
 
     async def test_are_logged_as_django_logs(self, lane, key, caplog):
         caplog.set_level("INFO", logger="ytserver.access")
@@ -500,18 +568,44 @@ class TestChanges:
 
 
 @pytest.mark.usefixtures("library")
-async def test_without_redis_django_answers(lane, key, monkeypatch):
-    path = f"/api/v1/audio?url={VIDEO_ID}"
-    async with lane.client(key) as client:
-        for _ in range(2):
-            await client.get(path)
-        assert lane.in_django == 1
-        redis_client().config_set("maxmemory", "1")
-        try:
-            answer = await client.get(path)
-        finally:
-            redis_client().config_set("maxmemory", "0")
-    assert (answer.status_code, lane.in_django) == (200, 2)
+class TestLimits:
+    PATH = f"/api/v1/audio?url={VIDEO_ID}"
+
+    async def test_are_counted_where_django_counts_also_when_redis_has_lost_its_scripts(self, lane):
+        key = create_key(name="few", limit_per_hour=3).key
+        async with lane.client(key) as client:
+            left = [int((await client.get(self.PATH)).headers["RateLimit-Remaining"])]
+            redis_client().script_flush()
+            left += [int((await client.get(self.PATH)).headers["RateLimit-Remaining"]) for _ in range(2)]
+            assert lane.in_django == 1
+            assert left == [2, 1, 0]
+            with pytest.raises(RateLimited):
+                charge(authenticate(key))
+            assert (await client.get(self.PATH)).status_code == 429
+
+    async def test_of_one_key_are_not_those_of_another_that_asks_at_the_same_time(self, lane, key):
+        few, many = (create_key(name="some", limit_per_hour=limit).key for limit in (4, 40))
+        async with lane.client(key) as client:
+            await client.get(self.PATH)
+            both = [client.get(self.PATH, headers={"X-API-Key": one}) for _ in range(6) for one in (few, many)]
+            answers_ = await asyncio.gather(*both)
+        statuses = [answer.status_code for answer in answers_]
+        assert sorted(statuses[::2]) == [200] * 4 + [429] * 2
+        assert statuses[1::2] == [200] * 6
+
+    async def test_hold_without_redis_too_and_django_answers(self, lane):
+        share = 2
+        key = create_key(name="few", limit_per_hour=share * django_settings.ENV.web_workers).key
+        async with lane.client(key) as client:
+            for _ in range(2):
+                await client.get(self.PATH)
+            assert lane.in_django == 1
+            redis_client().config_set("maxmemory", "1")
+            try:
+                statuses = [(await client.get(self.PATH)).status_code for _ in range(share + 1)]
+            finally:
+                redis_client().config_set("maxmemory", "0")
+        assert (statuses, lane.in_django) == ([200] * share + [429], 1 + share + 1)
 
 
 def test_a_dialect_that_was_switched_off_meanwhile_is_for_django_to_refuse():

@@ -10,7 +10,7 @@ from apps.analytics import events
 from apps.analytics.documents import UsageEvent
 from apps.downloads import stream_backend
 from apps.downloads.services.media import hot_store
-from apps.keys import authentication
+from apps.keys import key_cache
 from apps.keys.services import create_key, revoke_key
 from apps.streaming.links import sign_link
 from apps.telegram_cache.documents import Asset
@@ -72,7 +72,7 @@ def key():
 @pytest.fixture
 def _lasting(monkeypatch):
     """However slow the machine: what was read when the lane was warmed is still fresh."""
-    monkeypatch.setattr(authentication, "CACHE_MAX_AGE_S", 300)
+    monkeypatch.setattr(key_cache, "MAX_AGE_S", 300)
     monkeypatch.setattr(stream_backend, "RECORD_MAX_AGE_S", 300)
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from apps.core.errors import KeyDisabled, KeyExpired, KeyInvalid, KeyMissing
-from apps.keys import authentication
+from apps.keys import authentication, key_cache
 from apps.keys.authentication import authenticate, extract_key, forget_cached_keys, grant_for_prefix
 from apps.keys.documents import ApiKey
 from apps.keys.services import create_key, revoke_key
@@ -52,7 +52,7 @@ class TestAuthenticate:
         "raw", ["x", "yt_abc", "yt_abcdefgh_short", "yt_abcdefgh_" + "ü" * 43, "yt_" + "a" * 5000, "\0"]
     )
     def test_refuses_what_is_no_key_without_asking_mongodb(self, raw, monkeypatch):
-        monkeypatch.setattr(authentication, "find_key", None)
+        monkeypatch.setattr(key_cache, "key_rows", None)
         with pytest.raises(KeyInvalid):
             authenticate(raw)
 
@@ -86,12 +86,12 @@ class TestAuthenticate:
 
     def test_a_key_revoked_by_another_process_stops_within_a_second(self, monkeypatch):
         clock = Clock()
-        monkeypatch.setattr(authentication, "time", clock)
+        monkeypatch.setattr(key_cache, "time", clock)
         new = create_key(name="bot")
         authenticate(new.key)
         ApiKey.objects(prefix=new.document.prefix).update_one(active=False)  # behind this process's cache
-        clock.ahead_s = authentication.CACHE_MAX_AGE_S + 0.001
-        assert authentication.CACHE_MAX_AGE_S < 1
+        clock.ahead_s = key_cache.MAX_AGE_S + 0.001
+        assert key_cache.MAX_AGE_S < 1
         with pytest.raises(KeyDisabled):
             authenticate(new.key)
         with pytest.raises(KeyDisabled):
@@ -109,18 +109,18 @@ class TestAuthenticate:
         forget_cached_keys()
         reads: list[str] = []
         arrived = threading.Barrier(32)
-        find_key = authentication.find_key
+        key_rows = key_cache.key_rows
 
-        def slow_find_key(prefix):
-            reads.append(prefix)
+        def slow_key_rows(prefixes):
+            reads.extend(prefixes)
             wait_until(lambda: arrived.n_waiting == 0)
-            return find_key(prefix)
+            return key_rows(prefixes)
 
         def ask():
             arrived.wait()
             grants.append(authenticate(new.key))
 
-        monkeypatch.setattr(authentication, "find_key", slow_find_key)
+        monkeypatch.setattr(key_cache, "key_rows", slow_key_rows)
         grants: list[object] = []
         threads = [threading.Thread(target=ask) for _ in range(32)]
         for thread in threads:
@@ -132,34 +132,34 @@ class TestAuthenticate:
 
     def test_unknown_prefixes_are_remembered_briefly_and_in_bounded_memory(self, monkeypatch):
         reads: list[str] = []
-        monkeypatch.setattr(authentication, "find_key", lambda prefix: reads.append(prefix))
-        monkeypatch.setattr(authentication, "MAX_UNKNOWN", 50)
+        monkeypatch.setattr(key_cache, "key_rows", lambda prefixes: reads.extend(prefixes) or [])
+        monkeypatch.setattr(key_cache, "MAX_UNKNOWN", 50)
         for number in range(200):
             for _ in range(3):
                 with pytest.raises(KeyInvalid):
                     authenticate(f"yt_{number:08d}_" + "a" * 43)
         assert len(reads) == 200
-        assert len(authentication._key_cache()._unknown) == 50
+        assert len(key_cache.key_cache()._unknown) == 50
 
     def test_unknown_prefixes_do_not_push_known_keys_out(self, monkeypatch):
         new = create_key(name="bot")
         authenticate(new.key)
-        monkeypatch.setattr(authentication, "MAX_UNKNOWN", 5)
-        cached = dict(authentication._key_cache()._known)
+        monkeypatch.setattr(key_cache, "MAX_UNKNOWN", 5)
+        cached = dict(key_cache.key_cache()._known)
         for number in range(20):
             with pytest.raises(KeyInvalid):
                 authenticate(f"yt_{number:08d}_" + "a" * 43)
-        assert cached.items() <= authentication._key_cache()._known.items()
+        assert cached.items() <= key_cache.key_cache()._known.items()
 
     def test_what_mongodb_raises_reaches_everybody_who_waits_and_is_not_remembered(self, monkeypatch):
         new = create_key(name="bot")
         forget_cached_keys()
 
-        def fail(prefix):
+        def fail(prefixes):
             raise ConnectionError("down")
 
         with monkeypatch.context() as patch:
-            patch.setattr(authentication, "find_key", fail)
+            patch.setattr(key_cache, "key_rows", fail)
             with pytest.raises(ConnectionError):
                 authenticate(new.key)
         assert authenticate(new.key).name == "bot"

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from apps.core.errors import QuotaExceeded, RateLimited
-from apps.core.redis import make_async_redis, redis_client
+from apps.core.redis import redis_client
 from apps.keys import limits, redis_loss
-from apps.keys.authentication import KeyGrant
-from apps.keys.limits import acharge, charge, charge_failure, limit_headers, peek
+from apps.keys.grants import KeyGrant
+from apps.keys.limits import charge, charge_failure, limit_headers, peek
 from apps.keys.local_limits import LocalLimiter
 from apps.keys.windows import Window, WindowKind
 from tests.waiting import Clock
@@ -191,27 +191,6 @@ class TestCharge:
         redis_client().script_flush()
         assert charge(make_grant()).remaining == 3
 
-    async def test_the_event_loop_counts_in_the_same_place(self):
-        charge(make_grant(limit=2))
-        async with make_async_redis() as client:
-            await client.script_flush()
-            assert (await acharge(make_grant(limit=2), client)).remaining == 0
-            with pytest.raises(RateLimited):
-                await acharge(make_grant(limit=2), client)
-
-    async def test_calls_can_be_gathered_in_one_pipeline(self):
-        grants = [make_grant(limit=2), make_grant(limit=2, prefix="bbbbbbbb")]
-        async with make_async_redis() as client, client.pipeline(transaction=False) as pipeline:
-            await client.script_load(limits.SCRIPT)
-            for grant in grants * 3:
-                pipeline.evalsha(limits.SCRIPT_SHA, *limits.script_arguments(grant))
-            answers = await pipeline.execute()
-        states = [limits.read_answer(answer, grant) for answer, grant in zip(answers[:4], grants * 2, strict=True)]
-        assert [state.remaining for state in states] == [1, 1, 0, 0]
-        for answer, grant in zip(answers[4:], grants, strict=True):
-            with pytest.raises(RateLimited):
-                limits.read_answer(answer, grant)
-
 
 class TestLimitsOfADay:
     def test_a_day_counts_beside_the_hour_and_the_tighter_one_is_told(self):
@@ -343,14 +322,6 @@ class TestRedisAway:
         with pytest.raises(QuotaExceeded) as refused:
             charge(grant)
         assert 86_000 <= refused.value.retry_after_s <= 86_700
-
-    async def test_the_event_loop_as_well(self, settings):
-        client = make_async_redis()
-        grant = make_grant(limit=1)
-        async with client:
-            assert (await acharge(grant, client)).remaining == 0
-            with pytest.raises(RateLimited):
-                await acharge(grant, client)
 
     def test_failed_callers_are_limited_too(self):
         for _ in range(limits.FAILURES_PER_MINUTE):

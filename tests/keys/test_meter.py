@@ -10,7 +10,7 @@ import pytest
 from apps.core.errors import ApiError, NotReady, QuotaExceeded, TooManyStreams
 from apps.core.redis import make_async_redis, redis_client
 from apps.keys import limits, meter, redis_loss
-from apps.keys.authentication import KeyGrant
+from apps.keys.grants import KeyGrant
 from apps.keys.local_limits import LocalLimiter
 from apps.keys.meter import KeyMeter, StreamMeters, slots_name
 from tests.waiting import wait_until

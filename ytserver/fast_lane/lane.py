@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -22,13 +22,16 @@ from apps.analytics.recorder import EVENT_ID, EventRecorder
 from apps.core.api_errors import SERVICE_DOWN
 from apps.core.asgi import BODY_TIMEOUT_S, AsgiApp, Message, Receive, Scope, Send
 from apps.core.errors import ApiError
+from apps.core.gather import Gatherer
 from apps.core.request_state import STARTED_AT
 from apps.core.web_protocol import send_whole
 from apps.downloads.ready import Question, Ready, ReadyAnswers, look_up
 from apps.downloads.services.key_limits import check_grant
-from apps.keys.authentication import KeyGrant, authenticate, authenticate_by_heart, extract_key
+from apps.keys.authentication import authenticate_by_heart, extract_key, prefix_of, read_keys
+from apps.keys.grants import KeyGrant
 from apps.keys.limits import LimitState, link_binding
 from ytserver.fast_lane.access_log import AccessLog
+from ytserver.fast_lane.first_answers import FirstAnswers, Route
 from ytserver.fast_lane.order import OK, Lasting, Order, Place, header_pairs, kind_of, lasting_headers, own_lines
 from ytserver.fast_lane.reading import MAX_BODY_BYTES, Asked, Head, Reader, read_head
 from ytserver.fast_lane.tally import Tally
@@ -38,6 +41,8 @@ Result = TypeVar("Result")
 
 THREADS = 4
 MAX_LOOKING = 1000  # looks into MongoDB that wait for a thread; beyond that Django decides what to do
+MAX_KEYS = 500  # in one read
+MAX_WAITING_FOR_KEYS = 10_000
 MAX_MESSAGES = 4  # in which a body may come
 METHODS = frozenset({"GET", "POST"})
 PASSED = "ytserver.passed_the_lane"  # in the scope: the lane has seen it, and Django decides
@@ -57,12 +62,16 @@ class FastLane:
         self._till = Till()
         self._tally = Tally(recorder)
         self._log = AccessLog()
+        self._keys = Gatherer(self._read_keys, max_batch=MAX_KEYS)
+        self._waiting_for_keys = 0
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fast-lane")
         self._looks: dict[Question, asyncio.Future[Ready | None]] = {}
         self._looking = 0
-        self._lasting: dict[tuple[str, str], Lasting] = {}
+        self._lasting: dict[Route, Lasting] = {}
+        self._firsts = FirstAnswers()
 
     async def aclose(self) -> None:
+        await self._keys.aclose()
         await self._till.aclose()
         await self._tally.aclose()
         self._log.write()
@@ -112,9 +121,19 @@ class FastLane:
                 await self._app(scope, receive, send)
                 return
         asked = self._reader.read(scope, head.content_type if body else b"", body)
-        if asked is None or not await self._answer(scope, send, head, asked, started_at):
+        if asked is None:
             scope[STARTED_AT] = started_at
-            await self._app(scope, receive, self._learning(scope, asked, send))
+            await self._app(scope, receive, send)
+            return
+        route = Route(asked.route, scope["scheme"])
+        is_first = await self._firsts.take_turn(route, lambda: route in self._lasting)
+        try:
+            if not await self._answer(scope, send, head, asked, started_at):
+                scope[STARTED_AT] = started_at
+                await self._app(scope, receive, self._learning(route, send))
+        finally:
+            if is_first:
+                self._firsts.done(route)
 
     def _may_take(self, scope: Scope) -> bool:
         return (
@@ -157,7 +176,7 @@ class FastLane:
 
     def _place(self, scope: Scope, head: Head, asked: Asked) -> Place | None:
         """None: what the lane does not know yet, or must not answer."""
-        lasting = self._lasting.get((asked.route, scope["scheme"]))
+        lasting = self._lasting.get(Route(asked.route, scope["scheme"]))
         base_url = self._reader.base_url(scope, head.host)
         if lasting is None or base_url is None:
             return None
@@ -189,13 +208,22 @@ class FastLane:
         self._log.add(order.scope, order.asked, place.request_id, prefix, status=OK, waited_s=waited_s)
 
     async def _grant(self, raw: str, address: str) -> KeyGrant | None:
-        """The caller's grant; None: no good key, or nobody knows just now."""
-        if not raw:
+        """The caller's grant; None: no good key, or nobody knows just now. Simultaneous requests share one read."""
+        prefix = prefix_of(raw)
+        if prefix is None or self._waiting_for_keys >= MAX_WAITING_FOR_KEYS:
             return None
+        self._waiting_for_keys += 1
         try:
-            return await self._in_thread(lambda: authenticate(raw, address))
-        except (ApiError, *SERVICE_DOWN):
+            await self._keys.submit(prefix)
+        except SERVICE_DOWN:
             return None
+        finally:
+            self._waiting_for_keys -= 1
+        return authenticate_by_heart(raw, address)
+
+    async def _read_keys(self, prefixes: Sequence[str]) -> Sequence[None]:
+        await asyncio.get_running_loop().run_in_executor(self._threads, read_keys, prefixes)
+        return [None] * len(prefixes)
 
     def _look(self, question: Question) -> asyncio.Future[Ready | None]:
         """Look it up; simultaneous requests look once."""
@@ -224,14 +252,15 @@ class FastLane:
         finally:
             self._looking -= 1
 
-    def _learning(self, scope: Scope, asked: Asked | None, send: Send) -> Send:
+    def _learning(self, route: Route, send: Send) -> Send:
         """``send``, which keeps Django's headers of a good answer when the lane does not know them yet."""
-        if asked is None or (asked.route, scope["scheme"]) in self._lasting:
+        if route in self._lasting:
             return send
 
         async def learn(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] == OK:
-                self._lasting[asked.route, scope["scheme"]] = lasting_headers(message["headers"])
+                self._lasting[route] = lasting_headers(message["headers"])
+                self._firsts.done(route)
             await send(message)
 
         return learn

@@ -12,7 +12,7 @@ from apps.core.api_errors import SERVICE_DOWN
 from apps.downloads.ready import Ready
 from apps.downloads.services.cache_stats import Answered, count_answers
 from apps.downloads.services.media import Tier
-from apps.keys.last_used import note_key_used
+from apps.keys.last_used import note_keys_used
 
 PERIOD_S = 1.0
 MAX_KEPT = 50_000  # different ones, while MongoDB or Redis is away
@@ -73,8 +73,7 @@ class Tally:
 
     def _tell(self) -> None:
         given, self._given = self._given, {}
-        for prefix in {each.key_prefix for each in given}:
-            note_key_used(prefix)
+        note_keys_used({each.key_prefix for each in given})
         for prefix, address in {(each.key_prefix, each.address) for each in given}:
             self._recorder.seen(prefix, address)
         for each, count in given.items():

@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError, RedisError
 from apps.analytics.events import APPEND_WORDS
 from apps.core.errors import RateLimited
 from apps.core.redis import make_async_redis
-from apps.keys.authentication import KeyGrant
+from apps.keys.grants import KeyGrant
 from apps.keys.limits import LimitState, read_answer, script_arguments
 from apps.keys.windows import SCRIPT, Arguments
 

@@ -19,8 +19,8 @@ from apps.dashboard.key_list import KEY_LIST, key_state
 from apps.dashboard.key_work import is_powerful, switch
 from apps.dashboard.lists import answer_list
 from apps.dashboard.pages import confirm_page, form_page
-from apps.keys.authentication import effective_limits
 from apps.keys.documents import LIMIT_NAMES, ApiKey, Role, Scope
+from apps.keys.key_cache import effective_limits
 from apps.keys.roles import may_change_key
 from apps.keys.selectors import find_key, find_user
 from apps.keys.services import create_key
@@ -143,7 +143,7 @@ def owners_only(request: AdminRequest) -> HttpResponse:
 def _shown_limits(key: ApiKey) -> list[tuple[str, str, str]]:
     """The limits that hold for a key: label, its words, and where it comes from unless it is its own."""
     user = find_user(key.owner) if key.owner else None
-    limits = effective_limits(key, user)
+    limits = effective_limits(key.own_limits, user.own_limits if user else {})
     shown = []
     for name, label in LIMIT_LABELS.items():
         own, planned = getattr(key, name), getattr(user, name, None)

@@ -10,8 +10,8 @@ from apps.downloads.links import parse_video_id
 from apps.downloads.providers.listing import ListKind, ListQuestion
 from apps.downloads.services.lists import clean_words, get_listing
 from apps.downloads.services.media import MediaAsk, MediaState, request_media
-from apps.keys.authentication import KeyGrant
 from apps.keys.documents import Scope
+from apps.keys.grants import KeyGrant
 from apps.telegram_cache.documents import MediaKind
 
 _LOOKS_LIKE_A_LINK = re.compile(r"[a-z][a-z0-9+.-]*:\S*|(www\.|m\.|music\.)?(youtube\.com|youtu\.be)(/\S*)?", re.I)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from apps.core.errors import FileTooLarge, VideoTooLong
 from apps.downloads.selectors import active_assets, latest_job
-from apps.keys.authentication import KeyGrant, grant_for_prefix, grant_of_any_key
+from apps.keys.authentication import grant_for_prefix, grant_of_any_key
+from apps.keys.grants import KeyGrant
 from apps.keys.job_slots import take_job_slot
 
 

@@ -16,7 +16,7 @@ from apps.downloads.openapi import KEY_ERRORS, error_responses
 from apps.downloads.services.answers import iso_utc
 from apps.downloads.services.cache_stats import cache_stats
 from apps.downloads.views.base import ApiViewSet
-from apps.keys.authentication import KeyGrant
+from apps.keys.grants import KeyGrant
 from apps.keys.limits import usage
 
 
