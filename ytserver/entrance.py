@@ -54,6 +54,7 @@ class _Parts:
                 everything,
                 backend=self._backend,
                 store=store,
+                running=self._streams.running,
                 recorder=self.recorder,
                 hsts_s=settings.SECURE_HSTS_SECONDS,
             )
@@ -73,7 +74,7 @@ class _Parts:
         if self._lane is not None:
             await self._lane.aclose()
         if self._stream_lane is not None:
-            self._stream_lane.close()
+            await self._stream_lane.aclose()
         self._bridge.close()
         await self._backend.aclose()
         await self.recorder.close()

@@ -123,6 +123,11 @@ class EventRecorder:
         """Return when Redis has the event, or at once while Redis is away. Raises nothing."""
         await self._running().writer.append(payload)
 
+    async def append_event(self, event: Mapping[str, Any]) -> None:
+        """The same for an event that has no id yet."""
+        writer = self._running().writer
+        await writer.append(writer.make_payload({**event}))
+
     def seen(self, key_prefix: str, address: str) -> None:
         """Somebody of this key has used the API just now."""
         self.counters.users.seen(user_id(key_prefix, address), Activity.API)

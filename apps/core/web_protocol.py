@@ -1,19 +1,21 @@
 """uvicorn's HTTP protocol with the limits that it lacks: how large a request's head is, and how slowly it comes.
 
-It also lets an application send a whole answer in one write, without passing header by header through ``send``, and
-begin on a request before it gets a task of its own.
+It also lets an application send a whole answer in one write, without passing header by header through ``send``, begin
+on a request before it gets a task of its own, or take the connection over for the time of one answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import cast
+from typing import Protocol, cast
 from weakref import ref
 
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, HTTPScope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from apps.core.asgi import Scope
@@ -28,6 +30,19 @@ HEAD_TOO_LARGE = (
     b"content-type: text/plain; charset=utf-8\r\ncontent-length: 25\r\nconnection: close\r\n\r\n"
     b"The headers are too large"
 )
+_NOBODY_WAITS = asyncio.Event()  # in place of one for each answer that was taken over
+
+
+class Sender(Protocol):
+    """Whoever sends an answer himself: see ``take_over``."""
+
+    def can_write(self) -> None:
+        """What was written has left. Must not raise."""
+        ...
+
+    def client_left(self) -> None:
+        """The connection is over; at most once, and not after ``Wire.end``."""
+        ...
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -40,6 +55,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _in_head = True
     _head_timer: asyncio.TimerHandle | None = None
+    sender: Sender | None = None  # of the answer that is being sent, when it was taken over
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -48,6 +64,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+        sender, self.sender = self.sender, None
+        if sender is not None:
+            sender.client_left()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.sender is not None:
+            self.sender.can_write()
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
@@ -134,3 +158,88 @@ def send_whole(scope: Scope, status: int, lines: bytes, body: bytes | memoryview
         cycle.transport.close()
     cycle.on_response()
     return True
+
+
+class Wire:
+    """A connection whose answer is sent by one Sender, past uvicorn's ``send`` and without a task that waits."""
+
+    __slots__ = ("_cycle", "_protocol", "fileno")
+
+    def __init__(self, cycle: RequestResponseCycle, protocol: BoundedHttpProtocol) -> None:
+        self._cycle = cycle
+        self._protocol = protocol
+        self.fileno: int = protocol.transport.get_extra_info("socket").fileno()
+
+    def write(self, *data: bytes | memoryview) -> bool:
+        """Never waits. Whether all has left; if not, ``can_write`` comes, and nothing may be sent by hand before."""
+        transport = self._protocol.transport
+        transport.writelines(data)
+        return transport.get_write_buffer_size() == 0
+
+    def head(self, status: int, lines: bytes) -> bytes:
+        """What comes before the body. ``lines`` (``header_lines``) have its Content-Length."""
+        close = b"" if self._cycle.keep_alive else b"connection: close\r\n"
+        return b"".join((STATUS_LINE[status], header_lines(self._cycle.default_headers), lines, close, b"\r\n"))
+
+    def widen(self, buffer_bytes: int) -> None:
+        """Let the kernel keep more of the body at a time, as far as it is allowed to."""
+        with socket.socket(fileno=os.dup(self.fileno)) as own:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
+
+    def end(self) -> None:
+        """The whole answer was written: the connection is the server's again."""
+        self._protocol.sender = None
+        transport = self._protocol.transport
+        transport.set_write_buffer_limits()
+        self._cycle.response_complete = True
+        if not self._cycle.keep_alive:
+            transport.close()
+        self._protocol.on_response_complete()
+
+    def abort(self) -> None:
+        """Cut the connection: the client sees that something is missing. No ``client_left`` comes."""
+        self._protocol.sender = None
+        self._protocol.transport.abort()
+
+
+def can_take_over(scope: Scope) -> bool:
+    """Whether ``take_over`` would do, as it looks now."""
+    return _takeable(scope) is not None
+
+
+def take_over(scope: Scope, sender: Sender) -> Wire | None:
+    """Send the answer yourself from now on, and return from the application, whose request is forgotten.
+
+    None: ``send`` has to be used, for the reasons that ``send_whole`` has, and over TLS.
+    """
+    if (taken := _takeable(scope)) is None:
+        return None
+    cycle, protocol = taken
+    wire = Wire(cycle, protocol)
+    cycle.response_started = True
+    cycle.disconnected = True  # to uvicorn: it does not mind then that the application returns before the end
+    cycle.waiting_for_100_continue = False
+    cycle.message_event = _NOBODY_WAITS
+    if protocol.cycle is cycle:
+        protocol.scope, protocol.headers = cast("HTTPScope", {}), []
+    cycle.scope = cast("HTTPScope", {})
+    protocol.sender = sender
+    protocol.transport.set_write_buffer_limits(high=0)  # what is written goes at once, or ``can_write`` says when
+    return wire
+
+
+def _takeable(scope: Scope) -> tuple[RequestResponseCycle, BoundedHttpProtocol] | None:
+    exchange: ref[RequestResponseCycle] | None = scope.get(EXCHANGE)
+    cycle = exchange() if exchange is not None else None
+    if (
+        cycle is None
+        or cycle.response_started
+        or cycle.disconnected
+        or cycle.transport.is_closing()
+        or cycle.transport.get_write_buffer_size()
+        or cycle.transport.get_extra_info("sslcontext") is not None
+        or scope["method"] == "HEAD"
+    ):
+        return None
+    protocol = cycle.transport.get_protocol()
+    return (cycle, protocol) if isinstance(protocol, BoundedHttpProtocol) else None

@@ -41,7 +41,7 @@ from apps.keys.grants import KeyGrant
 from apps.keys.limits import LimitState, charge, charge_failure, limit_headers, network_of
 from apps.keys.meter import StreamMeters
 from apps.streaming.hotstore import FileState
-from apps.streaming.links import SIGNATURE_PARAMETER, check_link
+from apps.streaming.links import SIGNATURE_PARAMETER, SignedLink, check_link
 from apps.streaming.ports import BlockFiller, StreamBackend, StreamMeter, StreamRequest, StreamTarget
 from apps.telegram_cache.documents import AssetKey, AssetState, MediaKind
 from apps.telegram_cache.reader import TelegramFiller
@@ -113,6 +113,10 @@ class MediaStreamBackend(StreamBackend):
     def record_by_heart(self, asset_id: str) -> AssetRecord | None:
         """The record as ``open_target`` would take it from memory; None: it would ask. For the event loop."""
         return self._records.by_heart(asset_id, not_before=time.monotonic() - RECORD_MAX_AGE_S)
+
+    def meter(self, grant: KeyGrant) -> StreamMeter:
+        """The meter of one more stream of this key."""
+        return self._meters.meter(grant)
 
     def refresh_soon(self, asset_id: str, key_prefix: str, *, max_age_s: float) -> None:
         """Have record and key read again unless they are newer than that. Returns at once, promises nothing."""
@@ -378,6 +382,22 @@ def _growing_size(record: AssetRecord) -> tuple[bool, int | None, int]:
         return can_flow, hot_file.size_bytes, hot_file.available_from(0)
     finally:
         hot_file.close()
+
+
+def target_of_link(record: AssetRecord, link: SignedLink) -> StreamTarget:
+    """What a link that was checked leads to, when all bytes are here: without meter and hashes (links are kept)."""
+    return StreamTarget(
+        asset_id=link.asset_id,
+        generation=record.generation,
+        size_bytes=record.size_bytes,
+        mime=record.mime,
+        file_name=file_name(record),
+        attachment=link.attachment,
+        block_hashes=(),
+        etag=record.etag,
+        key_prefix=link.key_prefix,
+        link_expires_at=link.expires_at,
+    )
 
 
 def _make_target(record: AssetRecord, admission: Admission, *, size_bytes: int | None) -> StreamTarget:

@@ -28,7 +28,7 @@ _EXPIRES = re.compile(r"[0-9]{1,12}", re.ASCII)
 _SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SignedLink:
     """What a valid signed link says."""
 

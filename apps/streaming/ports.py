@@ -59,7 +59,7 @@ class StreamMeter(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StreamTarget:
     """What to send. ``size_bytes`` is None while nobody knows it yet (then no Range can be answered: 200 only)."""
 

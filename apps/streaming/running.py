@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Protocol
 
 from apps.core.errors import ApiError, IpNotAllowed, KeyDisabled, UpstreamTimeout
 from apps.streaming.ports import StreamBackend, StreamTarget
@@ -37,8 +38,25 @@ class Interruption:
         return self.is_set
 
 
-class RunningStream:
+class Interruptible(Protocol):
+    """Whatever sends a stream, and can be told to stop."""
+
+    def interrupt(self, error: ApiError | None) -> None: ...
+
+
+class Running(Protocol):
     """One stream that is being sent."""
+
+    @property
+    def target(self) -> StreamTarget: ...
+    @property
+    def interruption(self) -> Interruptible: ...
+    @property
+    def sending_since(self) -> float | None: ...
+
+
+class RunningStream:
+    """One stream that is sent by a task."""
 
     def __init__(self, target: StreamTarget, interruption: Interruption) -> None:
         self.target = target
@@ -52,20 +70,20 @@ class RunningStreams:
     def __init__(self, backend: StreamBackend, timing: StreamTiming) -> None:
         self._backend = backend
         self._timing = timing
-        self._by_key: dict[str, set[RunningStream]] = {}
+        self._by_key: dict[str, set[Running]] = {}
         self._checks: dict[str, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
         return sum(len(streams) for streams in self._by_key.values())
 
-    def add(self, stream: RunningStream) -> None:
+    def add(self, stream: Running) -> None:
         key = stream.target.key_prefix
         streams = self._by_key.setdefault(key, set())
         streams.add(stream)
         if key not in self._checks:
             self._checks[key] = asyncio.create_task(self._check(key, streams), name=f"key-check-{key}")
 
-    def discard(self, stream: RunningStream) -> None:
+    def discard(self, stream: Running) -> None:
         key = stream.target.key_prefix
         streams = self._by_key.get(key)
         if streams is None:
@@ -75,7 +93,7 @@ class RunningStreams:
             del self._by_key[key]
             self._checks.pop(key).cancel()
 
-    async def _check(self, key: str, streams: set[RunningStream]) -> None:
+    async def _check(self, key: str, streams: set[Running]) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._timing.key_check_s)
@@ -90,7 +108,7 @@ class RunningStreams:
                 elif not self._backend.is_let_in(stream.target):
                     stream.interruption.interrupt(IpNotAllowed())
 
-    async def _is_allowed(self, key: str, streams: set[RunningStream]) -> bool:
+    async def _is_allowed(self, key: str, streams: set[Running]) -> bool:
         """When nobody can say (a time-out, the database away), streams that were allowed go on."""
         stream = next(iter(streams), None)
         if stream is None:

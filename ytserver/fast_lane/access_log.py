@@ -55,17 +55,28 @@ class AccessLog(_Lines):
 
 
 class StreamLog(_Lines):
-    """Of ranges that left at once, with the fields of the stream application's lines."""
+    """Of streams that the lane sends, with the fields of the stream application's lines."""
 
     def add(
-        self, scope: Scope, link: SignedLink, request_id: str, *, status: int, sent_bytes: int, waited_s: float
+        self,
+        path: str,
+        link: SignedLink,
+        request_id: str,
+        *,
+        client: str,
+        status: int,
+        sent_bytes: int,
+        lasted_s: float,
+        outcome: str = "whole",
+        error: str | None = None,
     ) -> None:
         """``link`` was checked, so it and the path are ours."""
         if _logger.isEnabledFor(logging.INFO):
             self._add(
-                f'{{"method":"{scope["method"]}","path":"{scope["path"]}","status":{status},"outcome":"whole",'
-                f'"error":null,"sent_bytes":{sent_bytes},"duration_ms":{waited_s * 1000:.1f},'
-                f'"key_prefix":"{link.key_prefix}","asset_id":"{link.asset_id}","client":{_client(scope)},'
+                f'{{"method":"GET","path":"{path}","status":{status},"outcome":"{outcome}",'
+                f'"error":{_json(error) if error else "null"},"sent_bytes":{sent_bytes},'
+                f'"duration_ms":{lasted_s * 1000:.1f},"key_prefix":"{link.key_prefix}",'
+                f'"asset_id":"{link.asset_id}","client":{_json(client)},'
                 f'"event":"stream",{_common(request_id)}}}'
             )
 

@@ -1,8 +1,9 @@
-"""Short ranges of hot files, answered from memory: what players ask for again and again while they seek and read on.
+"""Hot files, answered from memory: short ranges at once, everything longer by an object of its own (long_streams).
 
-A request is answered here when its link is good, its key is known and has no streams or bytes to count, the record was
-read within the last second, and the asked-for bytes are few and lie in a finished hot file. Everything else goes on to
-the stream application as it came. Links, keys, limits, ranges and headers are read by that application's own functions.
+A request is answered here when its link is good, its key is known, the record was read within the last second, and the
+bytes lie in a finished hot file; at once when they are few and the key has no streams or bytes to count. Everything
+else goes on to the stream application as it came. Links, keys, limits, ranges and headers are read by that
+application's own functions.
 """
 
 from __future__ import annotations
@@ -20,17 +21,20 @@ from apps.core.errors import ApiError
 from apps.core.middleware import request_id_from
 from apps.core.web_protocol import header_lines, send_whole
 from apps.downloads.services.key_limits import check_grant
-from apps.downloads.stream_backend import MediaStreamBackend, file_name
+from apps.downloads.stream_backend import MediaStreamBackend, file_name, target_of_link
 from apps.downloads.stream_records import AssetRecord
-from apps.keys.authentication import grant_by_heart
+from apps.keys.authentication import KeyGrant, grant_by_heart
 from apps.keys.documents import Scope as KeyScope
 from apps.keys.limits import network_of
 from apps.streaming.app import read_request
 from apps.streaming.headers import stream_headers
 from apps.streaming.hotstore import FileState, HotFile, HotStore
 from apps.streaming.links import SIGNATURE_PARAMETER, SignedLink, check_link, is_over
+from apps.streaming.ports import StreamTarget
 from apps.streaming.ranges import ByteRange, Unsatisfiable, parse_range
+from apps.streaming.running import RunningStreams
 from ytserver.fast_lane.access_log import StreamLog
+from ytserver.fast_lane.long_streams import Asked, LongStreams
 from ytserver.fast_lane.reading import MAX_LINE_BYTES
 
 MAX_BYTES = 256 * 1024  # of one answer: leaves in one go, and holds no more than a longer stream does at a time
@@ -39,7 +43,9 @@ REFRESH_S = 0.4  # of keys and records, which are good for twice as long
 HOLD_S = 1.0
 MAX_HELD = 64
 PARTIAL = 206
-_DECIDED_BY_THE_APP = frozenset({b"origin", b"if-range", b"if-none-match"})
+_DECIDED_BY_THE_APP = frozenset(
+    {b"origin", b"if-range", b"if-none-match", b"content-length", b"transfer-encoding", b"expect"}
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,6 +55,8 @@ class _Known:
     link: SignedLink
     path: tuple[str, str]  # kind and video id
     events: AnswerKind
+    facts: dict[str, str]  # of the events of long streams
+    target: StreamTarget | None = None
     record: ref[AssetRecord] | None = None  # weak: many links would keep many old records
     lines: bytes = b""
 
@@ -57,7 +65,14 @@ class StreamLane:
     """ASGI, in front of ``app`` and all that is around it, for paths under /stream/. Belongs to one event loop."""
 
     def __init__(
-        self, app: AsgiApp, *, backend: MediaStreamBackend, store: HotStore, recorder: EventRecorder, hsts_s: int
+        self,
+        app: AsgiApp,
+        *,
+        backend: MediaStreamBackend,
+        store: HotStore,
+        running: RunningStreams,
+        recorder: EventRecorder,
+        hsts_s: int,
     ) -> None:
         self._app = app
         self._backend = backend
@@ -69,8 +84,10 @@ class StreamLane:
         self._held: dict[str, HotFile] = {}
         self._held_before: dict[str, HotFile] = {}
         self._log = StreamLog()
+        self.long = LongStreams(backend=backend, running=running, recorder=recorder, log=self._log)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
+        await self.long.aclose()
         self._log.write()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,11 +105,25 @@ class StreamLane:
         link = known.link
         client = scope.get("client")
         address = client[0] if client else ""
-        record = self._record(known, scope["scheme"], address)
-        if record is None or (piece := self._piece(link.asset_id, record.generation, asked)) is None:
+        good = self._good(known, scope["scheme"], address)
+        if good is None or (found := self._find(link.asset_id, good[1].generation, asked)) is None:
             return False
-        part, size_bytes, view = piece
+        grant, record = good
+        hot_file, part, size_bytes = found
+        if part is None or part.stop - part.start > MAX_BYTES:
+            return known.target is not None and await self.long.start(
+                Asked(
+                    scope=scope, link=link, target=known.target, route=known.events.route, facts=known.facts,
+                    lines=known.lines, request_id=request_id, address=address, started_at=started_at, part=part,
+                    size_bytes=size_bytes,
+                ),
+                grant,
+                hot_file,
+            )  # fmt: skip
+        if grant.bytes_per_day is not None or grant.concurrent_streams is not None:
+            return False
         length = part.stop - part.start
+        view = hot_file.view(part.start, part.stop)
         _, event = self._recorder.draft(known.events, link.key_prefix, started_at=started_at, size_bytes=length)
         await self._recorder.append(event)
         waited_s = time.monotonic() - started_at
@@ -107,7 +138,9 @@ class StreamLane:
             headers = [*_headers(record, link, scope["scheme"], self._hsts_s), *own]
             await send({"type": "http.response.start", "status": PARTIAL, "headers": headers})
             await send({"type": "http.response.body", "body": view})
-        self._log.add(scope, link, request_id, status=PARTIAL, sent_bytes=length, waited_s=waited_s)
+        self._log.add(
+            scope["path"], link, request_id, client=address, status=PARTIAL, sent_bytes=length, lasted_s=waited_s
+        )
         return True
 
     def _known(self, scope: Scope) -> _Known | None:
@@ -128,20 +161,23 @@ class StreamLane:
         events = AnswerKind(
             route=route_of(scope["path"]), method="GET", status=PARTIAL, facts=facts, counted_as="stream"
         )
-        known = self._links[line] = _Known(link=link, path=(request.kind, request.video_id), events=events)
+        known = self._links[line] = _Known(
+            link=link,
+            path=(request.kind, request.video_id),
+            events=events,
+            facts={"key_prefix": link.key_prefix, **facts},
+        )
         if len(self._links) > MAX_REMEMBERED:
             self._links.popitem(last=False)
         return known
 
-    def _record(self, known: _Known, scheme: str, address: str) -> AssetRecord | None:
-        """The record, when its bytes may be sent to this address now without asking anybody."""
+    def _good(self, known: _Known, scheme: str, address: str) -> tuple[KeyGrant, AssetRecord] | None:
+        """Key and record, when the bytes may be sent to this address now without asking anybody."""
         link = known.link
         grant = grant_by_heart(link.key_prefix)
         if (
             grant is None
             or KeyScope.MEDIA not in grant.scopes
-            or grant.bytes_per_day is not None
-            or grant.concurrent_streams is not None
             or (link.bound_to and link.bound_to != network_of(address))
         ):
             return None
@@ -153,12 +189,13 @@ class StreamLane:
             if (record.key.kind, record.key.video_id) != known.path:
                 return None
             known.record = ref(record)
+            known.target = target_of_link(record, link)
             known.lines = header_lines(_headers(record, link, scheme, self._hsts_s))
         try:
             check_grant(grant, duration_s=record.duration_s, size_bytes=record.size_bytes)
         except ApiError:
             return None
-        return record
+        return grant, record
 
     def _keep_fresh(self, link: SignedLink) -> None:
         """Have key and record read again in the background before they are too old, so that nobody waits for it."""
@@ -170,8 +207,8 @@ class StreamLane:
         self._refreshed_at[about] = now
         self._backend.refresh_soon(link.asset_id, link.key_prefix, max_age_s=REFRESH_S)
 
-    def _piece(self, asset_id: str, generation: int, asked: str) -> tuple[ByteRange, int, memoryview] | None:
-        """The range, the size of the file, and the bytes, when they are there and few."""
+    def _find(self, asset_id: str, generation: int, asked: str) -> tuple[HotFile, ByteRange | None, int] | None:
+        """The file, the range (None: all of it) and the size, when all bytes are there."""
         hot_file = self._store.open(asset_id, generation)
         if hot_file is None:
             return None
@@ -180,12 +217,10 @@ class StreamLane:
             return None
         self._hold(asset_id, hot_file)
         try:
-            part = parse_range(asked, size_bytes)
+            part = parse_range(asked or None, size_bytes)
         except Unsatisfiable:
             return None
-        if part is None or part.stop - part.start > MAX_BYTES:
-            return None
-        return part, size_bytes, hot_file.view(part.start, part.stop)
+        return hot_file, part, size_bytes
 
     def _hold(self, asset_id: str, hot_file: HotFile) -> None:
         """For HOLD_S or twice that, so that the next range need not open and map it anew."""
@@ -201,7 +236,7 @@ class StreamLane:
 
 
 def _read_head(scope: Scope) -> tuple[str, str] | None:
-    """The range and the request's id; None: without a range, or with more than that to decide."""
+    """The range (empty: none) and the request's id; None: with more than that to decide."""
     asked, given_id = "", ""
     for name, value in scope["headers"]:
         if name == b"range":
@@ -212,7 +247,7 @@ def _read_head(scope: Scope) -> tuple[str, str] | None:
             given_id = value.decode("latin-1")
         elif name in _DECIDED_BY_THE_APP:
             return None
-    return (asked, request_id_from(given_id)) if asked else None
+    return asked, request_id_from(given_id)
 
 
 def _headers(record: AssetRecord, link: SignedLink, scheme: str, hsts_s: int) -> list[tuple[bytes, bytes]]:

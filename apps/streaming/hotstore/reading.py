@@ -63,6 +63,12 @@ class SharedFile:
             self._residency.note(self._mapping, stop - start)
         return self._bytes[start:stop]
 
+    def send(self, to: int, start: int, stop: int) -> int:
+        if not 0 <= start < stop or self.map.available_from(start) < stop - start:
+            raise ValueError(f"bytes {start} to {stop} are not here")
+        self.map.touch()
+        return os.sendfile(to, self._data.number, start, stop - start)
+
     def _map_more(self, stop: int) -> None:
         with self._remap_lock:
             if stop <= len(self._bytes):
@@ -144,6 +150,13 @@ class HotFile:
         The slice keeps the mapping alive, also after ``close``.
         """
         return self._shared.view(start, stop)
+
+    def send(self, to: int, start: int, stop: int) -> int:
+        """Have the kernel send the bytes [start, stop), which must be available, to the socket ``to`` without copying.
+
+        How many it took; 0: the file was made shorter. Raises BlockingIOError when there is no room at all.
+        """
+        return self._shared.send(to, start, stop)
 
     def put_block(self, block: int, data: bytes | memoryview, *, sha256: bytes) -> None:
         """Check one whole block against the record, write it, then set its byte. Idempotent.
