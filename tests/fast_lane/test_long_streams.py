@@ -224,6 +224,7 @@ class TestEnds:
         lane.warm(path)
         with lane.paused(path) as client:
             revoke_key(key[3:11])
+            lane.wait_until_idle()
             assert read_rest(client) < SIZE
         self.one_event(lane, status=499, error="key_disabled")
 
