@@ -133,7 +133,7 @@ class Orphan(StoredPart):
     tried_at = DateTimeField()  # the last try to remove it, or to find it
     tries = IntField(default=0)  # in vain; each makes the next one wait twice as long
     next_try_at = DateTimeField()
-    gave_up_at = DateTimeField()  # no bot can look where it may be: nobody looks any more
+    gave_up_at = DateTimeField()  # nobody tries any more: no bot can look where it may be, or it was tried for a month
 
 
 class Asset(SearchedDocument):
@@ -222,6 +222,7 @@ class Asset(SearchedDocument):
             {"fields": ["out_of_reach_since"], "sparse": True},
             {"fields": ["orphans.message_id"], "sparse": True},
             {"fields": ["orphans.size"], "sparse": True},
+            {"fields": ["orphans.noted_at"], "sparse": True},
             {"fields": ["parts.message_id"]},
             {"fields": ["playable.message_id"], "sparse": True},
         ],

@@ -58,6 +58,7 @@ class CacheTotals:
     by_state: dict[str, int]
     most_used: tuple[UsedAsset, ...]
     orphans: int
+    orphans_left: int = 0  # of them: nobody tries to remove these any more
 
     @property
     def count(self) -> int:
@@ -124,7 +125,9 @@ def cache_totals(*, most_used: int = 10) -> CacheTotals:
         "in_telegram": {"$sum": {"$cond": [{"$eq": ["$state", AssetState.CACHED.value]}, 1, 0]}},
         "access_count": {"$sum": {"$ifNull": ["$access_count", 0]}},
     }
-    orphans = {"_id": None, "n": {"$sum": {"$size": {"$ifNull": ["$orphans", []]}}}}
+    all_orphans = {"$ifNull": ["$orphans", []]}
+    given_up = {"$filter": {"input": all_orphans, "as": "one", "cond": {"$gt": ["$$one.gave_up_at", None]}}}
+    orphans = {"_id": None, "n": {"$sum": {"$size": all_orphans}}, "left": {"$sum": {"$size": given_up}}}
     facets = {
         "by_kind": [{"$match": finished}, {"$group": group}],
         "by_state": [{"$group": {"_id": "$state", "n": {"$sum": 1}}}],
@@ -138,6 +141,7 @@ def cache_totals(*, most_used: int = 10) -> CacheTotals:
         by_state={row["_id"]: row["n"] for row in found["by_state"]},
         most_used=tuple(_most_used(most_used)),
         orphans=found["orphans"][0]["n"] if found["orphans"] else 0,
+        orphans_left=found["orphans"][0]["left"] if found["orphans"] else 0,
     )
 
 

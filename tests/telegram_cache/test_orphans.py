@@ -16,8 +16,8 @@ from apps.telegram_cache.selectors import assets_with_orphans, cache_totals
 from apps.telegram_cache.services import pool, queueing, sweep_uploads, upload_asset
 from apps.telegram_cache.services.care_records import mark_part_bad
 from apps.telegram_cache.services.channels import set_scratch_chat
-from apps.telegram_cache.services.orphan_records import add_orphan
-from apps.telegram_cache.services.orphans import remove_orphans
+from apps.telegram_cache.services.orphan_records import add_lost_message, add_orphan
+from apps.telegram_cache.services.orphans import end_old_orphans, remove_orphans
 from apps.telegram_cache.services.rekeying import rekey
 from apps.telegram_cache.services.upload import UploadResult
 from tests.telegram_cache.conftest import CHANNEL_ID, MIB, make_due, media, put_anew
@@ -102,6 +102,33 @@ def test_nothing_of_a_bad_part_is_given_up_when_its_bytes_are_not_here(store, ma
     kept = reload(made.asset_id).parts[0]
     assert (kept.state, kept.message_id, kept.file_ids) == (PartState.BAD, part.message_id, part.file_ids)
     assert reload(made.asset_id).orphans == []
+
+
+def test_after_a_month_what_is_there_is_left_to_people_and_what_may_not_be_is_forgotten(store, make_asset):
+    made = make_asset(MIB)
+    replace_stored(store, made)
+    store.channel.admins[store.bot.bot_id]["can_delete_messages"] = False
+    (stored,) = reload(made.asset_id).parts
+    add_lost_message(made.asset_id, stored, channel_id=str(CHANNEL_ID), reason="looking")
+    add_orphan(made.asset_id, stored, message_id=None, reason="sent twice")
+    now = datetime.now(UTC)
+    end_old_orphans(now=now + timedelta(days=29))
+    assert (cache_totals().orphans, cache_totals().orphans_left) == (3, 0)
+    sweep_uploads()  # has its own hour
+    assert cache_totals().orphans == 3
+    month_ago = now - timedelta(days=31)
+    Asset._get_collection().update_one({"_id": made.asset_id}, {"$set": {"orphans.$[].noted_at": month_ago}})
+    add_orphan(made.asset_id, stored, message_id=None, reason="sent twice")
+    redis_client().delete("yt:tg:last:old-orphans")
+    sweep_uploads()
+    left, young = reload(made.asset_id).orphans
+    assert (left.message_id > 0, left.gave_up_at is not None) == (True, True)
+    assert (young.message_id, young.gave_up_at) == (None, None)
+    assert (cache_totals().orphans, cache_totals().orphans_left) == (2, 1)
+    deletes = store.telegram.counts["deleteMessage"]
+    assert remove_orphans(reload(made.asset_id), now=now + timedelta(minutes=1)) == 0
+    assert store.telegram.counts["deleteMessage"] == deletes
+    assert [asset.id for asset in assets_with_orphans()] == [made.asset_id]  # for the young one
 
 
 class TestALateAnswer:

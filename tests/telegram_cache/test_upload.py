@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -34,10 +35,12 @@ from apps.telegram_cache.services import (
     uploader,
 )
 from apps.telegram_cache.services.bots import check_all
+from apps.telegram_cache.services.care_records import mark_part_bad
 from apps.telegram_cache.services.channels import add_channel, set_scratch_chat
-from apps.telegram_cache.services.planning import plan_parts
+from apps.telegram_cache.services.hot_bytes import HotBytes
+from apps.telegram_cache.services.planning import Stretch, plan_around, plan_parts
 from apps.telegram_cache.services.upload import UploadResult
-from tests.telegram_cache.conftest import CHANNEL_ID, MIB, Store, make_due, stored_bytes
+from tests.telegram_cache.conftest import CHANNEL_ID, MIB, Store, make_due, read_all, stored_bytes, target_of
 
 
 def reload(asset_id: str) -> Asset:
@@ -54,6 +57,24 @@ def assert_whole(store: Store, made) -> None:
 
 
 class TestPlan:
+    @given(
+        size=st.integers(1, 60 * MIB),
+        part_bytes=st.integers(MIB, 20 * MIB),
+        new_bytes=st.integers(MIB, 20 * MIB),
+        choose=st.randoms(use_true_random=False),
+    )
+    def test_what_stays_is_not_cut_and_the_rest_is_covered_once(self, size, part_bytes, new_bytes, choose):
+        before = plan_parts(size, part_bytes)
+        kept = [stretch for stretch in before if choose.random() < 0.5]
+        after = plan_around(kept, size, new_bytes)
+        assert set(kept) <= set(after)
+        at = 0
+        for offset, length in after:
+            assert offset == at
+            at += length
+            assert (offset, length) in kept or (length <= new_bytes and (length % MIB == 0 or at == size))
+        assert at == size
+
     @given(size=st.integers(0, 3000 * MIB), part_bytes=st.integers(MIB, 2000 * MIB))
     def test_parts_cover_every_byte_once_in_whole_blocks_within_the_limit(self, size, part_bytes):
         at = 0
@@ -538,19 +559,59 @@ class TestSmallerParts:
         make_due(made.asset_id)
         return made
 
-    def test_apply_at_once(self, store, refused):
-        before = {part.message_id for part in reload(refused.asset_id).parts} - {None}
+    def test_apply_at_once_to_what_is_not_stored_yet(self, store, refused):
+        before = stored_of(refused)
+        sent = store.telegram.counts["sendDocument"]
+        assert upload_asset(refused.asset_id) is UploadResult.CACHED
+        asset = reload(refused.asset_id)
+        assert before.items() <= stored_of(refused).items()
+        assert {part.size for part in asset.parts if part.offset not in before} == {MIB}
+        assert [part.index for part in asset.parts] == list(range(len(asset.parts)))
+        assert store.telegram.counts["sendDocument"] - sent == len(asset.parts) - len(before)
+        assert list(asset.orphans) == []
+        assert stored_bytes(store.telegram, refused.asset_id) == refused.data
+
+    async def test_are_read_back_beside_the_larger_ones(self, store, refused, filler):
+        await asyncio.to_thread(upload_asset, refused.asset_id)
+        HotStore(django_settings.ENV.hot_root).remove(refused.asset_id, 1)
+        assert await read_all(filler, target_of(refused.asset_id)) == refused.data
+
+    def test_apply_to_stored_ones_that_this_server_does_not_give_back(self, store, refused, monkeypatch):
+        before = {message for message, _ in stored_of(refused).values()}
+        monkeypatch.setattr("apps.telegram_cache.reach.PUBLIC_FILE_MAX_BYTES", MIB)
         assert upload_asset(refused.asset_id) is UploadResult.CACHED
         asset = reload(refused.asset_id)
         assert [part.size for part in asset.parts] == [MIB] * 6
         assert {orphan.message_id for orphan in asset.orphans} == before
         assert stored_bytes(store.telegram, refused.asset_id) == refused.data
 
+    def test_wait_while_a_part_without_an_answer_can_only_be_looked_for(self, store, refused, monkeypatch):
+        stored = next(part for part in reload(refused.asset_id).parts if part.state == PartState.STORED)
+        seen = {"_id": refused.asset_id, "parts.index": stored.index}
+        Asset._get_collection().update_one(seen, {"$set": {"parts.$.state": PartState.UNKNOWN.value}})
+        monkeypatch.setattr(HotBytes, "has", lambda _self, offset, _size: offset != stored.offset)
+        upload_asset(refused.asset_id)
+        assert reload(refused.asset_id).parts[stored.index].attempt_id == stored.attempt_id
+
+    def test_are_not_planned_over_a_part_that_turned_bad_meanwhile(self, store, refused):
+        asset = upload_records.claim_upload(refused.asset_id, owner="me")
+        kept = [part for part in asset.parts if part.state == PartState.STORED]
+        assert mark_part_bad(asset.id, generation=1, part=kept[0], reason="x")
+        stretches = plan_around([Stretch(part.offset, part.size) for part in kept], asset.size_bytes, MIB)
+        assert upload_records.save_plan(asset, owner="me", stretches=stretches, kept=kept) is None
+        assert len(reload(asset.id).parts) == 3
+
     def test_do_not_apply_when_the_file_is_not_here_to_send_it_anew(self, store, refused):
         before = [part.message_id for part in reload(refused.asset_id).parts]
         HotStore(django_settings.ENV.hot_root).remove(refused.asset_id, 1)
         assert upload_asset(refused.asset_id) is UploadResult.LATER
         assert [part.message_id for part in reload(refused.asset_id).parts] == before
+
+
+def stored_of(made) -> dict[int, tuple[int, int]]:
+    """{offset: (message id, size)} of what is stored."""
+    parts = [part for part in reload(made.asset_id).parts if part.state == PartState.STORED]
+    return {part.offset: (part.message_id, part.size) for part in parts}
 
 
 class TestHotBytes:

@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 LATE_AFTER = timedelta(minutes=15)  # a request is given up after 12 minutes; Telegram may store it a little later
 FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(days=1)
+ENDS_AFTER = timedelta(days=30)
 LOOKS_AT_ONCE = 3  # each posts a message in the channel, and takes a turn from uploads
 LOOKS_IN_VAIN = 3  # in a channel that lets no bot look
 LONGEST_PAUSE_S = 1.0  # between two calls; a bot that has to wait for longer is left alone
@@ -68,6 +69,24 @@ def remove_orphans(asset: Asset, *, now: datetime | None = None, end_at: float =
         else:
             _put_off(current.id, orphan, now)
     return removed
+
+
+def end_old_orphans(*, now: datetime | None = None) -> None:
+    """What could not be removed for ENDS_AFTER comes to its end. Idempotent.
+
+    Messages that are known to be there stay listed, and nobody tries any more: only people can remove them. What was
+    only thought to exist leaves the list: Bot API: bots can delete messages for 48 hours only, so that finding it now
+    would help nobody.
+    """
+    now = now or datetime.now(UTC)
+    old = {"noted_at": {"$lte": now - ENDS_AFTER}}
+    perhaps = {**old, "message_id": None}
+    Asset._get_collection().update_many({"orphans": {"$elemMatch": perhaps}}, {"$pull": {"orphans": perhaps}})
+    Asset._get_collection().update_many(
+        {"orphans": {"$elemMatch": {**old, "gave_up_at": None}}},
+        {"$set": {"orphans.$[old].gave_up_at": now}},
+        array_filters=[{"old.noted_at": old["noted_at"], "old.gave_up_at": None}],
+    )
 
 
 def _is_due(orphan: Orphan, now: datetime) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from apps.telegram_cache.documents import BLOCK_BYTES
@@ -13,6 +14,18 @@ VARY_FROM_BLOCKS = 8
 class Stretch(NamedTuple):
     offset: int
     size: int
+
+
+def plan_around(kept: Sequence[Stretch], size_bytes: int, part_bytes: int) -> list[Stretch]:
+    """As ``plan_parts``, with stretches that stay as they are, in order; only what lies between them is cut anew."""
+    planned: list[Stretch] = []
+    offset = 0
+    for stretch in (*kept, Stretch(size_bytes, 0)):
+        planned += [Stretch(offset + at, size) for at, size in plan_parts(stretch.offset - offset, part_bytes)]
+        if stretch.size:
+            planned.append(stretch)
+        offset = stretch.offset + stretch.size
+    return planned
 
 
 def plan_parts(size_bytes: int, part_bytes: int) -> list[Stretch]:

@@ -17,7 +17,7 @@ from apps.telegram_cache.roster import roster
 from apps.telegram_cache.selectors import all_bots, all_channels, assets_with_orphans, playable_left
 from apps.telegram_cache.services.bots import check_all
 from apps.telegram_cache.services.care_records import mark_queued, queue_next_upload
-from apps.telegram_cache.services.orphans import remove_orphans
+from apps.telegram_cache.services.orphans import end_old_orphans, remove_orphans
 from apps.telegram_cache.services.playable import post_playable
 from apps.telegram_cache.services.pool import free_dead_slots
 from apps.telegram_cache.services.upload_records import free_dead_uploads
@@ -31,6 +31,7 @@ QUEUED_AGAIN_ANYWAY_S = 3600.0  # its message may well be among those that wait
 CHECK_EVERY_S = 300
 ORPHANS_EVERY_S = 60
 ORPHANS_FOR_S = 20.0
+OLD_ORPHANS_EVERY_S = 3600
 SLOW_WORK_S = 900  # a process that dies in the middle of it keeps the others from it for no longer
 ORPHANS_AFTER = "yt:tg:orphans:after"  # the asset that was looked at last
 
@@ -89,6 +90,8 @@ def _do_slow_work() -> None:
         post_playable(unposted_id)
     if _is_time("orphans", ORPHANS_EVERY_S):
         _remove_some_orphans()
+    if _is_time("old-orphans", OLD_ORPHANS_EVERY_S):
+        end_old_orphans()
 
 
 def _remove_some_orphans() -> None:

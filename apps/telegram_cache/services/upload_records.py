@@ -170,21 +170,31 @@ def finish_upload(asset: Asset, *, owner: str) -> bool:
     return bool(done.modified_count)
 
 
-def save_plan(asset: Asset, *, owner: str, stretches: Sequence[Stretch]) -> Asset | None:
-    """Replace the parts by a fresh plan. Messages of parts that are dropped become orphans. None: the lease is lost."""
+def save_plan(asset: Asset, *, owner: str, stretches: Sequence[Stretch], kept: Sequence[Part] = ()) -> Asset | None:
+    """Replace the parts by a fresh plan, in which those of ``kept`` have their stretch and only get a new index.
+
+    Messages of parts that are dropped become orphans. None: the lease is lost, or a kept part is not as it was seen.
+    """
+    stay = {part.offset: part.to_mongo().to_dict() for part in kept}
     parts = [
-        {"index": index, "offset": stretch.offset, "size": stretch.size, "state": PartState.PLANNED.value}
+        stay.get(stretch.offset, {"size": stretch.size, "state": PartState.PLANNED.value})
+        | {"index": index, "offset": stretch.offset}
         for index, stretch in enumerate(stretches)
     ]
     leftovers = [
         orphan_of(part, message_id=part.message_id, reason="of an older plan")
         for part in asset.parts
-        if part.message_id is not None or part.state in UNANSWERED
+        if part.offset not in stay and (part.message_id is not None or part.state in UNANSWERED)
+    ]
+    seen: list[dict[str, Any]] = [
+        {"parts": {"$elemMatch": {"index": part.index, "state": part.state, "message_id": part.message_id}}}
+        for part in kept
     ]
     update: dict[str, Any] = {"$set": {"parts": parts, "parts_generation": asset.generation}}
     if leftovers:
         update["$push"] = {"orphans": {"$each": leftovers, "$slice": -MAX_ORPHANS}}
-    done = assets().update_one({"_id": asset.id, "upload_owner": owner, "generation": asset.generation}, update)
+    known = {"_id": asset.id, "upload_owner": owner, "generation": asset.generation, **({"$and": seen} if seen else {})}
+    done = assets().update_one(known, update)
     return find_asset(asset.id) if done.matched_count else None
 
 

@@ -25,14 +25,16 @@ from apps.telegram_cache.clients.errors import (
     TokenRefused,
 )
 from apps.telegram_cache.documents import Asset, Part, PartState
+from apps.telegram_cache.reach import is_in_reach
 from apps.telegram_cache.roster import roster
 from apps.telegram_cache.selectors import find_asset
 from apps.telegram_cache.services import care_records as care
 from apps.telegram_cache.services import upload_records as records
 from apps.telegram_cache.services.hot_bytes import HotBytes, HotBytesMissing, HotBytesWrong
 from apps.telegram_cache.services.lease import LeaseKeeper, LeaseLost
+from apps.telegram_cache.services.orphan_records import UNANSWERED
 from apps.telegram_cache.services.parallel import in_parallel
-from apps.telegram_cache.services.planning import plan_parts
+from apps.telegram_cache.services.planning import Stretch, plan_around
 from apps.telegram_cache.services.pool import (
     EVERY_BOT_IS_BUSY,
     MAX_UPLOADS_PER_BOT,
@@ -87,17 +89,29 @@ class Uploader:
         asset = self.asset
         most = settings.ENV.telegram_part_bytes
         covered = sum(part.size for part in asset.parts) == asset.size_bytes
-        untouched = all(part.state == PartState.PLANNED for part in asset.parts)
-        too_large = any(part.state == PartState.PLANNED and part.size > most for part in asset.parts)
-        # stored parts are only given up when they can be sent again
-        fits = not too_large or not (untouched or self.hot.has(0, asset.size_bytes or 0))
-        if asset.parts and covered and fits and asset.parts_generation == asset.generation:
+        is_plan = bool(asset.parts) and covered and asset.parts_generation == asset.generation
+        if is_plan and not self._has_parts_to_cut(most):
             return
-        stretches = plan_parts(asset.size_bytes or 0, most)
-        planned = records.save_plan(asset, owner=self.keeper.owner, stretches=stretches)
+        kept = [part for part in asset.parts if self._stays(part, most)] if is_plan else []
+        stretches = plan_around([Stretch(part.offset, part.size) for part in kept], asset.size_bytes or 0, most)
+        planned = records.save_plan(asset, owner=self.keeper.owner, stretches=stretches, kept=kept)
         if planned is None:
             raise LeaseLost
         self.asset = planned
+
+    def _has_parts_to_cut(self, most: int) -> bool:
+        """Whether parts that were not sent are larger than Telegram takes now. While a part without an answer can only
+        be looked for, the plan stays."""
+        unanswered = [part for part in self.asset.parts if part.state in UNANSWERED]
+        cut = [part for part in self.asset.parts if part.state == PartState.PLANNED and not self._stays(part, most)]
+        return bool(cut) and all(self.hot.has(part.offset, part.size) for part in unanswered)
+
+    def _stays(self, part: Part, most: int) -> bool:
+        """What is stored is not sent again, unless it can't be read back; what is not here can't be sent anew."""
+        if part.state in UNANSWERED:
+            return False  # its caption names its place in the plan: it is sent again, and what may be there is noted
+        is_good = is_in_reach(part.size) if part.state == PartState.STORED else part.size <= most
+        return is_good or not self.hot.has(part.offset, part.size)
 
     def _part(self, index: int) -> Part:
         """The part as the record has it now."""

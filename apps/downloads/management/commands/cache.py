@@ -64,8 +64,9 @@ class Command(BaseCommand):
                 )
         if not options["json"]:
             totals = cache_totals(most_used=0)
+            left = f" ({totals.orphans_left} of them for people to remove)" if totals.orphans_left else ""
             self.stdout.write(
-                f"{totals.count} finished assets, {totals.size_bytes} bytes; {totals.orphans} leftover messages"
+                f"{totals.count} finished assets, {totals.size_bytes} bytes; {totals.orphans} leftover messages{left}"
             )
 
     def _verify(self, options: dict[str, Any]) -> None:
