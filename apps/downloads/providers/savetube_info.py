@@ -53,6 +53,7 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Callable[[], ApiError]], ...] = tuple(
         (r"video.*(unavailable|not available|not found|removed|deleted|does ?n.t exist|terminated)", VideoUnavailable),
     )
 )
+_SAYS_MORE = (BotCheck, RateLimitedError, DrmProtected, VideoPrivate, AgeRestricted, GeoBlocked)
 _NOT_READY = re.compile(r"not ready|process|convert|progress|preparing|queue", re.IGNORECASE)
 
 
@@ -63,8 +64,9 @@ def refusal(message: object) -> ApiError | None:
 
 
 def means_not_ready(message: object) -> bool:
-    """Whether a ``status: false`` answer to a download says to ask again soon."""
-    return isinstance(message, str) and bool(_NOT_READY.search(message[:1000]))
+    """Whether a ``status: false`` answer to a download says to ask again soon, and names no reason to leave it."""
+    says_so = isinstance(message, str) and bool(_NOT_READY.search(message[:1000]))
+    return says_so and not isinstance(refusal(message), _SAYS_MORE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from apps.core.errors import UpstreamError
 from apps.downloads.providers.savetube_cipher import MAX_DATA_CHARS, decrypt_info
-from apps.downloads.providers.savetube_info import read_info, refusal
+from apps.downloads.providers.savetube_info import means_not_ready, read_info, refusal
 from tests.standins.savetube import TEST_KEY, encrypt
 
 KEY = bytes.fromhex(TEST_KEY)
@@ -113,3 +113,18 @@ class TestReadInfo:
     def test_refusals_in_our_words(self, message: object, code: str | None) -> None:
         error = refusal(message)
         assert (error.code if error else None) == code
+
+    @pytest.mark.parametrize(
+        ("message", "is_passing"),
+        [
+            ("File is being processed", True), ("Not ready, try again", True), ("In queue", True),
+            ("This quality is not ready yet", True), ("Video not available yet: converting", True),
+            ("Too many requests in progress", False), ("Rate limit: queue is full", False),
+            ("Captcha in progress", False), ("This video is private and cannot be processed", False),
+            ("Video unavailable", False), ("", False), (None, False),
+        ],
+    )  # fmt: skip
+    def test_what_passes_by_itself_is_asked_for_again_and_a_reason_is_taken_as_one(
+        self, message: object, is_passing: bool
+    ) -> None:
+        assert means_not_ready(message) is is_passing
