@@ -30,6 +30,7 @@ PROGRAMS = {
     "fetch": "Fetching beside curl",
     "start": "Start and memory",
     "growth": "Growth",
+    "rollups": "Analytics from sums",
 }
 QUICK = {
     "fast_lane": ["--seconds", "2", "--rounds", "2"],
@@ -40,12 +41,12 @@ QUICK = {
     "fetch": ["--size-mib", "128", "--rounds", "2"],
     "start": ["--rounds", "1"],
     "growth": ["--assets", "50000", "--seconds", "1", "--rounds", "2"],
+    "rollups": ["--events", "20000", "--videos", "5000", "--rounds", "3"],
 }
 TEXT_PROGRAMS = {
     "first_byte": [],
     "telegram_read": [],
     "telegram_upload": [],
-    "rollups": ["--events", "20000", "--videos", "5000", "--rounds", "3"],
 }
 """Those that print their own tables."""
 PACKAGES = ("uvicorn", "uvloop", "httptools", "django", "djangorestframework", "redis", "pymongo", "mongoengine")

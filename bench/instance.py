@@ -44,12 +44,16 @@ class Telegram:
 
 
 @contextmanager
-def bench_instance(*, bots: int) -> Iterator[Telegram]:
-    """Everything is running and Django is set up when the block begins; everything has ended after it."""
+def bench_instance(*, bots: int, keep: Path | None = None) -> Iterator[Telegram]:
+    """Everything is running and Django is set up when the block begins; everything has ended after it.
+
+    ``keep``: a folder that stays, with all that is stored. Indexes are only made when it is new.
+    """
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ytserver-bench-")))
+        is_new = keep is None or not (keep / "mongo").exists()
+        folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ytserver-bench-")))
         for name in ("mongo", "redis", "telegram"):
-            (folder / name).mkdir()
+            (folder / name).mkdir(parents=True, exist_ok=True)
         mongo_port, redis_port = free_port(), free_port()
         for command in (
             mongod_command(folder / "mongo", port=mongo_port, log=folder / "mongod.log"),
@@ -61,6 +65,10 @@ def bench_instance(*, bots: int) -> Iterator[Telegram]:
         prepare_mongod(mongo_port)
         telegram = _start_telegram(stack, folder / "telegram", bots)
         _set_up_django(folder, mongo_port, redis_port, telegram)
+        if is_new:
+            from apps.core.indexes import ensure_indexes
+
+            ensure_indexes()
         yield telegram
 
 
@@ -89,9 +97,6 @@ def _set_up_django(folder: Path, mongo_port: int, redis_port: int, telegram: Tel
     import django
 
     django.setup()
-    from apps.core.indexes import ensure_indexes
-
-    ensure_indexes()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

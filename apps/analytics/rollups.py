@@ -69,15 +69,15 @@ def _computed(each: Mark, kinds: Iterable[By], now: datetime) -> Iterator[Sums]:
         yield sums_of_finer(finer, each.start, end, there)
     if missing := set(kinds) - set(there):
         for _, sums in sums_of_events(each.start, end, each.grain):
-            yield {(by, value): numbers for (by, value), numbers in sums.items() if by in missing}
+            yield {by: values for by, values in sums.items() if by in missing}
 
 
 def rebuild(start: datetime, end: datetime) -> dict[str, int]:
     """Compute every sum of the range anew from the events, whole days of UTC; return how many it has then, by grain.
 
-    New events are not summed while one day is; that takes about 40 s for each million of its events. Raises Conflict
-    while the periodic computation runs. Days whose first events have already ended (USAGE_KEPT_DAYS) are left as they
-    are.
+    New events are not summed while one day is; of a day with 333,000 events that is 20 to 60 s of processor time, on
+    two cores at once. Raises Conflict while the periodic computation runs. Days whose first events have already ended
+    (USAGE_KEPT_DAYS) are left as they are.
     """
     start, end = max(floor(start, Grain.DAY), oldest_whole_day()), ceil(end, Grain.DAY)
     day = start

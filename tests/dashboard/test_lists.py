@@ -5,6 +5,7 @@ import pytest
 from bson import json_util
 from hypothesis import given
 from hypothesis import strategies as st
+from pymongo.collection import Collection
 
 from apps.core.documents import AuditEntry
 from apps.core.indexes import ensure_indexes
@@ -16,6 +17,7 @@ from apps.dashboard.lists import read_page
 from apps.dashboard.lists.cursor import Cursor, read_cursor
 from apps.dashboard.lists.page import _where
 from apps.downloads.documents import JobState, MediaJob
+from apps.keys.services import create_key
 from tests.dashboard.samples import make_asset, make_job
 
 
@@ -145,3 +147,14 @@ class TestCursor:
     def test_what_was_written_is_read(self, value):
         cursor = Cursor(value=value, id="some-id", backward=True)
         assert read_cursor(cursor.encode()) == cursor
+
+
+def test_a_whole_large_collection_is_not_counted(mongo, monkeypatch):
+    monkeypatch.setattr("apps.dashboard.lists.page.MAX_COUNT", 3)
+    for number in range(7):
+        create_key(name=f"key {number}")
+    narrowed = read_page(KEY_LIST, {"q": "6"})
+    assert (narrowed.total, narrowed.total_is_capped) == (1, False)
+    monkeypatch.setattr(Collection, "count_documents", lambda *_, **__: pytest.fail("all of them were counted"))
+    whole = read_page(KEY_LIST, {})
+    assert (whole.total, whole.total_is_capped) == (3, True)
