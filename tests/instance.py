@@ -18,7 +18,7 @@ from ytserver.env import BASE_DIR
 
 PREPARE = "from ytserver.startup import prepare_database; prepare_database()"
 QUEUES = "resolve,fetch,upload,care"
-START_TIMEOUT_S = 90
+START_TIMEOUT_S = 200
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Instance:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def _run(self, command: list[str]) -> None:
-        subprocess.run(command, cwd=BASE_DIR, env={**os.environ, **self.settings}, check=True, timeout=60)
+        subprocess.run(command, cwd=BASE_DIR, env={**os.environ, **self.settings}, check=True, timeout=120)
 
     def _start(self, name: str, command: list[str], **options: Any) -> None:
         with (self.folder / f"{name}.log").open("wb") as log:
@@ -83,6 +83,8 @@ class Instance:
         if dead:
             raise AssertionError(f"ended at once: {dead}\n{self.log('web')[-2000:]}\n{self.log('worker')[-2000:]}")
         try:
-            return httpx.get(f"{self.url}/api/v1/status").status_code == 200 and " ready" in self.log("worker")
+            return httpx.get(f"{self.url}/api/v1/status", timeout=60).status_code == 200 and " ready" in self.log(
+                "worker"
+            )
         except httpx.TransportError:
             return False

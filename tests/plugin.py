@@ -14,23 +14,27 @@ from pathlib import Path
 import pytest
 from pymongo import monitoring
 
-from apps.core.embedded import free_port, mongod_command, prepare_mongod, redis_command, wait_for_redis
+from apps.core.embedded import mongod_command, prepare_mongod, redis_command, wait_for_redis
 from apps.core.supervisor import end_with_us
 from tests.scans import scans
 from ytserver.env import without_settings
 
 ROOT_VARIABLE = "YTSERVER_TEST_ROOT"
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 IS_CONTROLLER = ROOT_VARIABLE not in os.environ
+START_TIMEOUT_S = 120  # however slow this machine is
 _processes = []
 
 if IS_CONTROLLER:
     os.environ[ROOT_VARIABLE] = tempfile.mkdtemp(prefix="ytserver-test-")
+
+from tests.ports import WORKER_NUMBER, free_port  # noqa: E402 - each run has its own ports, by its folder's name
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+if IS_CONTROLLER:
     os.environ["YTSERVER_TEST_PORTS"] = f"{free_port()},{free_port()}"
 
 ROOT = Path(os.environ[ROOT_VARIABLE])
 MONGO_PORT, REDIS_PORT = (int(port) for port in os.environ["YTSERVER_TEST_PORTS"].split(","))
-WORKER_NUMBER = int(WORKER.removeprefix("gw")) + 1 if WORKER.startswith("gw") else 0
 
 for setting in set(os.environ) - set(without_settings(os.environ)):  # a developer's own settings are not the tests'
     del os.environ[setting]
@@ -53,6 +57,12 @@ def _start(command: list[str]) -> None:
     _processes.append(subprocess.Popen(end_with_us(command), stdout=subprocess.DEVNULL))
 
 
+def _raise_if_ended() -> None:
+    for process in _processes:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args} ended with {process.returncode}: see the logs in {ROOT}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if IS_CONTROLLER:
         for folder in ("mongo", "redis"):
@@ -61,8 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
         no_ttl = ["--setParameter", "ttlMonitorEnabled=false"]
         _start([*mongod_command(ROOT / "mongo", port=MONGO_PORT, log=ROOT / "mongod.log"), *no_ttl])
         _start(redis_command(ROOT / "redis", port=REDIS_PORT, log=ROOT / "redis.log"))
-        wait_for_redis(REDIS_PORT)
-        prepare_mongod(MONGO_PORT)
+        wait_for_redis(REDIS_PORT, timeout_s=START_TIMEOUT_S, check=_raise_if_ended)
+        prepare_mongod(MONGO_PORT, timeout_s=START_TIMEOUT_S, check=_raise_if_ended)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -70,5 +80,5 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         for process in _processes:
             process.terminate()
         for process in _processes:
-            process.wait(timeout=20)
+            process.wait(timeout=60)
         shutil.rmtree(ROOT, ignore_errors=True)

@@ -140,7 +140,7 @@ class TestTheMainJob:
         answer = world.audio(video_id)
         assert (answer["cached"], answer["source"], answer["job"]) == (True, "hot", None)
         assert answer["file_size"] == len(world.original(video_id))
-        assert httpx.get(answer["stream_url"]).content == world.original(video_id)
+        assert httpx.get(answer["stream_url"], timeout=60).content == world.original(video_id)
         assert world.savetube.counts[f"file:{video_id}"] == 1
 
     def test_with_the_hot_file_gone_it_comes_from_telegram(self, world):
@@ -152,9 +152,9 @@ class TestTheMainJob:
         assert (answer["cached"], answer["source"]) == (True, "telegram")
         assert answer["telegram"]["parts"] == 1
         original = world.original(video_id)
-        middle = httpx.get(answer["stream_url"], headers={"Range": f"bytes={MIB - 10}-{MIB + 10}"})
+        middle = httpx.get(answer["stream_url"], headers={"Range": f"bytes={MIB - 10}-{MIB + 10}"}, timeout=60)
         assert (middle.status_code, middle.content) == (206, original[MIB - 10 : MIB + 11])
-        assert sha256(httpx.get(answer["stream_url"]).content) == sha256(original)
+        assert sha256(httpx.get(answer["stream_url"], timeout=60).content) == sha256(original)
         assert world.savetube.counts[f"file:{video_id}"] == 1
 
     def test_with_everything_gone_it_is_fetched_again(self, world):
@@ -251,7 +251,7 @@ def original(world):
 
 class TestStreams:
     def test_head_tells_what_get_would_send(self, link, original):
-        head, get = httpx.head(link), httpx.get(link)
+        head, get = httpx.head(link, timeout=60), httpx.get(link, timeout=60)
         for name in ("Content-Length", "Content-Type", "ETag", "Accept-Ranges", "Content-Disposition"):
             assert head.headers[name] == get.headers[name]
         assert head.headers["Content-Length"] == str(len(original))
@@ -263,43 +263,43 @@ class TestStreams:
         [("bytes=0-0", 0, 1), ("bytes=100-199", 100, 200), ("bytes=-7", -7, None), ("bytes=5000-", 5000, None)],
     )
     def test_a_range_gives_those_bytes(self, link, original, header, start, stop):
-        response = httpx.get(link, headers={"Range": header})
+        response = httpx.get(link, headers={"Range": header}, timeout=60)
         assert (response.status_code, response.content) == (206, original[start:stop])
 
     @pytest.mark.parametrize("header", ["bytes=x", "bytes=9-1", "lines=0-1", "bytes=0-1,5-6", "bytes=", "bytes=-"])
     def test_a_range_that_says_nothing_gets_everything(self, link, original, header):
-        response = httpx.get(link, headers={"Range": header})
+        response = httpx.get(link, headers={"Range": header}, timeout=60)
         assert (response.status_code, response.content) == (200, original)
 
     def test_a_range_beyond_the_end_is_refused(self, link, original):
-        response = httpx.get(link, headers={"Range": "bytes=99999999-"})
+        response = httpx.get(link, headers={"Range": "bytes=99999999-"}, timeout=60)
         assert_error(response, 416, "range_not_satisfiable")
         assert response.headers["Content-Range"] == f"bytes */{len(original)}"
 
     def test_if_range_protects_a_resumed_download(self, link, original):
-        etag = httpx.head(link).headers["ETag"]
-        resumed = httpx.get(link, headers={"Range": "bytes=10-", "If-Range": etag})
-        changed = httpx.get(link, headers={"Range": "bytes=10-", "If-Range": '"other"'})
+        etag = httpx.head(link, timeout=60).headers["ETag"]
+        resumed = httpx.get(link, headers={"Range": "bytes=10-", "If-Range": etag}, timeout=60)
+        changed = httpx.get(link, headers={"Range": "bytes=10-", "If-Range": '"other"'}, timeout=60)
         assert (resumed.status_code, changed.status_code) == (206, 200)
-        assert httpx.get(link, headers={"If-None-Match": etag}).status_code == 304
+        assert httpx.get(link, headers={"If-None-Match": etag}, timeout=60).status_code == 304
 
     def test_a_download_link_saves_under_the_title(self, world):
         answer = world.audio("stream00001")
-        disposition = httpx.head(answer["download_url"]).headers["Content-Disposition"]
+        disposition = httpx.head(answer["download_url"], timeout=60).headers["Content-Disposition"]
         assert disposition.startswith("attachment")
         assert "Video stream00001.mp3" in disposition
-        assert httpx.head(answer["stream_url"]).headers["Content-Disposition"].startswith("inline")
+        assert httpx.head(answer["stream_url"], timeout=60).headers["Content-Disposition"].startswith("inline")
 
     def test_a_revoked_key_stops_its_links(self, world):
         key = create_key(name="short-lived").key
         headers = {"X-API-Key": key}
         url = f"{world.instance.url}/api/v1/audio"
-        link = httpx.get(url, params={"url": "stream00001"}, headers=headers).json()["stream_url"]
-        assert httpx.get(link).status_code == 200
+        link = httpx.get(url, params={"url": "stream00001"}, headers=headers, timeout=60).json()["stream_url"]
+        assert httpx.get(link, timeout=60).status_code == 200
         revoke_key(key[3:11])
-        wait_until(lambda: httpx.get(link).status_code == 403)
-        assert_error(httpx.get(link), 403, "key_disabled")
-        assert_error(httpx.get(url, headers=headers), 403, "key_disabled")
+        wait_until(lambda: httpx.get(link, timeout=60).status_code == 403)
+        assert_error(httpx.get(link, timeout=60), 403, "key_disabled")
+        assert_error(httpx.get(url, headers=headers, timeout=60), 403, "key_disabled")
 
     def test_a_running_stream_ends_with_its_key(self, world):
         video_id = "longstream1"
@@ -370,25 +370,27 @@ class TestBadInput:
     @pytest.mark.parametrize("path", ["/api/v1/info?url=dQw4w9WgXcQ", "/stream/audio/dQw4w9WgXcQ"])
     def test_a_bad_key_gets_the_documented_error(self, world, path):
         url = world.instance.url + path
-        assert_error(httpx.get(url), 401, "key_missing")
-        assert_error(httpx.get(url, headers={"X-API-Key": "yt_x"}), 401, "key_invalid")
-        assert_error(httpx.get(url, headers={"Authorization": f"Bearer yt_{'a' * 8}_{'b' * 43}"}), 401, "key_invalid")
+        assert_error(httpx.get(url, timeout=60), 401, "key_missing")
+        assert_error(httpx.get(url, headers={"X-API-Key": "yt_x"}, timeout=60), 401, "key_invalid")
+        assert_error(
+            httpx.get(url, headers={"Authorization": f"Bearer yt_{'a' * 8}_{'b' * 43}"}, timeout=60), 401, "key_invalid"
+        )
 
     def test_a_changed_or_old_link_gets_the_documented_error(self, world):
         link = world.audio("stream00001")["stream_url"]
-        assert_error(httpx.get(link[:-3] + "AAA"), 403, "link_invalid")
-        assert_error(httpx.get(link.replace("stream00001", "stream00002")), 403, "link_invalid")
+        assert_error(httpx.get(link[:-3] + "AAA", timeout=60), 403, "link_invalid")
+        assert_error(httpx.get(link.replace("stream00001", "stream00002"), timeout=60), 403, "link_invalid")
         path = "/stream/audio/stream00001"
         old = sign_link(path=path, asset_id="x", key_prefix=world.key[3:11], expires_at=1, attachment=False)
-        assert_error(httpx.get(world.instance.url + old), 410, "link_expired")
+        assert_error(httpx.get(world.instance.url + old, timeout=60), 410, "link_expired")
 
     def test_an_unknown_host_is_refused(self, world):
-        response = httpx.get(f"{world.instance.url}/api/v1/status", headers={"Host": "evil.example"})
+        response = httpx.get(f"{world.instance.url}/api/v1/status", headers={"Host": "evil.example"}, timeout=60)
         assert_error(response, 400, "invalid_parameter")
 
     def test_the_limit_is_told_and_holds(self, world):
         key = create_key(name="small", limit_per_hour=3).key
-        with httpx.Client(base_url=world.instance.url, headers={"X-API-Key": key}) as api:
+        with httpx.Client(base_url=world.instance.url, headers={"X-API-Key": key}, timeout=60) as api:
             answers = [api.get("/api/v1/info", params={"url": "stream00001"}) for _ in range(2)]
             answers += [api.get("/stream/audio/stream00001", params={"format": "mp3"}) for _ in range(2)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429]

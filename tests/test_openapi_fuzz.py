@@ -129,7 +129,7 @@ def ask_everything(instance: Instance, folder: Path, *options: str) -> str:
 @pytest.mark.timeout(600)
 def test_answers_are_as_the_openapi_document_says(instance, tmp_path):
     said = ask_everything(instance, tmp_path, "--phases", "fuzzing", "--max-examples", str(EXAMPLES))
-    paths = httpx.get(f"{instance.url}/api/schema?format=json").json()["paths"]
+    paths = httpx.get(f"{instance.url}/api/schema?format=json", timeout=60).json()["paths"]
     assert f"Tested: {sum(len(methods) for methods in paths.values())}\n" in said, said
     seen = set((tmp_path / "seen").read_text().splitlines())
     assert seen >= WITH_CONTENT, WITH_CONTENT - seen

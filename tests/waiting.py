@@ -21,7 +21,7 @@ class Clock:
         return self._time_s + self.ahead_s
 
 
-def wait_until(condition: Callable[[], object], *, timeout_s: float = 30) -> None:
+def wait_until(condition: Callable[[], object], *, timeout_s: float = 60) -> None:
     """Return once ``condition`` holds. Fails after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,20 +10,20 @@ from typing import Any
 
 import uvicorn
 
-from apps.core.embedded import free_port
 from tests.waiting import wait_until
 
 
 @contextmanager
 def serving(app: Any, *, ws: Any = "none", lifespan: Any = "on", http: Any = "httptools") -> Iterator[str]:
     """Serve an ASGI application until the block ends; gives its address."""
-    port = free_port()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    port = listener.getsockname()[1]
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, lifespan=lifespan, log_config=None, access_log=False, proxy_headers=False,
+        app, lifespan=lifespan, log_config=None, access_log=False, proxy_headers=False,
         loop="uvloop", http=http, ws=ws, timeout_graceful_shutdown=2,
     )  # fmt: skip
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, name="test-uvicorn")
+    thread = threading.Thread(target=server.run, args=([listener],), name="test-uvicorn")
     thread.start()
     try:
         wait_until(lambda: server.started or not thread.is_alive())
@@ -30,5 +31,5 @@ def serving(app: Any, *, ws: Any = "none", lifespan: Any = "on", http: Any = "ht
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(timeout=15)
+        thread.join(timeout=60)
         assert not thread.is_alive()

@@ -12,7 +12,6 @@ from rest_framework import exceptions as drf
 
 from apps.core import errors
 from apps.core.api_errors import handle_exception, to_api_error
-from apps.core.embedded import free_port
 from apps.core.redis import redis_client
 from apps.keys.documents import Role
 from apps.keys.services import create_key, create_user
@@ -152,8 +151,8 @@ class TestServicesThatAreDown:
         with pytest.raises(Exception) as refused:  # noqa: PT011
             redis.Redis(port=1, retry=None).ping()
         raised.append(refused.value)
-        with socket.create_server(("127.0.0.1", port := free_port())), pytest.raises(Exception) as silent:  # noqa: PT011
-            redis.Redis(port=port, socket_timeout=0.1, retry=None).ping()
+        with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(Exception) as silent:  # noqa: PT011
+            redis.Redis(host="127.0.0.1", port=mute.getsockname()[1], socket_timeout=0.1, retry=None).ping()
         raised += [silent.value, kombu.exceptions.OperationalError("x"), ConnectionInterrupted(connection=None)]
         assert [type(to_api_error(error)).code for error in raised] == ["not_ready"] * 5
 

@@ -8,11 +8,11 @@ from django.core.management import call_command
 from pydantic import SecretStr
 
 from apps.core import doctor
-from apps.core.embedded import free_port
 from apps.core.heartbeats import QUEUES, beat
 from apps.core.management.commands.doctor import _cookies_and_proxies
 from apps.downloads.services.identities import Actor, add_proxy
 from apps.downloads.services.ways import PooledWays
+from tests.ports import free_port
 from ytserver.env import ServiceUrls
 
 ENV = settings.ENV

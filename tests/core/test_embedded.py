@@ -12,7 +12,6 @@ from apps.core.embedded import (
     EmbeddedServerError,
     binary_path,
     choose_services,
-    free_port,
     mongod_command,
     mongod_uri,
     prepare_mongod,
@@ -22,6 +21,7 @@ from apps.core.embedded import (
 )
 from apps.core.embedded.binaries import wait_until
 from apps.core.supervisor import end_with_us
+from tests.ports import free_port
 from ytserver.env import Env, find_service_urls, service_urls_path
 
 

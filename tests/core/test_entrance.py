@@ -37,7 +37,7 @@ def raw_status(url: str, request: bytes) -> bytes:
 
 class TestEntrance:
     def test_every_part_answers(self, url):
-        with httpx.Client(base_url=url, headers={"X-API-Key": create_key(name="bot").key}) as client:
+        with httpx.Client(base_url=url, headers={"X-API-Key": create_key(name="bot").key}, timeout=60) as client:
             assert client.get("/healthz").json() == {"status": True}
             assert client.get("/readyz").json()["status"] is True
             status = client.get("/api/v1/status")
@@ -49,7 +49,7 @@ class TestEntrance:
     def test_behind_a_proxy_callers_are_told_apart(self, url, monkeypatch):
         env = settings.ENV.model_copy(update={"trusted_proxies": (ip_network("127.0.0.0/8"),)})
         monkeypatch.setattr(settings, "ENV", env)
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url, timeout=60) as client:
             for path in ("/api/v1/info", "/stream/video/dQw4w9WgXcQ"):
                 guesser, other = (
                     {"X-Forwarded-For": f"6.6.6.6, {address}"} for address in ("203.0.113.1", "203.0.113.2")
@@ -95,7 +95,7 @@ class TestEntrance:
         assert status.startswith(b"HTTP/1.1 4"), status
 
     def test_a_forwarded_address_does_not_help_who_guesses_keys(self, url):
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url, timeout=60) as client:
             for number in range(FAILURES_PER_MINUTE + 1):
                 answer = client.get(
                     "/api/v1/info?url=x", headers={"X-API-Key": "x", "X-Forwarded-For": f"192.0.2.{number}"}
@@ -104,7 +104,7 @@ class TestEntrance:
 
     def test_stops_and_leaves_no_connection_behind(self):
         with serving(application) as url:
-            httpx.get(f"{url}/healthz")
+            httpx.get(f"{url}/healthz", timeout=60)
         wait_until(lambda: subscriptions() == [])  # Redis itself takes a moment to notice what was closed
 
 

@@ -19,7 +19,7 @@ PARENT = (
 )
 
 
-def wait_for(condition, *, timeout_s=10):
+def wait_for(condition, *, timeout_s=60):
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, "waited in vain"
@@ -38,7 +38,7 @@ def program(tmp_path):
                 "log": tmp_path / f"{name}.log",
                 "folder": tmp_path,
                 "stop_rank": 0,
-                "grace_s": 5,
+                "grace_s": 60,
                 **options,
             }
         )
@@ -78,7 +78,7 @@ class TestSupervisor:
         log = tmp_path / "child.log"
 
         def stop_after_three_turns():
-            wait_for(lambda: log.exists() and log.read_text().count("turn") >= 3, timeout_s=60)
+            wait_for(lambda: log.exists() and log.read_text().count("turn") >= 3)
             os.kill(os.getpid(), signal.SIGTERM)
 
         threading.Thread(target=stop_after_three_turns).start()

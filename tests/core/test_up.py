@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from apps.core.embedded import free_port
 from apps.core.instance import RUN_MARK
+from tests.ports import free_port
 from ytserver.env import without_settings
 
 ROOT = Path(__file__).parents[2]
@@ -120,7 +120,7 @@ class TestUp:
         assert curl, text + server.process.stderr.read()
         assert "admin password" in text
         header = dict([curl["header"].split(": ", 1)])
-        answer = httpx.get(curl["url"], headers=header)
+        answer = httpx.get(curl["url"], headers=header, timeout=60)
         assert answer.status_code == 200
         assert answer.json()["status"] is True
         out, err = server.stop(signal.SIGINT)
@@ -132,7 +132,7 @@ class TestUp:
         assert ready["url"] == f"http://127.0.0.1:{server.port}"
         assert ready["pid"] == server.process.pid
         assert ready["first_start"] is None
-        assert httpx.get(curl["url"], headers=header).status_code == 200
+        assert httpx.get(curl["url"], headers=header, timeout=60).status_code == 200
         _, err = server.stop()
         assert server.process.returncode == 0
         key = header["X-API-Key"]
@@ -145,7 +145,7 @@ class TestUp:
         first, second = up("one").start("--json"), up("two").start("--json")
         urls = {first.wait_ready()["url"], second.wait_ready()["url"]}
         assert len(urls) == 2
-        assert all(httpx.get(f"{url}/healthz").status_code == 200 for url in urls)
+        assert all(httpx.get(f"{url}/healthz", timeout=60).status_code == 200 for url in urls)
         again = up("one")
         assert "is in use by a running instance" in again.run_to_its_end()
         again = up("three", PORT=str(first.port))
@@ -211,7 +211,7 @@ class TestUpRefuses:
 
 def answers(url: str) -> bool:
     with suppress(httpx.TransportError):
-        return httpx.get(url).status_code == 200
+        return httpx.get(url, timeout=60).status_code == 200
     return False
 
 

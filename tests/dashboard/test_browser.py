@@ -84,7 +84,7 @@ def open_screen(browser, site) -> Iterator[Callable[..., Screen]]:
 
     def make(width: int = 1280, **options: object) -> Screen:
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)
         contexts.append(context)
         screen = Screen(page=context.new_page(), url=site)
         screen.page.on("console", lambda entry: entry.type == "error" and screen.problems.append(entry.text))
@@ -126,7 +126,7 @@ def test_a_key_is_created_copied_used_and_switched_off(open_screen, width):
     page.get_by_text("Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == key
     headers = {"X-API-Key": key}
-    assert httpx.get(f"{screen.url}/api/v1/status", headers=headers).status_code == 200
+    assert httpx.get(f"{screen.url}/api/v1/status", headers=headers, timeout=60).status_code == 200
     page.get_by_role("link", name="I have it").click()
     page.get_by_role("link", name="Switch off").click()
     page.get_by_role("button", name="Switch off").click()

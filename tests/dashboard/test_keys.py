@@ -71,9 +71,9 @@ class TestCreate:
         assert (ApiKey.objects.count(), AuditEntry.objects(action="key.create").count()) == (0, 0)
 
     def test_a_key_works_to_the_end_of_its_last_day(self, operator):
-        today = datetime.now(UTC).date()
-        create(operator, expires_on=today.isoformat())
-        assert ApiKey.objects.get().expires_at == datetime.combine(today, datetime.max.time(), UTC).replace(
+        tomorrow = datetime.now(UTC).date() + timedelta(days=1)  # today may be over while the form is read
+        create(operator, expires_on=tomorrow.isoformat())
+        assert ApiKey.objects.get().expires_at == datetime.combine(tomorrow, datetime.max.time(), UTC).replace(
             microsecond=0
         )
 

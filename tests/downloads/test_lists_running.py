@@ -83,7 +83,7 @@ def test_a_batch_fetches_each_of_its_files_and_tells_what_is_wrong_with_the_othe
     answer = world.get(f"batch/{batch_id}")
     assert answer["counts"] == {"queued": 0, "running": 0, "done": 2, "failed": 2, "cancelled": 0}
     for entry, video_id in zip(answer["entries"], ("batch000001", "batch000002"), strict=False):
-        assert httpx.get(entry["file"]["download_url"]).content == world.youtube.file_of(video_id, 140)
+        assert httpx.get(entry["file"]["download_url"], timeout=60).content == world.youtube.file_of(video_id, 140)
     failures = [entry["failure"]["code"] for entry in answer["entries"][2:]]
     assert failures == ["video_private", "invalid_url"]
 

@@ -73,6 +73,7 @@ def browser(instance) -> Iterator[Any]:
 def session(browser, instance) -> Any:
     """The cookies of the owner, logged in once by the form."""
     context = browser.new_context()
+    context.set_default_timeout(60_000)
     screen = Screen(page=context.new_page(), url=instance.url)
     screen.log_in(OWNER, PASSWORD)
     screen.page.wait_for_url(f"{instance.url}/admin/")
@@ -89,7 +90,7 @@ def open_screen(browser, instance, session) -> Iterator[Callable[..., Screen]]:
     def make(width: int = 1280, *, known: bool = True, theme: str = "dark", **options: Any) -> Screen:
         state = session if known else None
         context = browser.new_context(viewport={"width": width, "height": 900}, storage_state=state, **options)
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(60_000)
         context.add_cookies([{"name": "theme", "value": theme, "url": instance.url}])
         contexts.append(context)
         screen = Screen(page=context.new_page(), url=instance.url)

@@ -326,7 +326,7 @@ def test_over_a_real_connection_the_lane_sends_what_django_sends(key):
     server = Server()
     with (
         serving(server.entrance, http=BoundedHttpProtocol) as url,
-        httpx.Client(base_url=url, headers={"X-API-Key": key}, trust_env=False) as client,
+        httpx.Client(base_url=url, headers={"X-API-Key": key}, trust_env=False, timeout=60) as client,
     ):
         for path in (f"/api/v1/audio?url={VIDEO_ID}", f"/api/v1/info?url={VIDEO_ID}", f"/song/{VIDEO_ID}"):
             before = server.in_django

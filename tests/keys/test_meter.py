@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -185,12 +186,19 @@ class TestStreams:
             for process in processes:
                 process.stdin.write("go\n")
                 process.stdin.flush()
-            held = [int(process.stdout.readline()) for process in processes]
+            slots = [json.loads(process.stdout.readline()) for process in processes]
+            held = [len(each) for each in slots]
             assert sum(held) == 20
             victim = max(range(3), key=lambda index: held[index])
             processes[victim].kill()
-            processes[victim].wait(timeout=30)
-            wait_until(lambda: redis_client().zcount(slots_name(PREFIX), server_ms(), "+inf") == 20 - held[victim])
+            processes[victim].wait(timeout=60)
+            for slot in slots[victim]:  # which nobody renews any more
+                assert redis_client().zscore(slots_name(PREFIX), slot) <= server_ms() + 1000 * (meter.SLOT_LIFE_S + 1)
+                redis_client().zadd(slots_name(PREFIX), {slot: server_ms() - 1})
+            survivor = slots[victim - 1][0]
+            redis_client().zadd(slots_name(PREFIX), {survivor: server_ms() + 5000})
+            wait_until(lambda: redis_client().zscore(slots_name(PREFIX), survivor) > server_ms() + 10_000)
+            assert redis_client().zcount(slots_name(PREFIX), server_ms(), "+inf") == 20 - held[victim]
             assert asyncio.run(try_one(20)) == "open"
             assert asyncio.run(try_one(20 - held[victim])) == "too_many_streams"
         finally:
@@ -218,8 +226,8 @@ def server_ms() -> int:
 
 
 async def hold_streams(count: int) -> None:
-    """In a process of its own: open as many of ``count`` streams as may be, say how many, and hold them."""
-    meter.SLOT_LIFE_S, meter.RENEW_EVERY_S = 4.0, 0.3
+    """In a process of its own: open as many of ``count`` streams as may be, say which, and hold them."""
+    meter.RENEW_EVERY_S = 0.1
     meters = StreamMeters()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
@@ -227,7 +235,8 @@ async def hold_streams(count: int) -> None:
     streams = [meters.meter(make_grant(streams=20)) for _ in range(count)]
     answers = await asyncio.gather(*(stream.open() for stream in streams), return_exceptions=True)
     assert all(answer is None or isinstance(answer, TooManyStreams) for answer in answers)
-    sys.stdout.write(f"{sum(answer is None for answer in answers)}\n")
+    opened = [stream._stream for stream, answer in zip(streams, answers, strict=True) if answer is None]
+    sys.stdout.write(json.dumps(opened) + "\n")
     sys.stdout.flush()
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
 

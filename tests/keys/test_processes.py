@@ -14,13 +14,14 @@ from typing import Any
 import httpx
 import pytest
 
-from apps.core.embedded import free_port, redis_command, wait_for_redis
+from apps.core.embedded import redis_command, wait_for_redis
 from apps.core.indexes import ensure_indexes
 from apps.core.supervisor import end_with_us
 from apps.keys.changes import rotate_key, update_key
 from apps.keys.services import create_key, revoke_key
 from tests.downloads.library import AUDIO, VIDEO_ID, known_info, put_hot
 from tests.instance import Instance
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 PROCESSES = 2
@@ -148,8 +149,8 @@ class TestChanges:
         for reader in readers:
             reader.join(60)
         assert len(ends) == 8
-        assert httpx.get(link).json()["error"] == "key_disabled"
-        assert httpx.get(other_link).content == CONTENT
+        assert httpx.get(link, timeout=60).json()["error"] == "key_disabled"
+        assert httpx.get(other_link, timeout=60).content == CONTENT
 
 
 class TestStreams:
@@ -191,7 +192,7 @@ class TestStreams:
         while sum(got) < limit:  # what was given back when others were refused
             read()
         assert sum(got) == limit
-        assert httpx.get(link).json()["error"] == "quota_exceeded"
+        assert httpx.get(link, timeout=60).json()["error"] == "quota_exceeded"
 
 
 class TestRedisAway:
@@ -207,7 +208,8 @@ class TestRedisAway:
             assert world.ask(wide, times=12) == {200: 12}
             assert httpx.get(link, timeout=60).content == CONTENT
             assert (
-                httpx.get(world.instance.url + "/api/v1/info?url=x&api_key=nonsense").json()["error"] == "key_invalid"
+                httpx.get(world.instance.url + "/api/v1/info?url=x&api_key=nonsense", timeout=60).json()["error"]
+                == "key_invalid"
             )
         finally:
             world.redis.start()

@@ -19,8 +19,9 @@ ANY_ROUTE = "*"
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What goes wrong with one request. Several fields may be set; ``delay_s`` comes first.
+    """What goes wrong with one request. Several fields may be set; ``delay_s`` and ``until`` come first.
 
+    until: say nothing before the test sets this (it must, in the end).
     status: answer this with ``body`` (a dict is sent as JSON, a text as HTML) in place of the real answer.
     cut_after_bytes / stall_after_bytes: send that much of the body, then close the connection / say nothing more.
     wrong_bytes: the right length, other bytes. size_change_bytes: announce that many bytes more or fewer than are sent.
@@ -29,6 +30,7 @@ class Fault:
     """
 
     delay_s: float = 0.0
+    until: threading.Event | None = None
     status: int | None = None
     body: dict[str, Any] | str | bytes | None = None
     retry_after_s: int | None = None
@@ -93,6 +95,8 @@ async def answer_instead(fault: Fault | None) -> web.Response | None:
         return None
     if fault.delay_s:
         await asyncio.sleep(fault.delay_s)
+    if fault.until is not None:
+        await asyncio.to_thread(fault.until.wait)
     if fault.status is None:
         return None
     headers = dict(fault.headers)

@@ -58,7 +58,7 @@ def run_process(root: Path, code: str, *arguments: str) -> str:
         return output
 
 
-def wait_until(condition: Callable[[], object], *, timeout_s: float = 10, what: str = "it") -> None:
+def wait_until(condition: Callable[[], object], *, timeout_s: float = 60, what: str = "it") -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"

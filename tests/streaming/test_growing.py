@@ -15,7 +15,16 @@ import pytest
 from apps.core.errors import UpstreamUnreachable, VideoUnavailable
 from apps.streaming.hotstore import BLOCK_BYTES, HotStore
 from tests.streaming.media import ASSET, make_bytes, start_process, wait_until
-from tests.streaming.serving import VIDEO_ID, Running, TableBackend, TableMeter, connect_and_pause, serve
+from tests.streaming.serving import (
+    QUICK,
+    VIDEO_ID,
+    Running,
+    TableBackend,
+    TableMeter,
+    connect_and_pause,
+    run_curl,
+    serve,
+)
 
 SIZE = 2 * BLOCK_BYTES + 777
 DATA = make_bytes(SIZE, seed=4)
@@ -61,6 +70,14 @@ def start_writer(store: HotStore) -> Iterator[Writer]:
             yield Writer(process)
         finally:
             process.kill()
+
+
+@pytest.fixture
+def quick_server(store: HotStore) -> Iterator[Running]:
+    """It soon gives up a fetch that does not move."""
+    with serve(store, TableBackend(), QUICK) as running:
+        running.backend.add(DATA, finished=False)
+        yield running
 
 
 @pytest.fixture
@@ -165,7 +182,8 @@ class TestGrowingFile:
         server.wait_until_idle()
 
     @pytest.mark.parametrize("sized", [True, False])
-    def test_a_failed_fetch_cuts_the_stream_visibly(self, server: Running, sized: bool) -> None:
+    def test_a_failed_fetch_cuts_the_stream_visibly(self, quick_server: Running, sized: bool) -> None:
+        server = quick_server
         with start_writer(server.store) as writer:
             if sized:
                 writer.do("size")
@@ -178,7 +196,7 @@ class TestGrowingFile:
                 with pytest.raises(httpx.RemoteProtocolError):
                     list(pieces)
             del server.backend.fetch_errors[ASSET]
-            curl = subprocess.run(["/usr/bin/curl", "-sf", "-o", "/dev/null", server.video], check=False, timeout=20)
+            curl = run_curl("-sf", "-o", "/dev/null", server.video)
             assert curl.returncode == 18
         server.wait_until_idle()
 
@@ -190,7 +208,8 @@ class TestGrowingFile:
             answer = server.http.get(server.video)
         assert (answer.status_code, answer.json()["error"]) == (404, "video_unavailable")
 
-    def test_a_killed_writer_ends_in_a_cut_after_the_stall_limit(self, server: Running) -> None:
+    def test_a_killed_writer_ends_in_a_cut_after_the_stall_limit(self, quick_server: Running) -> None:
+        server = quick_server
         with start_writer(server.store) as writer:
             writer.do("size")
             writer.do("to 1000")
@@ -262,8 +281,8 @@ class TestGrowingFile:
             client.close()
         assert answer.startswith(b"HTTP/1.1 206")
 
-    def test_a_file_that_never_comes_is_a_time_out(self, server: Running) -> None:
-        answer = server.http.get(server.video)
+    def test_a_file_that_never_comes_is_a_time_out(self, quick_server: Running) -> None:
+        answer = quick_server.http.get(quick_server.video)
         assert (answer.status_code, answer.json()["error"]) == (504, "upstream_timeout")
 
     def test_a_client_that_leaves_ends_the_following(self, server: Running) -> None:
@@ -277,7 +296,7 @@ class TestGrowingFile:
 
 
 def connect_and_ask(server: Running, byte_range: str) -> socket.socket:
-    client = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    client = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     head = f"GET /stream/video/{VIDEO_ID} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nRange: {byte_range}"
     client.sendall(f"{head}\r\n\r\n".encode())
     return client

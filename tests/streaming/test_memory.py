@@ -70,7 +70,7 @@ class TestMemory:
         assert grown / CLIENTS < 50_000
 
     def test_a_large_file_leaves_no_trace(self, served: Served) -> None:
-        with httpx.Client() as client:
+        with httpx.Client(timeout=60) as client:
             client.get(served.url, headers={"Range": "bytes=0-9"})
             before = served.memory.memory_info().rss
             received, highest = 0, before
@@ -87,7 +87,7 @@ class TestMemory:
         with holes.open("wb") as file:
             file.truncate(HUGE_BYTES)
         store.adopt(ASSET, 1, holes, block_hashes=[bytes(32)] * (HUGE_BYTES // BLOCK_BYTES))
-        with serving(store) as served, httpx.Client() as client:
+        with serving(store) as served, httpx.Client(timeout=60) as client:
             client.get(served.url, headers={"Range": "bytes=0-9"})
             highest = before = served.memory.memory_info().rss
             for start in range(0, HUGE_BYTES, HUGE_BYTES // 8):

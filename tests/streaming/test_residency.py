@@ -18,5 +18,5 @@ class TestResidency:
         residency._touched = Collected()
         thread = threading.Thread(target=residency.note, args=(mapping, 1), daemon=True)
         thread.start()
-        thread.join(timeout=5)
+        thread.join(timeout=60)
         assert not thread.is_alive()

@@ -29,7 +29,7 @@ from apps.telegram_cache.services.upload import UploadResult
 from tests.telegram_cache.conftest import MIB, make_due, open_sparse, read_all, stored_bytes, target_of
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -81,7 +81,7 @@ class TestReading:
         store.telegram.faults.add("file", stall_after_bytes=MIB + 1000)
         target = target_of(cached.asset_id)
         with closing(open_sparse(target)) as hot_file:
-            await asyncio.wait_for(filler.fill(target, hot_file, 0), 5)
+            await asyncio.wait_for(filler.fill(target, hot_file, 0), 60)
             assert not hot_file.has_block(1)
 
     async def test_it_reads_ahead_once_a_client_reads_on(self, cached, store, filler):
@@ -117,11 +117,11 @@ class TestTwoProcesses:
             await until(lambda: tried.calls > 1)
             assert store.telegram.counts["getFile"] == 0  # another process has it
             hot_file.put_block(1, cached.data[MIB : 2 * MIB], sha256=target.block_hashes[1])
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 60)
             taking_over = asyncio.create_task(filler.fill(target, hot_file, 0))
             lock.kill()  # and dies: the kernel frees the lock
             await asyncio.to_thread(lock.communicate)
-            await asyncio.wait_for(taking_over, 10)
+            await asyncio.wait_for(taking_over, 60)
         assert store.telegram.counts["getFile"] == 1
 
 

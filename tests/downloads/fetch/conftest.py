@@ -43,7 +43,7 @@ def long_audio() -> bytes:
     return make_media("large").read("audio.m4a")
 
 
-def wait_until(condition: Callable[[], object], *, timeout_s: float = 20) -> None:
+def wait_until(condition: Callable[[], object], *, timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
