@@ -1,5 +1,7 @@
 """uvicorn's HTTP protocol with the limits that it lacks: how large a request's head is, and how slowly it comes.
 
+What follows a chunked body (trailers) is no header here: a caller could say with it what only a proxy may say.
+
 It also lets an application send a whole answer in one write, without passing header by header through ``send``, begin
 on a request before it gets a task of its own, or take the connection over for the time of one answer.
 """
@@ -23,7 +25,7 @@ from apps.core.asgi import Scope
 logger = logging.getLogger(__name__)
 
 EXCHANGE = "ytserver.exchange"  # in the scope: what ``send_whole`` needs
-HEAD_MAX_BYTES = 32 * 1024  # request line and headers
+HEAD_MAX_BYTES = 32 * 1024  # request line and headers; what stands around the pieces of a body, and after it
 HEAD_TIMEOUT_S = 15.0
 HEAD_TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -52,8 +54,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     they switch uvicorn's keep-alive timer off, and a connection could be held for ever with them.
     """
 
-    _head_bytes = 0
+    _head_bytes = 0  # of the head, then of what comes with the body and is none of it
+    _body_bytes = 0  # of the body, in the piece that is being read
     _in_head = True
+    _head_has_ended = False  # in the piece that is being read
     _head_timer: asyncio.TimerHandle | None = None
     sender: Sender | None = None  # of the answer that is being sent, when it was taken over
 
@@ -74,28 +78,37 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.sender.can_write()
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            self._head_bytes += len(data)
+        self._body_bytes, self._head_has_ended = 0, False
         super().data_received(data)
+        self._head_bytes = 0 if self._head_has_ended else self._head_bytes + len(data) - self._body_bytes
         if self._head_timer is None and (self._in_head or self._is_answered) and not self.transport.is_closing():
             self._start_timer()
-        if self._in_head and self._head_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
-            self.transport.write(HEAD_TOO_LARGE)
+        if self._head_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
+            if self._in_head:
+                self.transport.write(HEAD_TOO_LARGE)
             self.transport.close()
 
     @property
     def _is_answered(self) -> bool:
-        if self.transport.get_protocol() is not self:  # it is a websocket's connection now
-            return False
+        if self.transport.get_protocol() is not self or self.cycle is None:  # it is a websocket's connection now
+            return False  # or its first request was none
         return bool(self.cycle.response_complete) and self.timeout_keep_alive_task is None
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True  # the timer starts when it does not end in the same piece
+        self._in_head, self._head_bytes = True, 0  # the timer starts when it does not end in the same piece
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._head_bytes = 0
+        self._head_has_ended = True
         self._stop_timer()
         super().on_headers_complete()
 

@@ -26,6 +26,13 @@ async def echo(scope, receive, send):
             await send({"type": "http.response.start", "status": 200, "headers": [*own, (b"x-usual", b"yes")]})
             await send({"type": "http.response.body", "body": b"whole"})
         return
+    if scope["path"] == "/headers":
+        while (await receive()).get("more_body"):
+            pass
+        names = b" ".join(name for name, _ in scope["headers"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(names))]})
+        await send({"type": "http.response.body", "body": names})
+        return
     if scope["path"] == "/at-once":
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
@@ -107,6 +114,62 @@ class TestBoundedHttpProtocol:
             last = request.replace(b"Host: x", b"Host: x\r\nConnection: close")
             client.sendall(request * 20 + last)
             assert read_all(client).count(b"200 OK") == 21
+
+    def test_a_first_request_whose_address_cannot_be_read_is_refused_and_no_fault(self, port, caplog):
+        with connect(port) as client:
+            client.sendall(b"CONNECT 192.0.2.1:80 HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert read_all(client).startswith(b"HTTP/1.1 400")
+        assert "Fatal error" not in caplog.text
+
+    @pytest.mark.parametrize("apart", [False, True], ids=["in one piece", "in two pieces"])
+    def test_what_follows_a_body_is_no_header(self, port, apart):
+        """A proxy sets X-Forwarded-For in the head, and may let trailers of the caller's pass."""
+        request = b"POST /headers HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        with connect(port) as client:
+            client.sendall(request + b"1\r\na\r\n" + (b"" if apart else b"0\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n"))
+            if apart:
+                client.sendall(b"0\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
+            assert read_all(client).endswith(b"\r\n\r\nhost transfer-encoding connection")
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            b"Content-Length: 0\r\nContent-Length: 5",
+            b"Content-Length: 5\r\nTransfer-Encoding: chunked",
+            b"Transfer-Encoding: chunked\r\nContent-Length: 5",
+            b"Transfer-Encoding: chunked, identity",
+            b"Transfer-Encoding: xchunked",
+            b"Transfer-Encoding : chunked",
+            b"Content-Length: +5",
+            b"Content-Length: 5, 5",
+            b"X-A: b\nContent-Length: 5",
+        ],
+    )
+    def test_a_body_whose_end_can_be_read_in_two_ways_ends_the_connection(self, port, lines):
+        """A proxy may have read it in the other way, and taken for a body what we take for the next request."""
+        with connect(port) as client:
+            client.sendall(
+                b"POST /whole/1 HTTP/1.1\r\nHost: x\r\n" + lines + b"\r\n\r\n0\r\n\r\nGET /whole/2 HTTP/1.1\r\n"
+            )
+            client.sendall(b"Host: x\r\n\r\n")
+            answer = read_all(client)
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert b"/whole/2" not in answer
+
+    @pytest.mark.parametrize("path", [b"/", b"/at-once"], ids=["of a body that is read", "of an answered request"])
+    @pytest.mark.parametrize("endless", [b"0\r\nX-Long: ", b"0\r\n" + b"X-Y: 1\r\n" * 9999, b"1;"])
+    def test_refuses_endless_trailers_and_extensions(self, port, path, endless):
+        with connect(port) as client:
+            client.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" % path)
+            if path == b"/at-once":
+                assert b"200 OK" in client.recv(65536)
+            client.sendall(endless)
+            with pytest.raises((BrokenPipeError, ConnectionResetError)):
+                client.sendall(b"a" * 100 * 1024 * 1024)
+
+    def test_a_body_in_many_small_pieces_is_read(self, port):
+        pieces = [b"x" * 100] * 5000
+        assert httpx.post(f"http://127.0.0.1:{port}/", content=iter(pieces), timeout=60).content == b"".join(pieces)
 
     @pytest.mark.parametrize(
         "start", [b"GET /", b"GET / HTTP/1.1\r\nX-Long: ", b"GET / HTTP/1.1\r\n" + b"X-Y: 1\r\n" * 9999]
