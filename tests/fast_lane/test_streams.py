@@ -7,6 +7,7 @@ import pytest
 from django.conf import settings as django_settings
 
 from apps.analytics import events
+from apps.analytics.counting import LivePublisher
 from apps.analytics.documents import UsageEvent
 from apps.downloads import stream_backend
 from apps.downloads.services.media import hot_store
@@ -140,7 +141,11 @@ class TestAnswersFromMemory:
         assert len({tuple(event[name] for name in alike) for event in found}) == 1
         assert (found[0]["status"], found[0]["bytes_sent"], found[0]["tier"]) == (206, 100, "hot")
 
-    async def test_count_in_the_live_figures_as_the_application_s(self, lane, app, key):
+    async def test_count_in_the_live_figures_as_the_application_s(self, lane, app, key, monkeypatch):
+        async def nothing(*_: object, **__: object) -> None:
+            """The publisher takes the figures away at each full second."""
+
+        monkeypatch.setattr(LivePublisher, "publish", nothing)
         path = link(key)
         await lane.warm(key, path)
         counters = [server.entrance._running_parts().recorder.counters for server in (lane, app)]
