@@ -9,6 +9,7 @@ from apps.analytics.counting import LiveCounters, LivePublisher
 from apps.analytics.histogram import BUCKETS
 from apps.analytics.metrics_text import gauge, render
 from apps.core.redis import make_async_redis, redis_client
+from tests.dashboard.samples import make_asset
 from ytserver.env import BASE_DIR, Env
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server", "hot_root")
@@ -141,3 +142,30 @@ class TestGrafana:
         used = {name for query in queries for name in re.findall(r"ytserver_[a-z_]+", query)}
         assert used <= known
         assert families <= used | {"ytserver_first_byte_seconds"}
+
+    def test_its_labels_and_units_are_those_of_the_metrics(self, two_processes):
+        make_asset(1, size_bytes=10)
+        labels: dict[str, set[str]] = {}
+        for name, text in read(metrics.metrics()):
+            labels.setdefault(name, set()).update(re.findall(r'([a-z_]+)="', text))
+        for panel in json.loads(GRAFANA.read_text())["panels"]:
+            unit = panel["fieldConfig"]["defaults"]["unit"]
+            for target in panel["targets"]:
+                query, known = target["expr"], set()
+                for name, chosen in re.findall(r"(ytserver_[a-z_]+)(?:\{([^}]*)\})?", query):
+                    assert set(re.findall(r'([a-z_]+)(?:=~|!=|=)"', chosen)) <= labels[name], query
+                    known |= labels[name]
+                grouped = {label for group in re.findall(r"by \(([^)]*)\)", query) for label in group.split(", ")}
+                assert grouped <= known, query
+                kept = grouped if "sum" in query else known
+                assert set(re.findall(r"\{\{ *([a-z_]+) *\}\}", target.get("legendFormat", ""))) <= kept, query
+                assert unit == self.unit_of(query), query
+
+    def unit_of(self, query: str) -> str:
+        if "_seconds" in query:
+            return "s"
+        if "_bytes" in query:
+            return "Bps" if "rate(" in query else "bytes"
+        if "rate(" in query:
+            return "percentunit" if " / " in query else "reqps"
+        return "short"

@@ -31,27 +31,30 @@ def _why_not() -> str:
 
 
 @pytest.fixture(scope="package")
-def instance(tmp_path_factory) -> Iterator[Instance]:
+def world() -> Iterator[StandInWorld]:
     if reason := _why_not():
         pytest.skip(reason)
+    with StandInWorld() as outside:
+        yield outside
+
+
+@pytest.fixture(scope="package")
+def instance(world, tmp_path_factory) -> Iterator[Instance]:
     for name in mongoengine.get_db().list_collection_names():
         mongoengine.get_db()[name].delete_many({})
     redis_client().flushdb()
     ensure_indexes()
     create_user(username=OWNER, password=PASSWORD, role=Role.OWNER)
-    with StandInWorld() as world:
-        running = Instance(tmp_path_factory.mktemp("e2e"), world.environment)
-        try:
-            running.start()
-            fill_server(with_telegram=False)
-            fill_usage()
-            fill_hour()
-            MediaJob.objects(
-                state=JobState.QUEUED.value
-            ).delete()  # nobody was told of it: it would take a real job's turn
-            yield running
-        finally:
-            running.stop()
+    running = Instance(tmp_path_factory.mktemp("e2e"), world.environment)
+    try:
+        running.start()
+        fill_server(with_telegram=False)
+        fill_usage()
+        fill_hour()
+        MediaJob.objects(state=JobState.QUEUED.value).delete()  # nobody was told of it: it would take a real job's turn
+        yield running
+    finally:
+        running.stop()
 
 
 @pytest.fixture(scope="package")
