@@ -272,6 +272,17 @@ async def test_while_a_bad_part_is_fetched_anew_only_who_needs_it_waits(damaged,
     assert [answer.content for answer in answers] == wanted
 
 
+async def test_one_that_is_whole_and_fetched_anew_on_purpose_gives_the_new_bytes(cached, play):
+    await asyncio.to_thread(refetch_asset, cached.asset_id)
+    opening = asyncio.create_task(play(Range="bytes=0-99"))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(opening), 0.5)
+    new = media(SIZE, seed=5)
+    await asyncio.to_thread(put_anew, cached.asset_id, new)
+    answer = await asyncio.wait_for(opening, 20)
+    assert (answer.status_code, answer.content == new[:100]) == (206, True)
+
+
 async def test_ranges_without_the_bad_part_do_not_start_a_fetch_nor_wait_for_one(cached, store, play):
     spoil_first(store, cached.asset_id)
     good = await asyncio.wait_for(play(Range=f"bytes={PART_BYTES}-"), 20)
