@@ -9,10 +9,11 @@ from contextlib import closing
 import pytest
 from django.core.management import call_command
 
-from apps.core.errors import UpstreamUnreachable
+from apps.core.errors import InvalidParameter, UpstreamUnreachable, VideoUnavailable
 from apps.core.suspend import Suspend
 from apps.downloads.documents import MediaJob
 from apps.downloads.services import doubtful, flights, media
+from apps.downloads.services.info import record_info_error
 from apps.downloads.services.jobs import is_lost
 from apps.downloads.services.media import MediaAsk, Tier, request_media
 from apps.downloads.stream_records import AssetRecord
@@ -137,6 +138,55 @@ class TestABadPart:
         wait_until(lambda: looks and doubtful._looks[asset.id].done())
         assert request_media(ask, key_prefix="", wait_s=0, waited_s=0).tier is Tier.EXTERNAL
         assert find_asset(asset.id).generation == 2
+
+
+@pytest.mark.usefixtures("imported")
+class TestMadeFromWhatIsStored:
+    """The video is gone outside, and nothing is known of it but what is stored."""
+
+    @pytest.fixture(autouse=True)
+    def gone(self, imported) -> None:
+        record_info_error(VIDEO_ID, VideoUnavailable())
+
+    def job_for(self, kind: MediaKind, wish: str | None, **options: object) -> str:
+        ask = MediaAsk(kind=kind, video_id=VIDEO_ID, wish=wish, options=MediaOptions(**options))
+        state = request_media(ask, key_prefix="", wait_s=0, waited_s=0)
+        assert (state.tier, state.job.active) == (Tier.EXTERNAL, True)
+        return str(state.job.variant)
+
+    @pytest.mark.parametrize(
+        ("kind", "wish", "options", "variant"),
+        [
+            ("video", "480", {"start_s": 1.0, "end_s": 9.0}, "480p.clip-1000-9000"),
+            ("video", "720", {"start_s": 1.0, "end_s": 9.0}, "480p.clip-1000-9000"),
+            ("video", None, {"start_s": 200.0}, "1080p.clip-200000-212400"),
+            ("video", "best", {"codec": "vp9", "container": "webm", "fps": 60, "end_s": 9.0},
+             "720p60.vp9.webm.clip-0-9000"),
+            ("audio", None, {"start_s": 1.0, "end_s": 9.0}, "m4a.clip-1000-9000"),
+            ("audio", "mp3", {}, "mp3"),
+            ("audio", "m4a", {"tags": True}, "m4a.tags"),
+        ],
+    )  # fmt: skip
+    def test_a_clip_or_a_sound_in_another_form_needs_no_source(self, kind, wish, options, variant):
+        assert self.job_for(MediaKind(kind), wish, **options) == variant
+        assert not Asset.objects.get(variant=variant).is_best
+
+    @pytest.mark.parametrize(
+        ("kind", "wish", "options"),
+        [
+            ("video", "360", {"start_s": 1.0, "end_s": 9.0}),
+            ("video", "480", {"codec": "av1", "start_s": 1.0, "end_s": 9.0}),
+            ("audio", "opus", {"start_s": 1.0, "end_s": 9.0}),
+            ("audio", "flac", {}),
+        ],
+    )
+    def test_what_nothing_stored_gives_is_as_gone_as_the_video(self, kind, wish, options):
+        with pytest.raises(VideoUnavailable):
+            self.job_for(MediaKind(kind), wish, **options)
+
+    def test_a_clip_behind_the_measured_end_is_refused(self):
+        with pytest.raises(InvalidParameter):
+            self.job_for(MediaKind.VIDEO, "480", start_s=300.0)
 
 
 @pytest.mark.usefixtures("imported")

@@ -41,6 +41,7 @@ from apps.downloads.services.job_limits import raise_if_too_early
 from apps.downloads.services.jobs import ensure_job
 from apps.downloads.services.joining import move_up, note_joined
 from apps.downloads.services.key_limits import check_media, take_slot
+from apps.downloads.services.originals import find_makeable, info_of_original
 from apps.downloads.variants import AS_IT_COMES, MediaOptions
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
@@ -173,9 +174,9 @@ def _key_by_metadata(ask: MediaAsk, *, waited_s: float) -> AssetKey:
     try:
         info = look(ask.video_id, waited_s=waited_s, priority=ask.priority)
     except ApiError:
-        if (lower := _kept_lower(ask)) is None:
+        if (kept := _kept_lower(ask) or _makeable(ask)) is None:
             raise
-        return lower
+        return kept
     if ask.kind is MediaKind.VIDEO:
         return AssetKey(ask.video_id, ask.kind, resolve_video_variant(info, ask.wish or "best", ask.options))
     return AssetKey(ask.video_id, ask.kind, resolve_audio_variant(info, ask.wish, ask.options))
@@ -216,6 +217,11 @@ def _kept_lower(ask: MediaAsk) -> AssetKey | None:
         and tier_of(asset) is not Tier.EXTERNAL
     ]
     return max(fitting, key=lambda pair: pair[0])[1].key if fitting else None
+
+
+def _makeable(ask: MediaAsk) -> AssetKey | None:
+    """What can be made from a stored file: clips, and sounds in another form."""
+    return find_makeable(ask.kind, ask.video_id, ask.wish, ask.options, hot_store())
 
 
 def _exact_key(ask: MediaAsk) -> AssetKey | None:
@@ -278,7 +284,7 @@ def _start_or_find(key: AssetKey, *, key_prefix: str, waited_s: float, priority:
             raise_if_too_early(asset)
             if not has_been_looked_at(hot_store(), asset):
                 raise Suspend(f"asset:{key.asset_id}")
-        info = wait_for_info(key.video_id, waited_s=waited_s, priority=priority)
+        info = _info_to_fetch(key, waited_s=waited_s, priority=priority)
         check_media(key_prefix, duration_s=info.duration_s, size_bytes=None)
         job = ensure_job(key=key, info=info, key_prefix=key_prefix, priority=priority)
         asset = find_asset(key.asset_id)
@@ -290,6 +296,16 @@ def _start_or_find(key: AssetKey, *, key_prefix: str, waited_s: float, priority:
     if priority is JobPriority.INTERACTIVE:
         move_up(job, key_prefix=key_prefix)
     return MediaState(asset=asset, tier=tier, job=job)
+
+
+def _info_to_fetch(key: AssetKey, *, waited_s: float, priority: JobPriority) -> VideoInfo:
+    """Raises what wait_for_info raises, unless a stored file is all it takes."""
+    try:
+        return wait_for_info(key.video_id, waited_s=waited_s, priority=priority)
+    except ApiError:
+        if (info := info_of_original(key, hot_store())) is None:
+            raise
+        return info
 
 
 def _raise_if_cancelled(key: AssetKey, *, within_s: float) -> None:

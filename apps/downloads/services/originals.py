@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apps.core.errors import ApiError
 from apps.core.outbound import check_url
 from apps.downloads.providers.base import FetchPlan, Finish, RemoteFile, VideoInfo
 from apps.downloads.providers.ytdlp import ytdlp_provider
 from apps.downloads.providers.ytdlp_formats import MIMES
+from apps.downloads.quality import asked_height
 from apps.downloads.services.info import get_info
-from apps.downloads.variants import AudioVariant, Clip, VideoVariant, parse_audio_variant, parse_video_variant
+from apps.downloads.variants import (
+    AudioVariant,
+    Clip,
+    MediaOptions,
+    VideoVariant,
+    is_clip,
+    make_clip,
+    parse_audio_variant,
+    parse_video_variant,
+)
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
-from apps.telegram_cache.selectors import find_asset
+from apps.telegram_cache.selectors import find_asset, find_finished_assets
 from apps.telegram_cache.services.hot_bytes import can_be_read
 
 PROVIDER = "cache"
@@ -99,3 +109,65 @@ def _cover(url: str) -> RemoteFile | None:
     except ApiError:
         return None
     return RemoteFile(url=url, source_id="cache:thumbnail", proxy=transport.proxy, verify_tls=transport.verify_tls)
+
+
+def find_makeable(
+    kind: MediaKind, video_id: str, wish: str | None, options: MediaOptions, store: HotStore
+) -> AssetKey | None:
+    """What a clip, or a sound in another form, is called by what is stored alone: for when the sources cannot say.
+
+    None: it cannot be made from what is stored. Raises InvalidParameter for a clip that cannot be.
+    """
+    whole = [asset for asset in find_finished_assets(video_id, kind) if not is_clip(asset.variant)]
+    lengths = [asset.duration_s for asset in whole if asset.duration_s]  # measured
+    if not lengths:
+        return None
+    clip = make_clip(options, duration_s=max(lengths))
+    variants: list[VideoVariant] | list[AudioVariant]
+    if kind is MediaKind.AUDIO:
+        formats = [wish.strip().lower()] if wish else ["m4a", "opus", "mp3"]
+        tags, bitrate = options.tags, options.bitrate_kbps
+        variants = [AudioVariant(format=name, bitrate_kbps=bitrate, tags=tags, clip=clip) for name in formats]
+    elif clip is None:
+        return None
+    else:
+        variants = [replace(one, clip=clip) for one in _pictures(whole, wish, options)]
+    keys = (AssetKey(video_id, kind, str(variant)) for variant in variants)
+    return next((key for key in keys if _is_name(key) and find_original(key, store) is not None), None)
+
+
+def _pictures(whole: list[Asset], wish: str | None, options: MediaOptions) -> list[VideoVariant]:
+    """The stored pictures that fit the wish, highest first."""
+    asked = (wish or "best").strip().lower()
+    highest = asked_height(asked)
+    if highest is None and asked != "best":
+        return []
+    stored = [parsed for asset in whole if (parsed := parse_video_variant(asset.variant)) is not None]
+    shape = (options.codec, options.container or "mp4", options.fps)
+    fitting = [
+        one
+        for one in stored
+        if (one.codec, one.container, one.fps) == shape and (highest is None or one.height <= highest)
+    ]
+    return sorted(fitting, key=lambda one: -one.height)
+
+
+def _is_name(key: AssetKey) -> bool:
+    return key.kind is MediaKind.VIDEO or parse_audio_variant(key.variant) is not None
+
+
+def info_of_original(key: AssetKey, store: HotStore) -> VideoInfo | None:
+    """As much metadata as the stored file says that this one is made from; None when there is none."""
+    original = find_original(key, store)
+    if original is None:
+        return None
+    asset = original.asset
+    return VideoInfo(
+        video_id=key.video_id,
+        provider=PROVIDER,
+        title=asset.title,
+        uploader=asset.uploader,
+        duration_s=asset.duration_s,
+        thumbnail=asset.thumbnail,
+        audio_formats=("m4a",),  # what is made from another file is never the best there is
+    )
