@@ -11,7 +11,7 @@ from apps.core.asgi import Scope
 from apps.core.errors import ApiError
 from apps.core.web_protocol import can_take_over, header_lines, take_over
 from apps.downloads.stream_backend import MediaStreamBackend
-from apps.keys.authentication import KeyGrant
+from apps.keys.grants import KeyGrant
 from apps.streaming.hotstore import HotFile
 from apps.streaming.links import SignedLink
 from apps.streaming.ports import StreamMeter, StreamTarget

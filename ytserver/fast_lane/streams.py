@@ -23,8 +23,9 @@ from apps.core.web_protocol import header_lines, send_whole
 from apps.downloads.services.key_limits import check_grant
 from apps.downloads.stream_backend import MediaStreamBackend, file_name, target_of_link
 from apps.downloads.stream_records import AssetRecord
-from apps.keys.authentication import KeyGrant, grant_by_heart
+from apps.keys.authentication import grant_by_heart
 from apps.keys.documents import Scope as KeyScope
+from apps.keys.grants import KeyGrant
 from apps.keys.limits import network_of
 from apps.streaming.app import read_request
 from apps.streaming.headers import stream_headers
