@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
+from apps.streaming.hotstore.behind import BlockHashes, Follower, WholeHash, make_durable
 from apps.streaming.hotstore.blockmap import PRESENT, BlockMap
 from apps.streaming.hotstore.layout import (
     BLOCK_BYTES,
@@ -23,7 +26,7 @@ from apps.streaming.hotstore.layout import (
 from apps.streaming.hotstore.locks import RangeLock
 
 DURABLE_STEP_BYTES = 32 * 1024 * 1024
-READ_BYTES = 1024 * 1024
+MAX_DOUBTFUL_BYTES = 256 * 1024 * 1024  # a disk that is slower than the network is waited for
 
 
 class HotWriter:
@@ -38,17 +41,22 @@ class HotWriter:
         self._lock: RangeLock | None = lock
         self._data = OwnedFd(path.data, os.O_RDWR)
         self._map = BlockMap(path.map)
-        self._whole = hashlib.sha256()
-        self._block = hashlib.sha256()
-        self._hashes: list[bytes] = []
-        self._hashed = 0
+        self._whole = WholeHash(self._data)
+        self._blocks = BlockHashes(self._data)
+        self._hashing = [Follower(part.follow, step_bytes=BLOCK_BYTES) for part in (self._whole, self._blocks)]
+        self._syncing = Follower(partial(make_durable, self._data, self._map), step_bytes=sys.maxsize)
 
     def recover(self, check: Callable[[], None]) -> None:
         """Keep the bytes that are surely there, and hash them again. For ``HotStore.create``."""
         self._limit_to_what_is_sure()
-        while self._hashed < self._map.frontier:
+        for start in range(0, self._map.frontier, BLOCK_BYTES):
             check()
-            self._hash(self.read_back(self._hashed, min(self._hashed + READ_BYTES, self._map.frontier)))
+            stop = min(start + BLOCK_BYTES, self._map.frontier)
+            for follower in self._hashing:
+                follower.advance(stop)
+            for follower in self._hashing:
+                follower.catch_up(stop)
+        self._syncing.begin_at(self._map.durable)
 
     def _limit_to_what_is_sure(self) -> None:
         if self._map.state is FileState.FINAL:
@@ -102,7 +110,7 @@ class HotWriter:
         self._map.size_bytes = size_bytes
 
     def append(self, data: bytes | memoryview) -> None:
-        """Write at the frontier, hash, then move the frontier, so that readers may follow.
+        """Write at the frontier, then move it, so that readers may follow. Hashing, and making it durable, follow too.
 
         Raises HotStoreFull, and ValueError for more than the size that was set.
         """
@@ -112,24 +120,16 @@ class HotWriter:
             raise ValueError("more bytes than the file can take")
         self._map.grow(block_count(stop))
         write_fully(self._data.number, data, start)
-        self._hash(data)
         self._map.mark(start // BLOCK_BYTES, stop // BLOCK_BYTES, PRESENT)
         self._map.frontier = stop
-        if stop - self._map.durable >= DURABLE_STEP_BYTES:
-            os.fdatasync(self._data.number)
-            self._map.durable = stop
-
-    def _hash(self, data: bytes | memoryview) -> None:
-        view = memoryview(data).cast("B")
-        self._whole.update(view)
-        while view:
-            piece = view[: BLOCK_BYTES - self._hashed % BLOCK_BYTES]
-            self._block.update(piece)
-            self._hashed += len(piece)
-            view = view[len(piece) :]
-            if self._hashed % BLOCK_BYTES == 0:
-                self._hashes.append(self._block.digest())
-                self._block = hashlib.sha256()
+        if start // BLOCK_BYTES != stop // BLOCK_BYTES:
+            for follower in self._hashing:
+                follower.advance(stop - stop % BLOCK_BYTES)
+        if stop - self._syncing.target >= DURABLE_STEP_BYTES:
+            with disk_full_reported():
+                self._syncing.advance(stop)
+                if stop - self._map.durable >= MAX_DOUBTFUL_BYTES:
+                    self._syncing.catch_up(stop)
 
     def finish(self) -> tuple[bytes, ...]:
         """Make it FINAL and durable (fsync). Returns the block hashes. Idempotent.
@@ -139,10 +139,15 @@ class HotWriter:
         size = self.frontier
         if size == 0 or self.size_bytes not in (None, size):
             raise ValueError(f"{size} of {self.size_bytes} bytes are there")
-        hashes = (*self._hashes, self._block.digest()) if size % BLOCK_BYTES else tuple(self._hashes)
+        for follower in self._hashing:
+            follower.advance(size)
         if self._map.state is not FileState.FINAL:
             with disk_full_reported():
                 os.fsync(self._data.number)
+                self._syncing.catch_up(self._syncing.target)
+        for follower in self._hashing:
+            follower.catch_up(size)
+        if self._map.state is not FileState.FINAL:
             self._map.mark(0, block_count(size), PRESENT)
             self._map.size_bytes = size
             self._map.durable = size
@@ -153,7 +158,7 @@ class HotWriter:
             self._map.fd.number
         ):
             raise HotFileRemoved
-        return hashes
+        return self._blocks.digests(size)
 
     @property
     def sha256_hex(self) -> str:
@@ -167,4 +172,8 @@ class HotWriter:
 
     def close(self) -> None:
         """Give up the lock. Without ``finish`` or ``fail`` the file stays GROWING and can be resumed. Idempotent."""
+        for follower in self._hashing:
+            follower.give_up()
+        with suppress(OSError):  # then less is durable, as the map says
+            self._syncing.catch_up(self._syncing.target)
         self._lock = None
