@@ -215,7 +215,7 @@ class Asset(SearchedDocument):
             {"fields": ["-access_count", "-_id"]},
             {"fields": ["-size_bytes", "-_id"]},
             {"fields": ["title", "_id"]},
-            {"fields": ["state", "verify_tried_at"]},
+            {"fields": ["state", "verify_tried_at", "_id"]},
             {"fields": ["refetch_reason"], "sparse": True},
             {"fields": ["upload_gave_up_at"], "sparse": True},
             {"fields": ["playable_until"], "sparse": True},

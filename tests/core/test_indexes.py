@@ -3,6 +3,7 @@ import pytest
 
 from apps.core.indexes import documents, ensure_indexes
 from apps.telegram_cache.documents import Asset
+from apps.telegram_cache.selectors import least_recently_verified
 
 
 class TestEnsureIndexes:
@@ -14,6 +15,19 @@ class TestEnsureIndexes:
             index.get("unique") and [name for name, _ in index["key"]] == ["video_id", "kind", "variant"]
             for index in indexes.values()
         )
+
+    def test_what_is_verified_next_is_read_in_order_and_nothing_else(self, mongo):
+        rows = [{"_id": f"{number:024}", "video_id": f"v{number:010}", "state": "cached"} for number in range(20)]
+        Asset._get_collection().insert_many(rows)
+        database = mongoengine.get_db()
+        database.command("profile", 2)
+        try:
+            assert len(least_recently_verified(3)) == 3
+        finally:
+            database.command("profile", 0)
+        asked = list(database["system.profile"].find({"ns": f"{database.name}.content_cache", "op": "query"}))
+        database.drop_collection("system.profile")
+        assert [(row["docsExamined"], row.get("hasSortStage", False)) for row in asked] == [(3, False)]
 
 
 class TestDocuments:
