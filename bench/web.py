@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+import psutil
 
 from apps.core.listener import bind_listener
 from apps.core.supervisor import end_with_us
 
 START_TIMEOUT_S = 60
 OTHERS_START_S = 4.0
+IDLE_TIMEOUT_S = 5.0
+IDLE_LOOK_S = 0.3
 
 
 @contextmanager
@@ -54,6 +59,21 @@ def web_processes(count: int, *module: str, **settings: str) -> Iterator[tuple[i
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def wait_until_idle(processes: Iterable[int]) -> None:
+    """Until they have hardly worked for a moment, IDLE_TIMEOUT_S at most: callers that have gone left them requests."""
+    running = [psutil.Process(process) for process in processes]
+    deadline = time.monotonic() + IDLE_TIMEOUT_S
+    used_s = math.inf
+    while used_s > IDLE_LOOK_S / 10 and time.monotonic() < deadline:
+        before = _used_s(running)
+        time.sleep(IDLE_LOOK_S)
+        used_s = _used_s(running) - before
+
+
+def _used_s(processes: Iterable[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 def _wait_for(port: int, running: list[subprocess.Popen[bytes]]) -> None:

@@ -142,6 +142,22 @@ def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(b"%b: %b\r\n" % header for header in headers)
 
 
+class _DefaultLines:
+    """``header_lines`` of uvicorn's own headers, a list that it makes anew each second."""
+
+    def __init__(self) -> None:
+        self._made_of: list[tuple[bytes, bytes]] | None = None
+        self._lines = b""
+
+    def of(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        if headers is not self._made_of:
+            self._made_of, self._lines = headers, header_lines(headers)
+        return self._lines
+
+
+_default_lines = _DefaultLines()
+
+
 def send_whole(scope: Scope, status: int, lines: bytes, body: bytes | memoryview) -> bool:
     """Send an answer whose ``lines`` (``header_lines``) have its Content-Length. Never waits; a view is not copied.
 
@@ -161,7 +177,7 @@ def send_whole(scope: Scope, status: int, lines: bytes, body: bytes | memoryview
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
     end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
-    head = b"".join((STATUS_LINE[status], header_lines(cycle.default_headers), lines, end))
+    head = b"".join((STATUS_LINE[status], _default_lines.of(cycle.default_headers), lines, end))
     if isinstance(body, bytes):
         cycle.transport.write(head + body)
     else:

@@ -69,7 +69,7 @@ class Order(NamedTuple):
 
 def own_lines(order: Order, limit: LimitState) -> bytes:
     """``limit_headers``, and those of this answer alone, as ``header_lines`` gives them."""
-    return header_lines(order.ready.headers) + (
+    return (header_lines(order.ready.headers) if order.ready.headers else b"") + (
         b"ratelimit-limit: %d\r\nratelimit-remaining: %d\r\nratelimit-reset: %d\r\nx-request-id: %b\r\n"
         b"content-length: %d\r\n"
         % (limit.limit, limit.remaining, limit.reset_s, order.place.request_id.encode(), len(order.body))

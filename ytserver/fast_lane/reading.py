@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -86,14 +86,10 @@ class Head(NamedTuple):
 
 def read_head(scope: Scope) -> Head | None:
     """None: something in the headers is Django's to decide."""
-    read: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
-        if name in _READ:
-            if name in read:
-                return None
-            read[name] = value
-        elif name in DECIDED_BY_DJANGO:
-            return None
+    pairs = scope["headers"]
+    read: dict[bytes, bytes] = dict(pairs)
+    if not DECIDED_BY_DJANGO.isdisjoint(read) or (len(read) < len(pairs) and _is_any_twice(pairs)):
+        return None
     host, request_id = read.get(b"host"), read.get(b"x-request-id")
     if host is None or read.get(b"accept", b"*/*") not in ACCEPTS:
         return None
@@ -104,6 +100,12 @@ def read_head(scope: Scope) -> Head | None:
         request_id_from(request_id.decode("latin-1") if request_id else None),
         read.get(b"content-type", b"").lower(),
     )
+
+
+def _is_any_twice(pairs: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether one of the headers that count is there more than once."""
+    names = [name for name, _ in pairs if name in _READ]
+    return len(set(names)) < len(names)
 
 
 class Reader:
