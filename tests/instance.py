@@ -55,7 +55,7 @@ class Instance:
             process.terminate()
         for process in self._processes:
             try:
-                process.wait(timeout=20)
+                process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

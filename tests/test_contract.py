@@ -146,7 +146,7 @@ class TestTheMainJob:
     def test_with_the_hot_file_gone_it_comes_from_telegram(self, world):
         video_id = "largetgram1"
         asset = asset_of(world.audio(video_id))
-        wait_until(lambda: Asset.objects.get(id=asset.id).state == AssetState.CACHED, timeout_s=30)
+        wait_until(lambda: Asset.objects.get(id=asset.id).state == AssetState.CACHED, timeout_s=90)
         hot_store().remove(asset.id, asset.generation)
         answer = world.audio(video_id)
         assert (answer["cached"], answer["source"]) == (True, "telegram")
@@ -161,7 +161,7 @@ class TestTheMainJob:
         video_id = "lost0000001"
         link = world.audio(video_id)["stream_url"]
         asset = Asset.objects.get(video_id=video_id)
-        wait_until(lambda: Asset.objects.get(id=asset.id).state == AssetState.CACHED, timeout_s=30)
+        wait_until(lambda: Asset.objects.get(id=asset.id).state == AssetState.CACHED, timeout_s=90)
         Asset.objects(id=asset.id).update_one(set__parts=[])
         hot_store().remove(asset.id, asset.generation)
         response = httpx.get(link, timeout=60)
@@ -172,7 +172,7 @@ class TestTheMainJob:
         video_id = "damaged0001"
         link = world.audio(video_id)["stream_url"]
         asset = Asset.objects.get(video_id=video_id)
-        wait_until(lambda: Asset.objects.get(id=asset.id).state == AssetState.CACHED, timeout_s=30)
+        wait_until(lambda: Asset.objects.get(id=asset.id).state == AssetState.CACHED, timeout_s=90)
         hot_store().remove(asset.id, asset.generation)
         world.telegram.spoiled.add(111111)
         try:

@@ -115,14 +115,14 @@ class TestBody:
         assert program.environs[0]["CONTENT_LENGTH"] == "60000"
 
     def test_a_huge_announced_body_is_refused_without_reading_it(self, url):
-        with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=60) as client:
             client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
             assert client.recv(100).startswith(b"HTTP/1.1 413")
 
     def test_a_body_that_trickles_in_times_out(self, url, program, monkeypatch):
         monkeypatch.setattr(asgi, "BODY_TIMEOUT_S", 0.3)
         monkeypatch.setattr(asgi, "LINGER_S", 0.2)
-        with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=60) as client:
             client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nab")
             answer = client.makefile("rb").read()
         assert answer.startswith(b"HTTP/1.1 408")
@@ -130,7 +130,7 @@ class TestBody:
         assert program.runs == 0
 
     def test_a_client_that_leaves_while_sending_its_body_is_forgotten(self, url, program):
-        with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=60) as client:
             client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nab")
         assert httpx.get(url, timeout=60).status_code == 200
         assert program.runs == 1
@@ -303,7 +303,7 @@ class TestSuspended:
     def test_a_client_that_leaves_is_not_run_again(self, program):
         served = Served(program, threads=2)
         with serving(served) as url:
-            with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=10) as client:
+            with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=60) as client:
                 client.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
                 wait_until(lambda: served.bridge._suspended == 1)
             wait_until(lambda: served.bridge._suspended == 0)

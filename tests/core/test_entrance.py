@@ -30,7 +30,7 @@ def url():
 
 def raw_status(url: str, request: bytes) -> bytes:
     """The status line that a raw request gets; empty when the connection is only closed."""
-    with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=60) as client:
         client.sendall(request)
         return client.makefile("rb").readline()
 

@@ -192,7 +192,7 @@ class TestSecrets:
 
         def make(_: int) -> str:
             def slowly() -> str:
-                start_together.wait(timeout=10)  # all have seen that it is not there
+                start_together.wait(timeout=60)  # all have seen that it is not there
                 return secrets.token_hex(8)
 
             return kept_secret(tmp_path / "secrets" / "one", slowly)

@@ -60,14 +60,14 @@ class TestProbeMedia:
         encode = ["-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "ultrafast", "-x264-params", colours]
         source = ["-f", "lavfi", "-i", "testsrc2=size=64x64:rate=5:duration=1"]
         command = [ffmpeg_path(), "-v", "error", *source, *encode, tmp_path / "hdr.mp4"]
-        subprocess.run(command, check=True, timeout=30)
+        subprocess.run(command, check=True, timeout=120)
         assert probe_media(tmp_path / "hdr.mp4").dynamic_range == name
 
     def test_a_cover_picture_is_not_video(self, media, tmp_path):
         covered = tmp_path / "covered.m4a"
         command = [ffmpeg_path(), "-v", "error", "-i", media / "audio.mp3", "-i", media / "video360.mp4"]
         command += ["-map", "0:a", "-map", "1:v", "-c:a", "copy", "-c:v", "mjpeg", "-frames:v", "1"]
-        subprocess.run([*command, "-disposition:v", "attached_pic", "-f", "mp4", covered], check=True, timeout=30)
+        subprocess.run([*command, "-disposition:v", "attached_pic", "-f", "mp4", covered], check=True, timeout=120)
         facts = probe_media(covered)
         assert (facts.video_codec, facts.audio_codec) == (None, "mp3")
 

@@ -31,7 +31,7 @@ class TestWait:
         wait_until(lambda: redis_client().pubsub_numsub(f"{TOPIC_PREFIX}asset:1")[0][1] == 1)
         publish("asset:2")
         publish("asset:1")
-        waiter.join(timeout=30)
+        waiter.join(timeout=90)
         assert outcomes == [True]
 
     def test_gives_up_when_the_time_is_over(self):

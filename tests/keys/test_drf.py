@@ -113,7 +113,7 @@ class TestSuspendedWithoutTheBridge:
         wait_until(lambda: Waiting.runs >= 1)
         monkeypatch.setattr(Waiting, "ready", True)
         publish("keys-test")
-        thread.join(timeout=10)
+        thread.join(timeout=60)
         assert answers[0].json()["runs"] >= 2
         assert answers[0].headers["RateLimit-Remaining"] == "9"
         assert "X-Ytserver-Suspend" not in answers[0].headers

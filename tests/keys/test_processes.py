@@ -45,7 +45,7 @@ class OwnRedis:
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=120)
 
 
 @dataclass

@@ -53,7 +53,7 @@ def start_process(root: Path, code: str, *arguments: str) -> subprocess.Popen[st
 
 def run_process(root: Path, code: str, *arguments: str) -> str:
     with start_process(root, code, *arguments) as process:
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=120)
         assert process.returncode == 0
         return output
 

@@ -108,7 +108,7 @@ class TestSparseFile:
             maker.stdin.flush()
         for maker in makers:
             with maker:
-                maker.communicate(timeout=30)
+                maker.communicate(timeout=120)
                 assert maker.returncode == 0
         assert open_sparse(store).view(0, SIZE) == DATA
 
@@ -308,7 +308,7 @@ class TestSharing:
                         seen.add(content[0])
             finally:
                 stop.touch()
-            assert process.wait(timeout=30) == 0
+            assert process.wait(timeout=120) == 0
         assert len(seen) == 50
 
 

@@ -31,7 +31,7 @@ SECONDS = 6.0
 @pytest.fixture(scope="module")
 def picture() -> bytes:
     made = ["-f", "lavfi", "-i", "testsrc=size=480x360", "-frames:v", "1", "-f", "mjpeg", "-"]
-    return subprocess.run([ffmpeg_path(), "-v", "error", *made], capture_output=True, check=True, timeout=30).stdout
+    return subprocess.run([ffmpeg_path(), "-v", "error", *made], capture_output=True, check=True, timeout=120).stdout
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_m4a_with_tags_has_the_same_sound(fetcher, youtube):
 def sound_of(path) -> bytes:
     """A hash over the packets: the same only when nothing was encoded anew."""
     command = [ffmpeg_path(), "-v", "error", "-i", path, "-map", "0:a:0", "-c", "copy", "-f", "md5", "-"]
-    return subprocess.run(command, capture_output=True, check=True, timeout=30).stdout
+    return subprocess.run(command, capture_output=True, check=True, timeout=120).stdout
 
 
 @pytest.mark.parametrize("variant", ["m4a", "m4a.tags"])
@@ -177,7 +177,7 @@ def test_a_clip_has_the_chapters_that_it_touches(fetcher, origin, media):
 
 def chapters_of(path) -> list[tuple[float, str]]:
     command = [ffmpeg_path(), "-v", "error", "-i", path, "-f", "ffmetadata", "-"]
-    text = subprocess.run(command, capture_output=True, check=True, timeout=30).stdout.decode()
+    text = subprocess.run(command, capture_output=True, check=True, timeout=120).stdout.decode()
     found = []
     for part in text.split("[CHAPTER]")[1:]:
         base = re.search(r"TIMEBASE=(\d+)/(\d+)", part)
@@ -241,7 +241,7 @@ def test_opus_with_tags_comes_from_youtube_as_an_ogg_file_with_a_cover(fetcher, 
 
 def seen_by_ffmpeg(path) -> str:
     """What ffprobe would say (the wheel has ffmpeg only)."""
-    return subprocess.run([ffmpeg_path(), "-hide_banner", "-i", path], capture_output=True, timeout=30).stderr.decode()
+    return subprocess.run([ffmpeg_path(), "-hide_banner", "-i", path], capture_output=True, timeout=120).stderr.decode()
 
 
 def test_what_the_answer_says_is_measured(fetcher, youtube):
