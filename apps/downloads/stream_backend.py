@@ -114,6 +114,15 @@ class MediaStreamBackend(StreamBackend):
         """The record as ``open_target`` would take it from memory; None: it would ask. For the event loop."""
         return self._records.by_heart(asset_id, not_before=time.monotonic() - RECORD_MAX_AGE_S)
 
+    async def read_again(self, asset_id: str, key_prefix: str) -> None:
+        """Have record and key in memory, as fresh as ``open_target`` wants them. Raises what it raises for the key."""
+
+        def read() -> None:
+            grant_for_prefix(key_prefix)
+            self._records.get(asset_id, not_before=time.monotonic() - RECORD_MAX_AGE_S)
+
+        await self._run(read)
+
     def meter(self, grant: KeyGrant) -> StreamMeter:
         """The meter of one more stream of this key."""
         return self._meters.meter(grant)

@@ -142,11 +142,22 @@ class TestLongStreams:
         assert fast["bytes_sent"] == SIZE - 1004
         assert 0 < fast["first_byte_s"] <= fast["duration_s"]
         assert lane.open_streams == 0
-        wait_until(lambda: [record for record in caplog.records if hasattr(record, "are_ready")])
-        line = json.loads(next(r for r in caplog.records if hasattr(r, "are_ready")).getMessage().splitlines()[-1])
+        wait_until(lambda: self.ready_lines(caplog, sent_bytes=SIZE - 1004))
+        (line,) = self.ready_lines(caplog, sent_bytes=SIZE - 1004)
         logged = [r for r in caplog.records if r.name == "ytserver.access" and not hasattr(r, "are_ready")][-1]
         for name in ("method", "path", "status", "outcome", "error", "sent_bytes", "key_prefix", "asset_id", "client"):
             assert line[name] == getattr(logged, name), name
+
+    def ready_lines(self, caplog, *, sent_bytes):
+        ready = [record.getMessage() for record in list(caplog.records) if hasattr(record, "are_ready")]
+        lines = [json.loads(line) for message in ready for line in message.splitlines()]
+        return [line for line in lines if line["sent_bytes"] == sent_bytes]
+
+    def test_need_nothing_that_was_read_before(self, lane, key):
+        answers = [lane.get(link(key)), lane.get(link(key, attachment=True), Range=LONG)]
+        assert [answer.status_code for answer in answers] == [200, 206]
+        assert [len(answer.content) for answer in answers] == [SIZE, SIZE - 1004]
+        assert lane.in_app == 0
 
     def test_give_the_connection_back(self, lane, key):
         path = link(key)

@@ -1,9 +1,9 @@
 """Hot files, answered from memory: short ranges at once, everything longer by an object of its own (long_streams).
 
-A request is answered here when its link is good, its key is known, the record was read within the last second, and the
-bytes lie in a finished hot file; at once when they are few and the key has no streams or bytes to count. Everything
-else goes on to the stream application as it came. Links, keys, limits, ranges and headers are read by that
-application's own functions.
+A request is answered here when its link is good and the bytes lie in a finished hot file, by key and record as they
+were read within the last second, or are read now; at once when they are few and the key has no streams or bytes to
+count. Everything else goes on to the stream application as it came. Links, keys, limits, ranges and headers are read by
+that application's own functions.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from weakref import ref
 
@@ -19,7 +20,8 @@ from apps.core.answer_headers import with_always
 from apps.core.asgi import AsgiApp, Receive, Scope, Send
 from apps.core.errors import ApiError
 from apps.core.middleware import request_id_from
-from apps.core.web_protocol import header_lines, send_whole
+from apps.core.web_protocol import can_take_over, header_lines, send_whole
+from apps.downloads.open_links import read_wish
 from apps.downloads.services.key_limits import check_grant
 from apps.downloads.stream_backend import MediaStreamBackend, file_name, target_of_link
 from apps.downloads.stream_records import AssetRecord
@@ -107,6 +109,10 @@ class StreamLane:
         client = scope.get("client")
         address = client[0] if client else ""
         good = self._good(known, scope["scheme"], address)
+        if good is None and can_take_over(scope) and read_wish(link.asset_id) is None:
+            with suppress(ApiError):  # the application says why
+                await self._backend.read_again(link.asset_id, link.key_prefix)
+            good = self._good(known, scope["scheme"], address)
         if good is None or (found := self._find(link.asset_id, good[1].generation, asked)) is None:
             return False
         grant, record = good
