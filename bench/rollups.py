@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from pymongo.errors import ExecutionTimeout
+
 from bench.instance import bench_instance
 from bench.report import Figure, Report
 from bench.usage_events import CHUNK, make_events
@@ -25,6 +27,7 @@ from bench.usage_events import CHUNK, make_events
 DAYS = timedelta(days=30)
 AHEAD = timedelta(hours=3)  # events are made of the hours to come as well: the last hour is full however long it takes
 MINUTE_OF = 60_000
+EVENTS_LIMIT_MS = 20_000
 MAX_EVENTS = 20_000_000
 ZONE = ZoneInfo("Europe/Berlin")
 UNUSED = ("key_prefix_1_at_-1", "video_id_1_at_-1")  # indexes of events that neither summing nor the page asks
@@ -120,7 +123,11 @@ def _ask_pages(report: Report, rounds: int) -> None:
             times.append(1000 * _timed(lambda name=name: usage_report(named_span(name, zone=ZONE))))
     for name, times in pages.items():
         report.add(Figure(f"the page of {name}, ms", times, ceiling=500 if name == "30d" else None))
-    report.add(Figure("one list of it (top videos of 30 days) from the events, ms", [1000 * _timed(_top_from_events)]))
+    try:
+        took_ms = 1000 * _timed(_top_from_events)
+        report.add(Figure("one list of it (top videos of 30 days) from the events, ms", [took_ms]))
+    except ExecutionTimeout:
+        report.note(f"one list of it (top videos of 30 days) from the events: not within {EVENTS_LIMIT_MS // 1000} s")
     for name, pipeline in _largest_questions():
         seen = _explained(pipeline)
         report.note(
@@ -155,7 +162,7 @@ def _top_from_events() -> None:
     group = {"_id": "$video_id", "requests": {"$sum": 1}, "bytes_sent": {"$sum": "$bytes_sent"}}
     match = {"at": {"$gte": utcnow() - DAYS}}
     pipeline = [{"$match": match}, {"$group": group}, {"$sort": {"requests": -1}}, {"$limit": 10}]
-    list(UsageEvent._get_collection().aggregate(pipeline, allowDiskUse=True))
+    list(UsageEvent._get_collection().aggregate(pipeline, allowDiskUse=True, maxTimeMS=EVENTS_LIMIT_MS))
 
 
 def _largest_questions() -> list[tuple[str, list[dict[str, Any]]]]:
