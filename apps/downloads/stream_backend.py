@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,6 +26,7 @@ from apps.core.errors import (
     ScopeMissing,
     UpstreamTimeout,
 )
+from apps.core.shared_looks import SharedLooks
 from apps.core.suspend import Suspend
 from apps.core.wake import wake_hub
 from apps.downloads.fields import check_fields
@@ -54,6 +55,7 @@ MAX_WAIT_S = 120.0
 RECHECK_S = 1.0
 RECHECKS_PER_S = 100  # with very many waiting requests each one looks again less often; a link may be opened by anybody
 TURNS = 8  # of the threads: woken requests take turns, so that they never keep new ones out
+SHARED_FOR_S = 20.0  # whoever has waited so long looks alone: it may be time to give up, which is theirs alone
 RECORD_MAX_AGE_S = 1.0
 KEY_MAX_AGE_S = 0.5  # of running streams: with StreamTiming.key_check_s they end within a second of their key
 FILE_NAME_CHARACTERS = 120
@@ -95,6 +97,7 @@ class MediaStreamBackend(StreamBackend):
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="stream-backend")
         self.pending = 0
         self.waiting = 0
+        self._looks: SharedLooks[StreamTarget] = SharedLooks()
         self._turns = asyncio.Semaphore(TURNS)
         self._records = RecordCache()
         self._meters = StreamMeters()
@@ -108,7 +111,9 @@ class MediaStreamBackend(StreamBackend):
     async def open_target(self, request: StreamRequest) -> StreamTarget:
         """See StreamBackend. Waits up to MAX_WAIT_S for a fetch, then raises UpstreamTimeout."""
         admission = await self._run(partial(_admit, request, self._meters))
-        return await self._wait_for_target(partial(self._find_target, admission), max_age_s=RECORD_MAX_AGE_S)
+        find = partial(self._find_target, admission)
+        target = await self._wait_for_target(find, max_age_s=RECORD_MAX_AGE_S, question=_question(admission))
+        return _for_this_request(target, admission)
 
     def record_by_heart(self, asset_id: str) -> AssetRecord | None:
         """The record as ``open_target`` would take it from memory; None: it would ask. For the event loop."""
@@ -143,26 +148,33 @@ class MediaStreamBackend(StreamBackend):
         """See StreamBackend. Waits up to MAX_WAIT_S for a fetch, then raises UpstreamTimeout."""
         return await self._wait_for_target(partial(self._find_renewed, target), max_age_s=0.0)
 
-    async def _wait_for_target(self, find: Find, *, max_age_s: float) -> StreamTarget:
+    async def _wait_for_target(self, find: Find, *, max_age_s: float, question: Hashable | None = None) -> StreamTarget:
+        """``question``: what the request has in common with others, which then look once for all of them."""
         started_at = time.monotonic()
-        not_before = started_at - max_age_s
         is_first = True
         while True:
             looked_at = time.monotonic()
             waited_s = looked_at - started_at
-            look = partial(find, waited_s=waited_s, not_before=not_before)
+            look = partial(self._look, find, waited_s=waited_s, max_age_s=max_age_s if is_first else None)
             try:
-                if is_first:
-                    return await self._run(look)
-                async with self._turns:
-                    return await self._run(look)
+                if question is None or waited_s >= SHARED_FOR_S:
+                    return await look()
+                return await self._looks.look(question, look)
             except Suspend as pending:
                 topic = pending.topic
             if waited_s >= MAX_WAIT_S:
                 raise UpstreamTimeout("The file is not ready yet. Try again later.")
             await self._wait(topic, since=looked_at)
-            not_before = time.monotonic()
             is_first = False
+
+    async def _look(self, find: Find, *, waited_s: float, max_age_s: float | None) -> StreamTarget:
+        """Now. ``max_age_s``: how old the record may be at the first look; None: at a later one it is read anew."""
+        not_before = time.monotonic() - (max_age_s or 0.0)
+        look = partial(find, waited_s=waited_s, not_before=not_before)
+        if max_age_s is not None:
+            return await self._run(look)
+        async with self._turns:
+            return await self._run(look)
 
     async def _wait(self, topic: str, *, since: float) -> None:
         self.waiting += 1
@@ -379,6 +391,24 @@ def _target_of_remains(record: AssetRecord, admission: Admission) -> StreamTarge
 def _follows(target: StreamTarget, record: AssetRecord) -> bool:
     """Whether the target is what is being fetched, not what was stored before."""
     return target.generation == record.generation
+
+
+def _question(admission: Admission) -> Hashable:
+    """What two requests of one key have in common that find the same bytes."""
+    wanted = (admission.asset_id, admission.wish, admission.options)
+    return admission.key_prefix, admission.kind, admission.video_id, *wanted
+
+
+def _for_this_request(target: StreamTarget, admission: Admission) -> StreamTarget:
+    """A target that another request of the same key found, with what belongs to this one."""
+    return replace(
+        target,
+        attachment=admission.attachment,
+        opened_from=admission.opened_from,
+        link_expires_at=admission.link_expires_at,
+        headers=admission.headers,
+        meter=admission.meter,
+    )
 
 
 def _growing_size(record: AssetRecord) -> tuple[bool, int | None, int]:

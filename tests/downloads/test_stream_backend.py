@@ -302,14 +302,25 @@ class TestWaitingForAFetch:
         await asyncio.to_thread(lambda: cancel_job(job_id, key_prefix=other_api.prefix))
         assert not MediaJob.objects.get().active
 
-    async def test_two_hundred_at_once_make_one_job(self, api, backend):
+    async def test_two_hundred_at_once_make_one_job_and_look_for_it_together(self, api, backend, monkeypatch):
         known_info()
+        looks = []
+        usual = backend._find_target
+
+        def find_target(*args, **options):
+            looks.append(1)
+            return usual(*args, **options)
+
+        monkeypatch.setattr(backend, "_find_target", find_target)
         openings = [asyncio.create_task(backend.open_target(by_key(api))) for _ in range(200)]
         await until(MediaJob.objects.first)
         await asyncio.to_thread(put_hot, AUDIO)
         targets = await asyncio.wait_for(asyncio.gather(*openings), 60)
         assert len({target.etag for target in targets}) == 1
+        assert len({target.headers for target in targets}) == 200, "each has been told what it has left"
+        assert len({id(target.meter) for target in targets}) == 200
         assert MediaJob.objects.count() == 1
+        assert len(looks) < 200, "each alone would look twice"
 
     async def test_a_content_error_of_the_video_ends_it(self, api, backend):
         record_info_error(VIDEO_ID, VideoPrivate())
@@ -327,6 +338,7 @@ class TestWaitingForAFetch:
         monkeypatch.setattr(stream_backend, "RECHECK_S", 0.01)
         monkeypatch.setattr(stream_backend, "RECHECKS_PER_S", 10)
         monkeypatch.setattr(stream_backend, "MAX_PENDING", 60)
+        monkeypatch.setattr(stream_backend, "_question", lambda admission: object())  # each asks something else
         known_info()
         ensure_asset(VIDEO)
         put_hot(AUDIO)
@@ -357,7 +369,7 @@ class TestWaitingForAFetch:
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
-        assert backend.pending == 0
+        await until(lambda: backend.pending == 0)
 
 
 class TestARunningStream:
