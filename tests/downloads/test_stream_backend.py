@@ -246,6 +246,7 @@ class TestWaitingForAFetch:
         await until(MediaJob.objects.first)
         claim, writer = await asyncio.to_thread(begin_fetch, AUDIO, CONTENT[:1000], size_bytes=len(CONTENT))
         target = await asyncio.wait_for(opening, 60)
+        target = await backend.refresh_target(target)  # the size is told a moment after the file is made
         assert (target.size_bytes, target.block_hashes, target.mime) == (len(CONTENT), (), "audio/mp4")
         await asyncio.to_thread(finish_fetch, claim, writer, CONTENT)
         refreshed = await backend.refresh_target(target)
