@@ -16,7 +16,9 @@ from apps.streaming.hotstore import HotFile
 from apps.streaming.ports import StreamMeter
 
 TURN_BYTES = 1024 * 1024  # to a fast client, sending never waits: let others have their turn
-WAKE_BYTES = 32 * 1024  # pages of the file, not a copy: slow clients are looked after by the server's queue meanwhile
+WAKE_BYTES = (
+    256 * 1024
+)  # pages of the file, not a copy: the server looks after slow clients, and Python is asked rarely
 QUICK_WAKE_BYTES = 4096
 LAST_BYTES = 16 * 1024  # wait for what has to be done before a stream is whole
 QUICK_BYTES = 4 * 1024 * 1024  # a client that takes so much within QUICK_S is quick
