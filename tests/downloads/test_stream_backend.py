@@ -343,21 +343,28 @@ class TestWaitingForAFetch:
         known_info()
         ensure_asset(VIDEO)
         put_hot(AUDIO)
-        looks, most = [], []
-        usual = backend._find_target
+        looks, most, waits = [], [], []
+        usual, hub = backend._find_target, stream_backend.wake_hub()
 
         def find_target(*args, **options):
             looks.append(1)
             most.append(backend.pending)
             return usual(*args, **options)
 
+        class Hub:
+            async def wait(self, topic, *, timeout_s, since):
+                waits.append((backend.waiting, timeout_s))
+                await hub.wait(topic, timeout_s=timeout_s, since=since)
+
         monkeypatch.setattr(backend, "_find_target", find_target)
+        monkeypatch.setattr(stream_backend, "wake_hub", Hub)
         opening = [asyncio.create_task(backend.open_target(by_link(api, VIDEO))) for _ in range(50)]
         await until(lambda: backend.waiting == 50)
         most.clear()
-        looked, started_at = len(looks), time.monotonic()
+        looked = len(looks)
         await until(lambda: len(looks) >= looked + 50)
-        assert time.monotonic() - started_at > 1.5, "50 looks at 10 a second, the first ones sooner"
+        assert (50, 5.0) in waits, "with 50 who wait, each looks once in five seconds: ten looks a second"
+        assert all(timeout_s >= waiting / 10 for waiting, timeout_s in waits)
         assert (await backend.open_target(by_link(api))).asset_id == AUDIO.asset_id
         assert max(most) <= stream_backend.TURNS + 1
         await asyncio.to_thread(lambda: adopt_hot(claim_asset(key=VIDEO, owner="test", lease_s=600), CONTENT))
