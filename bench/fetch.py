@@ -3,12 +3,14 @@
 ``python -m bench.fetch [--size-mib 512] [--rounds 3] [--json]``. The file comes from a server in a process of its own.
 Curl and a worker process take turns. The worker does what a fetch does with the bytes: receive, hash each block and the
 whole, write, make durable. ``curl`` does not hash, and leaves the writing to the system: so processor time stands
-beside the clock. Memory: how much more the worker had at its most than before its first file.
+beside the clock, and ``curl`` with an fsync after it, which is as durable as ours. Memory: how much more the worker had
+at its most than before its first file.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -84,6 +86,7 @@ def measure(report: Report, folder: Path, *, size_mib: int, rounds: int) -> None
         for number in range(size_mib):
             file.write(number.to_bytes(8, "big") * (MIB // 8))
     curl: list[list[float]] = []
+    durable: list[list[float]] = []
     ours: list[list[float]] = []
     with _program(SERVER, str(folder / "served")) as server:
         url = f"http://127.0.0.1:{_line(server)}/file.mp4"
@@ -92,22 +95,34 @@ def measure(report: Report, folder: Path, *, size_mib: int, rounds: int) -> None
             before_kib = _kib(worker.pid, "VmRSS")
             for number in range(rounds + 1):  # the first round warms
                 curl.append(_curl(url, folder / "copy"))
+                durable.append(_curl(url, folder / "copy", durable=True))
                 ours.append(_fetch(worker, number + 1, size_mib))
             grown_mib = (_kib(worker.pid, "VmHWM") - before_kib) / 1024
     for name, place in (("", 0), (", processor time", 1)):
         report.add(Figure(f"curl -o{name}, s", [each[place] for each in curl[1:]]))
+        report.add(Figure(f"curl -o, then fsync{name}, s", [each[place] for each in durable[1:]]))
         report.add(Figure(f"fetch into the hot store{name}, s", [each[place] for each in ours[1:]]))
-    pairs = list(zip(curl[1:], ours[1:], strict=True))
-    report.add(Figure("fetch to curl -o, by the clock", [theirs[0] / mine[0] for theirs, mine in pairs], floor=0.8))
+    for name, theirs, floor in (("curl -o", curl, 0.8), ("curl -o, then fsync", durable, None)):
+        ratios = [their[0] / our[0] for their, our in zip(theirs[1:], ours[1:], strict=True)]
+        report.add(Figure(f"fetch to {name}, by the clock", ratios, floor=floor))
     report.add(Figure(f"worker's memory grown by {rounds + 1} files of {size_mib} MiB, MiB", [grown_mib], ceiling=64))
 
 
-def _curl(url: str, target: Path) -> list[float]:
-    before, began_at = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+def _curl(url: str, target: Path, *, durable: bool = False) -> list[float]:
+    before, began_at = _used_s(), time.perf_counter()
     subprocess.run([CURL or "", "-sS", "-o", str(target), url], check=True, timeout=LIMIT_S)
-    took_s, after = time.perf_counter() - began_at, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if durable:
+        with target.open("rb") as file:
+            os.fsync(file.fileno())
+    took_s, used_s = time.perf_counter() - began_at, _used_s() - before
     target.unlink()
-    return [took_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime]
+    return [took_s, used_s]
+
+
+def _used_s() -> float:
+    """Processor time of this process, and of those that have ended: curl."""
+    own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
 
 
 def _fetch(worker: subprocess.Popen[str], number: int, size_mib: int) -> list[float]:

@@ -1,14 +1,15 @@
 """How long a cached answer and a stream's first byte take, beside the same bytes from a raw ASGI app in the same run.
 
-``python -m bench.first_byte`` starts a whole instance with stand-ins (no internet), asks one request at a time over
-loopback, and prints milliseconds and ratios. Bounded: about 1,500 requests.
+``python -m bench.first_byte [--repeats 300] [--json]`` starts a whole instance with stand-ins (no internet) and asks
+one request at a time over loopback. A growing stream is that of a file which is still being fetched; one from Telegram
+is of a file that is only there, where each call takes TELEGRAM_DELAY_S.
 """
 
 from __future__ import annotations
 
+import argparse
 import socket
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -23,12 +24,14 @@ import uvicorn
 
 from apps.core.demo import Instance
 from apps.streaming.hotstore import HotStore
+from bench.options import between
+from bench.report import Figure, Report
 from tests.standins.demo import StandInWorld
 
 REPEATS = 300
-TELEGRAM_REPEATS = 12
+TELEGRAM_REPEATS = 8
 TELEGRAM_DELAY_S = 0.05
-GROWING_REPEATS = 12
+GROWING_REPEATS = 8
 GROWING_DELAY_S = 1.0  # so that the client waits already when the first byte comes
 GROWING_BYTES_PER_S = 500_000
 RANGE = {"Range": "bytes=0-65535"}
@@ -46,13 +49,10 @@ def milliseconds(call: Callable[[], object], repeats: int) -> list[float]:
     return taken
 
 
-def show(name: str, taken: list[float], reference: list[float] | None = None) -> None:
-    ordered = sorted(taken)
-    p99 = ordered[int(len(ordered) * 0.99)]
-    line = f"{name:48} min {ordered[0]:7.2f}  median {statistics.median(ordered):7.2f}  p99 {p99:7.2f} ms"
+def show(report: Report, name: str, taken: list[float], reference: list[float] | None = None) -> None:
+    report.add(Figure(f"{name}, ms", taken))
     if reference is not None:
-        line += f"  = {statistics.median(ordered) / statistics.median(reference):5.1f} x the raw median"
-    sys.stdout.write(line + "\n")
+        report.add(Figure(f"{name}: median to raw ASGI's", [statistics.median(taken) / statistics.median(reference)]))
 
 
 @contextmanager
@@ -114,6 +114,13 @@ def growing(api: httpx.Client, outside: StandInWorld, number: int) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.first_byte", description=__doc__)
+    parser.add_argument(
+        "--repeats", type=between(int, 10, 2000), default=REPEATS, help=f"how often each is asked (default: {REPEATS})"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    report = Report("first_byte")
     with tempfile.TemporaryDirectory(prefix="ytserver-bench-") as folder, StandInWorld() as outside:
         instance = Instance(outside.environment, folder=Path(folder))
         try:
@@ -121,25 +128,28 @@ def main() -> None:
             key = instance.manage("create_key", "--name", "bench", "--limit-per-hour", "1000000", "--json")
             headers = {"X-API-Key": key.split('"key": "')[1].split('"')[0]}
             with httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False) as api:
-                measure(api, outside, HotStore(Path(folder) / "hot"))
+                measure(report, api, outside, HotStore(Path(folder) / "hot"), repeats=options.repeats)
         finally:
             instance.stop()
+    report.show(as_json=options.json)
 
 
-def measure(api: httpx.Client, outside: StandInWorld, store: HotStore) -> None:
+def measure(report: Report, api: httpx.Client, outside: StandInWorld, store: HotStore, *, repeats: int) -> None:
     answer = ready(api, "largebench1", source="hot")
     body = api.get("/api/v1/audio", params={"url": "largebench1"}).content
     with raw_asgi(body) as raw:
-        reference = milliseconds(lambda: api.get(raw), REPEATS)
-        show("raw ASGI, the same answer", reference)
-        asked = milliseconds(lambda: api.get("/api/v1/audio", params={"url": "largebench1"}), REPEATS)
-        show("cached /api/v1/audio", asked, reference)
+        reference = milliseconds(lambda: api.get(raw), repeats)
+        show(report, "raw ASGI, the same answer", reference)
+        asked = milliseconds(lambda: api.get("/api/v1/audio", params={"url": "largebench1"}), repeats)
+        show(report, "cached /api/v1/audio", asked, reference)
     stream = answer["stream_url"]
     with raw_asgi(bytes(65536)) as raw:
-        reference = milliseconds(lambda: first_byte(api, raw), REPEATS)
-        show("raw ASGI, first byte of 64 KiB", reference)
-        show("hot stream, first byte", milliseconds(lambda: first_byte(api, stream, headers=RANGE), REPEATS), reference)
-    show("growing stream, first byte after the source's", [growing(api, outside, n) for n in range(GROWING_REPEATS)])
+        reference = milliseconds(lambda: first_byte(api, raw), repeats)
+        show(report, "raw ASGI, first byte of 64 KiB", reference)
+        hot = milliseconds(lambda: first_byte(api, stream, headers=RANGE), repeats)
+        show(report, "hot stream, first byte", hot, reference)
+    grown = [growing(api, outside, number) for number in range(GROWING_REPEATS)]
+    show(report, "growing stream, first byte after the source's", grown)
     outside.delay_telegram(TELEGRAM_DELAY_S)
     taken = []
     for number in range(TELEGRAM_REPEATS):
@@ -149,7 +159,7 @@ def measure(api: httpx.Client, outside: StandInWorld, store: HotStore) -> None:
         began_at = time.perf_counter()
         first_byte(api, cold["stream_url"], headers=RANGE)
         taken.append((time.perf_counter() - began_at) * 1000)
-    show(f"Telegram stream, first byte ({TELEGRAM_DELAY_S * 1000:.0f} ms a call)", taken)
+    show(report, f"Telegram stream, first byte ({TELEGRAM_DELAY_S * 1000:.0f} ms a call)", taken)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,26 @@
 """The same figures with few and with very many assets and keys: ``python -m bench.growth [--assets N] [--json]``.
 
-MongoDB gets generated assets, keys and jobs (written in bulk; nothing of them is on disk). Between the sizes, in the
-same run: answers per second of the lane and of Django; and for each page of the admin, each list of the API and what
-the workers ask, how many index keys and documents MongoDB looks at (by its profiler: the same on any machine), how much
-processor time it takes in MongoDB and here, and how long by the clock.
+MongoDB gets generated assets, keys, jobs and metadata (written in bulk; nothing of them is on disk). Before and after,
+in the same run: answers per second of the lane and of Django, and their processor time; and for each page of the admin,
+each list of the API, keys and metadata that nobody has in memory, and what the workers ask, how many index keys and
+documents MongoDB looks at (by its profiler: the same on any machine) and how much processor time it takes in MongoDB
+and here. With ``--keep FOLDER`` the database stays there, and a run that was stopped goes on with what is left to do.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any
 
-from mongoengine import Document, get_db
+from mongoengine import get_db
 
+from bench.fast_lane import costed
+from bench.filling import AUDIO, MANY_KEYS, fill, key_prefix, video_id
 from bench.instance import bench_instance
 from bench.load import Plan, get, run_load
 from bench.report import Figure, Report
@@ -26,11 +28,12 @@ from bench.web import web_process
 
 FEW = 10_000
 FEW_KEYS = 1_000
-MANY_KEYS = 100_000
 MAX_ASSETS = 2_000_000
-BATCH = 5000
 REPEATS = 7
+SLOW_S = 3.0  # what takes so long in all is not repeated that often
 CONNECTIONS = 32
+VIDEOS = 200
+COLD = 50
 PASSWORD = "only for this run"  # noqa: S105 - of a database that goes with the run
 PAGES = {
     "the overview": "/admin/",
@@ -59,12 +62,13 @@ def main() -> None:
     parser.add_argument("--assets", type=int, default=1_000_000, help="the larger number (default: 1,000,000)")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--keep", type=Path, help="a folder for the database, which stays")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     if not (FEW < options.assets <= MAX_ASSETS and 0.5 <= options.seconds <= 30 and 1 <= options.rounds <= 10):
         parser.error(f"{FEW} to {MAX_ASSETS} assets, 0.5 to 30 seconds, 1 to 10 rounds")
     report = Report("growth")
-    with bench_instance(bots=0):
+    with bench_instance(bots=0, keep=options.keep):
         measure(report, assets=options.assets, seconds=options.seconds, rounds=options.rounds)
     report.show(as_json=options.json)
 
@@ -73,108 +77,69 @@ def measure(report: Report, *, assets: int, seconds: float, rounds: int) -> None
     from apps.keys.services import create_key
     from bench.media import make_audio
 
-    make_audio("growthaudi1")
+    _once("the audio", lambda: make_audio(AUDIO))
     key = create_key(name="bench", limit_per_hour=1_000_000_000, scopes=("info", "media", "search", "admin")).key
     admin = _Admin(key)
-    _fill(0, FEW, 0, FEW_KEYS)
-    few, few_asked = _rates(key, seconds, rounds), admin.look()
-    began_at = time.monotonic()
-    _fill(FEW, assets, FEW_KEYS, MANY_KEYS)
-    report.note(
-        f"{FEW:,} assets, {FEW_KEYS:,} keys and jobs; then {assets:,} and {MANY_KEYS:,}, written in "
-        f"{time.monotonic() - began_at:.0f} s"
-    )
-    many, many_asked = _rates(key, seconds, rounds), admin.look()
-    for name, values in few.items():
-        report.add(Figure(f"{name}: {FEW:,}", values))
-        report.add(Figure(f"{name}: {assets:,}", many[name]))
-        if median(values):
-            report.add(Figure(f"{name}: many to few", [median(many[name]) / median(values)], floor=0.9))
-        else:
-            report.note(f"{name}: nothing came in time with {FEW:,}, so there is no ratio")
-    for name, before in few_asked.items():
-        after = many_asked[name]
-        report.add(Figure(f"{name}: looked at by MongoDB, few", [before["examined"]]))
-        report.add(Figure(f"{name}: looked at by MongoDB, many", [after["examined"]]))
-        report.add(Figure(f"{name}: processor time, few, ms", before["cpu_ms"]))
-        report.add(Figure(f"{name}: processor time, many, ms", after["cpu_ms"]))
-        ratio = median(after["cpu_ms"]) / median(before["cpu_ms"])
-        report.add(Figure(f"{name}: processor time, many to few", [ratio], ceiling=1.1))
-        report.add(Figure(f"{name}: by the clock, many, ms", after["ms"]))
+    found = {}
+    for number, keys in ((FEW, FEW_KEYS), (assets, MANY_KEYS)):
+        first, first_key = (0, 0) if number == FEW else (FEW, FEW_KEYS)
+        filled_s = fill(first, number, first_key, keys, once=_once)
+        report.note(f"{number:,} assets; {keys:,} keys, jobs and videos' metadata: written in {filled_s:.0f} s")
+        rates = _once(f"{number} rates", lambda keys=keys: _rates(key, keys, seconds, rounds))
+        asked = _once(f"{number} asked", lambda number=number, keys=keys: admin.look(number, keys))
+        found[number] = (rates, asked)
+    _tell(report, assets, found[FEW], found[assets])
 
 
-def _fill(first: int, assets: int, first_key: int, keys: int) -> None:
-    """Add what is missing to so many. Indexes are made when everything is there: a tenth of the time."""
-    from apps.downloads.documents import MediaJob
-    from apps.keys.documents import ApiKey
-    from apps.telegram_cache.documents import Asset
-
-    pattern = ApiKey._get_collection().find_one({"name": "bench"}, {"_id": False})
-    if pattern is None:
-        raise RuntimeError("there is no key")
-
-    def key(number: int) -> dict[str, Any]:
-        words = ["key", f"key{number}"]
-        return {**pattern, "prefix": f"g{number:07}", "name": f"key{number}", "words": words}
-
-    _insert(Asset, _asset, first, assets)
-    _insert(ApiKey, key, first_key, keys)
-    _insert(MediaJob, _job, first_key, keys)
-
-
-def _insert(document: type[Document], make: Callable[[int], dict[str, Any]], first: int, end: int) -> None:
-    collection = document._get_collection()
-    if end - first > FEW:
-        collection.drop_indexes()
-    for batch in _batches(make, first, end):
-        collection.insert_many(batch, ordered=False)
-    document.ensure_indexes()
+def _tell(report: Report, assets: int, few: tuple[Any, Any], many: tuple[Any, Any]) -> None:
+    for name, before in few[0].items():
+        after = many[0][name]
+        for size, values in ((FEW, before), (assets, after)):
+            report.add(Figure(f"{name}, answers/s: {size:,}", values["per_s"]))
+            report.add(Figure(f"{name}, processor time, us for an answer: {size:,}", values["cpu_us"]))
+        report.add(_ratio(f"{name}, answers/s: many to few", before["per_s"], after["per_s"], floor=0.9))
+        report.add(_ratio(f"{name}, processor time: many to few", before["cpu_us"], after["cpu_us"], ceiling=1.1))
+    looked_at = []
+    for name, before in few[1].items():
+        after = many[1][name]
+        report.add(Figure(f"{name}: processor time with {assets:,}, ms", after["cpu_ms"]))
+        report.add(_ratio(f"{name}: processor time, many to few", before["cpu_ms"], after["cpu_ms"], ceiling=1.1))
+        if before["examined"] != after["examined"]:
+            looked_at.append(f"{name} {before['examined']:,} and {after['examined']:,}")
+    report.note(f"Index keys and documents that MongoDB looks at, few and many: {'; '.join(looked_at) or 'no other'}; "
+                "all others the same")  # fmt: skip
 
 
-def _batches(make: Callable[[int], dict[str, Any]], first: int, end: int) -> Iterator[list[dict[str, Any]]]:
-    for start in range(first, end, BATCH):
-        yield [make(number) for number in range(start, min(start + BATCH, end))]
+def _ratio(name: str, few: list[float], many: list[float], **bounds: float) -> Figure:
+    return Figure(name, [median(many) / median(few)], **bounds)
 
 
-_chance = Random(7)  # noqa: S311 - test data
-_now = datetime.now(UTC)
+def _once(name: str, work: Callable[[], Any]) -> Any:
+    """What ``work`` gives; what it gave, where an earlier run over the same folder has done it."""
+    collection = get_db()["bench_growth"]
+    done = collection.find_one({"_id": name})
+    if done is None:
+        done = {"_id": name, "value": work()}
+        collection.insert_one(done)
+    return done["value"]
 
 
-def _asset(number: int) -> dict[str, Any]:
-    from apps.telegram_cache.documents import AssetKey, MediaKind
-
-    kind, variant = (MediaKind.AUDIO, "m4a") if number % 2 else (MediaKind.VIDEO, "720p")
-    key = AssetKey(f"g{number:010}", kind, variant)
-    used_at = _now - timedelta(seconds=10_000_000 * _chance.random())
-    word = f"title{int(1e9 * _chance.random())}"
-    return {
-        "_id": key.asset_id, "video_id": key.video_id, "kind": kind.value, "variant": variant,
-        "title": f"{word} of {number}", "words": [word, "of", str(number)], "duration_s": 200.0, "container": "m4a",
-        "mime": "audio/mp4", "size_bytes": int(1e8 * _chance.random()), "generation": 1, "attempt": 1,
-        "state": "cached", "is_best": True, "access_count": int(1000 * _chance.random()),
-        "last_accessed_at": used_at, "created_at": used_at, "updated_at": used_at, "verified_at": used_at,
-        "verify_tried_at": used_at, "parts": [], "orphans": [], "parts_generation": 1,
-    }  # fmt: skip
-
-
-def _job(number: int) -> dict[str, Any]:
-    at = _now - timedelta(seconds=number)
-    return {
-        "_id": f"growth{number:010}", "asset_id": f"growth{number:018}", "video_id": f"g{number:010}", "kind": "audio",
-        "variant": "m4a", "state": "done", "active": False, "stage": "done", "key_prefix": f"g{number:07}",
-        "asked_by": [f"g{number:07}"], "created_at": at, "started_at": at, "finished_at": at, "updated_at": at,
-        "announced": True,
-    }  # fmt: skip
-
-
-def _rates(key: str, seconds: float, rounds: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for name, lane in (("lane, answers/s", "on"), ("Django, answers/s", "off")):
-        with web_process(FAST_LANE=lane) as (port, _):
-            request = get("/api/v1/audio?url=growthaudi1", port=port, **{"X-API-Key": key})
-            plan = Plan(port=port, requests=[request], connections=CONNECTIONS, seconds=seconds)
-            run_load(plan)
-            found[name] = [run_load(plan).per_s for _ in range(rounds)]
+def _rates(key: str, keys: int, seconds: float, rounds: int) -> dict[str, dict[str, list[float]]]:
+    chance = Random(3)  # noqa: S311 - test data
+    known = [f"/api/v1/audio?url={AUDIO}"]
+    videos = [f"/api/v1/info?url={video_id(chance.randrange(keys))}" for _ in range(VIDEOS)]
+    found: dict[str, dict[str, list[float]]] = {}
+    for lane, asked in (
+        ("on", {"lane, a known file": known, f"lane, metadata of {VIDEOS} videos": videos}),
+        ("off", {"Django, a known file": known}),
+    ):
+        with web_process(FAST_LANE=lane) as (port, pid):
+            for name, paths in asked.items():
+                requests = [get(path, port=port, **{"X-API-Key": key}) for path in paths]
+                plan = Plan(port=port, requests=requests, connections=CONNECTIONS, seconds=seconds)
+                run_load(plan)
+                done = [costed(plan, pid) for _ in range(rounds)]
+                found[name] = {"per_s": [each.per_s for each, _ in done], "cpu_us": [cpu_us for _, cpu_us in done]}
     return found
 
 
@@ -185,18 +150,38 @@ class _Admin:
         from django.test import Client
 
         from apps.keys.documents import Role
+        from apps.keys.selectors import find_user
         from apps.keys.services import create_user
 
-        create_user(username="bench", password=PASSWORD, role=Role.OWNER)
+        if find_user("bench") is None:
+            create_user(username="bench", password=PASSWORD, role=Role.OWNER)
         self._client, self._key = Client(SERVER_NAME="127.0.0.1"), key
         if self._client.post("/admin/login", {"username": "bench", "password": PASSWORD}).status_code != 302:
             raise RuntimeError("the login did not work")
 
-    def look(self) -> dict[str, dict[str, Any]]:
-        """For each name: ``examined`` once, ``cpu_ms`` and ``ms`` REPEATS times."""
-        from apps.telegram_cache.selectors import assets_to_refetch, cache_totals, least_recently_verified
+    def look(self, assets: int, keys: int) -> dict[str, dict[str, Any]]:
+        """For each name: ``examined`` once, ``cpu_ms`` up to REPEATS times."""
+        from apps.downloads.services.info import get_info
+        from apps.keys.key_cache import KeyCache
+        from apps.telegram_cache.selectors import (
+            assets_to_refetch,
+            cache_totals,
+            find_best_asset,
+            least_recently_verified,
+        )
+
+        chance = Random(5)  # noqa: S311 - test data
+        cold = KeyCache()
+
+        def numbers(end: int) -> list[int]:
+            return [chance.randrange(end) for _ in range(COLD)]
 
         works: dict[str, Callable[[], object]] = {
+            f"{COLD} keys that are not in memory": lambda: [
+                cold.get(key_prefix(n), max_age_s=0) for n in numbers(keys)
+            ],
+            f"metadata of {COLD} videos": lambda: [get_info(video_id(n)) for n in numbers(keys)],
+            f"the files of {COLD} videos": lambda: [find_best_asset(video_id(n), "audio") for n in numbers(assets)],
             **{f"admin, {name}": lambda path=path: self._get(path) for name, path in PAGES.items()},
             **{name: lambda path=path: self._get(path, HTTP_X_API_KEY=self._key) for name, path in LISTS.items()},
             "whose turn it is to be verified": lambda: least_recently_verified(50),
@@ -217,13 +202,13 @@ class _Admin:
 def _asked(work: Callable[[], object]) -> dict[str, Any]:
     work()
     examined = _examined(work)
-    cpu_ms, clock_ms = [], []
-    for _ in range(REPEATS):
-        before, began_at = _cpu_ms(), time.perf_counter()
+    cpu_ms: list[float] = []
+    began_at = time.monotonic()
+    while len(cpu_ms) < REPEATS and not (len(cpu_ms) > 1 and time.monotonic() - began_at > SLOW_S):
+        before = _cpu_ms()
         work()
-        clock_ms.append((time.perf_counter() - began_at) * 1000)
         cpu_ms.append(_cpu_ms() - before)
-    return {"examined": examined, "cpu_ms": cpu_ms, "ms": clock_ms}
+    return {"examined": examined, "cpu_ms": cpu_ms}
 
 
 def _examined(work: Callable[[], object]) -> int:

@@ -12,9 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
-import json
-import statistics
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -22,6 +19,7 @@ from contextlib import closing
 import aiohttp
 
 from bench.instance import Telegram, bench_instance
+from bench.report import Figure, Report
 
 MIB = 1024 * 1024
 BOTS = 4
@@ -33,9 +31,10 @@ GET_FILE_S = 0.05
 
 def main() -> None:
     options = _read_options()
+    report = Report("telegram_read")
     with bench_instance(bots=BOTS) as telegram:
-        results = asyncio.run(_run(telegram, size_bytes=options.size_mib * MIB + 4321, rounds=options.rounds))
-    sys.stdout.write(f"{json.dumps(results) if options.json else _as_text(results)}\n")
+        asyncio.run(_run(report, telegram, size_bytes=options.size_mib * MIB + 4321, rounds=options.rounds))
+    report.show(as_json=options.json)
 
 
 def _read_options() -> argparse.Namespace:
@@ -49,7 +48,7 @@ def _read_options() -> argparse.Namespace:
     return options
 
 
-async def _run(telegram: Telegram, *, size_bytes: int, rounds: int) -> dict[str, object]:
+async def _run(report: Report, telegram: Telegram, *, size_bytes: int, rounds: int) -> None:
     from apps.telegram_cache.services import upload_asset
     from apps.telegram_cache.services.bots import add_bot, disable_bot
     from apps.telegram_cache.services.channels import add_channel
@@ -58,11 +57,11 @@ async def _run(telegram: Telegram, *, size_bytes: int, rounds: int) -> dict[str,
     for token in telegram.tokens:
         add_bot(token)
     add_channel(telegram.channel)
-    results: dict[str, object] = {"size_mib": round(size_bytes / MIB, 1)}
+    report.note(f"An asset of {size_bytes / MIB:.0f} MiB")
     asset_id = make_asset(size_bytes)
     uploading_s = await _timed(lambda: asyncio.to_thread(upload_asset, asset_id))
-    results["upload_mib_per_s"] = round(size_bytes / MIB / uploading_s, 1)
-    results["hash_mib_per_s"] = _hashing_speed()
+    report.add(Figure("sent in parts before, MiB/s", [size_bytes / MIB / uploading_s]))
+    report.add(Figure("what SHA-256 alone can do on one core, MiB/s", [_hashing_speed()]))
     target = target_of(asset_id)
 
     async def ours() -> None:
@@ -81,14 +80,15 @@ async def _run(telegram: Telegram, *, size_bytes: int, rounds: int) -> dict[str,
     async def plain() -> None:
         await _read_plainly(telegram, asset_id)
 
-    for name, bots in (("4_bots", BOTS), ("1_bot", 1)):
+    for name, bots, floor in ((f"{BOTS} bots", BOTS, 1.0), ("1 bot", 1, 0.8)):
         for number in range(bots, BOTS):
             disable_bot(str(1001 + number))
         telegram.slow_down(bytes_per_s=LINK_BYTES_PER_S, delay_s=GET_FILE_S)
-        results[f"{name}_network"] = await _compare(ours, plain, size_bytes=size_bytes, rounds=rounds)
+        network = await _compare(ours, plain, rounds=rounds)
+        _tell(report, f"{name}, as slow as a network", network, size_bytes / MIB, floor)
         telegram.slow_down(bytes_per_s=0, delay_s=0)
-        results[f"{name}_loopback"] = await _compare(ours, plain, size_bytes=size_bytes, rounds=rounds)
-    return results
+        loopback = await _compare(ours, plain, rounds=rounds)
+        _tell(report, f"{name}, bare loopback", loopback, size_bytes / MIB, floor)
 
 
 async def _read_plainly(telegram: Telegram, asset_id: str) -> None:
@@ -112,28 +112,29 @@ async def _read_plainly(telegram: Telegram, asset_id: str) -> None:
 
 
 async def _compare(
-    ours: Callable[[], Awaitable[None]], plain: Callable[[], Awaitable[None]], *, size_bytes: int, rounds: int
-) -> dict[str, object]:
-    """Alternating, after one round of each that does not count."""
+    ours: Callable[[], Awaitable[None]], plain: Callable[[], Awaitable[None]], *, rounds: int
+) -> dict[str, list[tuple[float, float]]]:
+    """By the clock and of processor time, in seconds. Alternating, after one round of each that does not count."""
     await ours()
     await plain()
-    ratios, ours_s, plain_s = [], [], []
-    ours_cpu_s, plain_cpu_s = [], []
+    found: dict[str, list[tuple[float, float]]] = {"plain client": [], "reader": []}
     for _ in range(rounds):
-        for work, took_s, cpu_s in ((plain, plain_s, plain_cpu_s), (ours, ours_s, ours_cpu_s)):
+        for name, work in (("plain client", plain), ("reader", ours)):
             cpu_at = time.process_time()
-            took_s.append(await _timed(work))
-            cpu_s.append(time.process_time() - cpu_at)
-        ratios.append(plain_s[-1] / ours_s[-1])
-    return {
-        "ratio_min": round(min(ratios), 2),
-        "ratio_median": round(statistics.median(ratios), 2),
-        "ratio_max": round(max(ratios), 2),
-        "ours_mib_per_s": round(size_bytes / MIB / statistics.median(ours_s), 1),
-        "plain_mib_per_s": round(size_bytes / MIB / statistics.median(plain_s), 1),
-        "ours_cpu_ms_per_mib": round(1000 * statistics.median(ours_cpu_s) / (size_bytes / MIB), 2),
-        "plain_cpu_ms_per_mib": round(1000 * statistics.median(plain_cpu_s) / (size_bytes / MIB), 2),
-    }
+            found[name].append((await _timed(work), time.process_time() - cpu_at))
+    return found
+
+
+def _tell(
+    report: Report, name: str, found: dict[str, list[tuple[float, float]]], size_mib: float, floor: float
+) -> None:
+    pairs = zip(found["plain client"], found["reader"], strict=True)
+    report.add(Figure(f"{name}: reader to plain client", [theirs[0] / our[0] for theirs, our in pairs], floor=floor))
+    for who, times in found.items():
+        report.add(Figure(f"{name}: {who}, MiB/s", [size_mib / clock_s for clock_s, _ in times]))
+        report.add(
+            Figure(f"{name}: {who}, processor time, ms for a MiB", [1000 * cpu_s / size_mib for _, cpu_s in times])
+        )
 
 
 async def _timed(work: Callable[[], Awaitable[object]]) -> float:
@@ -147,11 +148,7 @@ def _hashing_speed() -> float:
     started_at = time.perf_counter()
     for _ in range(100):
         hashlib.sha256(block).digest()
-    return round(100 / (time.perf_counter() - started_at), 1)
-
-
-def _as_text(results: dict[str, object]) -> str:
-    return "\n".join(f"{name:<18} {value}" for name, value in results.items())
+    return 100 / (time.perf_counter() - started_at)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
 """How fast, and with how much memory, a large asset goes to Telegram, also when the worker is killed on the way.
 
 ``python -m bench.telegram_upload [--size-mib 2000] [--json]``. The stand-in and the worker run in processes of their
-own. The first worker is killed (like by kill -9) once half of the parts are stored; a second one finishes.
-``grown_mib`` is how much more memory each worker had at its most than before it began; ``stored_twice`` counts parts
-sent again.
+own. The first worker is killed (like by kill -9) once half of the parts are stored; a second one finishes. Memory: how
+much more each worker had at its most than before it began.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from apps.core.supervisor import end_with_us
 from bench.instance import Telegram, bench_instance
+from bench.report import Figure, Report
 
 MIB = 1024 * 1024
 BOTS = 4
@@ -43,13 +42,13 @@ def main() -> None:
     options = parser.parse_args()
     if not 100 <= options.size_mib <= MAX_SIZE_MIB:
         parser.error(f"sizes from 100 to {MAX_SIZE_MIB} MiB")
+    report = Report("telegram_upload")
     with bench_instance(bots=BOTS) as telegram:
-        results = _run(telegram, size_bytes=options.size_mib * MIB)
-    text = "\n".join(f"{name:<18} {value}" for name, value in results.items())
-    sys.stdout.write(f"{json.dumps(results) if options.json else text}\n")
+        _run(report, telegram, size_bytes=options.size_mib * MIB)
+    report.show(as_json=options.json)
 
 
-def _run(telegram: Telegram, *, size_bytes: int) -> dict[str, object]:
+def _run(report: Report, telegram: Telegram, *, size_bytes: int) -> None:
     from apps.telegram_cache.selectors import find_asset
     from apps.telegram_cache.services.bots import add_bot
     from apps.telegram_cache.services.channels import add_channel
@@ -76,16 +75,12 @@ def _run(telegram: Telegram, *, size_bytes: int) -> dict[str, object]:
     second_grown = second.grown_mib()
     second.kill()
     asset = find_asset(asset_id)
-    stored = telegram.stored_messages()
-    return {
-        "size_mib": size_bytes // MIB,
-        "parts": parts,
-        "outcome": f"{outcome}, {asset.state if asset else None}",
-        "grown_mib": [first_grown, second_grown],
-        "stored_before_kill": stored_before,
-        "stored_twice": stored - parts,
-        "mib_per_s": round((parts - stored_before) * size_bytes / parts / MIB / took_s, 1),
-    }
+    report.note(f"{size_bytes // MIB:,} MiB in {parts} parts: {outcome}, {asset.state if asset else 'gone'}")
+    report.add(Figure("parts stored when the first worker was killed", [stored_before]))
+    report.add(Figure("parts sent again after that", [telegram.stored_messages() - parts], ceiling=0))
+    rest_mib = (parts - stored_before) * size_bytes / parts / MIB
+    report.add(Figure("the second worker, MiB/s", [rest_mib / took_s]))
+    report.add(Figure("memory grown, of each worker, MiB", [first_grown, second_grown]))
 
 
 class _Worker:
