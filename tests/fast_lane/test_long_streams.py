@@ -54,8 +54,9 @@ class Lane:
         return self.parts.recorder.counters.open[Activity.STREAM]
 
     def wait_until_idle(self):
-        streams = self.parts.streams.long
-        wait_until(lambda: not len(streams) and not streams._tasks and not len(streams.running))
+        """Until no stream is open, their events were sent, and bytes taken ahead were given back."""
+        streams, meters = self.parts.streams.long, self.parts._backend._meters
+        wait_until(lambda: not len(streams) and not streams._tasks and not len(streams.running) and not meters._closing)
 
     @contextmanager
     def paused(self, path):
@@ -142,16 +143,20 @@ class TestLongStreams:
         assert fast["bytes_sent"] == SIZE - 1004
         assert 0 < fast["first_byte_s"] <= fast["duration_s"]
         assert lane.open_streams == 0
-        wait_until(lambda: self.ready_lines(caplog, sent_bytes=SIZE - 1004))
-        (line,) = self.ready_lines(caplog, sent_bytes=SIZE - 1004)
-        logged = [r for r in caplog.records if r.name == "ytserver.access" and not hasattr(r, "are_ready")][-1]
+        all_bytes = SIZE - 1004
+        wait_until(lambda: self.ready_lines(caplog, all_bytes) and self.lines_of_the_app(caplog, all_bytes))
+        (line,), (logged,) = self.ready_lines(caplog, all_bytes), self.lines_of_the_app(caplog, all_bytes)
         for name in ("method", "path", "status", "outcome", "error", "sent_bytes", "key_prefix", "asset_id", "client"):
             assert line[name] == getattr(logged, name), name
 
-    def ready_lines(self, caplog, *, sent_bytes):
+    def ready_lines(self, caplog, sent_bytes):
         ready = [record.getMessage() for record in list(caplog.records) if hasattr(record, "are_ready")]
         lines = [json.loads(line) for message in ready for line in message.splitlines()]
         return [line for line in lines if line["sent_bytes"] == sent_bytes]
+
+    def lines_of_the_app(self, caplog, sent_bytes):
+        logged = [record for record in list(caplog.records) if record.name == "ytserver.access"]
+        return [record for record in logged if getattr(record, "sent_bytes", None) == sent_bytes]
 
     def test_need_nothing_that_was_read_before(self, lane, key):
         answers = [lane.get(link(key)), lane.get(link(key, attachment=True), Range=LONG)]
@@ -195,7 +200,9 @@ class TestLongStreams:
             assert f"content-length: {SIZE}".encode() in head
             left = SIZE - len(body)
             while left:
-                left -= len(client.recv(1 << 20))
+                piece = client.recv(1 << 20)
+                assert piece
+                left -= len(piece)
         lane.wait_until_idle()
         assert recorded()[-1]["status"] == 200
 
@@ -241,9 +248,10 @@ class TestEnds:
 
     def test_when_the_client_takes_nothing_for_too_long(self, lane, key):
         running = lane.parts.streams.long.running
-        running._timing = replace(running._timing, client_stall_s=0.2)
         path = link(key)
         lane.warm(path)
+        lane.wait_until_idle()
+        running._timing = replace(running._timing, client_stall_s=0.2)
         with lane.paused(path) as client:
             lane.wait_until_idle()
             assert read_rest(client) < SIZE
@@ -277,6 +285,7 @@ class TestLimits:
         path = link(key)
         lane.warm(path)
         assert lane.get(path).content == CONTENT
+        lane.wait_until_idle()
         with socket.create_connection(("127.0.0.1", lane.port), timeout=20) as client:
             client.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
             received = read_rest(client)

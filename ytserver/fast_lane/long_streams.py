@@ -136,12 +136,12 @@ class LongStream(FileSender):
 
     def _ended(self, *, is_whole: bool, error: ApiError | None) -> None:
         self._meter.close()
-        self._all.ended(self)
         record = self._record
         record.close()
         code = error.code if error else None
         if not is_whole:
             self._background(asyncio.get_running_loop().create_task(record.record_broken_off(code)))
+        self._all.ended(self)  # after that: whoever waits until none is open then waits for its event too
         self._all.log.add(
             self._path,
             self._link,
