@@ -202,8 +202,10 @@ def _result(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def _memory(processes: list[int]) -> float:
-    """Memory of their own (not what they share with the page cache), in bytes."""
-    return float(sum(psutil.Process(pid).memory_full_info().uss for pid in processes))
+    """In bytes, as ``bench.start`` counts it: what they share (code and data from before the fork, libraries, mapped
+    pages of files) is divided among all that have it (PSS). Here these are the nursery and the web processes; with
+    ``up`` the workers too, so the share of each is smaller. Buffers of the kernel are not in it."""
+    return float(sum(psutil.Process(pid).memory_full_info().pss for pid in processes))
 
 
 def _processor_s(processes: list[int]) -> float:
