@@ -208,7 +208,7 @@ class Wire:
     def head(self, status: int, lines: bytes) -> bytes:
         """What comes before the body. ``lines`` (``header_lines``) have its Content-Length."""
         close = b"" if self._cycle.keep_alive else b"connection: close\r\n"
-        return b"".join((STATUS_LINE[status], header_lines(self._cycle.default_headers), lines, close, b"\r\n"))
+        return b"".join((STATUS_LINE[status], _default_lines.of(self._cycle.default_headers), lines, close, b"\r\n"))
 
     def widen(self, buffer_bytes: int) -> None:
         """Let the kernel keep more of the body at a time, as far as it is allowed to."""

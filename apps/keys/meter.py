@@ -250,7 +250,7 @@ class KeyMeter:
     def __init__(self, meters: StreamMeters, grant: KeyGrant) -> None:
         self._meters = meters
         self._grant = grant
-        self._stream = secrets.token_hex(8)
+        self._stream = ""  # its name in Redis, once it has to be known there
         self._is_open = False
         self._is_local = False
         self._bucket = 0
@@ -311,6 +311,7 @@ class KeyMeter:
         if health.is_away():
             self._ask_locally(window, most, wanted)
             return
+        self._stream = self._stream or secrets.token_hex(8)
         numbers = (window.limit, window.buckets, window.bucket_s * 1000) if window else (0, 0, 0)
         arguments = (self._stream, int(SLOT_LIFE_S * 1000), most or 0, *numbers, wanted)
         try:

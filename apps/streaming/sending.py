@@ -20,6 +20,7 @@ WAKE_BYTES = (
     256 * 1024
 )  # pages of the file, not a copy: the server looks after slow clients, and Python is asked rarely
 QUICK_WAKE_BYTES = 4096
+FIRST_BYTES = 32 * 1024  # before anything else of a stream: two seconds of a slow one
 LAST_BYTES = 16 * 1024  # wait for what has to be done before a stream is whole
 QUICK_BYTES = 4 * 1024 * 1024  # a client that takes so much within QUICK_S is quick
 QUICK_S = 0.5
@@ -75,6 +76,10 @@ class FileSender(ABC):
         """Everything was handed on, or the client left, or (``error``) it may not go on. Called once."""
 
     @abstractmethod
+    def _go_on_soon(self) -> None:
+        """It has begun and there is room: call ``can_write``, when those who wait for their first bytes have them."""
+
+    @abstractmethod
     def _background(self, work: asyncio.Task[None]) -> None:
         """Keep a task until it has ended."""
 
@@ -89,7 +94,7 @@ class FileSender(ABC):
             self._break_off(UpstreamError())
             return
         if has_room:
-            self.can_write()
+            self._go_on_soon()
 
     def can_write(self) -> None:
         """There is room again."""
@@ -127,7 +132,7 @@ class FileSender(ABC):
     def _send_first(self, wire: Wire, head: bytes) -> bool:
         """The head, together with a little of the body, so that both arrive at once."""
         self._may_send = self._meter.take(min(self._hold - self._at, TURN_BYTES)) if self._at < self._hold else 0
-        first = min(self._may_send, QUICK_WAKE_BYTES)
+        first = min(self._may_send, FIRST_BYTES)
         has_room = wire.write(head, self._hot_file.view(self._at, self._at + first)) if first else wire.write(head)
         self._moved(first)
         self._sent(first)

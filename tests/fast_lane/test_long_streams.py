@@ -1,5 +1,6 @@
 """Long streams that the lane sends by itself are those of the stream application, with all that is counted of them."""
 
+import asyncio
 import json
 import socket
 import time
@@ -14,14 +15,18 @@ from apps.analytics import events
 from apps.analytics.active_users import Activity
 from apps.analytics.documents import UsageEvent
 from apps.core.web_protocol import BoundedHttpProtocol, Wire
+from apps.downloads.services.media import hot_store
 from apps.keys.meter import count_streams
 from apps.keys.services import create_key, revoke_key
 from apps.streaming import sending
+from apps.streaming.hotstore import HotStore
 from tests.core.serving import serving
 from tests.downloads.library import AUDIO, VIDEO_ID, put_hot
 from tests.fast_lane.test_lane import comparable
 from tests.fast_lane.test_streams import SOME, StreamServer, _lasting, link  # noqa: F401 - a fixture
 from tests.waiting import wait_until
+from ytserver.fast_lane import long_streams
+from ytserver.fast_lane import streams as stream_lane
 
 SIZE = 16 * 1024 * 1024 + 12_345  # more than the kernel keeps for a client that takes nothing
 CONTENT = bytes(range(251)) * (SIZE // 251) + bytes(SIZE % 251)
@@ -311,6 +316,67 @@ class TestLimits:
             assert read_rest(client) < SIZE
         lane.wait_until_idle()
         assert recorded()[-1]["error"] == "quota_exceeded"
+
+
+class TestTurns:
+    """Many begin at the same time."""
+
+    class Begun:
+        def __init__(self, went, number, *, fails=False):
+            self.went, self.number, self.fails = went, number, fails
+
+        def can_write(self):
+            self.went.append(self.number)
+            if self.fails:
+                raise RuntimeError("a fault of ours")
+
+    async def went(self, monkeypatch, turn_s, **fails):
+        monkeypatch.setattr(long_streams, "BEGUN_TURN_S", turn_s)
+        loop, went = asyncio.get_running_loop(), []
+        loop.set_exception_handler(lambda *_: None)
+        streams = long_streams.LongStreams(backend=None, running=None, recorder=None, log=None)
+        for number in range(3):
+            streams.go_on_soon(self.Begun(went, number, **(fails if number == 1 else {})))
+        assert not went
+        loop.call_soon(went.append, "another")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return went
+
+    async def test_others_come_before_more_of_what_has_begun(self, monkeypatch):
+        assert await self.went(monkeypatch, 0.0) == [0, "another", 1, 2]
+
+    async def test_little_goes_on_at_once(self, monkeypatch):
+        assert await self.went(monkeypatch, 300.0) == [0, 1, 2, "another"]
+
+    async def test_one_that_fails_does_not_hold_the_others_up(self, monkeypatch):
+        assert await self.went(monkeypatch, 300.0, fails=True) == [0, 1, "another", 2]
+
+    def test_the_first_bytes_come_together_with_the_head(self, lane, key, monkeypatch):
+        """Before anything else of the stream, which here never comes."""
+        monkeypatch.setattr(long_streams.LongStreams, "go_on_soon", lambda *_: None)
+        path = link(key)
+        lane.warm(path)
+        with lane.paused(path) as client:
+            received = b"HTTP/1.1 200"
+            while len(received.partition(b"\r\n\r\n")[2]) < sending.FIRST_BYTES:
+                received += client.recv(1 << 20)
+            assert received.partition(b"\r\n\r\n")[2] == CONTENT[: sending.FIRST_BYTES]
+            (stream,) = lane.parts.streams.long._open
+            assert stream._at == sending.FIRST_BYTES
+
+
+def test_an_open_file_is_shared_as_long_as_its_names_stand_for_it(lane, key, monkeypatch):
+    monkeypatch.setattr(stream_lane, "HOLD_S", 300)
+    store, opened = lane.parts.streams._store, []
+    monkeypatch.setattr(store, "open", lambda *args: opened.append(args) or HotStore.open(store, *args))
+    path = link(key)
+    lane.warm(path)
+    for _ in range(3):
+        assert lane.get(path, Range=LONG).status_code == 206
+    assert (len(opened), lane.in_app) == (1, 0)
+    hot_store().remove(AUDIO.asset_id, 1)
+    assert lane.parts.streams._find(AUDIO.asset_id, 1, "") is None
 
 
 def test_forged_and_old_links_are_the_application_s(lane, key):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from dataclasses import dataclass
 
 from apps.analytics.open_stream import OpenStream
@@ -20,6 +22,7 @@ from apps.streaming.running import RunningStreams
 from apps.streaming.sending import FileSender
 from ytserver.fast_lane.access_log import StreamLog
 
+BEGUN_TURN_S = 0.002  # of the event loop, for going on with streams that have begun, before others may begin
 ENDING_S = 3.0  # for the events of what was still open when the server stopped
 
 
@@ -51,6 +54,7 @@ class LongStreams:
         self.recorder = recorder
         self.log = log
         self._open: set[LongStream] = set()
+        self._begun: deque[LongStream] = deque()  # with their first bytes on the way, and room for more
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -74,6 +78,23 @@ class LongStreams:
         self.running.add(stream)
         stream.begin(wire, wire.head(stream.status, asked.lines + header_lines(_own_headers(asked))))
         return True
+
+    def go_on_soon(self, stream: LongStream) -> None:
+        """At once when little is going on. When many begin, their first bytes and other answers come before it."""
+        self._begun.append(stream)
+        if len(self._begun) == 1:
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        turn_ends_at = time.monotonic() + BEGUN_TURN_S
+        try:
+            while self._begun:
+                self._begun.popleft().can_write()
+                if time.monotonic() >= turn_ends_at:
+                    break
+        finally:
+            if self._begun:
+                asyncio.get_running_loop().call_soon(self._go_on)
 
     def ended(self, stream: LongStream) -> None:
         self._open.discard(stream)
@@ -130,6 +151,9 @@ class LongStream(FileSender):
 
     async def _before_last(self) -> None:
         await self._record.record(self.status, more_bytes=self._stop - self._at)
+
+    def _go_on_soon(self) -> None:
+        self._all.go_on_soon(self)
 
     def _background(self, work: asyncio.Task[None]) -> None:
         self._all.background(work)

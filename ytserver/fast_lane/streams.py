@@ -216,7 +216,9 @@ class StreamLane:
 
     def _find(self, asset_id: str, generation: int, asked: str) -> tuple[HotFile, ByteRange | None, int] | None:
         """The file, the range (None: all of it) and the size, when all bytes are there."""
-        hot_file = self._store.open(asset_id, generation)
+        hot_file = self._held.get(asset_id)
+        if hot_file is None or hot_file.generation != generation or not hot_file.is_current:
+            hot_file = self._store.open(asset_id, generation)
         if hot_file is None:
             return None
         size_bytes = hot_file.size_bytes
@@ -230,7 +232,7 @@ class StreamLane:
         return hot_file, part, size_bytes
 
     def _hold(self, asset_id: str, hot_file: HotFile) -> None:
-        """For HOLD_S or twice that, so that the next range need not open and map it anew."""
+        """For HOLD_S, so that those who ask meanwhile share it, and as long again, so that none need map it anew."""
         if not self._held and not self._held_before:
             asyncio.get_running_loop().call_later(HOLD_S, self._let_go)
         if len(self._held) < MAX_HELD:

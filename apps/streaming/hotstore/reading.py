@@ -40,6 +40,7 @@ class SharedFile:
         size = self.map.size_bytes
         if os.fstat(self._data.number).st_size < (self.map.frontier if self.map.state in _FROM_START else size or 0):
             raise BadMap
+        self._identities = fd_identity(self.map.fd.number), fd_identity(self._data.number)
         self._mapping: mmap.mmap | None = None
         self._bytes = memoryview(b"")
 
@@ -49,9 +50,7 @@ class SharedFile:
 
     def is_current(self) -> bool:
         """Whether its names still stand for it (a removed file can be read on, but not opened again)."""
-        return identity(self.path.map) == fd_identity(self.map.fd.number) and identity(self.path.data) == fd_identity(
-            self._data.number
-        )
+        return (identity(self.path.map), identity(self.path.data)) == self._identities
 
     def view(self, start: int, stop: int) -> memoryview:
         if not 0 <= start <= stop or self.map.available_from(start) < stop - start:
