@@ -29,7 +29,7 @@ URL_HELP = (
 WAIT_HELP = "Seconds to wait for the whole file before answering. The links work at once either way."
 QUALITY_HELP = "`best`, or a height (1080, 720p): that height, or the next lower one that the video has."
 FORMAT_HELP = (
-    "m4a and opus are the source's own, without re-encoding; mp3 and flac are made from it. "
+    "m4a is never re-encoded, nor is opus where the source has it; mp3 and flac are made from the source's sound. "
     "Left out: m4a, or mp3 if there is no m4a."
 )
 CLIP_HELP = "Seconds from the start of the video; only what lies between start and end is kept, at most an hour."

@@ -13,11 +13,12 @@ import pytest
 from django.conf import settings as django_settings
 
 from apps.core.errors import UpstreamError, VideoUnavailable
+from apps.core.shared_looks import SharedLooks
 from apps.core.wake import wake_hub
 from apps.downloads.documents import MediaJob
 from apps.downloads.services.jobs import cancel_job, refetch_asset
 from apps.downloads.services.refetching import refetch_lost
-from apps.downloads.stream_backend import make_backend
+from apps.downloads.stream_backend import MediaStreamBackend, make_backend
 from apps.keys.services import create_key
 from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import HotStore
@@ -43,6 +44,7 @@ from tests.telegram_cache.conftest import (
     stored_bytes,
     target_of,
 )
+from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -53,15 +55,15 @@ def no_worker(monkeypatch):
 @pytest.fixture
 def damaged(cached, store):
     """The first of its parts is bad, and its bytes are nowhere."""
-    spoil_first(store, cached.asset_id)
+    spoil(store, cached.asset_id)
     assert upload_asset(cached.asset_id) is UploadResult.LATER
     assert refetch_lost() == 1
     return cached
 
 
-def spoil_first(store, asset_id: str) -> None:
+def spoil(store, asset_id: str, *, index: int = 0) -> None:
     """Telegram gives other bytes than were stored, and somebody has found out."""
-    part = reload(asset_id).parts[0]
+    part = reload(asset_id).parts[index]
     store.telegram.file_of(part.file_unique_id).write_bytes(b"y" * part.size)
     assert mark_part_bad(asset_id, generation=1, part=part, reason="wrong bytes")
 
@@ -78,7 +80,7 @@ def as_it_was(asset_id: str) -> tuple:
 
 class TestWhenTheFetchFails:
     async def test_the_good_parts_stay_readable_and_nothing_is_deleted(self, cached, store, filler):
-        spoil_first(store, cached.asset_id)
+        spoil(store, cached.asset_id)
         await asyncio.to_thread(upload_asset, cached.asset_id)
         before, messages = as_it_was(cached.asset_id), set(store.telegram.messages)
         assert refetch_lost() == 1
@@ -272,6 +274,40 @@ async def test_while_a_bad_part_is_fetched_anew_only_who_needs_it_waits(damaged,
     assert [answer.content for answer in answers] == wanted
 
 
+async def test_a_request_for_all_is_not_told_what_a_range_without_the_bad_part_was_told(
+    cached, store, play, monkeypatch
+):
+    """They ask at the same moment, with the same link, while somebody else looks."""
+    spoil(store, cached.asset_id, index=3)
+    assert await asyncio.to_thread(upload_asset, cached.asset_id) is UploadResult.LATER
+    assert await asyncio.to_thread(refetch_lost) == 1
+    asked, may_look = [], asyncio.Event()
+    usual_ask, usual_look = SharedLooks.look, MediaStreamBackend._look
+
+    async def ask(looks, *args):
+        asked.append(args)
+        return await usual_ask(looks, *args)
+
+    async def look(backend, *args, **options):
+        await may_look.wait()
+        return await usual_look(backend, *args, **options)
+
+    monkeypatch.setattr(SharedLooks, "look", ask)
+    monkeypatch.setattr(MediaStreamBackend, "_look", look)
+    asking = []
+    for headers in ({"Range": "bytes=0-99"}, {"Range": "bytes=0-99"}, {}):
+        asking.append(asyncio.create_task(play(**headers)))
+        await asyncio.to_thread(wait_until, lambda: len(asked) == len(asking))
+    may_look.set()
+    for answer in await asyncio.wait_for(asyncio.gather(*asking[:2]), 20):
+        assert (answer.status_code, answer.content) == (206, cached.data[:100])
+    new = media(SIZE, seed=5)
+    await asyncio.to_thread(put_anew, cached.asset_id, new)
+    whole = await asyncio.wait_for(asking[2], 20)
+    assert (whole.status_code, whole.headers["etag"]) == (200, f'"{cached.asset_id}-2"')
+    assert whole.content == new
+
+
 async def test_one_that_is_whole_and_fetched_anew_on_purpose_gives_the_new_bytes(cached, play):
     await asyncio.to_thread(refetch_asset, cached.asset_id)
     opening = asyncio.create_task(play(Range="bytes=0-99"))
@@ -284,7 +320,7 @@ async def test_one_that_is_whole_and_fetched_anew_on_purpose_gives_the_new_bytes
 
 
 async def test_ranges_without_the_bad_part_do_not_start_a_fetch_nor_wait_for_one(cached, store, play):
-    spoil_first(store, cached.asset_id)
+    spoil(store, cached.asset_id)
     good = await asyncio.wait_for(play(Range=f"bytes={PART_BYTES}-"), 20)
     assert (good.status_code, good.content == cached.data[PART_BYTES:]) == (206, True)
     assert (reload(cached.asset_id).generation, MediaJob.objects.count()) == (1, 0)
