@@ -8,6 +8,7 @@ from typing import Any
 from apps.core.documents import AuditEntry
 from apps.core.tunables import TUNABLES
 from apps.dashboard.amounts import amount_words, unit_of
+from apps.dashboard.audit_words import action_words
 from apps.dashboard.lists import Cell, Column, Empty, Filter, ListSpec, age_filter, choices_filter
 
 TARGET_KINDS = ("user", "key", "job", "asset", "bot", "cache", "channel", "provider", "setting")
@@ -53,7 +54,7 @@ AUDIT_LIST = ListSpec(
     columns=(
         Column(label="When", sort="at", cell=lambda entry: Cell(kind="time", value=entry.at)),
         Column(label="Who", cell=lambda entry: Cell(value=entry.actor, note=entry.address)),
-        Column(label="What", cell=lambda entry: Cell(kind="code", value=entry.action)),
+        Column(label="What", cell=lambda entry: Cell(value=action_words(entry.action), note=entry.action)),
         Column(label="To", cell=lambda entry: Cell(value=f"{entry.target_kind} {entry.target_id}")),
         Column(label="Change", cell=lambda entry: Cell(kind="changes", value=changes(entry))),
     ),

@@ -61,12 +61,13 @@ def confirm_page(
     label: str,
     back: str,
     back_label: str,
-    do: Callable[[], str],
+    do: Callable[[], str | HttpResponse],
     tone: str = "primary",
     icon: str = "check",
     then: str = "",
 ) -> HttpResponse:
-    """Ask by GET; by POST ``do`` it, say what it returns ("" says nothing) and go ``then`` (or back).
+    """Ask by GET; by POST ``do`` it, say what it returns ("" says nothing) and go ``then`` (or back). It may answer
+    itself as well, where only the doing shows where to go.
 
     What ``do`` raises as ApiError is said instead.
     """
@@ -82,9 +83,12 @@ def confirm_page(
         }
         return render(request, "dashboard/confirm.html", context)
     try:
-        if said := do():
-            messages.success(request, said)
+        came = do()
     except ApiError as error:
         messages.error(request, error.message)
         return redirect(back)
+    if isinstance(came, HttpResponse):
+        return came
+    if came:
+        messages.success(request, came)
     return redirect(then or back)

@@ -1,5 +1,6 @@
 """Jobs, cache, audit log and overview: what they show and what they change."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,11 +9,14 @@ from apps.core import audit
 from apps.core.clock import utcnow
 from apps.core.documents import AuditEntry
 from apps.dashboard import selectors
+from apps.dashboard.asset_work import WORKS
+from apps.dashboard.audit_words import WORDS, action_words
 from apps.dashboard.templatetags.ui import human_bytes, relative
 from apps.downloads.documents import JobState, MediaJob
 from apps.keys.services import create_key
 from apps.telegram_cache.documents import AssetState
 from tests.dashboard.samples import event, fill_server, make_asset, make_job
+from ytserver.env import BASE_DIR
 
 NOW = datetime(2026, 5, 1, 12, 0, 30, tzinfo=UTC)
 
@@ -40,8 +44,10 @@ class TestJobs:
         make_asset(1, state=AssetState.FAILED, error_code="upstream_error", retry_at=utcnow() + timedelta(hours=1))
         address = f"/admin/jobs/{job.id}/retry"
         assert b"Try this job again?" in operator.get(address).content
-        assert b"was started again" in operator.post(address, follow=True).content
-        assert MediaJob.objects(asset_id=job.asset_id, active=True).count() == 1
+        answer = operator.post(address, follow=True)
+        assert b"was started again" in answer.content
+        new = MediaJob.objects.get(asset_id=job.asset_id, active=True)
+        assert answer.redirect_chain == [(f"/admin/jobs/{new.id}", 302)]
         assert AuditEntry.objects(action="job.retry", target_id=job.id).count() == 1
 
     def test_its_page_tells_which_sources_were_asked_and_who_asked(self, viewer, operator):
@@ -106,8 +112,17 @@ class TestAudit:
             before={"active": True}, after={"active": False}, address="10.0.0.9",
         )  # fmt: skip
         page = viewer.get("/admin/audit?about=key&q=sam").content.decode()
-        for text in ("sam", "10.0.0.9", "key.deactivate", "key abcdefgh", "<s>yes</s>"):
+        for text in ("sam", "10.0.0.9", "Switched an API key off", "key.deactivate", "key abcdefgh", "<s>yes</s>"):
             assert text in page
+
+    def test_every_action_has_words(self):
+        kinds = {action.partition(".")[0] for action in WORDS}
+        code = re.compile(rf'"((?:{"|".join(map(re.escape, kinds))})\.[a-z_]+)"')
+        found = {action for path in (BASE_DIR / "apps").rglob("*.py") for action in code.findall(path.read_text())}
+        assert len(found) > 40
+        assert found - set(WORDS) == {"cookies.txt"}
+        assert {f"asset.{name}" for name in WORKS} <= set(WORDS)
+        assert action_words("thing.was_done") == "Thing: was done"
 
 
 class TestOverview:

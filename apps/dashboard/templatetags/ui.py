@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from apps.dashboard import audit_words
 from apps.dashboard.access import may
 from apps.dashboard.menu import MENU
 from apps.keys.documents import Role, User
@@ -121,6 +122,12 @@ def when(moment: datetime | None) -> SafeString:
         exact.strftime("%Y-%m-%d %H:%M:%S"),
         relative(exact, datetime.now(UTC)),
     )
+
+
+@register.filter
+def action_words(action: str) -> str:
+    """What the audit log calls it, in words."""
+    return audit_words.action_words(action)
 
 
 @register.filter

@@ -78,9 +78,12 @@ def job_retry(request: AdminRequest, job_id: str) -> HttpResponse:
     if job is None:
         return _no_such_job(request)
 
-    def do() -> str:
-        retry(request, job)
-        return f"The fetch of {job.video_id} was started again."
+    def do() -> HttpResponse:
+        again = retry(request, job)
+        messages.success(request, f"The fetch of {job.video_id} was started again.")
+        if find_job(again.id) is None:  # the file is there meanwhile, and the job that brought it is forgotten
+            return redirect("dashboard:assets-detail", job.asset_id)
+        return redirect("dashboard:jobs-detail", again.id)
 
     return confirm_page(
         request,

@@ -1,0 +1,80 @@
+"""What the actions of the audit log are called where people read them."""
+
+from __future__ import annotations
+
+WORDS = {
+    "login.done": "Logged in",
+    "login.done_by_recovery_code": "Logged in with a recovery code",
+    "login.failed": "Could not log in: wrong name or password",
+    "login.code_failed": "Could not log in: wrong code",
+    "identity.confirmed": "Gave the password again",
+    "password.wrong": "Gave a wrong password while logged in",
+    "code.wrong": "Gave a wrong code while logged in",
+    "password.change": "Changed their password",
+    "second_factor.on": "Switched their second factor on",
+    "second_factor.off": "Switched their second factor off",
+    "second_factor.new_recovery_codes": "Made new recovery codes",
+    "sessions.end": "Logged out everywhere else",
+    "user.create": "Added a user",
+    "user.update": "Changed a user",
+    "user.role": "Changed a user's role",
+    "user.activate": "Switched a user on",
+    "user.deactivate": "Switched a user off",
+    "user.delete": "Deleted a user",
+    "user.reset_password": "Gave a user a new password",
+    "user.reset_second_factor": "Took a user's second factor away",
+    "key.create": "Created an API key",
+    "key.import": "Imported API keys",
+    "key.update": "Changed an API key",
+    "key.rotate": "Gave an API key a new secret",
+    "key.activate": "Switched an API key on",
+    "key.deactivate": "Switched an API key off",
+    "key.revoke": "Revoked an API key for good",
+    "key.delete": "Deleted an API key",
+    "webhook set": "Set a key's webhook",
+    "webhook removed": "Removed a key's webhook",
+    "webhook.test": "Tested a key's webhook",
+    "webhook.again": "Told a key's webhook again",
+    "job.cancel": "Cancelled a job",
+    "job.retry": "Tried a job again",
+    "asset.fetch": "Asked for a file on the try-it page",
+    "asset.verify": "Verified a file in Telegram",
+    "asset.repair": "Repaired an upload",
+    "asset.upload": "Sent a file to Telegram again",
+    "asset.refetch": "Fetched a file again from outside",
+    "asset.evict": "Removed a file from the hot store",
+    "cache.evict": "Made room in the hot store",
+    "cache.import": "Imported the cache's record",
+    "cache.warm": "Fetched a list ahead",
+    "warm_up.make": "Made a warm-up",
+    "warm_up.limits": "Changed the limits of warm-ups",
+    "warm_up.pause": "Paused a warm-up",
+    "warm_up.resume": "Let a warm-up go on",
+    "warm_up.cancel": "Cancelled a warm-up",
+    "provider.enable": "Switched a source on",
+    "provider.disable": "Switched a source off",
+    "provider.order": "Changed the order of the sources",
+    "bot.add": "Added a bot",
+    "bot.token": "Gave a bot a new token",
+    "bot.enable": "Switched a bot on",
+    "bot.disable": "Switched a bot off",
+    "bot.check": "Checked the bots and channels",
+    "bot.rekey": "Let a bot read what the others stored",
+    "channel.add": "Added a channel",
+    "channel.settings": "Changed a channel",
+    "channel.default": "Chose the channel for new files",
+    "channel.enable": "Switched a channel on",
+    "channel.disable": "Switched a channel off",
+    "setting.change": "Changed a setting",
+    **{
+        f"{kind}.{what}": f"{done} {thing}"
+        for kind, thing in (("cookies", "cookies"), ("proxy", "a proxy"), ("po_token", "PO tokens"))
+        for what, done in (("add", "Added"), ("replace", "Replaced"), ("remove", "Removed"),
+                           ("enable", "Switched on"), ("disable", "Switched off"))
+    },
+}  # fmt: skip
+
+
+def action_words(action: str) -> str:
+    """An action in words; one that is not known (of another version, say) as it is, without its punctuation."""
+    return WORDS.get(action) or action.replace(".", ": ").replace("_", " ").capitalize()
