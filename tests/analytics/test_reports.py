@@ -1,8 +1,10 @@
+import threading
 from datetime import timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
+from pymongo.errors import ExecutionTimeout
 
 from apps.analytics import reports
 from apps.analytics.documents import By, Grain, UsageRollup
@@ -14,6 +16,7 @@ from apps.analytics.reports import (
     sums_pipeline,
     top_values,
     usage_report,
+    user_peaks,
 )
 from apps.analytics.rollups import roll_up
 from apps.analytics.spans import DAY_STEP_S, RANGES, make_span, named_span, read_zone
@@ -128,6 +131,36 @@ class TestUsageReport:
             report = usage_report(named_span(name, zone=UTC_ZONE))
             assert [row.sums.requests for row in report.videos] == [3]
             assert [row.sums.requests for row in report.routes] == [3]
+
+    def test_its_questions_are_asked_at_the_same_time_in_threads_that_are_used_again(self, usage, monkeypatch):
+        others, names = threading.Barrier(reports.AT_ONCE), set()
+
+        def together(ask):
+            def asked(*args, **kwargs):
+                names.add(threading.current_thread().name)
+                others.wait(timeout=60)
+                return ask(*args, **kwargs)
+
+            return asked
+
+        for name in ("top_values", "_by_step", "user_peaks"):  # eight in all: twice as many as threads
+            monkeypatch.setattr(reports, name, together(getattr(reports, name)))
+        for _ in range(2):
+            assert usage_report(named_span("24h", zone=UTC_ZONE)).totals.requests == 8
+        assert len(names) == reports.AT_ONCE
+
+    def test_a_question_that_fails_is_told_and_the_next_report_is_fine(self, usage, monkeypatch):
+        failures = [ExecutionTimeout("operation exceeded time limit", 50)]
+
+        def fail_once(span):
+            if failures:
+                raise failures.pop()
+            return user_peaks(span)
+
+        monkeypatch.setattr(reports, "user_peaks", fail_once)
+        with pytest.raises(ExecutionTimeout):
+            usage_report(named_span("24h", zone=UTC_ZONE))
+        assert usage_report(named_span("24h", zone=UTC_ZONE)).totals.requests == 8
 
     def test_of_very_many_videos_the_most_used_are_found(self, monkeypatch):
         monkeypatch.setattr(reports, "AMONG", 3)
