@@ -186,14 +186,15 @@ class _Admin:
             **{name: lambda path=path: self._get(path, HTTP_X_API_KEY=self._key) for name, path in LISTS.items()},
             "whose turn it is to be verified": lambda: least_recently_verified(50),
             "what to fetch again": lambda: assets_to_refetch(50),
-            "counting the totals (once in 30 s)": cache_totals,
+            "counting the totals (once in 10 s)": cache_totals,
         }
         return {name: _asked(work) for name, work in works.items()}
 
     def _get(self, path: str, **headers: str) -> None:
-        from django.core.cache import cache
+        from apps.core.redis import redis_client
+        from apps.telegram_cache.services import totals
 
-        cache.delete("dashboard:assets")  # what is kept for 10 s would hide what counting it takes
+        redis_client().delete(totals.KEY)  # what is kept would hide what counting it takes
         answer = self._client.get(path, **headers)
         if answer.status_code != 200:
             raise RuntimeError(f"{path}: {answer.status_code}")

@@ -111,7 +111,7 @@ def _reads_everything(database: str, command: dict[str, Any]) -> bool:
         plan = client[database].command({"explain": command, "verbosity": "queryPlanner"}, codec_options=ANY_DATE)
     except OperationFailure:  # values that cannot be explained, such as the cursors of an earlier command
         return False
-    stages = _stages(plan)
+    stages = stages_of(plan)
     return "COLLSCAN" in stages and not ("LIMIT" in stages and "SORT" not in stages and not _has_filter(plan))
 
 
@@ -125,14 +125,15 @@ def _has_filter(plan: Any) -> bool:
     return any(_has_filter(value) for name, value in plan.items() if name != "rejectedPlans")
 
 
-def _stages(plan: Any) -> set[str]:
+def stages_of(plan: Any) -> set[str]:
+    """The stages of an explained plan, without those of plans that were not chosen."""
     if isinstance(plan, list):
-        return set().union(*map(_stages, plan))
+        return set().union(*map(stages_of, plan))
     if not isinstance(plan, dict):
         return set()
     own = {plan["stage"]} if isinstance(plan.get("stage"), str) else set()
     below = (value for name, value in plan.items() if name not in ("rejectedPlans", "command", "parsedQuery"))
-    return own.union(*map(_stages, below))
+    return own.union(*map(stages_of, below))
 
 
 scans = Scans()

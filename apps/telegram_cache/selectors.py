@@ -20,8 +20,19 @@ from apps.telegram_cache.documents import (
 )
 
 MAX_PAGE = 500
+MAX_TIME_MS = 20_000
 MAX_PLAYABLE_TRIES = 5
 _FINISHED = [state.value for state in FINISHED_STATES]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateTotals:
+    """Assets of one kind in one state."""
+
+    state: str
+    kind: str
+    count: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +43,6 @@ class KindTotals:
     count: int
     size_bytes: int
     in_telegram: int
-    access_count: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,21 +62,38 @@ class UsedAsset:
 
 @dataclass(frozen=True, kw_only=True)
 class CacheTotals:
-    """What the cache holds. ``by_state`` counts every asset, also those that failed."""
+    """What the cache holds. ``states`` counts every asset, also those that failed."""
 
-    by_kind: tuple[KindTotals, ...]
-    by_state: dict[str, int]
+    states: tuple[StateTotals, ...]
     most_used: tuple[UsedAsset, ...]
     orphans: int
     orphans_left: int = 0  # of them: nobody tries to remove these any more
 
     @property
+    def finished(self) -> list[StateTotals]:
+        return [of_state for of_state in self.states if of_state.state in _FINISHED]
+
+    @property
+    def by_kind(self) -> list[KindTotals]:
+        """Finished assets, of every kind there is."""
+        return [_of_kind(kind.value, [row for row in self.finished if row.kind == kind]) for kind in MediaKind]
+
+    @property
     def count(self) -> int:
-        return sum(totals.count for totals in self.by_kind)
+        return sum(of_state.count for of_state in self.finished)
 
     @property
     def size_bytes(self) -> int:
-        return sum(totals.size_bytes for totals in self.by_kind)
+        return sum(of_state.size_bytes for of_state in self.finished)
+
+
+def _of_kind(kind: str, finished: list[StateTotals]) -> KindTotals:
+    return KindTotals(
+        kind=kind,
+        count=sum(row.count for row in finished),
+        size_bytes=sum(row.size_bytes for row in finished),
+        in_telegram=sum(row.count for row in finished if row.state == AssetState.CACHED),
+    )
 
 
 def find_asset(asset_id: str) -> Asset | None:
@@ -115,34 +142,38 @@ def count_assets(*states: AssetState) -> int:
 
 
 def cache_totals(*, most_used: int = 10) -> CacheTotals:
-    """Totals by kind and state, and the ``most_used`` assets. Not a transaction: a moment's picture."""
+    """Totals by kind and state, and the ``most_used`` assets. Not a transaction: a moment's picture.
+
+    Of most assets only a key of an index is read; of those with orphans the record.
+    """
     collection = Asset._get_collection()
-    finished = {"state": {"$in": _FINISHED}}
-    group = {
-        "_id": "$kind",
-        "count": {"$sum": 1},
-        "size_bytes": {"$sum": {"$ifNull": ["$size_bytes", 0]}},
-        "in_telegram": {"$sum": {"$cond": [{"$eq": ["$state", AssetState.CACHED.value]}, 1, 0]}},
-        "access_count": {"$sum": {"$ifNull": ["$access_count", 0]}},
-    }
-    all_orphans = {"$ifNull": ["$orphans", []]}
-    given_up = {"$filter": {"input": all_orphans, "as": "one", "cond": {"$gt": ["$$one.gave_up_at", None]}}}
-    orphans = {"_id": None, "n": {"$sum": {"$size": all_orphans}}, "left": {"$sum": {"$size": given_up}}}
-    facets = {
-        "by_kind": [{"$match": finished}, {"$group": group}],
-        "by_state": [{"$group": {"_id": "$state", "n": {"$sum": 1}}}],
-        "orphans": [{"$group": orphans}],
-    }
-    found = next(iter(collection.aggregate([{"$facet": facets}])))
-    rows = {row.pop("_id"): row for row in found["by_kind"]}
-    zero = {"count": 0, "size_bytes": 0, "in_telegram": 0, "access_count": 0}
+    states = collection.aggregate(states_pipeline(), maxTimeMS=MAX_TIME_MS)
+    orphans = next(iter(collection.aggregate(orphans_pipeline(), maxTimeMS=MAX_TIME_MS)), {"n": 0, "left": 0})
+    rows = [StateTotals(**row["_id"], count=row["count"], size_bytes=row["size_bytes"]) for row in states]
     return CacheTotals(
-        by_kind=tuple(KindTotals(kind=kind.value, **rows.get(kind.value, zero)) for kind in MediaKind),
-        by_state={row["_id"]: row["n"] for row in found["by_state"]},
+        states=tuple(sorted(rows, key=lambda row: (row.state, row.kind))),
         most_used=tuple(_most_used(most_used)),
-        orphans=found["orphans"][0]["n"] if found["orphans"] else 0,
-        orphans_left=found["orphans"][0]["left"] if found["orphans"] else 0,
+        orphans=orphans["n"],
+        orphans_left=orphans["left"],
     )
+
+
+def states_pipeline() -> list[dict[str, Any]]:
+    """Assets by state and kind."""
+    group = {
+        "_id": {"state": "$state", "kind": "$kind"},
+        "count": {"$sum": 1},
+        "size_bytes": {"$sum": "$size_bytes"},
+    }
+    return [{"$match": {"state": {"$gte": ""}}}, {"$group": group}]  # all states; so that an index alone answers
+
+
+def orphans_pipeline() -> list[dict[str, Any]]:
+    """How many orphans there are, and how many nobody tries to remove any more. Each has one of these fields."""
+    is_noted = [{f"orphans.{name}": {"$exists": True}} for name in ("noted_at", "message_id", "size")]
+    given_up = {"$filter": {"input": "$orphans", "as": "one", "cond": {"$gt": ["$$one.gave_up_at", None]}}}
+    group = {"_id": None, "n": {"$sum": {"$size": "$orphans"}}, "left": {"$sum": {"$size": given_up}}}
+    return [{"$match": {"$or": is_noted}}, {"$group": group}]
 
 
 def _most_used(limit: int) -> Iterator[UsedAsset]:

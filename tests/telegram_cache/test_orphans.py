@@ -226,7 +226,8 @@ class TestWaiting:
 
 
 def with_orphan(number: int, message_id: int | None) -> None:
-    orphan = Orphan(index=0, channel_id=str(CHANNEL_ID), message_id=message_id, reason="copy")
+    fields = {"channel_id": str(CHANNEL_ID), "message_id": message_id, "reason": "copy", "noted_at": datetime.now(UTC)}
+    orphan = Orphan(index=0, **fields)
     name = f"orphan{number:05d}"
     Asset(id=f"{number:024d}", video_id=name, kind="audio", variant="m4a", orphans=[orphan]).save()
 

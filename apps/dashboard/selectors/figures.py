@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from django.conf import settings
 from django.core.cache import cache
@@ -12,10 +12,11 @@ from apps.core.tunables import hot_max_bytes
 from apps.downloads.documents import MediaJob
 from apps.keys.documents import ApiKey
 from apps.streaming.hotstore import HotStore
-from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetState, MediaKind, TelegramBot
+from apps.telegram_cache.documents import AssetState, MediaKind, TelegramBot
+from apps.telegram_cache.selectors import StateTotals
+from apps.telegram_cache.services.totals import recent_totals
 
 FRESH_S = 10
-MAX_TIME_MS = 5_000
 SHOWN_JOBS = 8
 
 
@@ -52,15 +53,14 @@ class Figures:
 
 
 def figures() -> Figures:
-    """Everything for one look. What is costly to count is at most FRESH_S old, however many people look."""
-    groups = _kept("assets", _asset_groups)
-    hot_count, hot_bytes = _kept("hot", _hot_size)
-    done = {state.value for state in FINISHED_STATES}
-    finished = [group for group in groups if group["state"] in done]
+    """Everything for one look. The size of the hot store is at most FRESH_S old, the totals of the cache as
+    ``recent_totals`` says, however many people look."""
+    totals = recent_totals()
+    hot_count, hot_bytes = cache.get_or_set("dashboard:hot", _hot_size, FRESH_S) or (0, 0)
     return Figures(
-        states=_state_rows(groups),
-        cached_count=sum(group["count"] for group in finished),
-        cached_bytes=sum(group["bytes"] for group in finished),
+        states=_state_rows(totals.states),
+        cached_count=totals.count,
+        cached_bytes=totals.size_bytes,
         hot_count=hot_count,
         hot_bytes=hot_bytes,
         hot_max_bytes=hot_max_bytes(),
@@ -71,29 +71,8 @@ def figures() -> Figures:
     )
 
 
-def _kept(name: str, read: Any) -> Any:
-    return cache.get_or_set(f"dashboard:{name}", read, FRESH_S)
-
-
-def _asset_groups() -> list[dict[str, Any]]:
-    rows = Asset._get_collection().aggregate(
-        [
-            {"$match": {"state": {"$gte": ""}}},  # all; so that an index alone answers
-            {
-                "$group": {
-                    "_id": {"state": "$state", "kind": "$kind"},
-                    "count": {"$sum": 1},
-                    "bytes": {"$sum": "$size_bytes"},
-                }
-            },
-        ],
-        maxTimeMS=MAX_TIME_MS,
-    )
-    return [{**row["_id"], "count": row["count"], "bytes": row["bytes"]} for row in rows]
-
-
-def _state_rows(groups: list[dict[str, Any]]) -> list[StateRow]:
-    counts = {(group["state"], group["kind"]): group["count"] for group in groups}
+def _state_rows(totals: Sequence[StateTotals]) -> list[StateRow]:
+    counts = {(of_state.state, of_state.kind): of_state.count for of_state in totals}
     rows = [
         StateRow(
             state=state.value,

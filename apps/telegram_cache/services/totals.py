@@ -1,47 +1,83 @@
-"""The cache's totals for whoever asks often: counting reads every asset, so one answer serves everybody for a while."""
+"""The cache's totals for whoever asks often: counting looks at every asset, so one answer serves everybody a while."""
 
 from __future__ import annotations
 
 import json
+import logging
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime
+from functools import cache
+from math import inf
 from typing import Any, cast
 
-from apps.core.redis import redis_client
-from apps.telegram_cache.selectors import CacheTotals, KindTotals, UsedAsset, cache_totals
+from pymongo.errors import PyMongoError
+from redis.exceptions import RedisError
 
-FRESH_S = 30.0
+from apps.core.redis import redis_client
+from apps.telegram_cache.selectors import CacheTotals, StateTotals, UsedAsset, cache_totals
+
+RENEW_S = 10.0  # from then on it is counted anew behind those who ask
+FRESH_S = 30.0  # older, which nobody asked for in between, is not given any more
 KEPT_S = 3600  # while somebody counts anew, the others get the answer before
 COUNTING_S = 60  # longer than a count takes; who dies counting keeps the others from it no longer
 FIRST_WAIT_S = 5.0  # for the very first answer; then each counts for itself
 POLL_S = 0.05
 MOST_USED = 10
-KEY = "yt:tg:totals"
+KEY = "yt:tg:totals:2"  # the number changes with the shape
 LOCK = f"{KEY}:counting"
+
+logger = logging.getLogger(__name__)
+_renewing = threading.Semaphore(1)
+
+
+@cache
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="cache-totals")
 
 
 def recent_totals() -> CacheTotals:
     """``cache_totals`` as of the last 30 s; of any number of callers in all processes one counts.
 
-    While it counts, which takes seconds with a million assets, the others get the totals before. Raises RedisError.
+    While people keep asking it is counted behind them: nobody waits. While somebody counts anew what is older, which
+    takes a second or two with a million assets, the others get the totals before. Raises RedisError.
     """
     wait_until = time.monotonic() + FIRST_WAIT_S
     while True:
-        totals, is_fresh = _kept()
-        if totals is not None and is_fresh:
+        totals, age_s = _kept()
+        if totals is not None and age_s < FRESH_S:
+            if age_s >= RENEW_S and _renewing.acquire(blocking=False):
+                _thread().submit(_renew)
             return totals
-        if redis_client().set(LOCK, b"1", nx=True, ex=COUNTING_S):
-            try:
-                totals, is_fresh = _kept()  # somebody may have counted in between
-                return totals if totals is not None and is_fresh else _count()
-            finally:
-                redis_client().delete(LOCK)
+        if (counted := _count_if_older(FRESH_S)) is not None:
+            return counted
         if totals is not None:
             return totals
         if time.monotonic() > wait_until:
             return _count()
         time.sleep(POLL_S)
+
+
+def _renew() -> None:
+    try:
+        _count_if_older(RENEW_S)
+    except (RedisError, PyMongoError) as error:
+        logger.warning("the cache's totals were not counted: %s", type(error).__name__)
+    finally:
+        _renewing.release()
+
+
+def _count_if_older(age_s: float) -> CacheTotals | None:
+    """Count, unless somebody did meanwhile. None: somebody else is counting."""
+    if not redis_client().set(LOCK, b"1", nx=True, ex=COUNTING_S):
+        return None
+    try:
+        totals, is_s = _kept()
+        return totals if totals is not None and is_s < age_s else _count()
+    finally:
+        redis_client().delete(LOCK)
 
 
 def _count() -> CacheTotals:
@@ -57,17 +93,17 @@ def _plain(value: Any) -> str:
     raise TypeError(type(value).__name__)
 
 
-def _kept() -> tuple[CacheTotals | None, bool]:
-    """The last answer, and whether it is fresh."""
+def _kept() -> tuple[CacheTotals | None, float]:
+    """The last answer, and how many seconds old it is."""
     packed = cast("bytes | None", redis_client().get(KEY))
     if packed is None:
-        return None, False
+        return None, inf
     kept = json.loads(packed)
     totals = kept["totals"]
     used = [UsedAsset(**{**row, "last_accessed_at": _moment(row["last_accessed_at"])}) for row in totals["most_used"]]
-    by_kind = tuple(KindTotals(**row) for row in totals["by_kind"])
-    is_fresh = 0 <= time.time() - kept["made_at"] < FRESH_S
-    return CacheTotals(**{**totals, "by_kind": by_kind, "most_used": tuple(used)}), is_fresh
+    states = tuple(StateTotals(**row) for row in totals["states"])
+    age_s = time.time() - kept["made_at"]
+    return CacheTotals(**{**totals, "states": states, "most_used": tuple(used)}), age_s if age_s >= 0 else inf
 
 
 def _moment(text: str | None) -> datetime | None:
