@@ -64,7 +64,7 @@ PROGRAMS = {
         title="Uploading to Telegram", limit_s=60, full="--size-mib 1000", quick="--size-mib 200"
     ),
     "growth": Program(
-        title="Growth", limit_s=270, full="--seconds 2", quick="--assets 50000 --seconds 1 --rounds 2"
+        title="Growth", limit_s=330, full="--seconds 2", quick="--assets 50000 --seconds 1 --rounds 2"
     ),
     "rollups": Program(
         title="Analytics from sums", limit_s=170, full="--rounds 5", quick="--events 20000 --videos 5000 --rounds 3"
