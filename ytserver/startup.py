@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from apps.core.errors import Conflict
@@ -25,13 +26,14 @@ class FirstStart:
     api_key: str
 
 
-def prepare_database() -> FirstStart | None:
-    """Make indexes and seeds. Idempotent, and safe on many nodes at once.
+def prepare_database(report: Callable[[str], None] = lambda _line: None) -> FirstStart | None:
+    """Make indexes and seeds. Idempotent, and safe on many nodes at once. ``report`` gets a line before what takes
+    long.
 
     Returns the first admin and key when there was nobody yet: of any number of starters exactly one makes them,
     which the unique index on the username decides.
     """
-    ensure_indexes()
+    ensure_indexes(report)
     fill_search_words()
     seed_from_settings()
     if has_admins():

@@ -51,7 +51,7 @@ def _events(start: datetime, end: datetime) -> Iterator[dict[str, Any]]:
     """In the order of time. The next ones are on their way while these are used."""
     wanted = dict.fromkeys(_FIELDS, True) | {"_id": False}
     found = UsageEvent._get_collection().find({"at": {"$gte": start, "$lt": end}}, wanted, batch_size=READ)
-    with ThreadPoolExecutor(1, "read-events") as ahead, found.sort("at", 1) as events:
+    with found.sort("at", 1) as events, ThreadPoolExecutor(1, "read-events") as ahead:  # a thread is done with it first
         coming = ahead.submit(_some, events)
         while some := coming.result():
             coming = ahead.submit(_some, events)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import TypeVar
 
@@ -30,6 +32,7 @@ from ytserver.env import Env, find_service_urls
 
 READY_TIMEOUT_S = 120.0
 POLL_S = 0.05
+STILL_EVERY_S = 30.0
 
 Prepared = TypeVar("Prepared")
 
@@ -47,7 +50,8 @@ class Launcher:
         self.supervisor = Supervisor(report)
 
     def launch(self, instance: Instance, listener: socket.socket, prepare_database: Callable[[], Prepared]) -> Prepared:
-        """Start everything and return what ``prepare_database`` returned once requests are answered.
+        """Start everything and return what ``prepare_database`` returned once requests are answered. That may take as
+        long as it likes: it runs in a thread, which is left alone when the start ends before it.
 
         Raises StartFailed, or StopAsked when a signal came in between. Either way call ``stop``.
         """
@@ -72,7 +76,7 @@ class Launcher:
         self._start_embedded(services, instance)
         self._start_nursery(instance)
         self._wait_for_databases(services)
-        prepared = prepare_database()
+        prepared = self._wait_for_result("the database", prepare_database)
         if can_fork_programs():
             self._wait_for("the nursery", self.supervisor.nursery_is_ready)
         log_dir, mark = instance.log_dir, instance.mark
@@ -122,6 +126,25 @@ class Launcher:
         except httpx.TransportError:
             return False
         return answer.status_code == httpx.codes.OK
+
+    def _wait_for_result(self, what: str, work: Callable[[], Prepared]) -> Prepared:
+        """Signals to stop, and programs that end, are noticed meanwhile, and people told that it goes on."""
+        outcome: Future[Prepared] = Future()
+
+        def run() -> None:
+            try:
+                outcome.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+                outcome.set_exception(error)
+
+        threading.Thread(target=run, name=f"prepare {what}", daemon=True).start()
+        began_at = told_at = time.monotonic()
+        while not wait([outcome], timeout=POLL_S).done:
+            self.supervisor.check()
+            if time.monotonic() - told_at >= STILL_EVERY_S:
+                told_at = time.monotonic()
+                self._report(f"Still preparing {what}, since {told_at - began_at:.0f} s ...")
+        return outcome.result()
 
     def _wait_for(self, what: str, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S

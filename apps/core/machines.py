@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import socket
+import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -31,7 +32,40 @@ FRESH_S = 15.0
 WATCHED_S = 10
 AWAY_KEPT_S = 3600.0
 
-psutil.cpu_percent()  # the first call has nothing to compare with
+MIN_GAP_S = 0.5  # between two measurements: the kernel counts in hundredths of a second
+
+
+class _Processors:
+    """Their use since the last look of this process, whichever thread had it (``psutil.cpu_percent`` remembers one look
+    for each thread)."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._looked_at = time.monotonic()
+        self._times = psutil.cpu_times()
+        self._percent = 0.0
+
+    def percent(self) -> float:
+        with self._lock:
+            if time.monotonic() - self._looked_at >= MIN_GAP_S:
+                before, self._times, self._looked_at = self._times, psutil.cpu_times(), time.monotonic()
+                whole = _all(self._times) - _all(before)
+                idle = _idle(self._times) - _idle(before)
+                self._percent = round(100 * min(max(1 - idle / whole, 0.0), 1.0), 1) if whole > 0 else 0.0
+            return self._percent
+
+
+def _all(times: Any) -> float:
+    return float(
+        sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+    )  # those are in user and nice
+
+
+def _idle(times: Any) -> float:
+    return float(times.idle + getattr(times, "iowait", 0.0))
+
+
+_processors = _Processors()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +98,7 @@ def machine() -> Machine:
     disk = shutil.disk_usage(_existing(settings.ENV.hot_root))
     return Machine(
         name=socket.gethostname(),
-        cpu_percent=psutil.cpu_percent(),
+        cpu_percent=_processors.percent(),
         cpu_count=psutil.cpu_count() or 1,
         load=os.getloadavg()[0],
         memory_used_bytes=memory.total - memory.available,

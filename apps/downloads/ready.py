@@ -39,7 +39,7 @@ AGEING_S = 0.6
 HOT_CHECK_S = 0.05
 MAX_REMEMBERED = 4096
 
-_MARK = secrets.token_hex(12)  # in no title: made anew in each process
+_MARK = secrets.token_hex(12)  # in no title: made anew at each start
 _SLOTS = ("download_url", "stream_url", "expires_at", "response_time")
 _SLOT_PATTERN = re.compile(f'"{_MARK}-({"|".join(_SLOTS)})"')
 

@@ -1,50 +1,33 @@
-"""Who may have which bytes: the stream application's view of keys, links, assets and fetches."""
+"""The stream application's view of keys, links, assets and fetches: waits until the bytes that are asked for flow."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import re
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
 from apps.core.api_errors import SERVICE_DOWN
 from apps.core.asker import asker_var
-from apps.core.errors import (
-    ApiError,
-    Conflict,
-    IpNotAllowed,
-    LinkInvalid,
-    NotFound,
-    NotReady,
-    Overloaded,
-    ScopeMissing,
-    UpstreamTimeout,
-)
+from apps.core.errors import ApiError, Conflict, LinkInvalid, NotFound, NotReady, Overloaded, UpstreamTimeout
 from apps.core.shared_looks import SharedLooks
 from apps.core.suspend import Suspend
 from apps.core.wake import wake_hub
-from apps.downloads.fields import check_fields
-from apps.downloads.open_links import read_wish
-from apps.downloads.request_serializers import AudioStreamRequestSerializer, VideoStreamRequestSerializer
-from apps.downloads.services.key_limits import check_media
-from apps.downloads.services.media import MediaAsk, Tier, hot_store, join_fetch, resolve_key, start_or_join
+from apps.downloads.services.media import MediaAsk, Tier, join_fetch, resolve_key, start_or_join
+from apps.downloads.stream_admission import Admission, admit, question_of
 from apps.downloads.stream_records import AssetRecord, RecordCache
-from apps.downloads.variants import AS_IT_COMES, MediaOptions
-from apps.keys.authentication import authenticate, extract_key, grant_for_prefix, is_let_in
+from apps.downloads.stream_targets import follows, for_this_request, growing_size, target_of
+from apps.keys.authentication import grant_for_prefix, is_let_in
 from apps.keys.documents import Scope
 from apps.keys.grants import KeyGrant
-from apps.keys.limits import LimitState, charge, charge_failure, limit_headers, network_of
 from apps.keys.meter import StreamMeters
-from apps.streaming.hotstore import FileState
-from apps.streaming.links import SIGNATURE_PARAMETER, SignedLink, check_link
 from apps.streaming.ports import BlockFiller, StreamBackend, StreamMeter, StreamRequest, StreamTarget
-from apps.telegram_cache.documents import AssetKey, AssetState, MediaKind
+from apps.telegram_cache.documents import AssetKey, AssetState
 from apps.telegram_cache.reader import TelegramFiller
 
 Result = TypeVar("Result")
@@ -58,28 +41,6 @@ TURNS = 8  # of the threads: woken requests take turns, so that they never keep 
 SHARED_FOR_S = 20.0  # whoever has waited so long looks alone: it may be time to give up, which is theirs alone
 RECORD_MAX_AGE_S = 1.0
 KEY_MAX_AGE_S = 0.5  # of running streams: with StreamTiming.key_check_s they end within a second of their key
-FILE_NAME_CHARACTERS = 120
-_NOT_IN_FILE_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]+')
-
-
-@dataclass(frozen=True, kw_only=True)
-class Admission:
-    """A request whose key or link is good. ``asset_id`` (from a link) or ``wish`` says what is wanted."""
-
-    key_prefix: str
-    attachment: bool
-    kind: MediaKind
-    video_id: str
-    asset_id: str | None = None
-    wish: str | None = None
-    options: MediaOptions = AS_IT_COMES
-    opened_from: str = ""
-    link_expires_at: float | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    meter: StreamMeter | None = None
-    range_header: str | None = None
-    if_range: str | None = None
-    is_renewal: bool = False  # bytes turned out to be gone: what is left without them will not do
 
 
 class Find(Protocol):
@@ -110,10 +71,10 @@ class MediaStreamBackend(StreamBackend):
 
     async def open_target(self, request: StreamRequest) -> StreamTarget:
         """See StreamBackend. Waits up to MAX_WAIT_S for a fetch, then raises UpstreamTimeout."""
-        admission = await self._run(partial(_admit, request, self._meters))
+        admission = await self._run(partial(admit, request, self._meters))
         find = partial(self._find_target, admission)
-        target = await self._wait_for_target(find, max_age_s=RECORD_MAX_AGE_S, question=_question(admission))
-        return _for_this_request(target, admission)
+        target = await self._wait_for_target(find, max_age_s=RECORD_MAX_AGE_S, question=question_of(admission))
+        return for_this_request(target, admission)
 
     def record_by_heart(self, asset_id: str) -> AssetRecord | None:
         """The record as ``open_target`` would take it from memory; None: it would ask. For the event loop."""
@@ -221,13 +182,13 @@ class MediaStreamBackend(StreamBackend):
         """The target if its bytes can flow. Else starts or joins the fetch and raises Suspend, or the fetch's error."""
         asker_var.set(admission.key_prefix)  # in the context of this call alone: see _run
         key, record = self._look_up(admission, waited_s=waited_s, not_before=not_before)
-        target = _target_of(record, admission) if record else None
-        if target is not None and record is not None and not record.is_finished and _follows(target, record):
+        target = target_of(record, admission) if record else None
+        if target is not None and record is not None and not record.is_finished and follows(target, record):
             join_fetch(key.asset_id, key_prefix=admission.key_prefix)
         if target is None:
             state = start_or_join(key, key_prefix=admission.key_prefix, waited_s=waited_s)
             if state.tier is not Tier.EXTERNAL:
-                target = _target_of(AssetRecord.of(state.asset), admission)
+                target = target_of(AssetRecord.of(state.asset), admission)
         if target is None:
             raise Suspend(f"asset:{key.asset_id}")
         return target
@@ -277,7 +238,7 @@ class MediaStreamBackend(StreamBackend):
         return replace(
             target,
             generation=record.generation,
-            size_bytes=record.size_bytes if record.is_finished else _growing_size(record)[1],
+            size_bytes=record.size_bytes if record.is_finished else growing_size(record)[1],
             block_hashes=record.block_hashes,
             etag=record.etag,
         )
@@ -286,180 +247,3 @@ class MediaStreamBackend(StreamBackend):
 def make_backend() -> MediaStreamBackend:
     """The backend of this process's stream application."""
     return MediaStreamBackend(TelegramFiller())
-
-
-def _admit(request: StreamRequest, meters: StreamMeters) -> Admission:
-    kind = MediaKind(request.kind)
-    if SIGNATURE_PARAMETER in request.query:
-        return _admit_link(request, kind, meters)
-    grant, limit = _admit_key(request)
-    serializer_class = VideoStreamRequestSerializer if kind is MediaKind.VIDEO else AudioStreamRequestSerializer
-    fields = check_fields(request.query, serializer_class)
-    return Admission(
-        key_prefix=grant.prefix,
-        attachment=fields["download"],
-        kind=kind,
-        video_id=request.video_id,
-        wish=fields["quality"] if kind is MediaKind.VIDEO else fields.get("format"),
-        options=fields["options"],
-        opened_from=request.client_address,
-        headers=tuple(limit_headers(limit).items()),
-        meter=meters.meter(grant),
-        range_header=_range_header(request, "range"),
-        if_range=_range_header(request, "if-range"),
-    )
-
-
-def _admit_link(request: StreamRequest, kind: MediaKind, meters: StreamMeters) -> Admission:
-    """A link is as good as the key that asked for it. Following it is no request, but a stream of that key.
-
-    Forged links count against the address; one that has expired was good, and does not.
-    """
-    try:
-        link = check_link(request.path, request.query)
-    except LinkInvalid:
-        charge_failure(request.client_address)
-        raise
-    grant = grant_for_prefix(link.key_prefix)
-    _check_scope(grant)
-    if link.bound_to and link.bound_to != network_of(request.client_address):
-        raise IpNotAllowed("This link was made for another address.")
-    wish = read_wish(link.asset_id)
-    return Admission(
-        key_prefix=link.key_prefix,
-        attachment=link.attachment,
-        kind=kind,
-        video_id=request.video_id,
-        asset_id=link.asset_id if wish is None else None,
-        wish=wish or None,
-        link_expires_at=link.expires_at,
-        meter=meters.meter(grant),
-        range_header=_range_header(request, "range"),
-        if_range=_range_header(request, "if-range"),
-    )
-
-
-def _range_header(request: StreamRequest, name: str) -> str | None:
-    return request.headers.get(name) if request.method == "GET" else None  # HEAD knows no ranges
-
-
-def _admit_key(request: StreamRequest) -> tuple[KeyGrant, LimitState]:
-    try:
-        grant = authenticate(extract_key(request.headers, request.query), request.client_address)
-    except ApiError:
-        charge_failure(request.client_address)
-        raise
-    limit = charge(grant)
-    _check_scope(grant)
-    return grant, limit
-
-
-def _check_scope(grant: KeyGrant) -> None:
-    if Scope.MEDIA not in grant.scopes:
-        raise ScopeMissing(f"This API key does not have the scope {Scope.MEDIA.value}.")
-
-
-def _target_of(record: AssetRecord, admission: Admission) -> StreamTarget | None:
-    """The target if bytes can flow: the file is here, is in Telegram, or is arriving in its final form."""
-    can_flow, size_bytes, here = False, record.size_bytes, 0
-    if record.is_finished:
-        is_left = record.is_left_in_part and not admission.is_renewal
-        can_flow = record.is_in_telegram or is_left or hot_store().is_complete(record.key.asset_id, record.generation)
-    elif record.state is AssetState.FETCHING:
-        can_flow, size_bytes, here = _growing_size(record)
-    if can_flow:
-        check_media(admission.key_prefix, duration_s=record.duration_s, size_bytes=size_bytes or here)
-        return _make_target(record, admission, size_bytes=size_bytes)
-    return None if admission.is_renewal else _target_of_remains(record, admission)
-
-
-def _target_of_remains(record: AssetRecord, admission: Admission) -> StreamTarget | None:
-    """For a range that what is stored still has, though other parts are bad and are fetched anew, or will be."""
-    remains = record.remains
-    if remains is None or not remains.have(admission.range_header, admission.if_range):
-        return None
-    check_media(admission.key_prefix, duration_s=record.duration_s, size_bytes=remains.size_bytes)
-    return replace(
-        _make_target(record, admission, size_bytes=remains.size_bytes),
-        generation=remains.generation,
-        mime=remains.mime,
-        block_hashes=remains.block_hashes,
-        etag=remains.etag,
-    )
-
-
-def _follows(target: StreamTarget, record: AssetRecord) -> bool:
-    """Whether the target is what is being fetched, not what was stored before."""
-    return target.generation == record.generation
-
-
-def _question(admission: Admission) -> Hashable:
-    """What two requests of one key have in common that find the same bytes. The range is part of it: of a file that
-    has lost parts, one may be there and another not."""
-    wanted = (admission.asset_id, admission.wish, admission.options, admission.range_header, admission.if_range)
-    return admission.key_prefix, admission.kind, admission.video_id, *wanted
-
-
-def _for_this_request(target: StreamTarget, admission: Admission) -> StreamTarget:
-    """A target that another request of the same key found, with what belongs to this one."""
-    return replace(
-        target,
-        attachment=admission.attachment,
-        opened_from=admission.opened_from,
-        link_expires_at=admission.link_expires_at,
-        headers=admission.headers,
-        meter=admission.meter,
-    )
-
-
-def _growing_size(record: AssetRecord) -> tuple[bool, int | None, int]:
-    """Whether a fetch is writing the asset in its final form, its size, if known by now, and what is here of it."""
-    hot_file = hot_store().open(record.key.asset_id, record.generation)
-    if hot_file is None:
-        return False, None, 0
-    try:
-        can_flow = hot_file.state in (FileState.GROWING, FileState.FINAL)
-        return can_flow, hot_file.size_bytes, hot_file.available_from(0)
-    finally:
-        hot_file.close()
-
-
-def target_of_link(record: AssetRecord, link: SignedLink) -> StreamTarget:
-    """What a link that was checked leads to, when all bytes are here: without meter and hashes (links are kept)."""
-    return StreamTarget(
-        asset_id=link.asset_id,
-        generation=record.generation,
-        size_bytes=record.size_bytes,
-        mime=record.mime,
-        file_name=file_name(record),
-        attachment=link.attachment,
-        block_hashes=(),
-        etag=record.etag,
-        key_prefix=link.key_prefix,
-        link_expires_at=link.expires_at,
-    )
-
-
-def _make_target(record: AssetRecord, admission: Admission, *, size_bytes: int | None) -> StreamTarget:
-    return StreamTarget(
-        asset_id=record.key.asset_id,
-        generation=record.generation,
-        size_bytes=size_bytes,
-        mime=record.mime,
-        file_name=file_name(record),
-        attachment=admission.attachment,
-        block_hashes=record.block_hashes,
-        etag=record.etag,
-        key_prefix=admission.key_prefix,
-        opened_from=admission.opened_from,
-        link_expires_at=admission.link_expires_at,
-        headers=admission.headers,
-        meter=admission.meter,
-    )
-
-
-def file_name(record: AssetRecord) -> str:
-    """The title as a file name: without what file systems or terminals trip over, with the right extension."""
-    title = _NOT_IN_FILE_NAMES.sub(" ", record.title)
-    title = " ".join(title.split())[:FILE_NAME_CHARACTERS].strip(". ")
-    return f"{title or record.key.video_id}.{record.container or 'bin'}"

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+from pymongo.errors import NetworkTimeout
+
 from apps.core.tunables import limit_per_hour
 from apps.keys.documents import LIMIT_NAMES, Scope
 from apps.keys.grants import KeyGrant
@@ -148,7 +150,10 @@ class KeyCache:
             if flight is None or leads:
                 flight = self._flights[prefix] = _Flight(started_at=now, future=Future())
         if not leads:
-            return flight.future.result(timeout=LOAD_TIMEOUT_S)
+            try:
+                return flight.future.result(timeout=LOAD_TIMEOUT_S)
+            except TimeoutError:
+                raise NetworkTimeout("MongoDB did not answer in time") from None
         return self._lead(prefix, flight)
 
     def by_heart(self, prefix: str) -> KeyRecord | None:

@@ -1,5 +1,6 @@
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, timedelta
 from io import StringIO
 from itertools import product
@@ -8,8 +9,9 @@ from random import Random
 import mongoengine
 import pytest
 from django.core.management import CommandError, call_command
+from pymongo.synchronous.cursor import Cursor
 
-from apps.analytics import rollup_marks
+from apps.analytics import rollup_marks, summing
 from apps.analytics.documents import By, Grain, RollupLease, RollupMark, UsageEvent, UsageRollup, kept_for
 from apps.analytics.periods import ceil, floor
 from apps.analytics.rollups import rebuild, roll_up
@@ -211,3 +213,39 @@ class TestIndexes:
         )
         UsageEvent.ensure_indexes()
         assert events.index_information()["at_1"]["expireAfterSeconds"] == real == 90 * 86400
+
+
+def test_who_stops_early_lets_the_reading_thread_finish_before_the_cursor_is_closed(hour, monkeypatch):
+    add_events(hour)
+    reading, may_end = threading.Event(), threading.Event()
+    closed_while_reading, reads = [], []
+    usual_read, usual_close = summing._some, Cursor.close
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, *args, **options):
+            may_end.set()
+            super().shutdown(*args, **options)
+
+    def read(events):
+        reads.append(1)
+        if len(reads) > 1:
+            reading.set()
+            assert may_end.wait(60)
+        found = usual_read(events)
+        reading.clear()
+        return found
+
+    def close(cursor):
+        closed_while_reading.append(reading.is_set())
+        usual_close(cursor)
+
+    monkeypatch.setattr(summing, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(summing, "_some", read)
+    events = summing._events(hour, hour + timedelta(minutes=1))
+    assert next(events)["route"] == "/api/v1/audio"
+    assert reading.wait(60)
+    with monkeypatch.context() as patch:
+        patch.setattr(Cursor, "close", close)
+        events.close()
+    assert closed_while_reading
+    assert not any(closed_while_reading)

@@ -1,9 +1,17 @@
+import threading
+from typing import ClassVar
+
 import mongoengine
 import pytest
+from django.conf import settings
 
-from apps.core.indexes import documents, ensure_indexes
+from apps.core import indexes
+from apps.core.indexes import REPLACED, documents, ensure_indexes
 from apps.telegram_cache.documents import Asset
 from apps.telegram_cache.selectors import least_recently_verified
+from tests.waiting import wait_until
+
+SOCKET_TIMEOUT_MS = 2000
 
 
 class TestEnsureIndexes:
@@ -15,6 +23,55 @@ class TestEnsureIndexes:
             index.get("unique") and [name for name, _ in index["key"]] == ["video_id", "kind", "variant"]
             for index in indexes.values()
         )
+
+    @pytest.fixture
+    def hurried(self, mongo, monkeypatch):
+        """A collection whose client waits two seconds for answers, and that needs a new index."""
+        options = {"uuidRepresentation": "standard", "socketTimeoutMS": SOCKET_TIMEOUT_MS}
+        client = mongoengine.connect(alias="hurried", host=settings.SERVICES.mongo_uri, **options)
+
+        class Hurried(mongoengine.Document):
+            name = mongoengine.StringField()
+            meta: ClassVar = {"db_alias": "hurried", "auto_create_index": False, "indexes": ["name"]}
+
+        client.get_database(mongoengine.get_db().name)["hurried"].insert_many([{"name": "a"}, {"name": "b"}])
+        monkeypatch.setattr(indexes, "documents", lambda: [Hurried])
+        yield Hurried._get_collection()
+        Hurried.drop_collection()
+        mongoengine.disconnect("hurried")
+
+    def test_an_index_that_takes_longer_than_an_answer_may_is_waited_for(self, hurried, monkeypatch):
+        monkeypatch.setattr(indexes, "MANY", 2)
+        made, said = [], []
+        making = threading.Thread(target=lambda: made.append(ensure_indexes(said.append)), daemon=True)
+        client = mongoengine.get_db().client
+        with client.start_session() as session, session.start_transaction():
+            held = mongoengine.get_db()["hurried"]
+            held.insert_one({"name": "c"}, session=session)  # no index can be made before this is over
+            making.start()
+            running = {"command.createIndexes": "hurried", "microsecs_running": {"$gt": 1500 * SOCKET_TIMEOUT_MS}}
+            wait_until(
+                lambda: (
+                    not making.is_alive()
+                    or list(client.admin.aggregate([{"$currentOp": {"allUsers": True}}, {"$match": running}]))
+                )
+            )
+            assert making.is_alive()
+        making.join(60)
+        assert made == [{"hurried": ["_id_", "name_1"]}]
+        assert [line.partition(", over ")[0] for line in said] == ["Making a new index of hurried"]
+
+    def test_what_was_replaced_is_dropped(self, mongo):
+        database = mongoengine.get_db()
+        now = ensure_indexes()
+        for collection, names in REPLACED.items():
+            for name in names:
+                fields = name.removesuffix("_1").split("_1_")
+                assert database[collection].create_index([(field, 1) for field in fields]) == name
+        assert ensure_indexes() == now
+        assert {name: sorted(database[name].index_information()) for name in REPLACED} == {
+            name: now[name] for name in REPLACED
+        }
 
     def test_what_is_verified_next_is_read_in_order_and_nothing_else(self, mongo):
         rows = [{"_id": f"{number:024}", "video_id": f"v{number:010}", "state": "cached"} for number in range(20)]

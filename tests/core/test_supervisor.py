@@ -7,8 +7,11 @@ import time
 
 import psutil
 import pytest
+from django.conf import settings
 
+from apps.core import launcher as launcher_module
 from apps.core import supervisor as supervisor_module
+from apps.core.launcher import Launcher
 from apps.core.supervisor import Program, ProgramEnded, StopAsked, Supervisor, describe_exit, end_with_us
 
 SLEEPER = "import time; time.sleep(600)"
@@ -189,3 +192,55 @@ class TestCare:
         supervised.start(program(SLEEPER))
         supervised.run(care=care)
         assert len(cared) == 3
+
+
+class TestPreparing:
+    @pytest.fixture
+    def lines(self):
+        return []
+
+    @pytest.fixture
+    def launcher(self, lines, monkeypatch):
+        monkeypatch.setattr(launcher_module, "STILL_EVERY_S", 0.01)
+        made = Launcher(settings.ENV, lines.append)
+        with made.supervisor.listening_to_signals():
+            yield made
+            made.supervisor.stop()
+
+    def test_what_takes_long_is_waited_for_and_told(self, launcher, lines):
+        may_end = threading.Event()
+
+        def work():
+            assert may_end.wait(60)
+            return 7
+
+        threading.Thread(target=lambda: (wait_for(lambda: len(lines) > 1), may_end.set())).start()
+        assert launcher._wait_for_result("the database", work) == 7
+        assert lines[0].startswith("Still preparing the database, since ")
+
+    def test_what_it_raises_is_raised(self, launcher):
+        with pytest.raises(ZeroDivisionError):
+            launcher._wait_for_result("the database", lambda: 1 // 0)
+
+    def test_a_signal_to_stop_ends_the_waiting_though_it_goes_on(self, launcher):
+        may_end, begun = threading.Event(), threading.Event()
+
+        def work():
+            begun.set()
+            may_end.wait(60)
+
+        threading.Thread(target=lambda: begun.wait(60) and os.kill(os.getpid(), signal.SIGTERM)).start()
+        try:
+            with pytest.raises(StopAsked):
+                launcher._wait_for_result("the database", work)
+        finally:
+            may_end.set()
+
+    def test_a_program_that_ends_ends_the_waiting_too(self, launcher, program):
+        may_end = threading.Event()
+        launcher.supervisor.start(program("import sys; sys.exit(3)", name="MongoDB"))
+        try:
+            with pytest.raises(ProgramEnded, match="MongoDB ended"):
+                launcher._wait_for_result("the database", lambda: may_end.wait(60))
+        finally:
+            may_end.set()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -16,8 +18,10 @@ from apps.core.machines import (
     FRESH_S,
     KEY,
     WATCHED,
+    _Processors,
     forget_machine,
     keep_reporting,
+    machine,
     machines,
     report_machine,
 )
@@ -160,6 +164,16 @@ class TestMachines:
         assert "node-two" in both
         assert socket.gethostname() in both
         assert "away" not in both
+
+    def test_the_processors_are_measured_since_the_last_look_whichever_thread_had_it(self, server, monkeypatch):
+        monkeypatch.setattr("apps.core.machines.MIN_GAP_S", 0)
+        monkeypatch.setattr("apps.core.machines._processors", _Processors())
+        machine()
+        ended_at = os.times().user + 0.2
+        while os.times().user < ended_at:
+            pass
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(machine).result().cpu_percent > 0
 
     def test_one_that_falls_silent_while_somebody_looks_is_away_until_it_speaks_or_is_forgotten(self, clock):
         machines()

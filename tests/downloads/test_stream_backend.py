@@ -27,11 +27,12 @@ from apps.core.errors import (
 )
 from apps.core.redis import redis_client
 from apps.core.wake import wake_hub
-from apps.downloads import stream_backend, stream_records
+from apps.downloads import stream_backend, stream_records, stream_targets
 from apps.downloads.documents import MediaJob
 from apps.downloads.services.claims import claim_asset, commit_failed, ensure_asset
 from apps.downloads.services.info import record_info_error
 from apps.downloads.services.jobs import cancel_job, finish_job, refetch_asset
+from apps.downloads.stream_admission import admit, question_of
 from apps.downloads.stream_backend import make_backend
 from apps.downloads.stream_records import AssetRecord
 from apps.keys.changes import update_key
@@ -323,6 +324,13 @@ class TestWaitingForAFetch:
         assert MediaJob.objects.count() == 1
         assert len(looks) < 200, "each alone would look twice"
 
+    async def test_only_who_asks_for_the_same_bytes_shares_a_look(self, api, backend):
+        asked = ({}, {"range": "bytes=0-9"}, {"range": "bytes=5-"}, {"range": "bytes=5-", "if-range": '"x"'}) * 2
+        requests = [by_key(api, headers={"x-api-key": api.key, **more}) for more in asked]
+        questions = [question_of(admit(request, backend._meters)) for request in requests]
+        assert questions[:4] == questions[4:]
+        assert len(set(questions)) == 4
+
     async def test_a_content_error_of_the_video_ends_it(self, api, backend):
         record_info_error(VIDEO_ID, VideoPrivate())
         with pytest.raises(VideoPrivate):
@@ -339,7 +347,7 @@ class TestWaitingForAFetch:
         monkeypatch.setattr(stream_backend, "RECHECK_S", 0.01)
         monkeypatch.setattr(stream_backend, "RECHECKS_PER_S", 10)
         monkeypatch.setattr(stream_backend, "MAX_PENDING", 60)
-        monkeypatch.setattr(stream_backend, "_question", lambda admission: object())  # each asks something else
+        monkeypatch.setattr(stream_backend, "question_of", lambda admission: object())  # each asks something else
         known_info()
         ensure_asset(VIDEO)
         put_hot(AUDIO)
@@ -583,4 +591,4 @@ class TestFileName:
     )
     def test_is_the_title_without_what_trips_anything_over(self, title, name):
         asset = Asset(id=AUDIO.asset_id, video_id=VIDEO_ID, kind="audio", variant="m4a", title=title, container="m4a")
-        assert stream_backend.file_name(AssetRecord.of(asset)) == name
+        assert stream_targets.file_name(AssetRecord.of(asset)) == name

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from apps.core.api_errors import SERVICE_DOWN
 from apps.core.errors import KeyDisabled, KeyExpired, KeyInvalid, KeyMissing
 from apps.keys import authentication, key_cache
 from apps.keys.authentication import authenticate, extract_key, forget_cached_keys, grant_for_prefix
@@ -150,6 +151,28 @@ class TestAuthenticate:
             with pytest.raises(KeyInvalid):
                 authenticate(f"yt_{number:08d}_" + "a" * 43)
         assert cached.items() <= key_cache.key_cache()._known.items()
+
+    def test_who_waits_for_another_s_read_that_hangs_is_told_that_mongodb_is_away(self, monkeypatch):
+        new = create_key(name="bot")
+        forget_cached_keys()
+        begun, may_end = threading.Event(), threading.Event()
+        key_rows = key_cache.key_rows
+
+        def hang(prefixes):
+            begun.set()
+            assert may_end.wait(60)
+            return key_rows(prefixes)
+
+        monkeypatch.setattr(key_cache, "key_rows", hang)
+        monkeypatch.setattr(key_cache, "LOAD_TIMEOUT_S", 0.01)
+        monkeypatch.setattr(key_cache, "MAX_AGE_S", 60)
+        leader = threading.Thread(target=authenticate, args=[new.key])
+        leader.start()
+        assert begun.wait(60)
+        with pytest.raises(SERVICE_DOWN):
+            authenticate(new.key)
+        may_end.set()
+        leader.join()
 
     def test_what_mongodb_raises_reaches_everybody_who_waits_and_is_not_remembered(self, monkeypatch):
         new = create_key(name="bot")

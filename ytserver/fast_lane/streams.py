@@ -23,8 +23,9 @@ from apps.core.middleware import request_id_from
 from apps.core.web_protocol import can_take_over, header_lines, send_whole
 from apps.downloads.open_links import read_wish
 from apps.downloads.services.key_limits import check_grant
-from apps.downloads.stream_backend import MediaStreamBackend, file_name, target_of_link
+from apps.downloads.stream_backend import MediaStreamBackend
 from apps.downloads.stream_records import AssetRecord
+from apps.downloads.stream_targets import file_name, target_of_link
 from apps.keys.authentication import grant_by_heart
 from apps.keys.documents import Scope as KeyScope
 from apps.keys.grants import KeyGrant

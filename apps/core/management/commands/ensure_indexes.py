@@ -1,4 +1,4 @@
-"""``manage.py ensure_indexes``: make every index of the database that is missing."""
+"""``manage.py ensure_indexes``: make every index of the database that is missing, drop those that were replaced."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from apps.core.indexes import ensure_indexes
 
 
 class Command(BaseCommand):
-    help = "Make every index that is missing. Can be repeated; start it before new versions serve."
+    help = "Make every index that is missing, drop replaced ones. Can be repeated; run it before new versions serve."
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="print the index names of each collection as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        say = self.stderr.write if options["json"] else self.stdout.write
         try:
-            made = ensure_indexes()
+            made = ensure_indexes(lambda line: say(line))
         except pymongo.errors.ConnectionFailure:
             raise CommandError("MongoDB does not answer: start it (manage.py up), or set MONGO_URI") from None
         except pymongo.errors.PyMongoError as error:

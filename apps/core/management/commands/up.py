@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from argparse import ArgumentParser
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -44,7 +45,7 @@ class Command(BaseCommand):
             stack.callback(launcher.stop, listener)
             try:
                 say(f"Starting in {env.var_dir} ...")
-                first_start = launcher.launch(instance, listener, _prepared)
+                first_start = launcher.launch(instance, listener, lambda: _prepared(lambda line: say(line)))
                 self._announce(first_start, seconds=time.monotonic() - started_at, as_json=options["json"])
                 launcher.run()
                 say("Stopping ...")
@@ -94,9 +95,9 @@ def _bind(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _prepared() -> FirstStart | None:
+def _prepared(say: Callable[[str], None]) -> FirstStart | None:
     try:
-        return prepare_database()
+        return prepare_database(say)
     except pymongo.errors.ConnectionFailure as error:
         raise StartFailed(f"MongoDB does not answer ({type(error).__name__}): check MONGO_URI") from None
     except pymongo.errors.PyMongoError as error:

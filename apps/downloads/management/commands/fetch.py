@@ -21,8 +21,8 @@ from apps.downloads.services.answers import container_of, measured, quality_of
 from apps.downloads.services.following import follow_media
 from apps.downloads.services.media import MediaAsk, MediaState
 from apps.downloads.services.saving import save_asset
-from apps.downloads.stream_backend import file_name
 from apps.downloads.stream_records import AssetRecord
+from apps.downloads.stream_targets import file_name
 from apps.downloads.variants import AUDIO_FORMATS, MP3_BITRATES_KBPS, VIDEO_CODECS, VIDEO_CONTAINERS
 from apps.telegram_cache.documents import MediaKind
 

@@ -1,0 +1,119 @@
+"""Who asks for a stream, and for what: the request's key or link is checked, and a key's request counted."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from apps.core.errors import ApiError, IpNotAllowed, LinkInvalid, ScopeMissing
+from apps.downloads.fields import check_fields
+from apps.downloads.open_links import read_wish
+from apps.downloads.request_serializers import AudioStreamRequestSerializer, VideoStreamRequestSerializer
+from apps.downloads.variants import AS_IT_COMES, MediaOptions
+from apps.keys.authentication import authenticate, extract_key, grant_for_prefix
+from apps.keys.documents import Scope
+from apps.keys.grants import KeyGrant
+from apps.keys.limits import LimitState, charge, charge_failure, limit_headers, network_of
+from apps.keys.meter import StreamMeters
+from apps.streaming.links import SIGNATURE_PARAMETER, check_link
+from apps.streaming.ports import StreamMeter, StreamRequest
+from apps.telegram_cache.documents import MediaKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """A request whose key or link is good. ``asset_id`` (from a link) or ``wish`` says what is wanted."""
+
+    key_prefix: str
+    attachment: bool
+    kind: MediaKind
+    video_id: str
+    asset_id: str | None = None
+    wish: str | None = None
+    options: MediaOptions = AS_IT_COMES
+    opened_from: str = ""
+    link_expires_at: float | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    meter: StreamMeter | None = None
+    range_header: str | None = None
+    if_range: str | None = None
+    is_renewal: bool = False  # bytes turned out to be gone: what is left without them will not do
+
+
+def admit(request: StreamRequest, meters: StreamMeters) -> Admission:
+    """Check key or link, and count the request of a key. Raises what is wrong with them, and what MongoDB raises."""
+    kind = MediaKind(request.kind)
+    if SIGNATURE_PARAMETER in request.query:
+        return _admit_link(request, kind, meters)
+    grant, limit = _admit_key(request)
+    serializer_class = VideoStreamRequestSerializer if kind is MediaKind.VIDEO else AudioStreamRequestSerializer
+    fields = check_fields(request.query, serializer_class)
+    return Admission(
+        key_prefix=grant.prefix,
+        attachment=fields["download"],
+        kind=kind,
+        video_id=request.video_id,
+        wish=fields["quality"] if kind is MediaKind.VIDEO else fields.get("format"),
+        options=fields["options"],
+        opened_from=request.client_address,
+        headers=tuple(limit_headers(limit).items()),
+        meter=meters.meter(grant),
+        range_header=_range_header(request, "range"),
+        if_range=_range_header(request, "if-range"),
+    )
+
+
+def _admit_link(request: StreamRequest, kind: MediaKind, meters: StreamMeters) -> Admission:
+    """A link is as good as the key that asked for it. Following it is no request, but a stream of that key.
+
+    Forged links count against the address; one that has expired was good, and does not.
+    """
+    try:
+        link = check_link(request.path, request.query)
+    except LinkInvalid:
+        charge_failure(request.client_address)
+        raise
+    grant = grant_for_prefix(link.key_prefix)
+    _check_scope(grant)
+    if link.bound_to and link.bound_to != network_of(request.client_address):
+        raise IpNotAllowed("This link was made for another address.")
+    wish = read_wish(link.asset_id)
+    return Admission(
+        key_prefix=link.key_prefix,
+        attachment=link.attachment,
+        kind=kind,
+        video_id=request.video_id,
+        asset_id=link.asset_id if wish is None else None,
+        wish=wish or None,
+        link_expires_at=link.expires_at,
+        meter=meters.meter(grant),
+        range_header=_range_header(request, "range"),
+        if_range=_range_header(request, "if-range"),
+    )
+
+
+def _range_header(request: StreamRequest, name: str) -> str | None:
+    return request.headers.get(name) if request.method == "GET" else None  # HEAD knows no ranges
+
+
+def _admit_key(request: StreamRequest) -> tuple[KeyGrant, LimitState]:
+    try:
+        grant = authenticate(extract_key(request.headers, request.query), request.client_address)
+    except ApiError:
+        charge_failure(request.client_address)
+        raise
+    limit = charge(grant)
+    _check_scope(grant)
+    return grant, limit
+
+
+def _check_scope(grant: KeyGrant) -> None:
+    if Scope.MEDIA not in grant.scopes:
+        raise ScopeMissing(f"This API key does not have the scope {Scope.MEDIA.value}.")
+
+
+def question_of(admission: Admission) -> Hashable:
+    """What two requests of one key have in common that find the same bytes. The range is part of it: of a file that
+    has lost parts, one may be there and another not."""
+    wanted = (admission.asset_id, admission.wish, admission.options, admission.range_header, admission.if_range)
+    return admission.key_prefix, admission.kind, admission.video_id, *wanted
