@@ -1,16 +1,17 @@
 """One new video and very many callers at once: ``python -m bench.storm [--callers 1000] [--rounds 3] [--json]``.
 
 A whole instance with stand-ins. Every caller opens the stream of a video that nobody has; the stand-in counts what it
-was asked for. Callers read as fast as they can, in processes of their own.
+was asked for. Callers read as fast as they can, in processes of their own, and compare every byte. The server's own
+times are those of its events: from when it began on a request to the first bytes that it sent.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +25,11 @@ from tests.standins.demo import StandInWorld
 GENERATORS = 2
 SECONDS = 60.0
 FILE_BYTES_PER_S = 4_000_000
+EVENTS_WITHIN_S = 15.0
+EVENTS = """
+from apps.analytics.documents import UsageEvent
+print(*[event.first_byte_s for event in UsageEvent.objects(video_id={!r}, first_byte_s__ne=None)])
+"""
 
 
 def main() -> None:
@@ -37,55 +43,82 @@ def main() -> None:
             url = instance.start()["url"]
             said = instance.manage("create_key", "--name", "bench", "--limit-per-hour", "1000000", "--json")
             key = json.loads(said)["key"]
-            measure(report, outside, urlsplit(url).port or 0, key, callers=options.callers, rounds=options.rounds)
+            storm = Storm(outside, instance, urlsplit(url).port or 0, key)
+            measure(report, storm, callers=options.callers, rounds=options.rounds)
         finally:
             instance.stop()
     report.show(as_json=options.json)
 
 
-def measure(report: Report, outside: StandInWorld, port: int, key: str, *, callers: int, rounds: int) -> None:
-    first, last, ratios, downloads, errors = [], [], [], [], []
+class Storm:
+    """Callers, and what they ask."""
+
+    def __init__(self, outside: StandInWorld, instance: Instance, port: int, key: str) -> None:
+        self.outside = outside
+        self._instance = instance
+        self._port = port
+        self._key = key
+
+    def call(self, video_id: str, callers: int) -> list[dict[str, Any]]:
+        """What each generator's callers got."""
+        original = self._instance.var_dir / "original"
+        original.write_bytes(self.outside.original(video_id))
+        self.outside.slow_down(FILE_BYTES_PER_S)
+        request = get(f"/stream/audio/{video_id}", port=self._port, **{"X-API-Key": self._key})
+        running = []
+        for number in range(GENERATORS):
+            requests = [request] * len(range(number, callers, GENERATORS))
+            plan = {"port": self._port, "requests": requests, "seconds": SECONDS, "file": str(original)}
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bench.whole_clients"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            running.append((process, json.dumps(plan)))
+        for process, text in running:
+            if process.stdin is not None:
+                process.stdin.write(text)
+                process.stdin.close()
+                process.stdin = None
+        return [json.loads(process.communicate(timeout=120)[0]) for process, _ in running]
+
+    def servers_own_times_s(self, video_id: str, callers: int) -> list[float]:
+        """In order. Events reach MongoDB a moment after the answers."""
+        deadline = time.monotonic() + EVENTS_WITHIN_S
+        while True:
+            said = self._instance.manage("shell", "--verbosity", "0", "--command", EVENTS.format(video_id))
+            times = sorted(float(text) for text in said.split())
+            if len(times) >= callers or time.monotonic() > deadline:
+                return times
+
+
+def measure(report: Report, storm: Storm, *, callers: int, rounds: int) -> None:
+    found: dict[str, list[float]] = {}
     for number in range(rounds):
         video_id = f"largestorm{number}"
-        sha256 = hashlib.sha256(outside.original(video_id)).hexdigest()
-        outside.slow_down(FILE_BYTES_PER_S)
-        requests = [get(f"/stream/audio/{video_id}", port=port, **{"X-API-Key": key})] * callers
-        results = _call_all(port, requests, sha256)
-        firsts = sorted(value for result in results for value in result["first_byte_ms"])
-        first.append(firsts[0] if firsts else float("inf"))
-        last.append(firsts[-1] if firsts else float("inf"))
-        ratios.append(last[-1] / first[-1])
-        downloads.append(float(outside.downloads(video_id)))
-        errors.append(float(sum(sum(result["errors"].values()) for result in results)))
+        results = storm.call(video_id, callers)
+        firsts = sorted(value for result in results for value in result["first_byte_ms"]) or [float("inf")]
+        own = storm.servers_own_times_s(video_id, callers) or [float("inf")]
+        for name, value in {
+            "downloads": float(storm.outside.downloads(video_id)),
+            "errors": float(sum(sum(result["errors"].values()) for result in results)),
+            "first": firsts[0],
+            "last": firsts[-1],
+            "ratio": firsts[-1] / firsts[0],
+            "own first": own[0] * 1000,
+            "own last": own[-1] * 1000,
+            "all": max(result["all_s"] for result in results),
+        }.items():
+            found.setdefault(name, []).append(value)
         for result in results:
             if result["errors"]:
                 report.note(f"round {number + 1}: {result['errors']}")
-    report.add(Figure(f"{callers} callers: downloads outside", downloads, ceiling=1))
-    report.add(Figure(f"{callers} callers: errors and wrong bytes", errors, ceiling=0))
-    report.add(Figure("first byte of the first caller, ms", first))
-    report.add(Figure("first byte of the last caller, ms", last))
-    report.add(Figure("last to first", ratios, ceiling=1.5))
-
-
-def _call_all(port: int, requests: list[str], sha256: str) -> list[dict[str, Any]]:
-    running = []
-    for number in range(GENERATORS):
-        plan = {
-            "port": port,
-            "requests": requests[number::GENERATORS],
-            "seconds": SECONDS,
-            "sha256": sha256,
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench.whole_clients"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        running.append((process, json.dumps(plan)))
-    for process, plan in running:
-        if process.stdin is not None:
-            process.stdin.write(plan)
-            process.stdin.close()
-            process.stdin = None
-    return [json.loads(process.communicate(timeout=120)[0]) for process, _ in running]
+    report.add(Figure(f"{callers} callers: downloads outside", found["downloads"], ceiling=1))
+    report.add(Figure(f"{callers} callers: errors and wrong bytes", found["errors"], ceiling=0))
+    report.add(Figure("first byte of the first caller, ms", found["first"]))
+    report.add(Figure("first byte of the last caller, ms", found["last"]))
+    report.add(Figure("last to first", found["ratio"], ceiling=1.5))
+    report.add(Figure("the server's own time to the first first byte, ms", found["own first"]))
+    report.add(Figure("the server's own time to the last first byte, ms", found["own last"]))
+    report.add(Figure("until all callers had all bytes, s", found["all"]))
 
 
 if __name__ == "__main__":
