@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Protocol, cast
 from weakref import ref
@@ -32,6 +33,8 @@ HEAD_TOO_LARGE = (
     b"content-type: text/plain; charset=utf-8\r\ncontent-length: 25\r\nconnection: close\r\n\r\n"
     b"The headers are too large"
 )
+MAX_PIPELINED = 200  # requests that wait for their turn on one connection; each takes more memory than bytes to send
+CLIENT_STALL_S = 900.0  # a client that takes nothing of an answer's end for so long, or twice that, is cut off
 _NOBODY_WAITS = asyncio.Event()  # in place of one for each answer that was taken over
 
 
@@ -59,6 +62,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _in_head = True
     _head_has_ended = False  # in the piece that is being read
     _head_timer: asyncio.TimerHandle | None = None
+    _served: RequestResponseCycle | None = None  # whose turn it is; ``cycle`` is that of the newest request
+    _leaving: asyncio.TimerHandle | None = None  # looks whether the end of an answer leaves
     sender: Sender | None = None  # of the answer that is being sent, when it was taken over
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -67,7 +72,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        if self._leaving is not None:
+            self._leaving.cancel()
         super().connection_lost(exc)
+        served, self._served = self._served, None
+        if served is not None and not served.response_complete:  # others may have come after it
+            served.disconnected = True
+            served.message_event.set()
         sender, self.sender = self.sender, None
         if sender is not None:
             sender.client_left()
@@ -84,7 +95,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._head_timer is None and (self._in_head or self._is_answered) and not self.transport.is_closing():
             self._start_timer()
         if self._head_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
-            if self._in_head:
+            if self._in_head and not self._is_answer_due:
                 self.transport.write(HEAD_TOO_LARGE)
             self.transport.close()
 
@@ -93,6 +104,39 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.transport.get_protocol() is not self or self.cycle is None:  # it is a websocket's connection now
             return False  # or its first request was none
         return bool(self.cycle.response_complete) and self.timeout_keep_alive_task is None
+
+    @property
+    def _is_answer_due(self) -> bool:
+        """Whether what is written now would come into an answer, or before one to an earlier request."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return False
+        return bool(self.pipeline) or cycle.response_started or not cycle.more_body
+
+    def send_400_response(self, msg: str) -> None:
+        if self._is_answer_due:
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+    def handle_websocket_upgrade(self) -> None:
+        if self._is_answer_due:
+            self.transport.close()
+        else:
+            super().handle_websocket_upgrade()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._leaving is None and self.transport.get_write_buffer_size():
+            self._look_whether_it_leaves()
+
+    def _look_whether_it_leaves(self, left_before: int = 0) -> None:
+        """No task waits for the end of an answer: a client could hold it, and the connection, for ever."""
+        left = self.transport.get_write_buffer_size()
+        if left and left == left_before and self.cycle.response_complete:
+            self.transport.abort()
+            return
+        self._leaving = self.loop.call_later(CLIENT_STALL_S, self._look_whether_it_leaves, left) if left else None
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -110,10 +154,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_has_ended = True
         self._stop_timer()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ValueError("too many requests at once")  # ends the connection
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Without a task when the application has a ``begin`` that takes the request (``Entrance.begin``)."""
+        self._served = cycle
         scope = cast("Scope", cycle.scope)
         scope[EXCHANGE] = ref(cycle)  # weak: it has the scope, and cycles wait for the GC
         usual_way = partial(super()._start_asgi_task, cycle, app)
@@ -212,7 +259,7 @@ class Wire:
 
     def widen(self, buffer_bytes: int) -> None:
         """Let the kernel keep more of the body at a time, as far as it is allowed to."""
-        with socket.socket(fileno=os.dup(self.fileno)) as own:
+        with suppress(OSError), socket.socket(fileno=os.dup(self.fileno)) as own:  # no file descriptor left: not now
             own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
 
     def end(self) -> None:
@@ -249,7 +296,7 @@ def take_over(scope: Scope, sender: Sender) -> Wire | None:
     cycle.disconnected = True  # to uvicorn: it does not mind then that the application returns before the end
     cycle.waiting_for_100_continue = False
     cycle.message_event = _NOBODY_WAITS
-    if protocol.cycle is cycle:
+    if protocol.scope is cycle.scope:  # not when the next request has begun to come
         protocol.scope, protocol.headers = cast("HTTPScope", {}), []
     cycle.scope = cast("HTTPScope", {})
     protocol.sender = sender

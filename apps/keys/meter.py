@@ -254,7 +254,8 @@ class KeyMeter:
         self._is_open = False
         self._is_local = False
         self._bucket = 0
-        self._left = 0  # bytes taken and not sent
+        self._left = 0  # bytes that Redis gave and ``take`` did not
+        self._taken = 0  # of those
         self._asking: asyncio.Future[Any] | None = None
 
     async def open(self) -> None:
@@ -273,7 +274,14 @@ class KeyMeter:
             return wanted
         taken = min(wanted, self._left)
         self._left -= taken
+        self._taken += taken
         return taken
+
+    def put_back(self, unsent_bytes: int) -> None:
+        """Of what ``take`` gave, so much did not leave. Before ``close``."""
+        back = min(unsent_bytes, self._taken)  # none of what was given without a limit
+        self._taken -= back
+        self._left += back
 
     async def refill(self) -> None:
         """Make ``take`` give at least one byte. Raises QuotaExceeded; NotReady by LIMITS_ON_REDIS_LOSS."""

@@ -46,6 +46,10 @@ class StreamMeter(Protocol):
         """How many of ``wanted`` bytes may leave now; 0: ``refill`` first. Never waits."""
         ...
 
+    def put_back(self, unsent_bytes: int) -> None:
+        """Of what ``take`` gave, so much did not leave and will not. Never waits."""
+        ...
+
     async def refill(self) -> None:
         """Make ``take`` give at least one byte. Raises QuotaExceeded."""
         ...

@@ -10,6 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from enum import Enum, auto
 
+from apps.core.api_errors import log_unknown, to_api_error
 from apps.core.errors import ApiError, UpstreamError
 from apps.core.web_protocol import Wire
 from apps.streaming.hotstore import HotFile
@@ -105,13 +106,14 @@ class FileSender(ABC):
         try:
             turn = self._send_turn(wire)
         except ConnectionError:
+            self._sent(self._at - before)
             self._break_off(None)
             return
         except (OSError, ValueError):  # the file is not what it was
+            self._sent(self._at - before)
             self._break_off(UpstreamError())
             return
-        if self._at > before:
-            self._sent(self._at - before)
+        self._sent(self._at - before)
         loop = asyncio.get_running_loop()
         self.sending_since = loop.time() if turn is _Turn.FULL else None
         if turn is _Turn.UNPAID:
@@ -181,8 +183,8 @@ class FileSender(ABC):
     async def _refill(self) -> None:
         try:
             await self._meter.refill()
-        except ApiError as error:
-            self._break_off(error)
+        except Exception as error:  # noqa: BLE001 - the last place: nobody else would end the stream
+            self._break_off(to_api_error(error) or log_unknown(error))
         else:
             self.can_write()
 
@@ -195,14 +197,14 @@ class FileSender(ABC):
                     await self._meter.refill()
             if self._wire is not None:
                 await self._before_last()
-        except ApiError as error:
-            self._break_off(error)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._break_off(to_api_error(error) or log_unknown(error))
         wire = self._wire
         if wire is None:
             return
         wire.write(self._hot_file.view(self._at, self._stop))
         self._sent(self._stop - self._at)
-        self._at = self._stop
+        self._moved(self._stop - self._at)
         wire.end()
         self._over(is_whole=True, error=None)
 
@@ -214,4 +216,5 @@ class FileSender(ABC):
     def _over(self, *, is_whole: bool, error: ApiError | None) -> None:
         if self._wire is not None:
             self._wire = None
+            self._meter.put_back(self._may_send)
             self._ended(is_whole=is_whole, error=error)

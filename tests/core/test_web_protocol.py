@@ -6,13 +6,17 @@ from contextlib import suppress
 import httpx
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from websockets.sync.client import connect as open_websocket
 
 from apps.core import web_protocol
-from apps.core.web_protocol import HEAD_MAX_BYTES, BoundedHttpProtocol, header_lines, send_whole
+from apps.core.web_protocol import HEAD_MAX_BYTES, MAX_PIPELINED, BoundedHttpProtocol, header_lines, send_whole
+from tests.waiting import wait_until
+
+LARGE = bytes(16 * 1024 * 1024)  # more than the kernel keeps for a client that takes nothing
 
 
-async def echo(scope, receive, send):
+async def echo(scope, receive, send):  # noqa: C901 - one branch for each address
     body = b""
     if scope["type"] == "websocket":
         await receive()
@@ -25,6 +29,18 @@ async def echo(scope, receive, send):
         if not send_whole(scope, 200, header_lines(own), b"whole"):
             await send({"type": "http.response.start", "status": 200, "headers": [*own, (b"x-usual", b"yes")]})
             await send({"type": "http.response.body", "body": b"whole"})
+        return
+    if scope["path"] == "/begun":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        return
+    if scope["path"] == "/large":
+        own = [(b"content-length", b"%d" % len(LARGE))]
+        if "whole" not in scope["query_string"].decode() or not send_whole(scope, 200, header_lines(own), LARGE):
+            await send({"type": "http.response.start", "status": 200, "headers": own})
+            await send({"type": "http.response.body", "body": LARGE})
         return
     if scope["path"] == "/headers":
         while (await receive()).get("more_body"):
@@ -214,6 +230,66 @@ class TestBoundedHttpProtocol:
             monkeypatch.setattr(web_protocol, "HEAD_TIMEOUT_S", 0.3)
             client.sendall(rest)  # uvicorn's keep-alive timer is off now: without ours it stays open for ever
             assert read_all(client) == b""
+
+    @pytest.mark.parametrize(
+        "rest",
+        [
+            b"no request at all\r\n\r\n",
+            b"GET / HTTP/1.1\r\nX-Long: " + b"a" * HEAD_MAX_BYTES,
+            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * (MAX_PIPELINED + 1),
+        ],
+        ids=["nonsense", "an endless head", "a websocket", "very many requests"],
+    )
+    def test_nothing_is_written_into_an_answer_that_has_begun(self, port, rest):
+        with connect(port) as client:
+            client.sendall(b"GET /begun HTTP/1.1\r\nHost: x\r\n\r\n")
+            received = b""
+            while not received.endswith(b"begun"):
+                received += client.recv(65536)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                client.sendall(rest)
+            with suppress(ConnectionResetError):  # we were still sending
+                assert read_all(client) == b""
+
+    def test_serves_many_requests_that_wait_for_their_turn(self, port):
+        with connect(port) as client:
+            client.sendall(b"GET /at-once HTTP/1.1\r\nHost: x\r\n\r\n" * MAX_PIPELINED)
+            client.sendall(b"GET /whole HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert read_all(client).count(b"200 OK") == MAX_PIPELINED + 1
+
+    @pytest.mark.parametrize("query", [b"", b"?whole"])
+    @pytest.mark.parametrize("close", [b"", b"Connection: close\r\n"], ids=["kept", "closing"])
+    def test_a_client_that_never_takes_the_end_of_its_answer_is_cut_off(self, port, monkeypatch, query, close):
+        monkeypatch.setattr(web_protocol, "CLIENT_STALL_S", 0.2)
+        lost, connection_lost = [], BoundedHttpProtocol.connection_lost
+
+        def connection_lost_and_note(protocol, exc):
+            connection_lost(protocol, exc)
+            lost.append(protocol)
+
+        monkeypatch.setattr(BoundedHttpProtocol, "connection_lost", connection_lost_and_note)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", port))
+            client.sendall(b"GET /large%b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (query, close))
+            wait_until(lambda: lost)
+
+    def test_an_application_hears_that_its_client_left_also_when_another_request_waits(self, port, monkeypatch):
+        ended, run_asgi = [], RequestResponseCycle.run_asgi
+
+        async def run_asgi_and_note(cycle, app):
+            path = cycle.scope["path"]
+            await run_asgi(cycle, app)
+            ended.append(path)
+
+        monkeypatch.setattr(RequestResponseCycle, "run_asgi", run_asgi_and_note)
+        with connect(port) as client:
+            client.sendall(b"GET /begun HTTP/1.1\r\nHost: x\r\n\r\nGET /at-once HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        wait_until(lambda: ended)
+        assert ended == ["/begun"]
 
 
 class TestSendWhole:

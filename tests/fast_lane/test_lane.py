@@ -31,8 +31,9 @@ from tests.core.serving import serving
 from tests.downloads.library import AUDIO, CONTENT, VIDEO, VIDEO_ID, known_info, put_hot, put_in_telegram
 from tests.waiting import Clock
 from ytserver.entrance import Entrance
-from ytserver.fast_lane import first_answers
+from ytserver.fast_lane import first_answers, till
 from ytserver.fast_lane.reading import Reader
+from ytserver.fast_lane.till import Till
 
 LINK = f"https://youtu.be/{VIDEO_ID}"
 CHANGING = {"date", "x-request-id", "ratelimit-remaining", "ratelimit-reset"}
@@ -419,6 +420,17 @@ class TestOverConnections:
                 redis_client().config_set("maxmemory", "0")
         assert (answer.status_code, server.in_django) == (200, before + 1)
 
+    async def test_what_redis_answers_unreadably_is_answered_by_django(self, server, key, monkeypatch):
+        async with self.clients(server, 3, key) as client:
+            for _ in range(2):
+                await client.get(self.PATH)
+            before = server.in_django
+            monkeypatch.setattr(till, "BATCH_SCRIPT", "return 'x'")
+            monkeypatch.setattr(till, "BATCH_SHA", "0" * 40)
+            answers_ = await asyncio.gather(*(client.get(self.PATH) for _ in range(3)))
+        assert [answer.status_code for answer in answers_] == [200] * 3
+        assert server.in_django == before + 3
+
     def test_answers_keep_their_order_among_others_on_one_connection(self, server, key):
         head = f"Host: {server.url.removeprefix('http://')}\r\nX-API-Key: {key}\r\n"
         httpx.get(f"{server.url}{self.PATH}", headers={"X-API-Key": key}, trust_env=False)
@@ -606,6 +618,23 @@ class TestLimits:
             finally:
                 redis_client().config_set("maxmemory", "0")
         assert (statuses, lane.in_django) == ([200] * share + [429], 1 + share + 1)
+
+
+async def test_while_redis_does_not_answer_those_that_wait_share_one_time_out(monkeypatch):
+    asked, told = [], []
+
+    async def ask(till_, sales):
+        asked.append(sales)
+        raise TimeoutError
+
+    monkeypatch.setattr(till, "MAX_BATCH", 1)
+    monkeypatch.setattr(Till, "_ask", ask)
+    it = Till()
+    for _ in range(3):
+        it.charge(None, "", told.append)
+    await it._worker
+    await asyncio.sleep(0)  # the last ones are told
+    assert (told, len(asked), it.is_open) == ([None] * 3, 1, False)
 
 
 def test_a_dialect_that_was_switched_off_meanwhile_is_for_django_to_refuse():

@@ -1,11 +1,14 @@
 """Long streams that the lane sends by itself are those of the stream application, with all that is counted of them."""
 
 import asyncio
+import errno
 import json
+import os
 import socket
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -14,9 +17,10 @@ from django.conf import settings as django_settings
 from apps.analytics import events
 from apps.analytics.active_users import Activity
 from apps.analytics.documents import UsageEvent
+from apps.core.redis import redis_client
 from apps.core.web_protocol import BoundedHttpProtocol, Wire
 from apps.downloads.services.media import hot_store
-from apps.keys.meter import count_streams
+from apps.keys.meter import KeyMeter, count_streams
 from apps.keys.services import create_key, revoke_key
 from apps.streaming import sending
 from apps.streaming.hotstore import HotStore
@@ -193,6 +197,19 @@ class TestLongStreams:
         assert rest.startswith(CONTENT + b"HTTP/1.1 206")
         assert rest.endswith(b"\r\n\r\n" + CONTENT)
 
+    def test_leave_a_request_alone_that_has_begun_to_come(self, lane, key):
+        path = link(key)
+        lane.warm(path)
+        with socket.create_connection(("127.0.0.1", lane.port), timeout=20) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\nGET /healthz HTTP/1.1\r\nHo".encode())
+            received = bytearray(client.recv(1 << 20))
+            client.sendall(b"st: test\r\nConnection: close\r\n\r\n")
+            while piece := client.recv(1 << 20):
+                received += piece
+        _, _, rest = received.partition(b"\r\n\r\n")
+        assert rest.startswith(CONTENT + b"HTTP/1.1 200 OK\r\n")
+        assert b'{"status": true}' in rest[SIZE:]
+
     def test_wait_for_their_client(self, lane, key):
         path = link(key)
         lane.warm(path)
@@ -226,6 +243,14 @@ class TestLongStreams:
         assert lane.get(path).content == CONTENT
         assert bool(widened) is is_wide
 
+    def test_go_on_when_there_is_no_file_descriptor_left(self, lane, key, monkeypatch):
+        path = link(key)
+        lane.warm(path)
+        monkeypatch.setattr(sending, "QUICK_S", 60.0)
+        monkeypatch.setattr(os, "dup", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+        assert lane.get(path).content == CONTENT
+        assert os.dup.called
+
 
 class TestEnds:
     def one_event(self, lane, **fields):
@@ -241,6 +266,40 @@ class TestEnds:
         with lane.paused(path):
             pass
         self.one_event(lane, status=499, error=None)
+
+    def test_before_the_start_when_the_client_leaves_meanwhile(self, lane, monkeypatch):
+        key = create_key(name="one", concurrent_streams=1).key
+        path = link(key)
+        lane.warm(path)
+        lost, connection_lost, open_meter = [], BoundedHttpProtocol.connection_lost, KeyMeter.open
+
+        def connection_lost_and_note(protocol, exc):
+            connection_lost(protocol, exc)
+            lost.append(protocol)
+
+        async def open_late(meter):
+            client.close()
+            await asyncio.to_thread(wait_until, lambda: lost)
+            await open_meter(meter)
+
+        monkeypatch.setattr(BoundedHttpProtocol, "connection_lost", connection_lost_and_note)
+        wait_until(lambda: count_streams(key[3:11]) == 0)
+        client = socket.create_connection(("127.0.0.1", lane.port), timeout=20)
+        monkeypatch.setattr(KeyMeter, "open", open_late)
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        wait_until(lambda: lane.in_app)
+        wait_until(lambda: lane.open_streams == 0 and not len(lane.parts.streams.long.running))
+        wait_until(lambda: count_streams(key[3:11]) == 0)
+
+    def test_when_its_bytes_cannot_be_counted(self, lane, monkeypatch):
+        key = create_key(name="some", bytes_per_day=10 * SIZE).key
+        path = link(key)
+        lane.warm(path)
+        monkeypatch.setattr(KeyMeter, "refill", Mock(side_effect=RuntimeError("nobody expects this")))
+        with socket.create_connection(("127.0.0.1", lane.port), timeout=20) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            assert 0 < read_rest(client) < SIZE
+        self.one_event(lane, status=499, error="internal_error")
 
     def test_when_the_key_is_revoked(self, lane, key):
         path = link(key)
@@ -298,6 +357,19 @@ class TestLimits:
         assert lane.in_app == 0
         lane.wait_until_idle()
         assert recorded()[-1]["error"] == "quota_exceeded"
+
+    def test_on_bytes_count_what_was_sent_and_no_more(self, lane):
+        key = create_key(name="some", bytes_per_day=10 * SIZE).key
+        path = link(key)
+        lane.warm(path)
+        counted = f"yt:limit:{key[3:11]}:bytes"
+        wait_until(lambda: int(redis_client().hget(counted, "total")) == 100)
+        with lane.paused(path):
+            pass
+        lane.wait_until_idle()
+        sent = recorded()[-1]["bytes_sent"]
+        assert 0 < sent < SIZE
+        wait_until(lambda: int(redis_client().hget(counted, "total")) == 100 + sent)
 
     def test_on_a_file_s_size_are_the_application_s_to_refuse(self, lane):
         key = create_key(name="small", largest_file_bytes=1000).key
@@ -377,6 +449,23 @@ def test_an_open_file_is_shared_as_long_as_its_names_stand_for_it(lane, key, mon
     assert (len(opened), lane.in_app) == (1, 0)
     hot_store().remove(AUDIO.asset_id, 1)
     assert lane.parts.streams._find(AUDIO.asset_id, 1, "") is None
+
+
+def test_short_ranges_have_the_headers_of_the_record_that_their_bytes_are_of(lane, key, monkeypatch):
+    path = link(key)
+    lane.warm(path)
+    etag = lane.get(path, **SOME).headers["etag"]
+    append = lane.parts.recorder.append
+
+    async def append_while_another_request_sees_a_new_record(payload):
+        await append(payload)
+        for known in lane.parts.streams._links.values():
+            known.lines = b'etag: "another"\r\n'
+
+    monkeypatch.setattr(lane.parts.recorder, "append", append_while_another_request_sees_a_new_record)
+    assert lane.get(path, **SOME).headers["etag"] == etag
+    assert lane.get(path, **SOME).headers["etag"] == '"another"'
+    assert lane.in_app == 0
 
 
 def test_forged_and_old_links_are_the_application_s(lane, key):

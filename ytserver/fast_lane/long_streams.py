@@ -72,7 +72,7 @@ class LongStreams:
         stream = LongStream(self, asked, hot_file, meter)
         wire = take_over(asked.scope, stream)
         if wire is None:
-            meter.close()
+            stream.forgo()
             return False
         self._open.add(stream)
         self.running.add(stream)
@@ -140,6 +140,11 @@ class LongStream(FileSender):
     def interruption(self) -> LongStream:
         """As RunningStreams asks for it."""
         return self
+
+    def forgo(self) -> None:
+        """It does not begin."""
+        self._meter.close()
+        self._record.close()
 
     def stop(self) -> None:
         """The server stops."""

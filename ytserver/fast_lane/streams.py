@@ -131,6 +131,7 @@ class StreamLane:
         if grant.bytes_per_day is not None or grant.concurrent_streams is not None:
             return False
         length = part.stop - part.start
+        lines = known.lines  # those of this record: there may be another one when the event is written
         view = hot_file.view(part.start, part.stop)
         _, event = self._recorder.draft(known.events, link.key_prefix, started_at=started_at, size_bytes=length)
         await self._recorder.append(event)
@@ -142,7 +143,7 @@ class StreamLane:
             (b"content-length", b"%d" % length),
             (b"content-range", part.content_range(size_bytes).encode()),
         )
-        if not send_whole(scope, PARTIAL, known.lines + header_lines(own), view):
+        if not send_whole(scope, PARTIAL, lines + header_lines(own), view):
             headers = [*_headers(record, link, scope["scheme"], self._hsts_s), *own]
             await send({"type": "http.response.start", "status": PARTIAL, "headers": headers})
             await send({"type": "http.response.body", "body": view})

@@ -117,12 +117,17 @@ class Till:
             self._worker = None
 
     async def _charge_all(self, sales: Sequence[Sale]) -> list[LimitState | None]:
+        if time.monotonic() < self._closed_until:  # those that had come before the error
+            return [None] * len(sales)
         try:
             answers = await self._ask(sales)
+            return [_state(answer, sale.grant) for answer, sale in zip(answers, sales, strict=True)]
         except (RedisError, OSError):
             self._closed_until = time.monotonic() + REDIS_PAUSE_S
-            return [None] * len(sales)
-        return [_state(answer, sale.grant) for answer, sale in zip(answers, sales, strict=True)]
+        except Exception:  # whoever waits is answered by Django
+            self._closed_until = time.monotonic() + REDIS_PAUSE_S
+            logger.exception("an answer of Redis cannot be read")
+        return [None] * len(sales)
 
     async def _ask(self, sales: Sequence[Sale]) -> list[bytes]:
         if self._client is None:
