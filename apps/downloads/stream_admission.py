@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
 
 from apps.core.errors import ApiError, IpNotAllowed, LinkInvalid, ScopeMissing
-from apps.downloads.fields import check_fields
+from apps.downloads.fields import BESIDE_FIELDS, check_fields
 from apps.downloads.open_links import read_wish
 from apps.downloads.request_serializers import AudioStreamRequestSerializer, VideoStreamRequestSerializer
 from apps.downloads.variants import AS_IT_COMES, MediaOptions
@@ -18,6 +21,8 @@ from apps.keys.meter import StreamMeters
 from apps.streaming.links import SIGNATURE_PARAMETER, check_link
 from apps.streaming.ports import StreamMeter, StreamRequest
 from apps.telegram_cache.documents import MediaKind
+
+MAX_QUERIES = 256  # remembered as they were understood
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +47,27 @@ class Admission:
 
 def admit(request: StreamRequest, meters: StreamMeters) -> Admission:
     """Check key or link, and count the request of a key. Raises what is wrong with them, and what MongoDB raises."""
-    kind = MediaKind(request.kind)
     if SIGNATURE_PARAMETER in request.query:
-        return _admit_link(request, kind, meters)
-    grant, limit = _admit_key(request)
-    serializer_class = VideoStreamRequestSerializer if kind is MediaKind.VIDEO else AudioStreamRequestSerializer
-    fields = check_fields(request.query, serializer_class)
+        return _admit_link(request, MediaKind(request.kind), meters)
+    try:
+        grant = authenticate(extract_key(request.headers, request.query), request.client_address)
+    except ApiError:
+        charge_failure(request.client_address)
+        raise
+    return admission_of(request, grant, charge(grant), meters)
+
+
+def raw_key_of(request: StreamRequest) -> str:
+    """The raw key that it comes with; empty: none, or a link."""
+    return "" if SIGNATURE_PARAMETER in request.query else extract_key(request.headers, request.query) or ""
+
+
+def admission_of(request: StreamRequest, grant: KeyGrant, limit: LimitState, meters: StreamMeters) -> Admission:
+    """Of a request whose key is good, and that has been counted. Never waits. Raises ScopeMissing, InvalidParameter."""
+    _check_scope(grant)
+    kind = MediaKind(request.kind)
+    query = tuple((name, value) for name, value in request.query.items() if name not in BESIDE_FIELDS)
+    fields = _read_fields(kind, query)
     return Admission(
         key_prefix=grant.prefix,
         attachment=fields["download"],
@@ -96,15 +116,11 @@ def _range_header(request: StreamRequest, name: str) -> str | None:
     return request.headers.get(name) if request.method == "GET" else None  # HEAD knows no ranges
 
 
-def _admit_key(request: StreamRequest) -> tuple[KeyGrant, LimitState]:
-    try:
-        grant = authenticate(extract_key(request.headers, request.query), request.client_address)
-    except ApiError:
-        charge_failure(request.client_address)
-        raise
-    limit = charge(grant)
-    _check_scope(grant)
-    return grant, limit
+@lru_cache(maxsize=MAX_QUERIES)
+def _read_fields(kind: MediaKind, query: tuple[tuple[str, str], ...]) -> Mapping[str, Any]:
+    """Raises InvalidParameter. Kept, for a serializer is slow to make, and most ask for the same."""
+    serializer_class = VideoStreamRequestSerializer if kind is MediaKind.VIDEO else AudioStreamRequestSerializer
+    return MappingProxyType(check_fields(dict(query), serializer_class))
 
 
 def _check_scope(grant: KeyGrant) -> None:

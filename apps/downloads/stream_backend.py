@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -19,10 +19,11 @@ from apps.core.shared_looks import SharedLooks
 from apps.core.suspend import Suspend
 from apps.core.wake import wake_hub
 from apps.downloads.services.media import MediaAsk, Tier, join_fetch, resolve_key, start_or_join
-from apps.downloads.stream_admission import Admission, admit, question_of
+from apps.downloads.stream_admission import Admission, admission_of, admit, question_of, raw_key_of
 from apps.downloads.stream_records import AssetRecord, RecordCache
 from apps.downloads.stream_targets import follows, for_this_request, growing_size, target_of
-from apps.keys.authentication import grant_for_prefix, is_let_in
+from apps.keys.authentication import authenticate_by_heart, grant_for_prefix, is_let_in, prefix_of, read_keys
+from apps.keys.charging import Charger
 from apps.keys.documents import Scope
 from apps.keys.grants import KeyGrant
 from apps.keys.meter import StreamMeters
@@ -59,22 +60,40 @@ class MediaStreamBackend(StreamBackend):
         self.pending = 0
         self.waiting = 0
         self._looks: SharedLooks[StreamTarget] = SharedLooks()
+        self._keys: SharedLooks[None] = SharedLooks()
+        self._charger = Charger()
         self._turns = asyncio.Semaphore(TURNS)
         self._records = RecordCache()
         self._meters = StreamMeters()
 
     async def aclose(self) -> None:
         """Stop what the filler downloads, and give the threads back. What still waits in them is dropped."""
+        await self._charger.aclose()
         await self._meters.aclose()
         await self._close_filler()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def open_target(self, request: StreamRequest) -> StreamTarget:
         """See StreamBackend. Waits up to MAX_WAIT_S for a fetch, then raises UpstreamTimeout."""
-        admission = await self._run(partial(admit, request, self._meters))
+        admission = await self._admit(request)
         find = partial(self._find_target, admission)
         target = await self._wait_for_target(find, max_age_s=RECORD_MAX_AGE_S, question=question_of(admission))
         return for_this_request(target, admission)
+
+    async def _admit(self, request: StreamRequest) -> Admission:
+        """As ``admit``. A good key's request needs no thread: very many may come at the same time."""
+        raw = raw_key_of(request)
+        prefix = prefix_of(raw)
+        if prefix is None:
+            return await self._run(partial(admit, request, self._meters))
+        if (grant := authenticate_by_heart(raw, request.client_address)) is None:
+            await self._keys.look(prefix, partial(self._run, partial(read_keys, [prefix])))
+            grant = authenticate_by_heart(raw, request.client_address)
+        if grant is None:  # it is refused, and counted as that
+            return await self._run(partial(admit, request, self._meters))
+        with self._one_more():
+            limit = await self._charger.charge(grant)
+        return admission_of(request, grant, limit, self._meters)
 
     def record_by_heart(self, asset_id: str) -> AssetRecord | None:
         """The record as ``open_target`` would take it from memory; None: it would ask. For the event loop."""
@@ -167,14 +186,21 @@ class MediaStreamBackend(StreamBackend):
         return grant is None or is_let_in(grant, target.opened_from)
 
     async def _run(self, work: Callable[[], Result]) -> Result:
+        with self._one_more():
+            context = contextvars.copy_context()  # the request id, for the log
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, work)
+            except SERVICE_DOWN:
+                raise NotReady(retry_after_s=2) from None
+
+    @contextmanager
+    def _one_more(self) -> Iterator[None]:
+        """Of those that wait for MongoDB, Redis or the disk."""
         if self.pending >= MAX_PENDING:
             raise Overloaded(retry_after_s=2)
         self.pending += 1
         try:
-            context = contextvars.copy_context()  # the request id, for the log
-            return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, work)
-        except SERVICE_DOWN:
-            raise NotReady(retry_after_s=2) from None
+            yield
         finally:
             self.pending -= 1
 

@@ -35,6 +35,9 @@ from apps.streaming.timing import StreamTiming
 
 SLICE_BYTES = 256 * 1024
 CHUNKED_SLICE_BYTES = 32 * 1024  # the server copies these, to put each chunk's frame around it
+FIRST_BYTES = (
+    16 * 1024
+)  # of a file that is still coming: whoever waited for it has a first byte before anybody has more
 YIELD_EVERY_BYTES = 1024 * 1024  # to a fast client, sending never waits: let others have their turn
 MAX_QUERY_FIELDS = 50
 RENEWALS = 2  # of a target whose bytes turn out to be gone before the first one is sent
@@ -297,7 +300,8 @@ async def _send_body(answer: _Answer, source: Source, stream: RunningStream, sta
     meter = stream.target.meter
     now = asyncio.get_running_loop().time
     slice_bytes = CHUNKED_SLICE_BYTES if stop is None else SLICE_BYTES
-    at, yield_at = start, start + YIELD_EVERY_BYTES
+    at = start
+    yield_at = start + (YIELD_EVERY_BYTES if stream.target.block_hashes else FIRST_BYTES)
     while stop is None or at < stop:
         available = source.available_from(at)
         if not available:
@@ -305,7 +309,7 @@ async def _send_body(answer: _Answer, source: Source, stream: RunningStream, sta
             available = source.available_from(at)
         if not available:
             break
-        end = at + min(available, slice_bytes)
+        end = min(at + min(available, slice_bytes), yield_at)
         if stop is not None:
             end = min(end, stop)
         if meter is not None:

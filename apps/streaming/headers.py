@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from urllib.parse import quote
 
 MAX_NAME_BYTES = 180  # UTF-8; file systems take 255, and the escaped form is three times as long
@@ -40,6 +41,7 @@ def _cut(text: str, max_bytes: int) -> str:
     return text.encode()[:max_bytes].decode(errors="ignore").rstrip()
 
 
+@lru_cache(maxsize=1024)
 def content_disposition(title: str, *, attachment: bool) -> str:
     """RFC 6266: an ASCII name for old clients, and the real one as RFC 8187 has it where they differ."""
     name = safe_file_name(title)

@@ -35,7 +35,9 @@ from apps.downloads.services.jobs import cancel_job, finish_job, refetch_asset
 from apps.downloads.stream_admission import admit, question_of
 from apps.downloads.stream_backend import make_backend
 from apps.downloads.stream_records import AssetRecord
+from apps.keys import key_cache
 from apps.keys.changes import update_key
+from apps.keys.documents import ApiKey
 from apps.keys.limits import FAILURES_PER_MINUTE
 from apps.keys.meter import slots_name
 from apps.keys.services import create_key, revoke_key
@@ -233,6 +235,37 @@ class TestAKey:
         with pytest.raises(RateLimited) as caught:
             await backend.open_target(request)
         assert caught.value.headers["RateLimit-Remaining"] == "0"
+
+    async def test_of_very_many_at_once_exactly_the_limit_gets_through(self, api, backend):
+        put_hot(AUDIO)
+        known_info()
+        small = create_key(name="small", limit_per_hour=120).key
+        request = by_key(api, headers={"x-api-key": small})
+        opened = await asyncio.gather(*(backend.open_target(request) for _ in range(200)), return_exceptions=True)
+        targets = [target for target in opened if not isinstance(target, Exception)]
+        left = sorted(int(dict(target.headers)["RateLimit-Remaining"]) for target in targets)
+        assert left == list(range(120))
+        assert sum(isinstance(error, RateLimited) for error in opened) == 80
+        assert backend.pending == 0
+
+    async def test_that_is_known_needs_no_thread_to_be_let_in(self, api, backend, monkeypatch):
+        put_hot(AUDIO)
+        known_info()
+        await backend.open_target(by_key(api))
+        monkeypatch.setattr(stream_backend, "admit", None)  # what a thread would run
+        first, second = [await backend.open_target(by_key(api, query=query)) for query in ({}, {"download": "1"})]
+        assert (first.attachment, second.attachment) == (False, True)
+
+    async def test_that_another_process_revoked_is_refused_within_a_second(self, api, backend, monkeypatch):
+        clock = Clock()
+        monkeypatch.setattr(key_cache, "time", clock)
+        put_hot(AUDIO)
+        known_info()
+        await backend.open_target(by_key(api))
+        ApiKey.objects(prefix=api.prefix).update_one(active=False)
+        clock.ahead_s = 1.0
+        with pytest.raises(KeyDisabled):
+            await backend.open_target(by_key(api))
 
     @pytest.mark.parametrize("query", [{"quality": "worst"}, {"colour": "red"}, {"format": "webm"}, {"download": "x"}])
     async def test_with_a_wrong_parameter_is_refused(self, api, backend, query):

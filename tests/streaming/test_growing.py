@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import socket
 import subprocess
@@ -12,7 +13,9 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from apps.core.asgi import Message
 from apps.core.errors import UpstreamUnreachable, VideoUnavailable
+from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import BLOCK_BYTES, HotStore
 from tests.streaming.media import ASSET, make_bytes, start_process, wait_until
 from tests.streaming.serving import (
@@ -180,6 +183,45 @@ class TestGrowingFile:
             for client in clients:
                 client.close()
         server.wait_until_idle()
+
+    async def test_all_who_wait_have_a_first_byte_before_anybody_has_much(self, store: HotStore) -> None:
+        backend = TableBackend()
+        backend.add(DATA, finished=False)
+        app = StreamApp(backend, store)
+        sent: list[tuple[int, bytes]] = []
+
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def ask(client: int) -> None:
+            async def send(message: Message) -> None:
+                if message.get("body"):
+                    sent.append((client, bytes(message["body"])))
+
+            await app(
+                {
+                    "type": "http", "method": "GET", "path": f"/stream/video/{VIDEO_ID}", "query_string": b"",
+                    "headers": [],
+                },
+                receive,
+                send,
+            )  # fmt: skip
+
+        def waiting() -> int:
+            return sum(len(follower._waiters) for follower in app.followers._by_file.values())
+
+        with store.create(ASSET, 1, resume=False) as writer:
+            writer.set_size(SIZE)
+            asking = [asyncio.create_task(ask(client)) for client in range(20)]
+            await asyncio.to_thread(wait_until, lambda: waiting() == 20)
+            writer.append(DATA)
+            writer.finish()
+        await asyncio.gather(*asking)
+        assert sorted(client for client, _ in sent[:20]) == list(range(20))
+        assert sum(len(body) for _, body in sent[:20]) < SIZE
+        for client in range(20):
+            assert b"".join(body for sender, body in sent if sender == client) == DATA
 
     @pytest.mark.parametrize("sized", [True, False])
     def test_a_failed_fetch_cuts_the_stream_visibly(self, quick_server: Running, sized: bool) -> None:
