@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import ClassVar
 
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -42,16 +42,15 @@ class BoundedConsumer(AsyncWebsocketConsumer):
         for task in self._tasks:
             task.cancel()
 
-    async def begin(self, work: Coroutine[None, None, None], *, most: int) -> None:
+    async def begin(self, work: Callable[[], Coroutine[None, None, None]], *, most: int) -> None:
         """Accept, and do ``work`` until the websocket ends. Closes with BUSY when ``most`` are open."""
         await self.accept()  # else the client would only see HTTP 403, whatever the reason
         if type(self).open_now >= most:
-            work.close()
             await self.close(BUSY)
             return
         type(self).open_now += 1
         self._has_place = True
-        self.add_task(work)
+        self.add_task(work())
 
     def add_task(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Start what is cancelled when the websocket ends."""

@@ -42,7 +42,7 @@ class AdminConsumer(BoundedConsumer):
         raise NotImplementedError
 
     async def connect(self) -> None:
-        await self.begin(self._live(), most=MAX_OPEN)
+        await self.begin(self._live, most=MAX_OPEN)
 
     async def _live(self) -> None:
         code = await self._refusal()

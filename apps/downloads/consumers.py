@@ -46,7 +46,7 @@ class JobConsumer(BoundedConsumer):
     """
 
     async def connect(self) -> None:
-        await self.begin(self._run(), most=MAX_OPEN)
+        await self.begin(self._run, most=MAX_OPEN)
 
     async def _run(self) -> None:
         try:

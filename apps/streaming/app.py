@@ -35,9 +35,8 @@ from apps.streaming.timing import StreamTiming
 
 SLICE_BYTES = 256 * 1024
 CHUNKED_SLICE_BYTES = 32 * 1024  # the server copies these, to put each chunk's frame around it
-FIRST_BYTES = (
-    16 * 1024
-)  # of a file that is still coming: whoever waited for it has a first byte before anybody has more
+# Of a file that is still coming: whoever waited for it has a first byte before anybody has more.
+FIRST_BYTES = 16 * 1024
 YIELD_EVERY_BYTES = 1024 * 1024  # to a fast client, sending never waits: let others have their turn
 MAX_QUERY_FIELDS = 50
 RENEWALS = 2  # of a target whose bytes turn out to be gone before the first one is sent

@@ -94,6 +94,12 @@ class TestWhoMayListen:
 
 
 class TestPublisher:
+    @pytest.fixture(autouse=True)
+    async def _nothing_left(self):
+        yield
+        if left := [task for task in asyncio.all_tasks() if task.get_name() == "live-publisher"]:
+            await asyncio.wait(left)
+
     async def test_of_many_processes_one_reads_and_nobody_does_when_nobody_looks(self, redis_server):
         reads: Counter[str] = Counter()
 
