@@ -42,5 +42,6 @@ ADMIN_LIST = ListSpec(
     search_hint="Search name or contact",
     filters=(choices_filter("role", "Role", tuple((role.value, role.value) for role in Role if role != Role.NONE)),),
     exclude=("password_hash", "recovery_hashes"),
+    things=("person", "people"),
     empty=Empty(title="Nobody fits", text="Try other words or another role.", icon="users"),
 )

@@ -65,10 +65,10 @@ def _bulk(name: str) -> BulkAction:
         name=name,
         label=work.label,
         icon=work.icon,
-        question=lambda count: work.many.format(count="one file" if count == 1 else f"{count} files"),
+        question=work.many,
         text=work.text,
         run=work.do,
-        done=lambda count: f"{work.label}: {'one file' if count == 1 else f'{count} files'}.",
+        done=work.label + ": {things}.",
         tone=work.tone,
     )
 
@@ -113,6 +113,7 @@ ASSET_LIST = ListSpec(
     ),
     exclude=("block_sha256",),
     bulk_actions=tuple(_bulk(name) for name in WORKS),
+    things=("file", "files"),
     empty=Empty(
         title="Nothing in the cache yet",
         text="The first request for a video puts it here. Try it with a link of yours.",

@@ -26,7 +26,7 @@ class Work:
     name: str
     label: str
     icon: str
-    question: str  # about one asset; "{count}" in ``many``
+    question: str  # about one asset; "{things}" in ``many``
     many: str
     text: str
     done: str
@@ -62,7 +62,7 @@ WORKS: Mapping[str, Work] = {
             label="Verify",
             icon="check-circle",
             question="Verify this in Telegram?",
-            many="Verify {count} in Telegram?",
+            many="Verify {things} in Telegram?",
             text="Every part is read back from Telegram and compared with the record. Bad parts are stored again.",
             done="A worker verifies it now. Reload in a moment to see the result.",
             run=lambda _, asset: request_verification(asset),
@@ -72,7 +72,7 @@ WORKS: Mapping[str, Work] = {
             label="Repair",
             icon="tool",
             question="Repair this upload now?",
-            many="Repair {count} uploads now?",
+            many="Repair the uploads of {things} now?",
             text="Interrupted uploads go on and bad parts are stored again, without waiting for the next try.",
             done="The upload goes on now.",
             run=lambda _, asset: repair_upload(asset),
@@ -82,7 +82,7 @@ WORKS: Mapping[str, Work] = {
             label="Upload again",
             icon="upload-cloud",
             question="Send this to Telegram again?",
-            many="Send {count} to Telegram again?",
+            many="Send {things} to Telegram again?",
             text="Every part is sent anew from the file on this server. Old messages go where Telegram allows.",
             done="It is sent to Telegram again.",
             run=lambda _, asset: send_again(asset),
@@ -92,7 +92,7 @@ WORKS: Mapping[str, Work] = {
             label="Fetch again",
             icon="rotate-cw",
             question="Fetch this again from outside?",
-            many="Fetch {count} again from outside?",
+            many="Fetch {things} again from outside?",
             text="The media is fetched anew from its source, at once. A stored copy is given up.",
             done="It is fetched again.",
             run=_fetch_again,
@@ -103,7 +103,7 @@ WORKS: Mapping[str, Work] = {
             label="Evict",
             icon="hard-drive",
             question="Remove this from the hot store?",
-            many="Remove {count} from the hot store?",
+            many="Remove {things} from the hot store?",
             text="The file on this server goes; it stays in Telegram and comes back when somebody asks. "
             "What is nowhere else stays.",
             done="It is no longer on this server.",

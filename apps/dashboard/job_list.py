@@ -127,10 +127,6 @@ def _actions(job: MediaJob) -> list[Action]:
     return []
 
 
-def _jobs(count: int) -> str:
-    return "1 job" if count == 1 else f"{count} jobs"
-
-
 JOB_LIST = ListSpec(
     document=MediaJob,
     sort="-created_at",
@@ -164,23 +160,24 @@ JOB_LIST = ListSpec(
             name="cancel",
             label="Cancel",
             icon="x",
-            question=lambda count: f"Cancel {_jobs(count)}?",
+            question="Cancel {things}?",
             text="Everybody who waits for these gets an error. The next request for one starts it again.",
             run=cancel,
-            done=lambda count: f"{_jobs(count)} cancelled.",
+            done="{things} cancelled.",
             tone="danger",
         ),
         BulkAction(
             name="retry",
             label="Try again",
             icon="rotate-cw",
-            question=lambda count: f"Try {_jobs(count)} again?",
+            question="Try {things} again?",
             text="What failed or was cancelled is fetched anew, as if somebody had asked for it now.",
             run=retry,
-            done=lambda count: f"{_jobs(count)} started again.",
+            done="{things} started again.",
         ),
     ),
     name=lambda job: f"{job.video_id} ({job.kind}, {job.variant})",
+    things=("job", "jobs"),
     live_s=3,
     empty=Empty(
         title="No jobs yet",

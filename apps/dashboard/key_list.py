@@ -9,7 +9,7 @@ from typing import Any
 from django.urls import reverse
 
 from apps.dashboard.key_work import delete, is_powerful, switch
-from apps.dashboard.lists import Action, BulkAction, Cell, Column, Empty, Filter, ListSpec
+from apps.dashboard.lists import Action, Cell, Column, Empty, Filter, ListSpec, delete_action, switch_actions
 from apps.keys.documents import ApiKey
 
 
@@ -47,42 +47,18 @@ def _actions(key: ApiKey) -> list[Action]:
     return [Action(label="Switch on", icon="power", href=_href(key, "activate"), tone="success")]
 
 
-def _keys(count: int) -> str:
-    return "1 key" if count == 1 else f"{count} keys"
-
-
 KEY_ACTIONS = (
-    BulkAction(
-        name="activate",
-        label="Switch on",
-        icon="power",
-        question=lambda count: f"Switch {_keys(count)} on?",
-        text="They work again within a second, with the limits they had.",
-        run=lambda request, key: switch(request, key, active=True),
-        done=lambda count: f"{_keys(count)} switched on.",
+    *switch_actions(
+        switch,
+        on_text="They work again within a second, with the limits they had.",
+        off_text="Requests with these are refused within a second, and their links and running streams end. "
+        "You can switch them on again later.",
         asks_again=is_powerful,
     ),
-    BulkAction(
-        name="deactivate",
-        label="Switch off",
-        icon="power",
-        question=lambda count: f"Switch {_keys(count)} off?",
-        text="Requests with these are refused within a second, and their links and running streams end. "
-        "You can switch them on again later.",
-        run=lambda request, key: switch(request, key, active=False),
-        done=lambda count: f"{_keys(count)} switched off.",
-        tone="danger",
-    ),
-    BulkAction(
-        name="delete",
-        label="Delete",
-        icon="trash-2",
-        question=lambda count: f"Delete {_keys(count)}?",
+    delete_action(
+        delete,
         text="These, their links and their running streams stop within a second, for good. What they used stays in "
         "the figures.",
-        run=delete,
-        done=lambda count: f"{_keys(count)} deleted.",
-        tone="danger",
         asks_again=is_powerful,
     ),
 )
@@ -121,6 +97,7 @@ KEY_LIST = ListSpec(
     row_actions=_actions,
     bulk_actions=KEY_ACTIONS,
     name=lambda key: f"{key.name} ({key.prefix})",
+    things=("key", "keys"),
     empty=Empty(
         title="No API keys yet",
         text="Programs need a key to use this server. Create one: it is shown once, with a line to try it.",

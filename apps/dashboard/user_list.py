@@ -7,7 +7,7 @@ from typing import Any
 from django.urls import reverse
 
 from apps.dashboard.key_forms import LIMIT_LABELS, limit_words
-from apps.dashboard.lists import Action, BulkAction, Cell, Column, Empty, Filter, ListSpec
+from apps.dashboard.lists import Action, Cell, Column, Empty, Filter, ListSpec, delete_action, switch_actions
 from apps.dashboard.user_work import delete, gains_power, switch
 from apps.keys.documents import LIMIT_NAMES, Role, User
 
@@ -40,41 +40,14 @@ def _where_active(state: str) -> dict[str, Any]:
     return {"active": state == "on"}
 
 
-def _users(count: int) -> str:
-    return "1 user" if count == 1 else f"{count} users"
-
-
 USER_ACTIONS = (
-    BulkAction(
-        name="activate",
-        label="Switch on",
-        icon="power",
-        question=lambda count: f"Switch {_users(count)} on?",
-        text="Their keys work again within a second.",
-        run=lambda request, user: switch(request, user, active=True),
-        done=lambda count: f"{_users(count)} switched on.",
+    *switch_actions(
+        switch,
+        on_text="Their keys work again within a second.",
+        off_text="None of their keys works any more, within a second.",
         asks_again=gains_power,
     ),
-    BulkAction(
-        name="deactivate",
-        label="Switch off",
-        icon="power",
-        question=lambda count: f"Switch {_users(count)} off?",
-        text="None of their keys works any more, within a second.",
-        run=lambda request, user: switch(request, user, active=False),
-        done=lambda count: f"{_users(count)} switched off.",
-        tone="danger",
-    ),
-    BulkAction(
-        name="delete",
-        label="Delete",
-        icon="trash-2",
-        question=lambda count: f"Delete {_users(count)}?",
-        text="Only users without keys, who may not enter the admin, can be deleted.",
-        run=delete,
-        done=lambda count: f"{_users(count)} deleted.",
-        tone="danger",
-    ),
+    delete_action(delete, text="Only users without keys, who may not enter the admin, can be deleted."),
 )
 USER_LIST = ListSpec(
     document=User,
@@ -98,6 +71,7 @@ USER_LIST = ListSpec(
     row_actions=lambda user: [Action(label="Change", icon="edit-2", href=href(user, "edit"))],
     bulk_actions=USER_ACTIONS,
     exclude=("password_hash", "recovery_hashes"),
+    things=("user", "users"),
     empty=Empty(
         title="No users yet",
         text="A user is whom keys belong to: a customer, a bot, a team. Their plan says what their keys start from.",

@@ -75,17 +75,33 @@ for (const list of document.querySelectorAll(".list")) {
     const all = list.querySelector("[data-bulk-all]");
     const count = list.querySelector("[data-bulk-count]");
     if (!all || !count) return;
+    const everything = list.querySelector("[data-bulk-everything]");
     const ticked = ticks.filter((tick) => tick.checked).length;
+    const isEverything = Boolean(everything?.control.checked);
     all.hidden = false;
     all.checked = ticked > 0 && ticked === ticks.length;
     all.indeterminate = ticked > 0 && ticked < ticks.length;
-    count.textContent = ticked ? `${ticked} chosen:` : "Tick rows to";
+    if (everything) everything.hidden = ticked < ticks.length;
+    count.textContent = isEverything ? "All chosen:" : ticked ? `${ticked} chosen:` : "Tick rows to";
     for (const button of list.querySelectorAll(".bulk-tools button")) button.disabled = !ticked;
   };
+  let lastTick = null; // with the shift key a click ticks, or unticks, the rows from the last click to here
+  list.addEventListener("click", (event) => {
+    if (!event.target.matches("tbody .tick input")) return;
+    const ticks = [...list.querySelectorAll("tbody .tick input")];
+    const ends = [ticks.indexOf(lastTick), ticks.indexOf(event.target)].sort((a, b) => a - b);
+    if (event.shiftKey && ends[0] >= 0) {
+      for (const tick of ticks.slice(ends[0], ends[1] + 1)) tick.checked = event.target.checked;
+    }
+    lastTick = event.target;
+  });
   list.addEventListener("change", (event) => {
+    const everything = list.querySelector("[data-bulk-everything]")?.control;
     if (event.target.matches("[data-bulk-all]")) {
       for (const tick of list.querySelectorAll("tbody .tick input")) tick.checked = event.target.checked;
     }
+    // A row that is not ticked is not chosen, so then it is not everything.
+    if (everything && event.target.matches(".tick input") && !event.target.checked) everything.checked = false;
     update();
   });
   window.addEventListener("pageshow", update);

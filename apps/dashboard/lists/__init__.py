@@ -1,5 +1,6 @@
 """The generic list layer: say which columns, searches and filters a list of documents has; everything else is here."""
 
+from apps.dashboard.lists.common_actions import delete_action, switch_actions
 from apps.dashboard.lists.page import Page, read_page
 from apps.dashboard.lists.spec import (
     Action,
@@ -26,5 +27,7 @@ __all__ = [
     "age_filter",
     "answer_list",
     "choices_filter",
+    "delete_action",
     "read_page",
+    "switch_actions",
 ]

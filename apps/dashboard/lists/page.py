@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from bson import ObjectId
+from mongoengine.fields import ObjectIdField, StringField
+
 from apps.core.search import words_where
 from apps.dashboard.access import may
 from apps.dashboard.lists.cursor import Cursor, beyond, read_cursor
-from apps.dashboard.lists.spec import Action, BulkAction, Cell, Filter, ListSpec
+from apps.dashboard.lists.spec import Action, BulkAction, Cell, Column, Filter, ListSpec
 from apps.keys.documents import Role, User
 
 MAX_SEARCH_LENGTH = 100
 MAX_COUNT = 10_000
+MAX_CHOSEN = 1_000  # for one bulk action
 MAX_TIME_MS = 5_000
 
 
@@ -63,6 +67,7 @@ class Page:
     total: int
     total_is_capped: bool
     is_narrowed: bool  # a search or a filter is on
+    everything: str  # what choosing more than this page's rows means: "All 345 keys"; empty when there are no more
     has_tools: bool  # there is something to search or filter by
     has_actions: bool
     bulk_actions: Sequence[BulkAction]  # those that this person may use
@@ -79,13 +84,11 @@ def read_page(
     those that the role of ``user`` allows.
     """
     can_change = may(user, Role.OPERATOR) if can_change is None else can_change
-    query = params.get("q", "").strip()[:MAX_SEARCH_LENGTH]
-    filters = [ShownFilter(filter=item, chosen=_chosen(item, params)) for item in spec.filters]
-    sort = params.get("sort", "")
-    sort = sort if sort.removeprefix("-") in spec.sortable else spec.sort
+    query, filters, sort = _asked(spec, params)
     where = _where(spec, query, filters)
     documents, before, after = _read(spec, where, sort, read_cursor(params.get("cursor", "")))
     total = _total(spec, where)
+    bulk_actions = [action for action in spec.bulk_actions if may(user, action.role)]
     kept = {
         "q": query,
         "sort": sort if sort != spec.sort else "",
@@ -94,7 +97,7 @@ def read_page(
     has_actions = can_change and spec.row_actions is not None
     return Page(
         spec=spec,
-        headings=[_heading(column.label, column.numeric, column.sort, sort, kept) for column in spec.columns],
+        headings=[_heading(spec, column, sort, kept) for column in spec.columns],
         rows=[_row(spec, document, has_actions=has_actions) for document in documents],
         filters=filters,
         query=query,
@@ -102,12 +105,43 @@ def read_page(
         total=min(total, MAX_COUNT),
         total_is_capped=total > MAX_COUNT,
         is_narrowed=bool(query or any(item.chosen for item in filters)),
+        everything=_everything(spec, total, query, filters) if bulk_actions and total > len(documents) else "",
         has_tools=bool(spec.is_searched or spec.filters),
         has_actions=has_actions,
-        bulk_actions=[action for action in spec.bulk_actions if may(user, action.role)],
+        bulk_actions=bulk_actions,
         next_href=_href({**kept, "cursor": after.encode()}) if after else "",
         previous_href=_href({**kept, "cursor": before.encode()}) if before else "",
     )
+
+
+def read_chosen(spec: ListSpec, ids: Sequence[str]) -> tuple[list[Any], bool]:
+    """The documents of the list with these ids that are (still) there, in the order of the ids, and whether there were
+    more ids than MAX_CHOSEN."""
+    wanted: list[Any] = list(dict.fromkeys(ids))[:MAX_CHOSEN]
+    if isinstance(spec.document._fields[spec.document._meta["id_field"]], ObjectIdField):
+        wanted = [ObjectId(text) for text in wanted if ObjectId.is_valid(text)]
+    by_id = {document.pk: document for document in _find(spec, {"$and": [{"_id": {"$in": wanted}}, spec.only]})}
+    return [by_id[document_id] for document_id in wanted if document_id in by_id], len(ids) > MAX_CHOSEN
+
+
+def read_everything(spec: ListSpec, params: Mapping[str, str]) -> tuple[list[Any], bool]:
+    """What the search and the filters let through, on whichever page: the first MAX_CHOSEN of the list's order, and
+    whether there are more."""
+    query, filters, sort = _asked(spec, params)
+    found = list(
+        _find(spec, _where(spec, query, filters))
+        .order_by(*_order(sort.removeprefix("-"), descending=sort.startswith("-")))
+        .limit(MAX_CHOSEN + 1)
+    )
+    return found[:MAX_CHOSEN], len(found) > MAX_CHOSEN
+
+
+def _asked(spec: ListSpec, params: Mapping[str, str]) -> tuple[str, list[ShownFilter], str]:
+    """The search, the filters and the sort of a query; what is not understood is left out."""
+    query = params.get("q", "").strip()[:MAX_SEARCH_LENGTH]
+    filters = [ShownFilter(filter=item, chosen=_chosen(item, params)) for item in spec.filters]
+    sort = params.get("sort", "")
+    return query, filters, sort if sort.removeprefix("-") in spec.sortable else spec.sort
 
 
 def _total(spec: ListSpec, where: dict[str, Any]) -> int:
@@ -116,6 +150,14 @@ def _total(spec: ListSpec, where: dict[str, Any]) -> int:
     if not where and (estimated := collection.estimated_document_count(maxTimeMS=MAX_TIME_MS)) > 2 * MAX_COUNT:
         return int(estimated)  # off by a little after a crash, and far from the number up to which all are counted
     return int(collection.count_documents(where, limit=MAX_COUNT + 1, maxTimeMS=MAX_TIME_MS))
+
+
+def _everything(spec: ListSpec, total: int, query: str, filters: Sequence[ShownFilter]) -> str:
+    if total > MAX_CHOSEN:
+        more = "+" if total > MAX_COUNT else ""
+        return f"The first {MAX_CHOSEN:,} of {min(total, MAX_COUNT):,}{more} {spec.things[1]}"
+    narrowed = query or any(item.chosen for item in filters)
+    return f"All {spec.count_of(total)}{' that match' if narrowed else ''}"
 
 
 def _chosen(item: Filter, params: Mapping[str, str]) -> str:
@@ -135,25 +177,17 @@ def _where(spec: ListSpec, query: str, filters: Sequence[ShownFilter]) -> dict[s
 def _read(
     spec: ListSpec, where: dict[str, Any], sort: str, cursor: Cursor | None
 ) -> tuple[list[Any], Cursor | None, Cursor | None]:
-    """The documents of the page, and the cursors of the pages before and after it."""
+    """The documents of the page, and the cursors of the pages before and after it.
+
+    A cursor beyond which nothing is left (its rows were deleted, say) gives the last page. Towards the start the first
+    page is a whole one, however few rows are left before the cursor.
+    """
     field = sort.removeprefix("-")
     backward = cursor is not None and cursor.backward
-    descending = sort.startswith("-") != backward
-    if cursor is not None:
-        where = (
-            {"$and": [where, beyond(field, cursor, descending=descending)]}
-            if where
-            else beyond(field, cursor, descending=descending)
-        )
-    order = "-" if descending else "+"
-    by = [f"{order}{field}"] if field == "_id" else [f"{order}{field}", f"{order}_id"]
-    found = list(
-        spec.document.objects(__raw__=where)
-        .exclude(*spec.exclude)
-        .order_by(*by)
-        .limit(spec.page_size + 1)
-        .max_time_ms(MAX_TIME_MS)
-    )
+    found = _beside(spec, where, sort, cursor, backward=backward)
+    if cursor is not None and len(found) < (spec.page_size if backward else 1):
+        cursor, backward = None, not backward
+        found = _beside(spec, where, sort, cursor, backward=backward)
     has_more = len(found) > spec.page_size
     documents = found[: spec.page_size]
     if backward:
@@ -161,7 +195,7 @@ def _read(
     if not documents:
         return [], None, None
     is_before = has_more if backward else cursor is not None
-    is_after = True if backward else has_more
+    is_after = cursor is not None if backward else has_more
     first, last = documents[0], documents[-1]
     return (
         documents,
@@ -170,17 +204,41 @@ def _read(
     )
 
 
+def _beside(spec: ListSpec, where: dict[str, Any], sort: str, cursor: Cursor | None, *, backward: bool) -> list[Any]:
+    """A page of documents and one more: from the cursor on, or ``backward``; without one from the start, or the end."""
+    field = sort.removeprefix("-")
+    descending = sort.startswith("-") != backward
+    conditions = [where] if where else []
+    if cursor is not None:
+        conditions.append(beyond(field, cursor, descending=descending))
+    found = _find(spec, {"$and": conditions} if conditions else {})
+    return list(found.order_by(*_order(field, descending=descending)).limit(spec.page_size + 1))
+
+
+def _find(spec: ListSpec, where: Mapping[str, Any]) -> Any:
+    return spec.document.objects(__raw__=where).exclude(*spec.exclude).max_time_ms(MAX_TIME_MS)
+
+
+def _order(field: str, *, descending: bool) -> list[str]:
+    order = "-" if descending else "+"
+    return [f"{order}{field}"] if field == "_id" else [f"{order}{field}", f"{order}_id"]
+
+
 def _cursor(document: Any, field: str, *, backward: bool) -> Cursor:
     value = document.pk if field == "_id" else getattr(document, field)
     return Cursor(value=value, id=document.pk, backward=backward)
 
 
-def _heading(label: str, numeric: bool, field: str, sort: str, kept: Mapping[str, str]) -> Heading:
+def _heading(spec: ListSpec, column: Column, sort: str, kept: Mapping[str, str]) -> Heading:
+    """Its first click sorts texts from A to Z, and numbers and times from the greatest."""
+    field = column.sort
     if not field:
-        return Heading(label=label, numeric=numeric)
+        return Heading(label=column.label, numeric=column.numeric)
     direction = {field: "ascending", f"-{field}": "descending"}.get(sort, "")
-    wanted = field if direction == "descending" else f"-{field}"
-    return Heading(label=label, numeric=numeric, href=_href({**kept, "sort": wanted}), direction=direction)
+    is_text = isinstance(spec.document._fields.get(field), StringField)
+    descending = direction == "ascending" if direction else not is_text
+    href = _href({**kept, "sort": f"-{field}" if descending else field})
+    return Heading(label=column.label, numeric=column.numeric, href=href, direction=direction)
 
 
 def _row(spec: ListSpec, document: Any, *, has_actions: bool) -> Row:

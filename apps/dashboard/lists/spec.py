@@ -60,17 +60,18 @@ class BulkAction:
     """Something that can be done with many rows at once, after a question.
 
     ``run`` gets the request and one document, does it, and writes the audit log. It raises ApiError with the reason
-    where it cannot; the others go on. ``question`` and ``done`` are said for a number of rows: "Cancel 3 jobs?".
-    Documents of which ``asks_again`` is true are changed only soon after the password was given again.
+    where it cannot; the others go on. In ``question`` and ``done`` stands {things} for the rows: "Cancel {things}?" is
+    said as "Cancel 3 jobs?". Documents of which ``asks_again`` is true are changed only soon after the password was
+    given again.
     """
 
     name: str
     label: str
     icon: str
-    question: Callable[[int], str]
+    question: str
     text: str
     run: Callable[[Any, Any], object]
-    done: Callable[[int], str]
+    done: str
     tone: str = "primary"  # of the button that confirms; "danger" for what takes something away
     role: Role = Role.OPERATOR
     asks_again: Callable[[Any], bool] | None = None
@@ -95,7 +96,8 @@ class ListSpec:
     so give them an index. So do for what is sorted by, together with ``_id``: ``{"fields": ["-created_at", "-_id"]}``.
     ``exclude`` names big fields that the list does not show. ``row_actions`` is only asked for people who may change.
     ``only`` is a condition for everything in the list. ``name`` of a row (its first column, unless given) is what a
-    confirmation lists. ``live_s``: the list reads itself anew so often while somebody looks.
+    confirmation lists. ``things`` are its rows in words, one and many. ``live_s``: the list reads itself anew so often
+    while somebody looks.
     """
 
     document: type[Document]
@@ -110,6 +112,7 @@ class ListSpec:
     row_actions: Callable[[Any], Sequence[Action]] | None = None
     bulk_actions: Sequence[BulkAction] = ()
     name: Callable[[Any], str] | None = None
+    things: tuple[str, str] = ("entry", "entries")
     live_s: int = 0
     page_size: int = 50
     sortable: frozenset[str] = field(init=False, default=frozenset())
@@ -117,6 +120,10 @@ class ListSpec:
     def __post_init__(self) -> None:
         fields = {column.sort for column in self.columns if column.sort} | {self.sort.removeprefix("-")}
         object.__setattr__(self, "sortable", frozenset(fields))
+
+    def count_of(self, number: int) -> str:
+        """So many of its rows in words: "1 key", "1,200 keys"."""
+        return f"{number:,} {self.things[number != 1]}"
 
     @property
     def is_searched(self) -> bool:

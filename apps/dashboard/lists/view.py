@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bson import ObjectId
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
-from mongoengine.fields import ObjectIdField
 
 from apps.core.errors import ApiError
 from apps.dashboard.access import AdminRequest, ask_again, may, problem
-from apps.dashboard.lists.page import MAX_TIME_MS, read_page
+from apps.dashboard.lists.page import read_chosen, read_everything, read_page
 from apps.dashboard.lists.spec import BulkAction, ListSpec
 from apps.keys.documents import Role
 from apps.keys.sessions import is_confirmed
@@ -21,9 +20,10 @@ from apps.keys.sessions import is_confirmed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_CHOSEN = 200
 SHOWN_NAMES = 10
 SHOWN_PROBLEMS = 5
+SEPARATOR = " "  # of the ids in one field: so many fields of a form are refused
+RUN_S = 25.0
 
 
 def answer_list(
@@ -61,7 +61,7 @@ def _bulk(request: AdminRequest, spec: ListSpec, title: str) -> HttpResponse:
         return problem(request, 403, "You may look, but not change this.", "Ask an owner of this server.")
     if (action := allowed.get(name)) is None:
         return problem(request, 400, "Choose what to do.", "Go back, tick some rows and choose an action.")
-    documents = _chosen(spec, request.POST.getlist("id"))
+    documents, is_cut = _chosen(request, spec)
     if not documents:
         messages.info(request, "Nothing was chosen: tick the rows first.")
         return redirect(request.get_full_path())
@@ -73,37 +73,47 @@ def _bulk(request: AdminRequest, spec: ListSpec, title: str) -> HttpResponse:
         return redirect(request.get_full_path())
     names = [spec.name_of(document) for document in documents]
     context: Mapping[str, Any] = {
-        "title": action.question(len(documents)),
+        "title": action.question.format(things=spec.count_of(len(documents))),
         "action": action,
-        "ids": [str(document.pk) for document in documents],
+        "ids": SEPARATOR.join(str(document.pk) for document in documents),
         "names": names[:SHOWN_NAMES],
         "more": max(0, len(names) - SHOWN_NAMES),
+        "chosen": spec.count_of(len(documents)),
+        "is_cut": is_cut,
         "back": request.get_full_path(),
         "back_label": title,
     }
     return render(request, "dashboard/lists/confirm.html", context)
 
 
-def _chosen(spec: ListSpec, ids: Sequence[str]) -> list[Any]:
-    """The documents with these ids that are (still) there, at most MAX_CHOSEN, in the order they were ticked."""
-    wanted: list[Any] = list(dict.fromkeys(ids))[:MAX_CHOSEN]
-    if isinstance(spec.document._fields[spec.document._meta["id_field"]], ObjectIdField):
-        wanted = [ObjectId(text) for text in wanted if ObjectId.is_valid(text)]
-    found = spec.document.objects(__raw__={"_id": {"$in": wanted}}).exclude(*spec.exclude).max_time_ms(MAX_TIME_MS)
-    by_id = {document.pk: document for document in found}
-    return [by_id[document_id] for document_id in wanted if document_id in by_id]
+def _chosen(request: AdminRequest, spec: ListSpec) -> tuple[list[Any], bool]:
+    """The rows that were chosen, at most MAX_CHOSEN, and whether there were more: those that were ticked, or everything
+    that the search and filters of the address let through. A confirmation names each one, so that nothing is done with
+    what came to the list after the question."""
+    if request.POST.get("everything") == "yes":
+        return read_everything(spec, request.GET.dict())
+    ids = [text for field in request.POST.getlist("id") for text in field.split(SEPARATOR) if text]
+    return read_chosen(spec, ids)
 
 
 def _run(request: AdminRequest, action: BulkAction, spec: ListSpec, documents: Sequence[Any]) -> None:
+    """One after another, until all are done or RUN_S is over: nobody looks at a blank page for longer."""
+    ends_at = time.monotonic() + RUN_S
     problems: list[str] = []
+    tried = 0
     for document in documents:
+        if tried and time.monotonic() > ends_at:
+            break
+        tried += 1
         try:
             action.run(request, document)
         except ApiError as error:
             problems.append(f"{spec.name_of(document)}: {error.message}")
-    if done := len(documents) - len(problems):
-        messages.success(request, action.done(done))
+    if done := tried - len(problems):
+        messages.success(request, action.done.format(things=spec.count_of(done)))
     for text in problems[:SHOWN_PROBLEMS]:
         messages.error(request, text)
     if len(problems) > SHOWN_PROBLEMS:
         messages.error(request, f"{len(problems) - SHOWN_PROBLEMS} more could not be done.")
+    if left := len(documents) - tried:
+        messages.error(request, f"It took too long: {spec.count_of(left)} of those you chose are as they were.")
