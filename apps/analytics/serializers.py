@@ -98,6 +98,8 @@ class LiveSerializer(serializers.Serializer):
     at = serializers.FloatField(help_text="UNIX seconds.")
     requests_per_s = serializers.FloatField()
     bytes_per_s = serializers.FloatField()
+    refused_per_s = serializers.FloatField(help_text="Of requests_per_s: status 4xx, clients that left included.")
+    errors_per_s = serializers.FloatField(help_text="Of requests_per_s: status 5xx.")
     requests = serializers.IntegerField(help_text="In the last minute.")
     error_rate = serializers.FloatField()
     refused_rate = serializers.FloatField()

@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import pytest
 import redis
 
@@ -63,6 +65,10 @@ class TestLiveFigures:
         assert figures.bytes_per_s == 1000 * figures.requests_per_s
         assert figures.error_rate == pytest.approx(1 / 12)
         assert figures.refused_rate == pytest.approx(1 / 12)
+        assert (figures.errors_per_s, figures.refused_per_s) == (1 / RATE_S, 1 / RATE_S)
+        later = live_figures(now=NOW + RATE_S)  # still in the last minute, but no longer now
+        assert (later.errors_per_s, later.refused_per_s) == (0, 0)
+        assert later.error_rate == pytest.approx(1 / 12)
         assert figures.tiers == {"hot": 10, "telegram": 0, "external": 1}
         assert figures.hit_ratio == pytest.approx(10 / 11)
         assert 0.03 < figures.first_byte_p50_s <= 0.05
@@ -110,6 +116,17 @@ class TestLiveFigures:
 
 
 class TestLiveHistory:
+    async def test_one_step_is_the_last_of_the_hour(self, client):
+        counters = LiveCounters()
+        for ago, status in ((10, 503), (20, 404)):
+            answer(counters, status=status)
+            await LivePublisher(counters, client).publish(now=NOW - ago)
+        hour, step = asdict(live_history(now=NOW)), asdict(live_history(steps=1, now=NOW))
+        assert {name: values[-1:] for name, values in hour.items() if isinstance(values, list)} == {
+            name: values for name, values in step.items() if isinstance(values, list)
+        }
+        assert (step["errors_per_s"], step["refused_per_s"]) == ([0.1], [0.0])
+
     async def test_the_last_hour_comes_at_once_and_the_running_step_is_not_in_it(self, client):
         counters = LiveCounters()
         publisher = LivePublisher(counters, client)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -10,7 +12,9 @@ import httpx
 import pytest
 from django.core.wsgi import get_wsgi_application
 
+from apps.core.redis import redis_client
 from apps.dashboard.frontend import missing_files
+from apps.dashboard.live.publisher import LEASE_KEY
 from apps.keys.documents import Role
 from tests.core.serving import serving
 from tests.dashboard.conftest import PASSWORD
@@ -202,3 +206,131 @@ def test_the_overview_refreshes_itself(open_screen):
     screen.page.clock.fast_forward(31_000)
     expect(tile).to_have_text("3", timeout=15_000)
     assert screen.problems == []
+
+
+class LiveServer:
+    """Stands where the websocket of the overview would be: sends what the test says."""
+
+    START = 1_700_000_000
+
+    def __init__(self, screen: Screen) -> None:
+        self.sockets: list[object] = []
+        self.closed = 0
+        screen.page.route_web_socket("**/ws/admin/live", self._opened)
+
+    def _opened(self, socket) -> None:
+        socket.on_close(self._note_close)
+        self.sockets.append(socket)
+
+    def _note_close(self, *_: object) -> None:
+        self.closed += 1
+
+    def send(self, kind: str, **message: object) -> None:
+        self.sockets[-1].send(json.dumps({"type": kind, **message}))
+
+    def history(self, *, last: int, answered: float = 0.0) -> dict[str, object]:
+        """An hour up to the step number ``last``."""
+        return self.steps(range(last - 359, last + 1), answered)
+
+    def send_moment(self, *, step: int, answered: float, refused_now: float = 0.0) -> None:
+        now = {
+            "at": self.START + 10 * (step + 1) + 3, "requests_per_s": 4.0, "refused_per_s": refused_now,
+            "errors_per_s": 0.0, "error_rate": 1.0, "refused_rate": 1.0, "first_byte_p50_s": None,
+            "first_byte_p95_s": None, "bytes_per_s": 0.0, "users": 0, "streams": 0,
+        }  # fmt: skip
+        self.send("moment", figures=now, step=self.steps(range(step, step + 1), answered), pieces={})
+
+    def steps(self, numbers: range, answered: float) -> dict[str, object]:
+        names = ("errors_per_s", "refused_per_s", "bytes_per_s", "first_byte_p50_s", "first_byte_p95_s", "streams")
+        starts = [self.START + 10 * number for number in numbers]
+        zeros = {name: [0.0] * len(starts) for name in (*names, "users")}
+        return {"step_s": 10, "starts": starts, "requests_per_s": [answered] * len(starts), **zeros, "tiers": {}}
+
+
+class TestLiveOverview:
+    ANSWERED = "() => Chart.getChart('chart-requests').data.datasets[0].data"
+    LABELS = "() => Chart.getChart('chart-requests').data.labels"
+
+    @pytest.fixture
+    def screen(self, open_screen) -> Screen:
+        return open_screen()
+
+    @pytest.fixture
+    def live(self, screen) -> LiveServer:
+        return LiveServer(screen)
+
+    @pytest.fixture
+    def page(self, screen, live):
+        screen.log_in()
+        screen.page.wait_for_function("() => document.getElementById('fresh')")
+        wait_for(screen.page, lambda: live.sockets)
+        return screen.page
+
+    def test_charts_show_each_step_as_the_server_counted_it_and_then_the_moment(self, page, live):
+        live.send("history", **live.history(last=500, answered=2.0))
+        live.send_moment(step=501, answered=3.0, refused_now=1.0)
+        page.wait_for_function(f"() => ({self.ANSWERED})().at(-1) === 3")  # of now, not of the last minute
+        assert page.evaluate(self.ANSWERED)[-3:] == [2.0, 3.0, 3.0]
+        live.send_moment(step=501, answered=7.0)  # a process told its counts late
+        page.wait_for_function(f"() => ({self.ANSWERED})().at(-1) === 4")
+        assert page.evaluate(self.ANSWERED)[-3:] == [2.0, 7.0, 4.0]
+        assert len(page.evaluate(self.LABELS)) == 361
+
+    def test_a_page_that_slept_asks_for_what_it_missed(self, page, live):
+        live.send_moment(step=500, answered=2.0)
+        page.get_by_text("live", exact=True).wait_for()
+        page.route("**/admin/overview/history", lambda route: route.fulfill(json=live.history(last=540, answered=9.0)))
+        live.send("history", **live.history(last=500, answered=2.0))
+
+        def has_asked() -> bool:
+            live.send_moment(step=540, answered=5.0)  # so that it does not ask for want of a connection
+            return page.evaluate(self.ANSWERED)[0] == 9.0
+
+        wait_for(page, has_asked)
+        assert set(page.evaluate(self.ANSWERED)[:360]) == {9.0}
+
+    def test_a_lost_connection_is_said_at_once_and_made_again(self, page, live):
+        live.send("history", **live.history(last=500))
+        live.send_moment(step=500, answered=0.0)
+        page.get_by_text("live", exact=True).wait_for()
+        live.sockets[-1].close()
+        page.get_by_text("connection lost, trying again").wait_for()
+        wait_for(page, lambda: len(live.sockets) == 2)
+        live.send("history", **live.history(last=500))
+        live.send_moment(step=500, answered=0.0)
+        page.get_by_text("live", exact=True).wait_for()
+
+    def test_a_connection_that_died_without_a_word_is_made_again(self, screen, live):
+        screen.page.clock.install()
+        screen.log_in()
+        wait_for(screen.page, lambda: live.sockets)
+        live.send("history", **live.history(last=500))
+        live.send_moment(step=500, answered=0.0)
+        screen.page.get_by_text("live", exact=True).wait_for()
+        screen.page.clock.fast_forward(9_000)
+        wait_for(screen.page, lambda: len(live.sockets) == 2)
+
+    def test_nothing_is_computed_for_a_page_that_nobody_sees(self, open_screen):
+        screen = open_screen()
+        screen.page.clock.install()
+        screen.log_in()
+        screen.page.get_by_text("live", exact=True).wait_for()
+        assert redis_client().get(LEASE_KEY)
+        see = """(hidden) => {
+          Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }"""
+        screen.page.evaluate(see, True)
+        screen.page.clock.fast_forward(61_000)
+        wait_for(screen.page, lambda: redis_client().get(LEASE_KEY) is None)
+        screen.page.evaluate(see, False)
+        screen.page.get_by_text("live", exact=True).wait_for()
+        assert screen.problems == []
+
+
+def wait_for(page, condition: Callable[[], object]) -> None:
+    """Wait for something outside the browser, while its events are taken care of."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        page.wait_for_timeout(20)

@@ -140,6 +140,19 @@ class TestOverview:
         assert not figures.is_new
         assert b"<html" not in answer.content
 
+    def test_jobs_keep_their_places_while_they_run(self, viewer):
+        now = datetime.now(UTC)
+        make_job(1, state=JobState.QUEUED, turn=1, priority="batch", created_at=now - timedelta(minutes=9))
+        make_job(2, state=JobState.QUEUED, turn=7, created_at=now - timedelta(minutes=8))
+        make_job(3, state=JobState.QUEUED, turn=5)
+        make_job(4, started_at=now - timedelta(minutes=1), updated_at=now)
+        make_job(5, started_at=now - timedelta(minutes=2), updated_at=now - timedelta(seconds=1))
+        shown = [job.video_id for job in selectors.figures().jobs]
+        assert shown == [f"video{number:06}" for number in (5, 4, 3, 2, 1)]
+        for number in range(6, 12):
+            make_job(number, started_at=now)
+        assert [job.state for job in selectors.figures().jobs] == ["running"] * 8
+
     def test_the_charts_get_the_last_hour_in_one_answer(self, viewer):
         body = viewer.get("/admin/overview/history").json()
         assert len(body["starts"]) == len(body["requests_per_s"]) == len(body["users"]) == 360

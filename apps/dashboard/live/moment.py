@@ -43,10 +43,11 @@ def read_moment() -> dict[str, Any]:
 
 
 def moment_text() -> str:
-    """The message of one second: the figures, and every piece as it looks now."""
+    """The message of one second: the figures, the last complete step of the charts, and every piece as it looks now."""
     moment = read_moment()
     pieces = {name: render_to_string(f"dashboard/overview/_{name}.html", moment) for name in PIECES}
-    return json.dumps({"type": "moment", "figures": asdict(moment["live"]), "pieces": pieces})
+    step = asdict(live_history(steps=1))
+    return json.dumps({"type": "moment", "figures": asdict(moment["live"]), "step": step, "pieces": pieces})
 
 
 def history_text() -> str:

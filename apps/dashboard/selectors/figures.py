@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.cache import cache
 
 from apps.core.tunables import hot_max_bytes
+from apps.dashboard.selectors.work import jobs_at_work
 from apps.downloads.documents import MediaJob
 from apps.keys.documents import ApiKey
 from apps.streaming.hotstore import HotStore
@@ -17,7 +18,6 @@ from apps.telegram_cache.selectors import StateTotals
 from apps.telegram_cache.services.totals import recent_totals
 
 FRESH_S = 10
-SHOWN_JOBS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Figures:
     hot_bytes: int
     hot_max_bytes: int
     active_jobs: int
-    jobs: list[MediaJob]  # the newest of those that run or wait
+    jobs: list[MediaJob]  # of those that run or wait, see ``jobs_at_work``
     has_key: bool
     has_bot: bool
 
@@ -65,7 +65,7 @@ def figures() -> Figures:
         hot_bytes=hot_bytes,
         hot_max_bytes=hot_max_bytes(),
         active_jobs=MediaJob.objects(active=True).count(),
-        jobs=list(MediaJob.objects(active=True).order_by("-updated_at").limit(SHOWN_JOBS)),
+        jobs=jobs_at_work(),
         has_key=ApiKey.objects(active=True).first() is not None,
         has_bot=TelegramBot.objects.first() is not None,
     )

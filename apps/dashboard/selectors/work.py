@@ -8,12 +8,14 @@ from typing import Any
 
 from apps.core.heartbeats import QUEUES, idle_queues
 from apps.core.queues import waiting_messages
-from apps.downloads.documents import JobState, MediaJob
+from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.selectors import count_active_jobs
 from apps.telegram_cache.documents import BotState, TelegramBot
 from apps.telegram_cache.selectors import find_assets
 
 SHOWN_BOTS = 8
+SHOWN_JOBS = 8
+MAX_SORTED = 200
 MAX_COUNTED = 5000
 DOES = {
     "resolve": "metadata",
@@ -39,6 +41,23 @@ def queues() -> list[Queue]:
     lengths["fetch"] = count_active_jobs(limit=MAX_COUNTED, state=JobState.QUEUED)
     idle = set(idle_queues())
     return [Queue(name=name, does=DOES[name], waiting=lengths[name], is_idle=name in idle) for name in QUEUES]
+
+
+def jobs_at_work() -> list[MediaJob]:
+    """Jobs that run, in the order in which they began, then those that wait, next in line first: each keeps its place
+    from one look to the next. At most SHOWN_JOBS."""
+    by_state = {
+        state: MediaJob.objects(active=True, state=state.value) for state in (JobState.RUNNING, JobState.QUEUED)
+    }
+    running = list(by_state[JobState.RUNNING].exclude("resume").limit(MAX_SORTED))
+    running.sort(key=lambda job: (job.started_at or job.created_at, job.id))
+    jobs = running[:SHOWN_JOBS]
+    batch = JobPriority.BATCH.value
+    waiting = by_state[JobState.QUEUED]
+    for line in (waiting.filter(priority__in=[JobPriority.INTERACTIVE.value, None]), waiting.filter(priority=batch)):
+        if (places := SHOWN_JOBS - len(jobs)) > 0:
+            jobs += line.exclude("resume").order_by("turn", "created_at").limit(places)
+    return jobs
 
 
 def bots_at_work() -> list[TelegramBot]:
