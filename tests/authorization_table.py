@@ -84,7 +84,7 @@ TABLE: dict[str, Policy] = {
     "admin/webhooks/<id:prefix>/remove": OPERATOR,
     "admin/webhooks/<id:prefix>/test": OPERATOR,
     "admin/webhooks/<id:prefix>/again/<id:job_id>": OPERATOR,
-    "admin/warm-ups": VIEWER,
+    "admin/warm-ups": LIST,
     "admin/warm-ups/new": OPERATOR,
     "admin/warm-ups/limits": OPERATOR,
     "admin/warm-ups/<id:warm_up_id>": VIEWER,

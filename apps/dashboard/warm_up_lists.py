@@ -5,8 +5,9 @@ from __future__ import annotations
 from django.urls import reverse
 
 from apps.dashboard.asset_list import asset_href
-from apps.dashboard.lists import Cell, Column, Empty, ListSpec, choices_filter
+from apps.dashboard.lists import BulkAction, Cell, Column, Empty, ListSpec, choices_filter
 from apps.dashboard.templatetags.ui import human_bytes
+from apps.dashboard.warm_up_work import STEERING
 from apps.downloads.warm_documents import WarmEntryState, WarmState, WarmUp, WarmUpEntry
 from apps.downloads.warm_selectors import warm_counts
 
@@ -50,6 +51,20 @@ def _begins(warm_up: WarmUp) -> Cell:
     return Cell(value="at any hour" if warm_up.any_hour else "in quiet hours")
 
 
+def _bulk(name: str) -> BulkAction:
+    steering = STEERING[name]
+    return BulkAction(
+        name=name,
+        label=steering.label,
+        icon=steering.icon,
+        question=steering.many,
+        text=steering.text,
+        run=steering.do,
+        done=f"{{things}} {steering.done}.",
+        tone=steering.tone,
+    )
+
+
 WARM_UP_LIST = ListSpec(
     document=WarmUp,
     sort="-created_at",
@@ -69,6 +84,8 @@ WARM_UP_LIST = ListSpec(
         Column(label="Made", sort="created_at", cell=lambda warm_up: Cell(kind="time", value=warm_up.created_at)),
     ),
     filters=(choices_filter("state", "State", tuple((state.value, state.value) for state in WarmState)),),
+    bulk_actions=tuple(_bulk(name) for name in STEERING),
+    things=("list", "lists"),
     live_s=5,
     empty=Empty(
         title="Nothing is fetched ahead",

@@ -88,6 +88,59 @@ class TestSteering:
         assert viewer.get("/admin/warm-ups/nothing").status_code == 404
 
 
+class TestManyAtOnce:
+    @pytest.fixture
+    def lists(self, made) -> list[WarmUp]:
+        return [made, make_warm_up(name="News", kind=MediaKind.AUDIO, links=["newsnewsnew"])]
+
+    @pytest.fixture
+    def bulk(self):
+        def send(client, action, chosen, **values):
+            ids = [warm_up.id for warm_up in chosen]
+            return client.post("/admin/warm-ups", {"action": action, "id": ids, **values}, follow=True)
+
+        return send
+
+    def states(self) -> set[str]:
+        return {warm_up.state for warm_up in WarmUp.objects}
+
+    def test_are_paused_let_go_on_and_cancelled_after_a_question(self, operator, lists, bulk):
+        state = "running"
+        for action, question, said, after in (
+            ("pause", "Pause 2 lists?", "2 lists paused.", "paused"),
+            ("resume", "Go on with 2 lists?", "2 lists going on.", "running"),
+            ("cancel", "Cancel 2 lists?", "2 lists cancelled.", "cancelled"),
+        ):
+            asked = bulk(operator, action, lists).content.decode()
+            assert (question in asked, "Charts" in asked, "News" in asked) == (True, True, True)
+            assert self.states() == {state}
+            assert said in bulk(operator, action, lists, confirmed="yes").content.decode()
+            assert self.states() == {after}
+            entries = AuditEntry.objects(action=f"warm_up.{action}")
+            assert {entry.target_id for entry in entries} == {warm_up.id for warm_up in lists}
+            assert {(entry.actor, entry.before["state"], entry.after["state"]) for entry in entries} == {
+                ("the-operator", state, after)
+            }
+            state = after
+        assert {entry.state for entry in WarmUpEntry.objects} == {"cancelled"}
+
+    def test_one_that_cannot_is_named_and_the_others_go_on(self, operator, lists, bulk):
+        operator.post(f"/admin/warm-ups/{lists[0].id}/cancel")
+        answer = bulk(operator, "pause", lists, confirmed="yes").content.decode()
+        assert "1 list paused." in answer
+        assert "Charts: This warm-up is cancelled." in answer
+        (entry,) = AuditEntry.objects(action="warm_up.pause")
+        assert entry.target_id == lists[1].id
+
+    def test_a_viewer_sees_no_boxes_and_may_not(self, operator, viewer, lists, bulk):
+        assert b"data-bulk" in operator.get("/admin/warm-ups").content
+        assert b"data-bulk" not in viewer.get("/admin/warm-ups").content
+        for action in ("pause", "resume", "cancel"):
+            assert bulk(viewer, action, lists, confirmed="yes").status_code == 403
+        assert self.states() == {"running"}
+        assert AuditEntry.objects(action__startswith="warm_up.").count() == 0
+
+
 class TestLimits:
     def test_are_changed_and_noted(self, operator):
         assert operator.post("/admin/warm-ups/limits", LIMITS).status_code == 302

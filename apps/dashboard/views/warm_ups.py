@@ -16,8 +16,9 @@ from apps.dashboard.lists import answer_list, read_page
 from apps.dashboard.pages import confirm_page, form_page
 from apps.dashboard.warm_up_forms import GIB, WarmLimitsForm, WarmUpForm
 from apps.dashboard.warm_up_lists import WARM_UP_LIST, entry_list, warm_up_state, what_of
+from apps.dashboard.warm_up_work import STEERING, Steering
 from apps.downloads.services.warm_limits import is_quiet, next_quiet, save_warm_limits, warm_limits
-from apps.downloads.services.warm_ups import cancel_warm_up, make_warm_up, pause_warm_up, resume_warm_up
+from apps.downloads.services.warm_ups import make_warm_up
 from apps.downloads.warm_documents import WarmUp, WarmUpLimits
 from apps.downloads.warm_selectors import find_warm_up, warm_counts
 from apps.keys.documents import Role
@@ -25,7 +26,7 @@ from apps.keys.documents import Role
 LIMIT_FIELDS = ("quiet_from", "quiet_until", "time_zone", "at_once", "max_per_hour", "max_bytes_per_day")
 
 
-@admin_page()
+@admin_page(methods=("GET", "HEAD", "POST"))
 def warm_up_list(request: AdminRequest) -> HttpResponse:
     return answer_list(
         request,
@@ -106,52 +107,39 @@ def warm_up_detail(request: AdminRequest, warm_up_id: str) -> HttpResponse:
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
 def warm_up_pause(request: AdminRequest, warm_up_id: str) -> HttpResponse:
-    text = "Nothing more of it is begun until you let it go on. What is being fetched now is finished."
-    return _steer(request, warm_up_id, "pause", title="Pause this list?", text=text, label="Pause", icon="pause")
+    return _steer(request, warm_up_id, STEERING["pause"])
 
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
 def warm_up_resume(request: AdminRequest, warm_up_id: str) -> HttpResponse:
-    text = "What is left of it is fetched, within the limits."
-    return _steer(request, warm_up_id, "resume", title="Go on with this list?", text=text, label="Go on", icon="play")
+    return _steer(request, warm_up_id, STEERING["resume"])
 
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
 def warm_up_cancel(request: AdminRequest, warm_up_id: str) -> HttpResponse:
-    text = "What waits is not fetched, and fetches stop that nobody else waits for. Files that are there stay."
-    return _steer(
-        request, warm_up_id, "cancel", title="Cancel this list?", text=text, label="Cancel it", icon="x", tone="danger"
-    )
+    return _steer(request, warm_up_id, STEERING["cancel"])
 
 
-_STEERING = {
-    "pause": (pause_warm_up, "It is paused."),
-    "resume": (resume_warm_up, "It goes on."),
-    "cancel": (cancel_warm_up, "It is cancelled."),
-}
-
-
-def _steer(request: AdminRequest, warm_up_id: str, what: str, **words: str) -> HttpResponse:
+def _steer(request: AdminRequest, warm_up_id: str, steering: Steering) -> HttpResponse:
     warm_up = find_warm_up(warm_up_id)
     if warm_up is None:
         return _unknown(request)
-    change, said = _STEERING[what]
 
     def do() -> str:
-        change(warm_up_id)
-        after = find_warm_up(warm_up_id)
-        record_change(
-            request,
-            f"warm_up.{what}",
-            target_kind="warm_up",
-            target_id=warm_up_id,
-            before={"state": warm_up.state, "name": warm_up.name},
-            after={"state": after.state if after else None},
-        )
-        return said
+        steering.do(request, warm_up)
+        return f"It is {steering.done}."
 
-    back = reverse("dashboard:warm-ups-detail", args=[warm_up_id])
-    return confirm_page(request, back=back, back_label=warm_up.name, do=do, **words)
+    return confirm_page(
+        request,
+        title=steering.question,
+        text=steering.text,
+        label=steering.question.removesuffix("?"),
+        icon=steering.icon,
+        tone=steering.tone,
+        back=reverse("dashboard:warm-ups-detail", args=[warm_up_id]),
+        back_label=warm_up.name,
+        do=do,
+    )
 
 
 def _hours(limits: WarmUpLimits) -> dict[str, Any]:
