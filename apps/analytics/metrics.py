@@ -1,7 +1,8 @@
 """What Prometheus is told: the whole installation, whichever web process is asked.
 
 Counters are those that every web process adds to Redis once a second; the rest is read from where it lies. Labels have
-few values: routes and error codes are ours, keys and videos are no labels.
+few values: routes and error codes are ours, keys and videos are no labels. What is known beforehand (error codes,
+tiers, failures of routes in use) is there with 0: Prometheus sees no growth in a series that appears with its first 1.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from apps.analytics.events import STREAM
 from apps.analytics.histogram import BOUNDS_S, BUCKETS
 from apps.analytics.live import live_figures
 from apps.analytics.metrics_text import Family, counter, gauge, render
+from apps.core.errors import ERRORS_BY_CODE
 from apps.core.heartbeats import QUEUES, idle_queues
+from apps.core.machines import Machine, machines
 from apps.core.queues import waiting_messages
 from apps.core.redis import redis_client
 from apps.core.tunables import hot_max_bytes
@@ -37,9 +40,11 @@ from apps.telegram_cache.services.totals import recent_totals
 logger = logging.getLogger(__name__)
 
 FRESH_S = 15  # of what is costly to count; many scrapers cost as much as one
+SCRAPED_S = 180  # machines say how they are for so long after somebody asked: longer than scrapes lie apart
 MAX_JOBS = 100_000
 MAX_SERIES = 1000  # of one metric: more would be a fault of ours, and must not fill a Prometheus
 KINDS = ("api", "stream")
+FAULTS = sorted({error.status for error in ERRORS_BY_CODE.values() if error.status >= 500})
 
 
 def metrics() -> str:
@@ -59,6 +64,10 @@ def metrics() -> str:
 
 def _requests() -> list[Family]:
     totals = _totals()
+    routes = {name.removeprefix("r:").split("|")[0] for name in totals if name.startswith("r:")}
+    faults = (f"r:{route}|{status}" for route in routes for status in FAULTS)
+    codes, tiers = (f"e:{code}" for code in ERRORS_BY_CODE), (f"t:{tier}" for tier in counting.TIERS)
+    totals.update(dict.fromkeys((*faults, *codes, *tiers), 0))
     sent = [({"kind": kind}, totals[f"b:{kind}"]) for kind in KINDS]
     return [
         counter(
@@ -156,6 +165,21 @@ def _hot_size() -> list[int]:
     return [len(sizes), sum(sizes)]
 
 
+def _machines() -> list[Family]:
+    found = machines(for_s=SCRAPED_S)
+    here = [one for one in found if not one.silent_s]
+
+    def each(name: str, text: str, value: Callable[[Machine], float], of: list[Machine]) -> Family:
+        return gauge(f"ytserver_machine_{name}", text, [({"machine": one.name}, value(one)) for one in of])
+
+    return [
+        each("up", "1 while a machine says how it is, 0 when it fell silent.", lambda one: not one.silent_s, found),
+        each("cpu_ratio", "Use of its processors, from 0 to 1.", lambda one: one.cpu_percent / 100, here),
+        each("memory_used_bytes", "Its memory in use.", lambda one: one.memory_used_bytes, here),
+        each("memory_bytes", "Its memory.", lambda one: one.memory_total_bytes, here),
+    ]
+
+
 def _cache() -> list[Family]:
     rows = [(kind.kind, kind.count, kind.size_bytes, kind.in_telegram) for kind in recent_totals().by_kind]
     return [
@@ -176,5 +200,6 @@ COLLECTORS: dict[str, Callable[[], list[Family]]] = {
     "jobs": _jobs,
     "bots": _bots,
     "hot_store": _hot_store,
+    "machines": _machines,
     "cache": _cache,
 }

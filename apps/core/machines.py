@@ -129,13 +129,14 @@ async def keep_reporting() -> None:
         await asyncio.sleep(REPORT_S)
 
 
-def machines() -> list[Machine]:
-    """This machine as it is right now, then all others that are here or away, by name. From now on they report.
+def machines(*, for_s: int = WATCHED_S) -> list[Machine]:
+    """This machine as it is right now, then all others that are here or away, by name. For ``for_s`` from now on they
+    report.
 
     Raises redis.RedisError.
     """
     mine, now = machine(), time.time()
-    watched_since, reports = _look(now)
+    watched_since, reports = _look(now, for_s)
     found = [mine]
     for name, report in sorted(reports.items()):
         silent_s = now - report.pop("at")
@@ -148,14 +149,16 @@ def machines() -> list[Machine]:
     return found
 
 
-def _look(now: float) -> tuple[float, dict[str, dict[str, Any]]]:
+def _look(now: float, for_s: int) -> tuple[float, dict[str, dict[str, Any]]]:
     """Since when somebody has been looking without a break, and the last report of each machine."""
     with redis_client().pipeline(transaction=False) as pipeline:
-        pipeline.set(WATCHED, repr(now), ex=WATCHED_S, nx=True)
-        pipeline.expire(WATCHED, WATCHED_S)
+        pipeline.set(WATCHED, repr(now), ex=for_s, nx=True)
+        pipeline.ttl(WATCHED)
         pipeline.get(WATCHED)
         pipeline.hvals(KEY)
-        *_, since, reports = pipeline.execute()
+        _, left_s, since, reports = pipeline.execute()
+    if left_s < for_s - 1:  # never shorter: who looks often does not end it for who looks seldom
+        redis_client().expire(WATCHED, for_s)
     return float(since or now), {report["name"]: report for report in map(json.loads, reports)}
 
 

@@ -1,5 +1,6 @@
 import json
 import re
+import socket
 
 import pytest
 import redis
@@ -8,6 +9,8 @@ from apps.analytics import counting, metrics, metrics_view
 from apps.analytics.counting import LiveCounters, LivePublisher
 from apps.analytics.histogram import BUCKETS
 from apps.analytics.metrics_text import gauge, render
+from apps.core import machines
+from apps.core.errors import ERRORS_BY_CODE
 from apps.core.redis import make_async_redis, redis_client
 from tests.dashboard.samples import make_asset
 from ytserver.env import BASE_DIR, Env
@@ -85,6 +88,31 @@ class TestMetrics:
         assert samples["ytserver_jobs", 'state="running"'] == 0
         assert samples["ytserver_telegram_bots", 'state="active"'] == 0
 
+    def test_what_is_known_beforehand_is_there_with_zero(self, two_processes):
+        """Prometheus takes the first value of a series for its beginning: growth from nothing to it is not seen."""
+        samples = read(metrics.metrics())
+        assert {samples["ytserver_media_requests_total", f'tier="{tier}"'] for tier in ("telegram", "external")} == {0}
+        codes = {code: samples["ytserver_errors_total", f'code="{code}"'] for code in ERRORS_BY_CODE}
+        assert {code for code, count in codes.items() if count} == {"overloaded"}
+        for status, count in ((500, 0), (502, 0), (503, 2), (504, 0)):
+            assert samples["ytserver_requests_total", f'route="/stream/audio",status="{status}"'] == count
+        assert {
+            labels for name, labels in samples if name == "ytserver_requests_total" and "audio" not in labels
+        } == set()
+
+    def test_how_machines_are_is_told_and_they_go_on_saying_it_between_scrapes(self):
+        name = socket.gethostname()
+        samples = read(metrics.metrics())
+        assert samples["ytserver_machine_up", f'machine="{name}"'] == 1
+        assert 0 <= samples["ytserver_machine_cpu_ratio", f'machine="{name}"'] <= 1
+        used, memory = (
+            samples[f"ytserver_machine_memory_{one}", f'machine="{name}"'] for one in ("used_bytes", "bytes")
+        )
+        assert 0 < used < memory
+        assert redis_client().ttl(machines.WATCHED) > 120
+        machines.machines()  # somebody looks at the overview
+        assert redis_client().ttl(machines.WATCHED) > 120
+
     def test_without_redis_the_rest_is_told(self, monkeypatch):
         nowhere = redis.Redis(port=1)
         for module in ("metrics", "live"):
@@ -98,6 +126,7 @@ class TestMetrics:
         monkeypatch.setattr(metrics, "MAX_SERIES", 10)
         redis_client().hset(counting.TOTALS, mapping={f"r:/x{number}|200": 1 for number in range(50)})
         assert metrics.metrics().count("ytserver_requests_total{") == 10
+        assert metrics.metrics().count("ytserver_errors_total{") == 10
         counters = LiveCounters()
         monkeypatch.setattr(counting, "MAX_TOTALS", 5)
         for number in range(50):
@@ -164,6 +193,8 @@ class TestGrafana:
     def unit_of(self, query: str) -> str:
         if "_seconds" in query:
             return "s"
+        if "_ratio" in query:
+            return "percentunit"
         if "_bytes" in query:
             return "Bps" if "rate(" in query else "bytes"
         if "rate(" in query:
