@@ -31,13 +31,15 @@ def redis_client() -> redis.Redis:
     )
 
 
-def make_async_redis(*, retries: int = RETRIES) -> redis.asyncio.Redis:
+def make_async_redis(
+    *, retries: int = RETRIES, answer_timeout_s: float | None = ANSWER_TIMEOUT_S
+) -> redis.asyncio.Redis:
     """A client for one event loop; the caller closes it. ``retries``: how often a command on a cut connection is sent
-    again (0: the caller learns of every cut)."""
+    again (0: the caller learns of every cut). ``answer_timeout_s`` None: the caller minds the time."""
     return redis.asyncio.Redis.from_url(
         settings.SERVICES.redis_url or NOWHERE,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=ANSWER_TIMEOUT_S,
+        socket_timeout=answer_timeout_s,
         max_connections=MAX_CONNECTIONS,
         health_check_interval=30,
         retry=AsyncRetry(NoBackoff(), retries),

@@ -92,7 +92,7 @@ def next_batch_job() -> MediaJob | None:
 
 def find_info_record(video_id: str) -> VideoInfoRecord | None:
     """What is on record about a video, fresh or not."""
-    return cast("VideoInfoRecord | None", VideoInfoRecord.objects(video_id=video_id).first())
+    return VideoInfoRecord.by_id(video_id)
 
 
 def find_lookup(record_id: str) -> LookupRecord | None:

@@ -24,8 +24,13 @@ def forget_cached_keys() -> None:
 
 def read_keys(prefixes: Collection[str]) -> None:
     """Have these keys by heart, for ``authenticate_by_heart``: one read of MongoDB for all of them, none for those that
-    are. Raises what MongoDB raises."""
+    are and are not ageing. Raises what MongoDB raises."""
     key_cache().read(prefixes)
+
+
+def is_ageing(prefix: str) -> bool:
+    """Whether it is time for ``read_keys``, so that nobody will have to wait for this key."""
+    return key_cache().is_ageing(prefix)
 
 
 def prefix_of(raw: str) -> str | None:

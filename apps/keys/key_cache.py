@@ -24,6 +24,7 @@ from apps.keys.people import PERSON_PATTERN, find_person
 from apps.keys.selectors import key_rows, user_rows
 
 MAX_AGE_S = 0.8  # a revoked key stops in every process within one second
+AGEING_S = 0.5  # a key that is used all the time is read again by then, so that nobody waits for it
 MAX_KNOWN = 20_000
 MAX_UNKNOWN = 5_000
 LOAD_TIMEOUT_S = 35.0
@@ -161,14 +162,21 @@ class KeyCache:
         known = self._known.get(prefix)
         return known[1] if known is not None and time.monotonic() - known[0] < MAX_AGE_S else None
 
+    def is_ageing(self, prefix: str) -> bool:
+        """Whether it is time for another look at a key that is known by heart."""
+        known = self._known.get(prefix)
+        return known is not None and time.monotonic() - known[0] >= AGEING_S
+
     def read(self, prefixes: Collection[str]) -> None:
-        """Have all of these by heart, with one read for those that are not. Raises what MongoDB raises."""
+        """Have all of these by heart, with one read for those that are not, or are ageing. Raises what MongoDB
+        raises."""
         now = time.monotonic()
         with self._lock:
             wanted = {
                 prefix
                 for prefix in prefixes
-                if self.by_heart(prefix) is None and not self._is_unknown(prefix, now, MAX_AGE_S)
+                if (self.by_heart(prefix) is None or self.is_ageing(prefix))
+                and not self._is_unknown(prefix, now, MAX_AGE_S)
             }
         if wanted:
             records = _load(wanted, skip_broken=True)

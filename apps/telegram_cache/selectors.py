@@ -98,7 +98,7 @@ def _of_kind(kind: str, finished: list[StateTotals]) -> KindTotals:
 
 def find_asset(asset_id: str) -> Asset | None:
     """The asset's record as it is now, or None."""
-    return Asset.objects(id=asset_id).first()  # type: ignore[no-any-return]
+    return Asset.by_id(asset_id)
 
 
 def find_best_asset(video_id: str, kind: str) -> Asset | None:

@@ -11,7 +11,7 @@ from apps.core.redis import redis_client
 from apps.core.suspend import Suspend
 from apps.core.wake import publish
 from apps.downloads.documents import JobState, MediaJob, VideoInfoRecord
-from apps.downloads.services import cache_stats, media
+from apps.downloads.services import cache_stats, info, media
 from apps.downloads.services.answers import duration_label
 from apps.downloads.services.claims import claim_asset, commit_failed
 from apps.downloads.services.flights import RESOLVE_QUEUE
@@ -64,6 +64,16 @@ class TestAnAssetInTheHotStore:
         assert (answer["cached"], answer["source"]) == (True, "hot")
         assert (answer["job"], answer["telegram"]) == (None, None)
         assert answer["response_time"] >= 0
+
+    def test_costs_one_look_at_each_record(self, api, monkeypatch):
+        put_hot(AUDIO)
+        known_info()
+        looks = []
+        for place, name in ((info, "find_info_record"), (media, "find_asset")):
+            look = getattr(place, name)
+            monkeypatch.setattr(place, name, lambda id_, look=look, name=name: looks.append(name) or look(id_))
+        assert api.get("audio", url=VIDEO_ID).status_code == 200
+        assert sorted(looks) == ["find_asset", "find_info_record"]
 
     def test_links_are_absolute_signed_for_the_key_and_end_together(self, api):
         put_hot(AUDIO)

@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from contextlib import asynccontextmanager
+from functools import partial
 
 import httpx
 import pytest
@@ -375,6 +376,28 @@ class TestOverConnections:
         assert [answer.status_code for answer in answers_] == [200] * 30
         assert server.in_tasks < before + 30  # each time that the key was to be read again, there was one
 
+    async def test_a_key_in_use_is_read_again_before_anybody_has_to_wait_for_it(self, server, key, monkeypatch):
+        reads, again = [], threading.Event()
+        key_rows = key_cache.key_rows
+
+        def noted(prefixes):
+            reads.append(prefixes)
+            if len(reads) > 1:
+                again.set()
+            return key_rows(prefixes)
+
+        async with self.clients(server, 1, key) as client:
+            for _ in range(2):
+                await client.get(self.PATH)
+            monkeypatch.setattr(key_cache, "MAX_AGE_S", 60.0)
+            monkeypatch.setattr(key_cache, "AGEING_S", 0.0)
+            monkeypatch.setattr(key_cache, "key_rows", noted)
+            await client.get(self.PATH)  # from here on it is known for as long as this test takes
+            before = server.in_tasks
+            while not again.is_set():
+                assert (await client.get(self.PATH)).status_code == 200
+        assert server.in_tasks == before
+
     async def test_limits_and_events_are_exact(self, server):
         key = create_key(name="few", limit_per_hour=50).key
         async with self.clients(server, 20, key) as client:
@@ -620,21 +643,77 @@ class TestLimits:
         assert (statuses, lane.in_django) == ([200] * share + [429], 1 + share + 1)
 
 
-async def test_while_redis_does_not_answer_those_that_wait_share_one_time_out(monkeypatch):
-    asked, told = [], []
+class TestTill:
+    """Requests are counted over one connection, batch after batch."""
 
-    async def ask(till_, sales):
-        asked.append(sales)
-        raise TimeoutError
+    @pytest.fixture
+    async def it(self):
+        it = Till()
+        yield it
+        await it.aclose()
 
-    monkeypatch.setattr(till, "MAX_BATCH", 1)
-    monkeypatch.setattr(Till, "_ask", ask)
-    it = Till()
-    for _ in range(3):
-        it.charge(None, "", told.append)
-    await it._worker
-    await asyncio.sleep(0)  # the last ones are told
-    assert (told, len(asked), it.is_open) == ([None] * 3, 1, False)
+    @pytest.fixture
+    def grant(self, key):
+        return authenticate(key)
+
+    async def told(self, it, grant, count=1):
+        told = asyncio.Queue()
+        for number in range(count):
+            it.charge(grant, f'{{"id":"test-{number}"}}', told.put_nowait)
+        return [await told.get() for _ in range(count)]
+
+    async def test_batches_follow_each_other_and_each_answer_comes_to_who_asked(self, it, monkeypatch):
+        monkeypatch.setattr(till, "MAX_BATCH", 3)
+        told = {}
+        grants = [authenticate(create_key(name="one", limit_per_hour=100 + number).key) for number in range(20)]
+        done = asyncio.Event()
+
+        def is_told(number, state):
+            told[number] = state.limit
+            if len(told) == len(grants):
+                done.set()
+
+        for number, grant in enumerate(grants):
+            it.charge(grant, "{}", partial(is_told, number))
+        await done.wait()
+        assert told == {number: 100 + number for number in range(20)}
+
+    async def test_a_redis_that_was_started_since_counts_each_of_many_batches_once(self, it, grant, monkeypatch):
+        monkeypatch.setattr(till, "MAX_BATCH", 2)
+        before = (await self.told(it, grant))[0].remaining
+        redis_client().script_flush()
+        assert sorted(state.remaining for state in await self.told(it, grant, 9)) == list(range(before - 9, before))
+
+    async def test_a_connection_that_redis_closed_while_nobody_needed_it_is_noticed_by_nobody(self, it, grant):
+        before = (await self.told(it, grant))[0].remaining
+        running = it._running
+        redis_client().execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await asyncio.wait([running])
+        assert it.is_open
+        assert [state.remaining for state in await self.told(it, grant)] == [before - 1]
+
+    async def test_those_that_wait_for_a_redis_that_says_nothing_share_one_time_out(self, it, grant, monkeypatch):
+        monkeypatch.setattr(till, "MAX_BATCH", 1)
+        await self.told(it, grant)
+        monkeypatch.setattr(till, "ANSWER_TIMEOUT_S", 0.2)
+        paused = redis_client()
+        paused.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+        try:
+            assert await self.told(it, grant, 20) == [None] * 20
+        finally:
+            paused.execute_command("CLIENT", "UNPAUSE")
+        assert not it.is_open
+        assert await self.told(it, grant) == [None]  # it had come before the error
+
+    async def test_what_is_refused_with_an_error_spoils_no_other_batch(self, it, grant, monkeypatch):
+        monkeypatch.setattr(till, "MAX_BATCH", 1)
+        await self.told(it, grant)
+        scripts = iter([till.BATCH_SHA, "0" * 40, till.BATCH_SHA, "not a script"])
+        command = till._command
+        monkeypatch.setattr(till, "_command", lambda script, batch: command((script[0], next(scripts)), batch))
+        states = await self.told(it, grant, 3)
+        assert [state is None for state in states].count(True) == 1
+        assert not it.is_open
 
 
 def test_a_dialect_that_was_switched_off_meanwhile_is_for_django_to_refuse():

@@ -27,7 +27,7 @@ from apps.core.request_state import STARTED_AT
 from apps.core.web_protocol import send_whole
 from apps.downloads.ready import Question, Ready, ReadyAnswers, look_up
 from apps.downloads.services.key_limits import check_grant
-from apps.keys.authentication import authenticate_by_heart, extract_key, prefix_of, read_keys
+from apps.keys.authentication import authenticate_by_heart, extract_key, is_ageing, prefix_of, read_keys
 from apps.keys.grants import KeyGrant
 from apps.keys.limits import LimitState, link_binding
 from ytserver.fast_lane.access_log import AccessLog
@@ -64,6 +64,7 @@ class FastLane:
         self._log = AccessLog()
         self._keys = Gatherer(self._read_keys, max_batch=MAX_KEYS)
         self._waiting_for_keys = 0
+        self._renewed_keys: set[str] = set()  # that are being read, and nobody waits for
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fast-lane")
         self._looks: dict[Question, asyncio.Future[Ready | None]] = {}
         self._looking = 0
@@ -94,6 +95,8 @@ class FastLane:
             return False
         if ready.is_ageing:
             self._look(asked.question)  # nobody waits for it
+        if is_ageing(grant.prefix):
+            self._renew_key(grant.prefix)
         order = self._order(scope, asked, place, grant, ready, started_at)
         self._till.charge(grant, order.event, partial(self._end, order, usual_way))
         return True
@@ -220,6 +223,17 @@ class FastLane:
         finally:
             self._waiting_for_keys -= 1
         return authenticate_by_heart(raw, address)
+
+    def _renew_key(self, prefix: str) -> None:
+        """Read it again; nobody waits for it. What is known of it is good meanwhile, as long as it is young enough."""
+        if prefix not in self._renewed_keys:
+            self._renewed_keys.add(prefix)
+            self._keys.submit(prefix).add_done_callback(partial(self._end_renewal, prefix))
+
+    def _end_renewal(self, prefix: str, read: asyncio.Future[None]) -> None:
+        self._renewed_keys.discard(prefix)
+        if not read.cancelled():
+            read.exception()  # MongoDB is away: whoever needs the key finds out
 
     async def _read_keys(self, prefixes: Sequence[str]) -> Sequence[None]:
         await asyncio.get_running_loop().run_in_executor(self._threads, read_keys, prefixes)

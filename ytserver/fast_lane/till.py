@@ -6,19 +6,21 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-import redis.asyncio
-from redis.exceptions import NoScriptError, RedisError
+import hiredis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from apps.analytics.events import APPEND_WORDS
 from apps.core.errors import RateLimited
-from apps.core.redis import make_async_redis
+from apps.core.redis import ANSWER_TIMEOUT_S, make_async_redis
 from apps.keys.grants import KeyGrant
 from apps.keys.limits import LimitState, read_answer, script_arguments
 from apps.keys.windows import SCRIPT, Arguments
@@ -26,6 +28,7 @@ from apps.keys.windows import SCRIPT, Arguments
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 100  # a script keeps Redis to itself: about 3 ms
+MAX_ON_WAY = 4  # batches that Redis has, or whose answers are on their way; the next one fills meanwhile
 MAX_WAITING = 10_000
 REDIS_PAUSE_S = 1.0
 
@@ -63,21 +66,24 @@ def _packed(arguments: Arguments) -> tuple[tuple[str, ...], str]:
     return tuple(keys), json.dumps([count, [str(argument) for argument in rest[int(count) :]]])
 
 
-class Sale(NamedTuple):
-    """A request to count, and the event to append when it is let through. ``done`` is told how it ended, once."""
-
-    grant: KeyGrant
-    event: str
-    done: Callable[[LimitState | None], None]
+Sale = tuple[KeyGrant, str, Callable[[LimitState | None], None]]
+"""A request to count, the event to append when it is let through, and who is told how it ended, once."""
 
 
 class Till:
-    """Belongs to one event loop. After an error Redis is left alone for REDIS_PAUSE_S: the lane is closed meanwhile."""
+    """Belongs to one event loop. After an error Redis is left alone for REDIS_PAUSE_S: the lane is closed meanwhile.
+
+    It has a connection of its own, on which batches follow each other without waiting for answers: so the ones that
+    came in one turn of the event loop leave at its end. Redis answers in the order in which it was asked.
+    """
 
     def __init__(self) -> None:
-        self._client: redis.asyncio.Redis | None = None
         self._waiting: deque[Sale] = deque()
-        self._worker: asyncio.Task[None] | None = None
+        self._unknown: deque[list[Sale]] = deque()  # batches that came to a Redis which did not know the script
+        self._on_way: deque[list[Sale]] = deque()
+        self._work = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+        self._patience = asyncio.timeout(None)
         self._closed_until = 0.0
 
     @property
@@ -90,60 +96,117 @@ class Till:
 
         When Redis does not answer, it may all the same have counted and appended: the event's id tells it apart.
         """
-        self._waiting.append(Sale(grant, event, done))
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._serve(), name="till")
+        self._waiting.append((grant, event, done))
+        self._work.set()
+        if self._running is None:
+            self._running = asyncio.create_task(self._run(), name="till")
 
     async def aclose(self) -> None:
         """Nobody who still waits is told anything: the server has cut their connections."""
-        self._waiting.clear()
-        if self._worker is not None:
-            self._worker.cancel()
+        for waiting in (self._waiting, self._unknown, self._on_way):
+            waiting.clear()
+        if self._running is not None:
+            self._running.cancel()
             with suppress(asyncio.CancelledError):
-                await self._worker
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+                await self._running
 
-    async def _serve(self) -> None:
-        """One batch is on its way at a time, the next one fills meanwhile, and leaves before the last one's callers
-        are told: Redis and they are busy at the same time."""
-        loop = asyncio.get_running_loop()
+    async def _run(self) -> None:
+        """Until Redis is lost. Who waits then is told so."""
         try:
-            while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
-                loop.call_soon(_tell, batch, await self._charge_all(batch))
+            if time.monotonic() >= self._closed_until:  # else they had come before the error
+                await self._talk()
+        except* (RedisError, OSError):
+            pass
+        except* Exception:
+            logger.exception("the till stopped")
         finally:
-            self._worker = None
+            self._running = None
+            if self._waiting or self._unknown or self._on_way:  # a connection that nobody needs may go
+                on_way, self._on_way = self._on_way, deque()
+                self._refuse(*on_way)
 
-    async def _charge_all(self, sales: Sequence[Sale]) -> list[LimitState | None]:
-        if time.monotonic() < self._closed_until:  # those that had come before the error
-            return [None] * len(sales)
+    async def _talk(self) -> None:
+        async with (
+            asyncio.timeout(ANSWER_TIMEOUT_S) as self._patience,
+            _connection() as connection,
+            asyncio.TaskGroup() as both,
+        ):
+            both.create_task(self._send(connection))
+            both.create_task(self._receive(connection))
+
+    async def _send(self, connection: AbstractConnection) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while (self._waiting or self._unknown) and len(self._on_way) < MAX_ON_WAY:
+                if not self._on_way:
+                    self._expect_an_answer()
+                if self._unknown:
+                    script, batch = ("EVAL", BATCH_SCRIPT), self._unknown.popleft()
+                else:
+                    batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+                    script = ("EVALSHA", BATCH_SHA)
+                self._on_way.append(batch)
+                await connection.send_packed_command(_command(script, batch), check_health=False)
+
+    async def _receive(self, connection: AbstractConnection) -> None:
+        while True:
+            try:
+                answer = await connection.read_response(timeout=math.inf)  # ``_patience`` is ours
+            except NoScriptError:  # a Redis that was started since
+                self._unknown.append(self._on_way.popleft())
+            except ResponseError:
+                self._refuse(self._on_way.popleft())
+            else:
+                self._tell(answer)
+            self._expect_an_answer()
+            if self._waiting or self._unknown:
+                self._work.set()
+
+    def _expect_an_answer(self) -> None:
+        if not self._patience.expired():
+            is_any = self._on_way or self._unknown or self._waiting
+            self._patience.reschedule(asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S if is_any else None)
+
+    def _tell(self, answer: bytes) -> None:
+        """What Redis said about the batch that it was asked about first."""
+        batch = self._on_way.popleft()
         try:
-            answers = await self._ask(sales)
-            return [_state(answer, sale.grant) for answer, sale in zip(answers, sales, strict=True)]
-        except (RedisError, OSError):
-            self._closed_until = time.monotonic() + REDIS_PAUSE_S
+            states = [_state(line, sale[0]) for line, sale in zip(answer.split(b"\n"), batch, strict=True)]
         except Exception:  # whoever waits is answered by Django
-            self._closed_until = time.monotonic() + REDIS_PAUSE_S
             logger.exception("an answer of Redis cannot be read")
-        return [None] * len(sales)
+            self._refuse(batch)
+        else:
+            _tell(batch, states)
 
-    async def _ask(self, sales: Sequence[Sale]) -> list[bytes]:
-        if self._client is None:
-            self._client = make_async_redis(retries=0)  # a script sent twice would count twice
-        packed = [_packed(script_arguments(sale.grant)) for sale in sales]
-        keys = [key for its_keys, _ in packed for key in its_keys]
-        arguments = (APPEND_WORDS, f"[{','.join([entry for _, entry in packed])}]", *[sale.event for sale in sales])
-        call: Any
+    def _refuse(self, *batches: Sequence[Sale]) -> None:
+        """Leave Redis alone for a while. Django answers these, and those that have not left yet."""
+        self._closed_until = time.monotonic() + REDIS_PAUSE_S
+        refused = [sale for batch in (*batches, *self._unknown, self._waiting) for sale in batch]
+        self._unknown.clear()
+        self._waiting.clear()
+        _tell(refused, [None] * len(refused))
+
+
+@asynccontextmanager
+async def _connection() -> AsyncIterator[AbstractConnection]:
+    """A connection to Redis for one user, who says how long to wait for answers. Raises RedisError, OSError."""
+    async with make_async_redis(retries=0, answer_timeout_s=None) as client:  # a script sent twice would count twice
+        connection: AbstractConnection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
         try:
-            call = self._client.evalsha(BATCH_SHA, len(keys), *keys, *arguments)
-            answers = await call
-        except NoScriptError:
-            call = self._client.eval(BATCH_SCRIPT, len(keys), *keys, *arguments)
-            answers = await call
-        lines: list[bytes] = answers.split(b"\n")
-        return lines
+            yield connection
+        finally:
+            await connection.disconnect(nowait=True)
+            await client.connection_pool.release(connection)
+
+
+def _command(script: tuple[str, str], batch: Sequence[Sale]) -> bytes:
+    packed = [_packed(script_arguments(sale[0])) for sale in batch]
+    keys = [key for its_keys, _ in packed for key in its_keys]
+    requests = f"[{','.join([entry for _, entry in packed])}]"
+    words: Any = (*script, len(keys), *keys, APPEND_WORDS, requests, *[sale[1] for sale in batch])
+    packed_command: bytes = hiredis.pack_command(words)
+    return packed_command
 
 
 def _state(answer: bytes, grant: KeyGrant) -> LimitState | None:
@@ -153,9 +216,9 @@ def _state(answer: bytes, grant: KeyGrant) -> LimitState | None:
         return None
 
 
-def _tell(sales: Iterable[Sale], states: Iterable[LimitState | None]) -> None:
-    for sale, state in zip(sales, states, strict=True):
+def _tell(batch: Sequence[Sale], states: Sequence[LimitState | None]) -> None:
+    for (_, _, done), state in zip(batch, states, strict=True):
         try:
-            sale.done(state)
+            done(state)
         except Exception:
             logger.exception("an answer of the fast lane was not sent")  # the others' answers are

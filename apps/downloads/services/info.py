@@ -88,8 +88,8 @@ def let_info_age(video_id: str, *, asked_before: datetime) -> None:
 
 def fresh_for_s(video_id: str) -> float:
     """How long what is on record will not be asked for again; 0 when it has aged."""
-    record = find_info_record(video_id)
-    return max(0.0, (record.fresh_until - utcnow()).total_seconds()) if record else 0.0
+    record = _collection().find_one({"_id": video_id}, {"fresh_until": True})
+    return max(0.0, float((record["fresh_until"] - utcnow()).total_seconds())) if record else 0.0
 
 
 def request_info(video_id: str, *, patient: bool = False, with_pictures: bool = False) -> None:

@@ -160,19 +160,29 @@ def resolve_key(ask: MediaAsk, *, waited_s: float) -> AssetKey:
         stored = find_asset(exact.asset_id)
         if tier_of(stored) is not Tier.EXTERNAL or (stored is not None and is_left_in_part(stored)):
             return exact
-    if (kept := _kept_best(ask)) is not None:
-        return kept
+    known: VideoInfo | None = None
+    if _may_be_best(ask):
+        try:
+            known, is_refused = get_info(ask.video_id), False
+        except ApiError:  # removed or private by now, or the sources are down: what is stored can still be given
+            is_refused = True
+        if known is None and (kept := _kept_best(ask, is_refused=is_refused)) is not None:
+            return kept
     with _saying_what_there_is(ask.video_id, ask.kind):
-        return _key_by_metadata(ask, waited_s=waited_s)
+        return _key_by_metadata(ask, known, waited_s=waited_s)
 
 
-def _key_by_metadata(ask: MediaAsk, *, waited_s: float) -> AssetKey:
+def _key_by_metadata(ask: MediaAsk, known: VideoInfo | None, *, waited_s: float) -> AssetKey:
+    """``known``: what a look at the metadata has just given, if there was one."""
     needs = ask.kind is MediaKind.VIDEO and needs_pictures(ask.options)
     if needs:
         check_video_options(ask.options)
     look = wait_for_pictures if needs else wait_for_info
     try:
-        info = look(ask.video_id, waited_s=waited_s, priority=ask.priority)
+        if known is not None and not needs:
+            info = known
+        else:
+            info = look(ask.video_id, waited_s=waited_s, priority=ask.priority)
     except ApiError:
         if (kept := _kept_lower(ask) or _makeable(ask)) is None:
             raise
@@ -182,18 +192,21 @@ def _key_by_metadata(ask: MediaAsk, *, waited_s: float) -> AssetKey:
     return AssetKey(ask.video_id, ask.kind, resolve_audio_variant(info, ask.wish, ask.options))
 
 
-def _kept_best(ask: MediaAsk) -> AssetKey | None:
-    """The stored asset that was the best of its video, when it is meant and nothing newer is known of that video."""
-    wish = (ask.wish or "best").strip().lower()
-    height = asked_height(wish) if ask.kind is MediaKind.VIDEO else None
-    if ask.options != AS_IT_COMES or (wish != "best" and height is None):
-        return None
-    is_refused = False
-    try:
-        if get_info(ask.video_id) is not None:
-            return None
-    except ApiError:  # removed or private by now, or the sources are down: what is stored can still be given
-        is_refused = True
+def _height(ask: MediaAsk) -> int | None:
+    """The height that is asked for; None for "best", and for anything else."""
+    return asked_height((ask.wish or "best").strip().lower()) if ask.kind is MediaKind.VIDEO else None
+
+
+def _may_be_best(ask: MediaAsk) -> bool:
+    """Whether the best there is of a video could be what is meant."""
+    is_best = (ask.wish or "best").strip().lower() == "best"
+    return ask.options == AS_IT_COMES and (is_best or _height(ask) is not None)
+
+
+def _kept_best(ask: MediaAsk, *, is_refused: bool) -> AssetKey | None:
+    """The stored asset that was the best of its video, when it is meant. ``is_refused``: the sources do not give the
+    video's metadata now, so it is not asked for again."""
+    height = _height(ask)
     best = find_best_asset(ask.video_id, ask.kind)
     if best is None or (height is not None and height < (variant_height(best.variant) or height + 1)):
         return None
