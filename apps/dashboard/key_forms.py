@@ -61,6 +61,8 @@ class _WithLimits(AdminForm):
             field.widget.attrs |= {"class": "form-control"}
             if name in LIMIT_EXAMPLES:
                 field.help_text = f"Such as {LIMIT_EXAMPLES[name]}."
+            elif least:
+                field.help_text = f"At least {least}: this one is never without a limit."
             self.fields[name] = field
 
     def groups(self) -> list[FieldGroup]:

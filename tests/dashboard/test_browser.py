@@ -15,10 +15,12 @@ from django.core.wsgi import get_wsgi_application
 from apps.core.redis import redis_client
 from apps.dashboard.frontend import missing_files
 from apps.dashboard.live.publisher import LEASE_KEY
-from apps.keys.documents import Role
+from apps.keys.changes import add_user
+from apps.keys.documents import ApiKey, Role, Scope
+from apps.keys.services import create_key
 from tests.core.serving import serving
 from tests.dashboard.conftest import PASSWORD
-from tests.dashboard.samples import fill_server
+from tests.dashboard.samples import fill_server, make_asset
 from ytserver.entrance import Entrance
 
 CHROMIUM = shutil.which("chromium")
@@ -140,6 +142,57 @@ def test_a_key_is_created_copied_used_and_switched_off(open_screen, width):
     assert screen.problems == [
         "Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)"
     ]
+
+
+# Whatever stands in a card, and is wider than it: the card cuts it off.
+CUT_OFF = """
+() => [...document.querySelectorAll("main .card, main h1, main .crumb")].flatMap((card) =>
+  [...card.querySelectorAll("a, .state, .tag, th, time, button")]
+    .filter((part) => !part.closest(".visually-hidden") && part.getBoundingClientRect().width > 0)
+    .filter((part) => part.getBoundingClientRect().right > card.getBoundingClientRect().right + 1)
+    .map((part) => part.textContent))
+"""
+
+
+@pytest.mark.parametrize("width", [360, 800, 1280])
+def test_names_without_a_space_leave_everything_else_in_sight(open_screen, width):
+    add_user("kim", {}, actor="test")
+    create_key(name="W" * 100, owner="kim", scopes=(Scope.INFO.value, Scope.MEDIA.value, Scope.SEARCH.value))
+    asset = make_asset(1, title="W" * 300, size_bytes=10**9, access_count=10**6, uploader="W" * 90)
+    screen = open_screen(width)
+    screen.log_in()
+    for path in ("keys", "users/of/kim", "cache", f"cache/{asset.id}", f"cache/{asset.id}/evict"):
+        screen.go(path)
+        assert screen.overflow_px() <= 0, path
+        assert screen.page.evaluate(CUT_OFF) == [], path
+
+
+def test_all_that_match_are_chosen_beyond_the_page(open_screen):
+    for number in range(53):
+        create_key(name=f"wheelbarrow {number}")
+    screen = open_screen()
+    page = screen.page
+    screen.log_in()
+    screen.go("keys?q=wheelbarrow")
+    everything = page.get_by_label("All 53 keys that match")
+    assert not everything.is_visible()
+    ticks = page.locator("tbody .tick input")
+    ticks.nth(1).click()
+    ticks.nth(4).click(modifiers=["Shift"])
+    assert page.locator("tbody .tick input:checked").count() == 4
+    page.get_by_label("All rows of this page").check()
+    everything.check()
+    ticks.nth(0).uncheck()  # then it is not everything
+    assert not everything.is_visible()
+    ticks.nth(0).check()
+    assert not everything.is_checked()
+    everything.check()
+    page.get_by_role("button", name="Switch off").first.click()
+    page.get_by_role("heading", name="Switch 53 keys off?").wait_for()
+    page.get_by_role("button", name="Switch off").click()
+    page.get_by_text("53 keys switched off.").wait_for()
+    assert ApiKey.objects(active=False).count() == 53
+    assert screen.problems == []
 
 
 def test_the_theme_switch_is_remembered(open_screen):

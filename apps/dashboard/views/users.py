@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpResponse
@@ -64,6 +65,7 @@ def user_detail(request: AdminRequest, username: str) -> HttpResponse:
         "state": user_state(user),
         "plan": plan_of(user),
         "keys": [(key, key_state(key)) for key in list_keys(owner=username, limit=SHOWN_KEYS)],
+        "keys_href": f"{reverse('dashboard:keys')}?{urlencode({'q': username})}",
         "can_change": may_change_user(request.admin_user.role, user),
         "history": selectors.history("user", username),
     }
