@@ -226,15 +226,10 @@ def _examined(work: Callable[[], object]) -> int:
 
 
 def _cpu_ms() -> float:
-    """Processor time of MongoDB and this process, to the nanosecond: a page takes less than a tick of the usual one."""
+    """Processor time of MongoDB and this process, to the nanosecond, threads that have ended included."""
     pid = get_db().command("serverStatus", repl=0, metrics=0, wiredTiger=0)["pid"]
-    spent = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            spent += int((task / "schedstat").read_text(encoding="ascii").split()[0])
-        except (FileNotFoundError, ProcessLookupError):  # a thread that has just ended
-            continue
-    return spent / 1e6 + time.process_time() * 1000
+    clock_of_process = (~pid << 3) | 2  # as clock_getcpuclockid makes it
+    return (time.clock_gettime(clock_of_process) + time.process_time()) * 1000
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ class AuditEntry(SearchedDocument):
         "collection": "audit_log",
         "indexes": [
             {"fields": ["-at", "-_id"]},
+            {"fields": ["words", "-at", "-_id"]},
+            {"fields": ["target_kind", "-at", "-_id"]},
+            {"fields": ["target_kind", "words", "-at", "-_id"]},
             {"fields": ["target_kind", "target_id", "-at"]},
             {"fields": ["actor", "-at"]},
             {"fields": ["address", "-at"]},

@@ -44,13 +44,13 @@ class SearchedDocument(StoredDocument):
     """A document that lists of the admin find by the words of its ``searched_fields``.
 
     ``save`` keeps ``words`` right by itself. An update that changes a searched field without ``save`` sets ``words``
-    too, to what ``words_of`` gives.
+    too, to what ``words_of`` gives. Each such document has an index that begins with ``words``.
     """
 
     searched_fields: ClassVar[tuple[str, ...]] = ()
     words = ListField(StringField())
 
-    meta = {"abstract": True, "indexes": [{"fields": ["words"]}]}
+    meta = {"abstract": True}
 
     def clean(self) -> None:
         self.words = self.words_of({name: getattr(self, name) for name in self.searched_fields})

@@ -106,8 +106,8 @@ ASSET_LIST = ListSpec(
     exact_fields=("video_id", "_id"),
     search_hint="Search title, or a video id",
     filters=(
-        choices_filter("kind", "Kind", tuple((kind.value, kind.value) for kind in MediaKind)),
-        choices_filter("state", "State", tuple((state.value, state.value) for state in AssetState)),
+        choices_filter("kind", "Kind", tuple((kind.value, kind.value) for kind in MediaKind), always=True),
+        choices_filter("state", "State", tuple((state.value, state.value) for state in AssetState), always=True),
         Filter(name="tier", label="Where", choices=TIERS, where=_where_tier),
         age_filter("last_accessed_at", name="used", label="Used"),
     ),

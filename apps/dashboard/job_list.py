@@ -14,6 +14,8 @@ from apps.keys.people import is_person
 from apps.telegram_cache.documents import MediaKind
 
 SHOWN_FAILURES = 4
+OPEN = [JobState.QUEUED.value, JobState.RUNNING.value]
+ENDED = [JobState.DONE.value, JobState.FAILED.value, JobState.CANCELLED.value]
 STATE_TONES = {
     JobState.QUEUED: "secondary",
     JobState.RUNNING: "info",
@@ -147,10 +149,10 @@ JOB_LIST = ListSpec(
             name="active",
             label="When",
             choices=(("yes", "Running or waiting"), ("no", "Ended")),
-            where=lambda value: {"active": value == "yes"},
+            where=lambda value: {"state": {"$in": OPEN if value == "yes" else ENDED}},
         ),
-        choices_filter("state", "State", tuple((state.value, state.value) for state in JobState)),
-        choices_filter("kind", "Kind", tuple((kind.value, kind.value) for kind in MediaKind)),
+        choices_filter("state", "State", tuple((state.value, state.value) for state in JobState), always=True),
+        choices_filter("kind", "Kind", tuple((kind.value, kind.value) for kind in MediaKind), always=True),
         age_filter("created_at", label="Asked for"),
     ),
     exclude=("resume",),

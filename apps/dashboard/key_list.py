@@ -12,6 +12,8 @@ from apps.dashboard.key_work import delete, is_powerful, switch
 from apps.dashboard.lists import Action, Cell, Column, Empty, Filter, ListSpec, delete_action, switch_actions
 from apps.keys.documents import ApiKey
 
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 def key_state(key: ApiKey) -> Cell:
     """Whether a key works, in one word."""
@@ -26,11 +28,11 @@ def key_state(key: ApiKey) -> Cell:
 
 def _where_state(state: str) -> Mapping[str, Any]:
     now = datetime.now(UTC)
-    conditions: dict[str, dict[str, Any]] = {
-        "on": {"active": True, "$or": [{"expires_at": None}, {"expires_at": {"$gt": now}}]},
-        "off": {"active": False, "revoked_at": None},
+    conditions: dict[str, dict[str, Any]] = {  # each with ``active`` and ranges: an index alone can count them
+        "on": {"active": True, "expires_at": {"$not": {"$lte": now}}},
+        "off": {"active": False, "revoked_at": {"$not": {"$gte": EARLIEST}}},
         "expired": {"active": True, "expires_at": {"$lte": now}},
-        "revoked": {"revoked_at": {"$ne": None}},
+        "revoked": {"active": False, "revoked_at": {"$gte": EARLIEST}},
     }
     return conditions[state]
 

@@ -122,7 +122,11 @@ def entry_list(warm_up_id: str) -> ListSpec:
             ),
             Column(label="Ended", cell=lambda entry: Cell(kind="time", value=entry.ended_at)),
         ),
-        filters=(choices_filter("state", "State", tuple((state.value, state.value) for state in WarmEntryState)),),
+        filters=(
+            choices_filter(
+                "state", "State", tuple((state.value, state.value) for state in WarmEntryState), always=True
+            ),
+        ),
         live_s=5,
         empty=Empty(title="Nothing yet", text="The playlist is being read.", icon="list"),
     )

@@ -54,7 +54,9 @@ def delivery_list(prefix: str) -> ListSpec:
                 label="Ended", sort="created_at", cell=lambda delivery: Cell(kind="time", value=delivery.created_at)
             ),
         ),
-        filters=(choices_filter("state", "State", tuple((state.value, state.value) for state in WebhookState)),),
+        filters=(
+            choices_filter("state", "State", tuple((state.value, state.value) for state in WebhookState), always=True),
+        ),
         row_actions=_actions,
         live_s=5,
         empty=Empty(title="Nothing was sent yet", text="Each end of a job is listed here for 7 days.", icon="send"),

@@ -86,6 +86,9 @@ class MediaJob(StoredDocument):
             {"fields": ["-created_at", "-_id"]},
             {"fields": ["-finished_at", "-_id"]},
             {"fields": ["joined_by", "-created_at"]},
+            {"fields": ["state", "kind", "-created_at", "-_id"]},
+            {"fields": ["key_prefix", "state", "-created_at"]},
+            {"fields": ["joined_by", "state", "-created_at"]},
             {"fields": ["active", "state", "priority", "turn", "created_at"]},
             {"fields": ["active", "key_prefix", "priority", "-turn"]},
             {"fields": ["active", "moved_up_by", "priority", "-turn"]},
@@ -129,7 +132,7 @@ class WebhookDelivery(StoredDocument):
         "indexes": [
             {"fields": ["state", "next_at"]},
             {"fields": ["state", "key_prefix", "next_at"]},
-            {"fields": ["key_prefix", "state"]},
+            {"fields": ["key_prefix", "state", "-created_at", "-_id"]},
             {"fields": ["created_at"], "expireAfterSeconds": 7 * 86400},
         ],
     }

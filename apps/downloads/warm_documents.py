@@ -82,7 +82,7 @@ class WarmUpEntry(StoredDocument):
     meta = {
         "collection": "warm_up_entries",
         "indexes": [
-            {"fields": ["warm_up_id", "state", "number"]},
+            {"fields": ["warm_up_id", "state", "number", "_id"]},
             {"fields": ["state", "number"]},
             {"fields": ["started_at"]},
             {"fields": ["job_id"]},

@@ -131,7 +131,7 @@ def list_assets(
 def iterate_assets(**filters: Any) -> Iterator[Asset]:
     """Every asset that fits, page by page."""
     last_id = ""
-    while page := list_assets(after_id=last_id, **filters):
+    while page := list_assets(after_id=last_id, limit=MAX_PAGE, **filters):
         yield from page
         last_id = page[-1].id
 
@@ -269,7 +269,8 @@ def playable_left(limit: int) -> list[str]:
 
 def waiting_uploads() -> tuple[int, datetime | None]:
     """How many unfinished uploads wait for their turn, and when the first of them goes on."""
-    waiting = Asset.objects(state__in=[AssetState.READY.value, AssetState.UPLOADING.value], upload_waits_for__ne=None)
+    unfinished = [AssetState.READY.value, AssetState.UPLOADING.value]
+    waiting = Asset.objects(upload_waits_for__gt="", state__in=unfinished)
     first = waiting.order_by("upload_retry_at").only("upload_retry_at").first()
     return waiting.count(), first.upload_retry_at if first else None
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from apps.analytics.rollups import rebuild
 from apps.core import audit
 from apps.core.clock import utcnow
 from apps.core.documents import AuditEntry
@@ -160,6 +161,7 @@ class TestOverview:
     def test_a_key_shows_what_it_did_in_a_day(self, server):
         for number, (hours, status) in enumerate([(1, 200), (2, 500), (30, 200)]):
             event(number, at=datetime.now(UTC) - timedelta(hours=hours), status=status).save()
+        rebuild(utcnow() - timedelta(days=2), utcnow())
         usage = selectors.key_usage("abcdefgh")
         assert (usage.requests, usage.errors, usage.bytes_sent) == (2, 1, 2000)
         assert selectors.key_usage("unknown1").requests == 0

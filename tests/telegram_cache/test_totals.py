@@ -69,6 +69,26 @@ def test_while_people_keep_asking_it_is_counted_behind_them(make_asset, clock, c
     wait_until(lambda: not redis_client().exists(totals.LOCK))
 
 
+def test_what_takes_long_to_count_is_counted_less_often(make_asset, clock, monkeypatch):
+    counts = []
+
+    def count(**fields):
+        counts.append(None)
+        clock.ahead_s += 2.0
+        return cache_totals(**fields)
+
+    monkeypatch.setattr(totals, "cache_totals", count)
+    make_asset(1000)
+    recent_totals()
+    made_s = clock.ahead_s
+    clock.ahead_s = made_s + 2.0 * totals.RENEW_SHARE - 5
+    assert (recent_totals().count, len(counts)) == (1, 1)
+    make_asset(1000, seed=2)
+    clock.ahead_s = made_s + 2.0 * totals.RENEW_SHARE + 5
+    assert recent_totals().count == 1
+    wait_until(lambda: recent_totals().count == 2)
+
+
 def test_what_cannot_be_counted_behind_people_is_tried_again(make_asset, clock, monkeypatch):
     make_asset(1000)
     before, failures = recent_totals(), [PyMongoError("away")]

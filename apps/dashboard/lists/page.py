@@ -171,6 +171,8 @@ def _where(spec: ListSpec, query: str, filters: Sequence[ShownFilter]) -> dict[s
     if query and spec.is_searched:
         words = [words_where(query)] if spec.has_words else []
         conditions.append({"$or": words + [{name: query} for name in spec.exact_fields]})
+    elif conditions:
+        conditions += [item.filter.always for item in filters if not item.chosen and item.filter.always]
     return {"$and": conditions} if conditions else {}
 
 

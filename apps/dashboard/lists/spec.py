@@ -37,12 +37,15 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """A choice above the list. ``where`` turns the chosen value into a MongoDB condition."""
+    """A choice above the list. ``where`` turns the chosen value into a MongoDB condition. ``always`` holds for every
+    document: where nothing is chosen here, an index that begins with its field serves the other choices.
+    """
 
     name: str
     label: str
     choices: Sequence[tuple[str, str]]
     where: Callable[[str], Mapping[str, Any]]
+    always: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +96,8 @@ class ListSpec:
     """A list of documents. ``sort`` is the default, "-field" for newest first.
 
     A SearchedDocument is searched by the beginnings of its words; ``exact_fields`` are searched for exactly the text,
-    so give them an index. So do for what is sorted by, together with ``_id``: ``{"fields": ["-created_at", "-_id"]}``.
+    so give them an index. So do for what is sorted by, together with ``_id``: ``{"fields": ["-created_at", "-_id"]}``;
+    and for what is chosen: the fields of the filters, then those of the usual order.
     ``exclude`` names big fields that the list does not show. ``row_actions`` is only asked for people who may change.
     ``only`` is a condition for everything in the list. ``name`` of a row (its first column, unless given) is what a
     confirmation lists. ``things`` are its rows in words, one and many. ``live_s``: the list reads itself anew so often
@@ -138,9 +142,12 @@ class ListSpec:
         return self.name(document) if self.name else str(self.columns[0].cell(document).value)
 
 
-def choices_filter(name: str, label: str, choices: Sequence[tuple[str, str]], *, field: str = "") -> Filter:
-    """A filter for a field that holds exactly one of the values."""
-    return Filter(name=name, label=label, choices=choices, where=lambda value: {field or name: value})
+def choices_filter(
+    name: str, label: str, choices: Sequence[tuple[str, str]], *, field: str = "", always: bool = False
+) -> Filter:
+    """A filter for a field that holds exactly one value. ``always``: in every document that is one of these."""
+    whatever = {field or name: {"$in": [value for value, _ in choices]}} if always else {}
+    return Filter(name=name, label=label, choices=choices, where=lambda value: {field or name: value}, always=whatever)
 
 
 AGES = {"1h": ("Last hour", 3600), "24h": ("Last 24 hours", 86400), "7d": ("Last 7 days", 7 * 86400),

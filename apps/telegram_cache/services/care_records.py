@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from apps.telegram_cache.documents import Asset, AssetState, Part, PartState
 from apps.telegram_cache.services.upload_records import NO_LONGER_FAILING, UPLOADABLE, assets, due
 
+CLOCKS_APART = timedelta(hours=1)  # this process's and MongoDB's, at most
+
 
 def give_up_upload(asset_id: str, *, failing_before: datetime, min_attempts: int, alert: str) -> bool:
     """Stop trying, if it has failed since before then and that often. True once: for whoever is to tell about it."""
@@ -130,15 +132,17 @@ def make_due(asset_id: str) -> bool:
 
 def queue_next_upload(*, again_after_s: float) -> str | None:
     """Mark one asset that is due as queued, so that no other caller gets it, and give its id; None: none is due."""
-    queued_before = datetime.now(UTC) - timedelta(seconds=again_after_s)
+    now = datetime.now(UTC)
+    queued_before = now - timedelta(seconds=again_after_s)
     found = assets().find_one_and_update(
         {
             "state": {"$in": UPLOADABLE},
             "upload_gave_up_at": None,
+            "upload_retry_at": {"$not": {"$gt": now + CLOCKS_APART}},  # an index ends there; $$NOW decides
             "$or": [{"upload_queued_at": None}, {"upload_queued_at": {"$lt": queued_before}}],
             "$expr": {"$and": [due("upload_lease_until"), due("upload_retry_at")]},
         },
-        {"$set": {"upload_queued_at": datetime.now(UTC)}},
+        {"$set": {"upload_queued_at": now}},
         sort=[("upload_retry_at", 1)],
         projection={"_id": 1},
     )

@@ -1,0 +1,144 @@
+"""Questions look at about as much as they give, however much else there is (by MongoDB's profiler)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import mongoengine
+import pytest
+
+from apps.core.documents import AuditEntry
+from apps.dashboard import selectors
+from apps.dashboard.asset_list import ASSET_LIST
+from apps.dashboard.audit_list import AUDIT_LIST
+from apps.dashboard.job_list import JOB_LIST
+from apps.dashboard.key_list import KEY_LIST
+from apps.dashboard.lists.page import read_page
+from apps.dashboard.warm_up_lists import entry_list
+from apps.dashboard.webhook_list import delivery_list
+from apps.downloads.documents import JobState, MediaJob, WebhookDelivery
+from apps.downloads.selectors import list_jobs
+from apps.downloads.warm_documents import WarmUpEntry
+from apps.keys.documents import ApiKey
+from apps.telegram_cache.documents import Asset
+from apps.telegram_cache.selectors import list_assets, waiting_uploads
+from apps.telegram_cache.services.care_records import queue_next_upload
+
+pytestmark = pytest.mark.usefixtures("mongo", "redis_server", "hot_root")
+MANY = 400
+PAGE = 51  # rows of a page, and one more
+NOW = datetime.now(UTC)
+
+
+def looked_at(work: Callable[[], object]) -> tuple[int, bool]:
+    """How many documents MongoDB read, and whether it sorted what it read."""
+    database = mongoengine.get_db()
+    database.command("profile", 2)
+    try:
+        work()
+    finally:
+        database.command("profile", 0)
+    asked = list(database["system.profile"].find({"ns": {"$regex": "[.](?!system)"}}))
+    database.drop_collection("system.profile")
+    assert asked
+    return sum(row.get("docsExamined", 0) for row in asked), any(row.get("hasSortStage") for row in asked)
+
+
+def put_assets(state: str, first: int = 0, **fields: object) -> None:
+    Asset._get_collection().insert_many(
+        {
+            "_id": f"{number:024}", "video_id": f"v{number:010}", "kind": ("audio", "video")[number % 2],
+            "variant": "m4a", "state": state, "last_accessed_at": NOW - timedelta(minutes=number), **fields,
+        }
+        for number in range(first, first + MANY)
+    )  # fmt: skip
+
+
+def put_jobs(state: str, first: int = 0) -> None:
+    MediaJob._get_collection().insert_many(
+        {
+            "_id": f"job{number}", "asset_id": f"{number:024}", "video_id": f"v{number:010}", "kind": "audio",
+            "variant": "m4a", "state": state, "active": False, "key_prefix": "abcdefgh",
+            "created_at": NOW - timedelta(minutes=number),
+        }
+        for number in range(first, first + MANY)
+    )  # fmt: skip
+
+
+class TestLists:
+    @pytest.mark.parametrize("chosen", [{"state": "failed"}, {"kind": "video"}, {"state": "failed", "kind": "audio"}])
+    def test_files(self, chosen):
+        put_assets("cached")
+        put_assets("failed", MANY)
+        assert looked_at(lambda: read_page(ASSET_LIST, chosen)) == (PAGE, False)
+
+    @pytest.mark.parametrize("chosen", [{"state": "failed"}, {"active": "no"}, {"state": "failed", "since": "7d"}])
+    def test_jobs(self, chosen):
+        put_jobs("done")
+        put_jobs("failed", MANY)
+        assert looked_at(lambda: read_page(JOB_LIST, chosen)) == (PAGE, False)
+
+    @pytest.mark.parametrize("state", ["off", "revoked", "expired"])
+    def test_keys_of_which_there_are_few(self, state):
+        gone = {"active": False, "revoked_at": NOW}
+        few = {"off": {"active": False}, "revoked": gone, "expired": {"active": True, "expires_at": NOW}}
+        rows = [{"prefix": f"k{number:07}", "active": True, "created_at": NOW, "name": "k"} for number in range(MANY)]
+        rows[200:] = [row | {"expires_at": NOW + timedelta(days=1)} for row in rows[200:]]
+        ApiKey._get_collection().insert_many([*rows, *({"prefix": name, "name": "k"} | few[name] for name in few)])
+        assert looked_at(lambda: read_page(KEY_LIST, {"state": state}))[0] == 1
+
+    @pytest.mark.parametrize("chosen", [{"what": "login"}, {"about": "key"}, {"about": "key", "what": "login"}])
+    def test_the_audit_log(self, chosen):
+        for kind, word in (("user", "login"), ("key", "create"), ("key", "login")):
+            AuditEntry._get_collection().insert_many(
+                {"at": NOW - timedelta(minutes=n), "actor": "a", "action": word, "target_kind": kind, "words": [word]}
+                for n in range(MANY)
+            )
+        assert looked_at(lambda: read_page(AUDIT_LIST, {**chosen, "since": "24h"})) == (PAGE, False)
+
+    @pytest.mark.parametrize("chosen", [{}, {"state": "delivered"}])
+    def test_webhooks_of_a_key(self, chosen):
+        WebhookDelivery._get_collection().insert_many(
+            {"_id": str(n), "job_id": "j", "key_prefix": "abcdefgh", "state": "delivered", "created_at": NOW}
+            for n in range(MANY)
+        )
+        assert looked_at(lambda: read_page(delivery_list("abcdefgh"), chosen)) == (PAGE, False)
+
+    @pytest.mark.parametrize("chosen", [{}, {"state": "done"}])
+    def test_what_is_in_a_warm_up(self, chosen):
+        states = ("done", "waiting")
+        WarmUpEntry._get_collection().insert_many(
+            {"_id": f"w:{n}", "warm_up_id": "w", "number": n, "link": "l", "state": states[n % 2]} for n in range(MANY)
+        )
+        assert looked_at(lambda: read_page(entry_list("w"), chosen)) == (PAGE, False)
+
+
+def test_jobs_of_one_key_in_one_state():
+    put_jobs("done")
+    put_jobs("failed", MANY)
+    assert looked_at(lambda: list_jobs(key_prefix="abcdefgh", skip=0, limit=20, state=JobState.FAILED)) == (20, False)
+
+
+def test_files_in_one_state():
+    put_assets("cached")
+    put_assets("failed", MANY)
+    assert looked_at(lambda: list_assets(state="failed", limit=20)) == (20, False)
+
+
+def test_the_next_upload_where_nothing_is_due():
+    put_assets("ready", upload_retry_at=NOW + timedelta(days=1))
+    put_assets("ready", MANY, upload_gave_up_at=NOW)
+    assert looked_at(lambda: queue_next_upload(again_after_s=1)) == (0, False)
+
+
+def test_uploads_that_wait():
+    put_assets("ready")
+    assert waiting_uploads() == (0, None)
+    assert looked_at(waiting_uploads)[0] == 0
+
+
+def test_a_keys_page_reads_no_event():
+    key = selectors.key_usage("abcdefgh")
+    assert key.requests == 0
+    assert looked_at(lambda: selectors.key_usage("abcdefgh")) == (0, False)
