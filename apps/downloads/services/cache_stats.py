@@ -92,7 +92,7 @@ def _polled_name(asset_id: str, key_prefix: str) -> str:
 
 
 def cache_stats() -> dict[str, Any]:
-    """Totals of stored files by kind and the most used files (at most 30 s old), answers by tier since the counters
+    """Totals of stored files by kind and the most used files (as of ``recent_totals``), answers by tier since the counters
     were made.
     """
     totals = recent_totals()
