@@ -92,8 +92,8 @@ def _polled_name(asset_id: str, key_prefix: str) -> str:
 
 
 def cache_stats() -> dict[str, Any]:
-    """Totals of stored files by kind and the most used files (as of ``recent_totals``), answers by tier since the counters
-    were made.
+    """Totals of stored files by kind and the most used files (as of ``recent_totals``), answers by tier since the
+    counters were made.
     """
     totals = recent_totals()
     kinds = {
