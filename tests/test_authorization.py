@@ -166,7 +166,7 @@ def socket_code(url: str, path: str, headers: dict[str, str], **options) -> int:
     address = url.replace("http", "ws", 1) + path
     with connect(address, additional_headers=headers, **options) as socket:
         try:
-            socket.recv(timeout=20)
+            socket.recv(timeout=60)
         except ConnectionClosed as end:
             return end.rcvd.code
         return 0

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from apps.analytics import spans
 from apps.analytics.rollups import roll_up
 from apps.core.clock import utcnow
 from apps.keys.documents import Role, Scope
@@ -14,6 +15,13 @@ from tests.dashboard.conftest import _quick_hashes, log_in, make_user, server  #
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
 
 PATH = "/api/v1/admin/analytics"
+
+
+@pytest.fixture(autouse=True)
+def _one_moment(monkeypatch):
+    """Ranges that are asked for one after the other end at the same moment: a new minute would shift their steps."""
+    now = utcnow()
+    monkeypatch.setattr(spans, "utcnow", lambda: now)
 
 
 @pytest.fixture

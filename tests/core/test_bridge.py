@@ -200,7 +200,7 @@ class TestLongAnswers:
 
     def test_slow_readers_hold_no_thread(self, url, program):
         address = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
-        readers = [socket.create_connection(address, timeout=10) for _ in range(12)]
+        readers = [socket.create_connection(address, timeout=60) for _ in range(12)]
         try:
             for reader in readers:
                 reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -212,7 +212,7 @@ class TestLongAnswers:
                 reader.close()
 
     def test_a_reader_that_leaves_ends_the_work(self, url, program):
-        with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=10) as reader:
+        with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=60) as reader:
             reader.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
             assert reader.recv(1) == b"H"
         wait_until(program.closed.is_set)

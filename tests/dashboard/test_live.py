@@ -52,7 +52,7 @@ def look(url: str, client=None, *, origin: str | None = None) -> ClientConnectio
 def closed_with(socket: ClientConnection) -> int:
     try:
         while True:
-            socket.recv(timeout=15)
+            socket.recv(timeout=60)
     except ConnectionClosed as end:
         return end.rcvd.code
 
@@ -61,9 +61,9 @@ class TestWhoMayListen:
     def test_a_viewer_gets_the_last_hour_at_once_and_then_the_moment(self, url, viewer):
         make_job(1)
         with look(url, viewer) as socket:
-            history = json.loads(socket.recv(timeout=15))
+            history = json.loads(socket.recv(timeout=60))
             assert (history["type"], len(history["starts"])) == ("history", 360)
-            moment = json.loads(socket.recv(timeout=15))
+            moment = json.loads(socket.recv(timeout=60))
             assert moment["type"] == "moment"
             assert set(moment["pieces"]) == set(PIECES)
             assert "video000001" in moment["pieces"]["jobs"]
@@ -88,7 +88,7 @@ class TestWhoMayListen:
     def test_logging_out_ends_it(self, url, viewer, monkeypatch):
         monkeypatch.setattr(sockets, "RECHECK_S", 0.2)
         with look(url, viewer) as socket:
-            socket.recv(timeout=15)
+            socket.recv(timeout=60)
             viewer.post("/admin/logout")
             assert closed_with(socket) == LOGGED_OUT
 

@@ -49,13 +49,14 @@ class TestLogin:
 
     def test_at_most_two_passwords_are_hashed_at_once(self, monkeypatch):
         """Each takes 100 MiB, and anybody may send the form."""
-        lock, running, most = threading.Lock(), [], []
+        lock, running, most, two = threading.Lock(), [], [], threading.Barrier(2)
 
         def slowly(*_args):
             with lock:
                 running.append(1)
                 most.append(len(running))
-            time.sleep(0.05)
+            two.wait(60)
+            time.sleep(0.05)  # room for a third, if it were let in
             with lock:
                 running.pop()
 

@@ -54,14 +54,14 @@ def close_code(socket: ClientConnection) -> int:
     """Read to the end; the close code."""
     try:
         while True:
-            socket.recv(timeout=20)
+            socket.recv(timeout=60)
     except ConnectionClosed as end:
         return end.rcvd.code
 
 
 def test_the_role_decides(open_as):
     with open_as(Role.OPERATOR) as socket:
-        assert socket.recv(timeout=20) == "hello the-operator"
+        assert socket.recv(timeout=60) == "hello the-operator"
     with open_as(Role.VIEWER) as socket:
         assert close_code(socket) == sockets.FORBIDDEN
 
@@ -74,7 +74,7 @@ def test_nobody_is_let_in(server, url, cookies):
 
 def test_ends_when_there_is_no_more_to_say(open_as):
     with open_as(Role.VIEWER, "/short") as socket:
-        assert socket.recv(timeout=20) == "all"
+        assert socket.recv(timeout=60) == "all"
         assert close_code(socket) == 1000
 
 
@@ -86,7 +86,7 @@ def test_ends_when_there_is_no_more_to_say(open_as):
 def test_who_loses_the_right_is_cut_off(open_as, monkeypatch, change, code):
     monkeypatch.setattr(sockets, "RECHECK_S", 0.05)
     with open_as(Role.OPERATOR) as socket:
-        assert socket.recv(timeout=20)
+        assert socket.recv(timeout=60)
         User.objects(username="the-operator").update_one(**change)
         assert close_code(socket) == code
 
@@ -100,5 +100,5 @@ def test_there_is_a_bound(server, url, monkeypatch):
 def test_when_redis_goes_away_the_places_are_given_back(server, url, channels_away):
     for _ in range(3):
         with connect(f"{url}/talker") as socket, pytest.raises(ConnectionClosed):
-            socket.recv(timeout=20)
+            socket.recv(timeout=60)
     wait_until(lambda: Talker.open_now == 0)

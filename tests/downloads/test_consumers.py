@@ -31,27 +31,27 @@ def closed_with(socket: ClientConnection) -> int:
     """Read to the end; the close code."""
     try:
         while True:
-            socket.recv(timeout=10)
+            socket.recv(timeout=60)
     except ConnectionClosed as end:
         return end.rcvd.code
 
 
 def test_tells_progress_until_the_job_ends_and_closes(url, api, job_id):
     with connect(f"{url}/ws/jobs/{job_id}", additional_headers={"X-API-Key": api.key}) as socket:
-        first = json.loads(socket.recv(timeout=10))
+        first = json.loads(socket.recv(timeout=60))
         assert (first["id"], first["state"], first["progress"]) == (job_id, "queued", 0.0)
         jobs.start_job(job_id)
         jobs.update_job(job_id, bytes_done=50, bytes_total=200, stage="downloading")
         jobs.publish(f"asset:{jobs.find_job(job_id).asset_id}")
-        wait_until(lambda: json.loads(socket.recv(timeout=10))["progress"] == 25.0)
+        wait_until(lambda: json.loads(socket.recv(timeout=60))["progress"] == 25.0)
         jobs.finish_job(job_id)
-        wait_until(lambda: json.loads(socket.recv(timeout=10))["state"] == "done")
+        wait_until(lambda: json.loads(socket.recv(timeout=60))["state"] == "done")
         assert closed_with(socket) == NORMAL
 
 
 def test_the_id_alone_is_enough_from_any_page(url, job_id):
     with connect(f"{url}/ws/jobs/{job_id}", origin="https://elsewhere.example") as socket:
-        assert json.loads(socket.recv(timeout=10))["id"] == job_id
+        assert json.loads(socket.recv(timeout=60))["id"] == job_id
         jobs.cancel_job(job_id)
         assert closed_with(socket) == NORMAL
 
@@ -59,7 +59,7 @@ def test_the_id_alone_is_enough_from_any_page(url, job_id):
 def test_a_finished_job_is_told_once(url, job_id):
     jobs.finish_job(job_id)
     with connect(f"{url}/ws/jobs/{job_id}") as socket:
-        assert json.loads(socket.recv(timeout=10))["state"] == "done"
+        assert json.loads(socket.recv(timeout=60))["state"] == "done"
         assert closed_with(socket) == NORMAL
 
 
@@ -81,12 +81,12 @@ def test_wrong_keys_count_against_the_address_as_everywhere(url, job_id):
 def test_there_is_a_bound_and_closed_sockets_make_room(url, job_id, monkeypatch):
     monkeypatch.setattr("apps.downloads.consumers.MAX_OPEN", 1)
     with connect(f"{url}/ws/jobs/{job_id}") as first:
-        first.recv(timeout=10)
+        first.recv(timeout=60)
         with connect(f"{url}/ws/jobs/{job_id}") as second:
             assert closed_with(second) == BUSY
     wait_until(lambda: JobConsumer.open_now == 0)
     with connect(f"{url}/ws/jobs/{job_id}") as third:
-        assert json.loads(third.recv(timeout=10))["id"] == job_id
+        assert json.loads(third.recv(timeout=60))["id"] == job_id
 
 
 def test_when_redis_goes_away_nothing_is_left_behind(url, job_id, channels_away, monkeypatch):
@@ -102,7 +102,7 @@ def test_when_redis_goes_away_nothing_is_left_behind(url, job_id, channels_away,
     monkeypatch.setattr(JobConsumer, "_follow", follow)
     for _ in range(3):
         with connect(f"{url}/ws/jobs/{job_id}") as socket, pytest.raises(ConnectionClosed):
-            socket.recv(timeout=10)
+            socket.recv(timeout=60)
     wait_until(lambda: JobConsumer.open_now == 0 and not running)
 
 

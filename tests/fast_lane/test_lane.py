@@ -461,7 +461,7 @@ class TestOverConnections:
         sent = "".join(f"GET {path} HTTP/1.1\r\n{head}X-Request-Id: number-{n}\r\n\r\n" for n, path in enumerate(paths))
         last = f"GET {self.PATH} HTTP/1.1\r\n{head}X-Request-Id: number-5\r\nConnection: close\r\n\r\n"
         host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as client:
+        with socket.create_connection((host, int(port)), timeout=60) as client:
             client.sendall((sent + last).encode())
             received = b""
             while piece := client.recv(65536):

@@ -187,7 +187,7 @@ class TestLongStreams:
         path = link(key)
         lane.warm(path)
         asked = f"GET {path} HTTP/1.1\r\nHost: test\r\n"
-        with socket.create_connection(("127.0.0.1", lane.port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", lane.port), timeout=60) as client:
             client.sendall(f"{asked}\r\n{asked}Range: {LONG}\r\n\r\n{asked}Connection: close\r\n\r\n".encode())
             received = bytearray()
             while piece := client.recv(1 << 20):
@@ -200,7 +200,7 @@ class TestLongStreams:
     def test_leave_a_request_alone_that_has_begun_to_come(self, lane, key):
         path = link(key)
         lane.warm(path)
-        with socket.create_connection(("127.0.0.1", lane.port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", lane.port), timeout=60) as client:
             client.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\nGET /healthz HTTP/1.1\r\nHo".encode())
             received = bytearray(client.recv(1 << 20))
             client.sendall(b"st: test\r\nConnection: close\r\n\r\n")
@@ -284,7 +284,7 @@ class TestEnds:
 
         monkeypatch.setattr(BoundedHttpProtocol, "connection_lost", connection_lost_and_note)
         wait_until(lambda: count_streams(key[3:11]) == 0)
-        client = socket.create_connection(("127.0.0.1", lane.port), timeout=20)
+        client = socket.create_connection(("127.0.0.1", lane.port), timeout=60)
         monkeypatch.setattr(KeyMeter, "open", open_late)
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
         wait_until(lambda: lane.in_app)
@@ -296,7 +296,7 @@ class TestEnds:
         path = link(key)
         lane.warm(path)
         monkeypatch.setattr(KeyMeter, "refill", Mock(side_effect=RuntimeError("nobody expects this")))
-        with socket.create_connection(("127.0.0.1", lane.port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", lane.port), timeout=60) as client:
             client.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
             assert 0 < read_rest(client) < SIZE
         self.one_event(lane, status=499, error="internal_error")
@@ -350,7 +350,7 @@ class TestLimits:
         lane.warm(path)
         assert lane.get(path).content == CONTENT
         lane.wait_until_idle()
-        with socket.create_connection(("127.0.0.1", lane.port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", lane.port), timeout=60) as client:
             client.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
             received = read_rest(client)
         assert 4_000_000 < received < 5_001_000

@@ -33,10 +33,10 @@ def test_a_worker_killed_in_the_middle_goes_on_where_it_was(fetcher, origin, lon
     origin.faults.add("a", bytes_per_s=1_000_000)
     job = fetcher.job(audio_key())
     with worker(url):
-        wait_until(lambda: find_job(job.id).bytes_done > MIB, timeout_s=40)
+        wait_until(lambda: find_job(job.id).bytes_done > MIB, timeout_s=60)
     assert Asset.objects.get().state == AssetState.FETCHING
     with worker(url) as process:
-        wait_until(lambda: find_job(job.id).state == JobState.DONE, timeout_s=40)
+        wait_until(lambda: find_job(job.id).state == JobState.DONE, timeout_s=60)
         process.terminate()
         assert process.wait(20) == 0
     asset = Asset.objects.get()
@@ -51,7 +51,7 @@ def test_a_worker_told_to_end_gives_its_fetch_back(fetcher, origin, long_audio):
     origin.faults.add("a", bytes_per_s=300_000)
     job = fetcher.job(audio_key())
     with worker(url) as process:
-        wait_until(lambda: find_job(job.id).bytes_done, timeout_s=40)
+        wait_until(lambda: find_job(job.id).bytes_done, timeout_s=60)
         process.terminate()
         assert process.wait(10) == 0
     asset = Asset.objects.get()

@@ -319,7 +319,7 @@ class TestProcesses:
 
     def test_one_whose_answer_shows_that_its_session_is_spoiled_is_replaced(self, pool: ChildPool) -> None:
         pid = self.pid(pool)
-        pool.ask({"video_id": "ok"}, timeout_s=20, spoils=lambda _: True)
+        pool.ask({"video_id": "ok"}, timeout_s=60, spoils=lambda _: True)
         assert self.pid(pool) != pid
 
     def test_one_is_replaced_after_so_many_questions(self, pool: ChildPool, monkeypatch: pytest.MonkeyPatch) -> None:
