@@ -1,7 +1,8 @@
 """How long the server takes to start, and what it needs while nobody asks.
 
 ``python -m bench.start [--rounds 3] [--json]``: ``up`` over an empty folder (MongoDB is made), then over the same
-folder again (warm); until the first request that needs MongoDB and Redis was answered. Import: of a web process.
+folder again (warm); until the first request that needs MongoDB and Redis was answered. Import: of a web process
+that starts by itself, until it listens.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ IDLE_AFTER_S = 5.0
 ANSWER_TIMEOUT_S = 60.0
 IMPORT = (
     "import os, time; os.environ['DJANGO_SETTINGS_MODULE'] = 'ytserver.settings'; at = time.perf_counter();"
-    "import django; django.setup(); import ytserver.urls, ytserver.asgi;"
+    "import apps.core.web_worker; from apps.core.imports import import_web; import_web();"
     "print(time.perf_counter() - at, time.process_time())"
 )
 

@@ -17,8 +17,9 @@ import socket
 import sys
 import threading
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
+
+from apps.core.imports import import_rest_of_web, import_web, import_worker
 
 PR_SET_PDEATHSIG = 1
 ARGUMENTS_START, ARGUMENTS_END = 47, 48  # fields of /proc/self/stat, counted from 0
@@ -26,8 +27,6 @@ GO = b"g"
 MAX_ORDER_BYTES = 64 * 1024
 MAX_DESCRIPTORS = 8
 FREE_DESCRIPTORS = 256  # from here on none is in use yet
-SERVER_PARTS = ("ytserver.asgi", "uvicorn", "uvicorn.loops.uvloop", "apps.core.web_protocol")
-WORKER_PARTS = ("celery.bin.celery", "celery.apps.worker", "celery.concurrency.thread", "celery.beat")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +55,9 @@ def main() -> None:
 
 def preload() -> None:
     """What web processes and workers import before their first work."""
-    import django
-    from django.conf import settings
-
-    django.setup()
-    for name in (settings.ROOT_URLCONF, *SERVER_PARTS, *WORKER_PARTS):
-        import_module(name)
-    import_module("ytserver.celery").app.loader.import_default_modules()
+    import_web()
+    import_rest_of_web()
+    import_worker()
     gc.collect()
     gc.freeze()  # a collection in a child must not touch, and so copy, what it shares
     if threading.active_count() > 1:

@@ -1,4 +1,7 @@
-"""The guard on everything this server connects to: public addresses over TLS, or what OUTBOUND_ALLOW names."""
+"""The guard on everything this server connects to: public addresses over TLS, or what OUTBOUND_ALLOW names.
+
+The clients that keep to it are in ``outbound_httpx``, ``outbound_async`` and ``outbound_aiohttp``.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,9 @@ import re
 import socket
 import ssl
 from collections.abc import Iterable
-from contextvars import ContextVar
-from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import certifi
-import httpcore
-import httpx
 from django.conf import settings
 
 from apps.core.addresses import IpNetwork, is_allowed_private, is_public, literal_address
@@ -24,14 +22,6 @@ MAX_REDIRECTS = 5
 MAX_ADDRESSES_TRIED = 4
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
-READ_BUFFER_BYTES = 256 * 1024
-
-TIMEOUT = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=30.0)
-STREAM_TIMEOUT = aiohttp.ClientTimeout(
-    total=None, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
-)
-
 
 _HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}(%[a-z0-9]{1,16})?", re.IGNORECASE | re.ASCII)
 
@@ -88,153 +78,3 @@ def make_tls_context(*, alpn: Iterable[str] = ("http/1.1",)) -> ssl.SSLContext:
     context.set_alpn_protocols(list(alpn))
     context.load_verify_locations(certifi.where())
     return context
-
-
-class _CheckedBackend(httpcore.NetworkBackend):
-    """Resolves by itself and connects to the very address that was checked: a second DNS answer has no effect."""
-
-    def __init__(self, *, plain_http: bool) -> None:
-        self._plain_http = plain_http
-        self._sockets = httpcore.SyncBackend()
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        failure: Exception = httpcore.ConnectError("no address")
-        for address in self._resolve(host, port):
-            check_address(address, plain_http=self._plain_http)
-            try:
-                return self._sockets.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure
-
-    @staticmethod
-    def _resolve(host: str, port: int) -> list[str]:
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise httpcore.ConnectError(str(error)) from error
-        return list(dict.fromkeys(str(entry[4][0]) for entry in found))[:MAX_ADDRESSES_TRIED]
-
-    def connect_unix_socket(self, path: str, *_: Any, **__: Any) -> httpcore.NetworkStream:
-        raise OutboundRefused
-
-
-class _GuardedTransport(httpx.BaseTransport):
-    """One connection pool for each scheme, because plain HTTP may go to fewer addresses."""
-
-    def __init__(self, *, limits: httpx.Limits, http2: bool, retries: int) -> None:
-        self._pools: dict[str, httpx.HTTPTransport] = {}
-        tls = make_tls_context()
-        for scheme in ("https", "http"):
-            pool = httpx.HTTPTransport(verify=tls, http2=http2, limits=limits, trust_env=False)
-            pool._pool = httpcore.ConnectionPool(
-                ssl_context=tls,
-                max_connections=limits.max_connections,
-                max_keepalive_connections=limits.max_keepalive_connections,
-                keepalive_expiry=limits.keepalive_expiry,
-                http2=http2,
-                retries=retries,
-                network_backend=_CheckedBackend(plain_http=scheme == "http"),
-            )
-            self._pools[scheme] = pool
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        check_url(str(request.url))
-        return self._pools[request.url.scheme].handle_request(request)
-
-    def close(self) -> None:
-        for pool in self._pools.values():
-            pool.close()
-
-
-def guarded_httpx_client(
-    *,
-    limits: httpx.Limits = LIMITS,
-    http2: bool = True,
-    retries: int = 0,
-    timeout: httpx.Timeout = TIMEOUT,
-    follow_redirects: bool = False,
-    **options: Any,
-) -> httpx.Client:
-    """An httpx.Client that only connects where it may; raises OutboundRefused else. Other options are httpx's own.
-
-    Ignores proxy settings of the environment. Thread-safe; the caller closes it.
-    """
-    return httpx.Client(
-        transport=_GuardedTransport(limits=limits, http2=http2, retries=retries),
-        timeout=timeout,
-        follow_redirects=follow_redirects,
-        max_redirects=MAX_REDIRECTS,
-        trust_env=False,
-        **options,
-    )
-
-
-_connecting: ContextVar[str] = ContextVar("outbound_connecting", default="https")
-"""How the request being sent in this task connects: https, http, or proxy."""
-
-
-async def _check_request(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    check_url(str(request.url))
-    token = _connecting.set("proxy" if request.proxy is not None else request.url.scheme)
-    try:
-        return await send(request)
-    finally:
-        _connecting.reset(token)
-
-
-def _checked_socket(address_info: tuple[Any, ...]) -> socket.socket:
-    family, kind, protocol, _name, address = address_info
-    how = _connecting.get()
-    if how != "proxy":  # a proxy is the operator's own choice
-        check_address(address[0], plain_http=how == "http")
-    return socket.socket(family=family, type=kind, proto=protocol)
-
-
-async def _count_redirect(_session: Any, context: Any, _params: Any) -> None:
-    context.redirects = getattr(context, "redirects", 0) + 1
-    if context.redirects > MAX_REDIRECTS:
-        raise OutboundRefused("The outside source redirects in circles.")
-
-
-def guarded_aiohttp_session(
-    *,
-    limit: int = 1000,
-    limit_per_host: int = 0,
-    keepalive_timeout_s: float = 30.0,
-    timeout: aiohttp.ClientTimeout = STREAM_TIMEOUT,
-    connector: aiohttp.BaseConnector | None = None,
-    **options: Any,
-) -> aiohttp.ClientSession:
-    """An aiohttp session that only connects where it may; raises OutboundRefused else. Other options are aiohttp's own.
-
-    Make it inside the event loop that uses it. A request may name a ``proxy`` (not checked itself; the target's text
-    is) and ``ssl=False``. Every redirect is checked, at most 5 are followed. A ``connector`` of one's own has to check
-    by itself which addresses it connects to (``apps.core.socks``).
-    """
-    redirects = aiohttp.TraceConfig()
-    redirects.on_request_redirect.append(_count_redirect)
-    connector = connector or aiohttp.TCPConnector(
-        limit=limit,
-        limit_per_host=limit_per_host,
-        keepalive_timeout=keepalive_timeout_s,
-        ssl=make_tls_context(),
-        socket_factory=_checked_socket,
-        happy_eyeballs_delay=None,  # with it, aiohttp swallows errors that are not OSError
-    )
-    return aiohttp.ClientSession(
-        connector=connector,
-        timeout=timeout,
-        middlewares=(_check_request,),
-        trace_configs=[redirects],
-        read_bufsize=READ_BUFFER_BYTES,
-        trust_env=False,
-        **options,
-    )

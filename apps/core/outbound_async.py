@@ -11,15 +11,14 @@ import httpcore
 import httpx
 
 from apps.core.outbound import (
-    LIMITS,
     MAX_ADDRESSES_TRIED,
     MAX_REDIRECTS,
-    TIMEOUT,
     OutboundRefused,
     check_address,
     check_url,
     make_tls_context,
 )
+from apps.core.outbound_httpx import LIMITS, TIMEOUT
 
 
 class _CheckedBackend(httpcore.AnyIOBackend):

@@ -1,6 +1,8 @@
-"""How many messages wait in Celery's queues."""
+"""Messages to the workers: sending one, and how many wait in Celery's queues."""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 from apps.core.heartbeats import QUEUES
 from apps.core.redis import redis_client
@@ -8,6 +10,23 @@ from apps.core.redis import redis_client
 PREFIX = "yt:celery:"  # celery_config: global_keyprefix
 SEPARATOR = "\x06\x16"
 PRIORITIES = (0, 3, 6, 9)  # kombu's Redis transport keeps a list for each, the first without a number
+SEND_ONCE_MORE = {"max_retries": 1, "interval_start": 0.1}
+
+
+class NotSent(Exception):
+    """Redis could not take a message. The text says why in a word."""
+
+
+def send_task(name: str, *arguments: str, delay_s: float = 0, **options: int) -> None:
+    """Have a worker carry out a task, in ``delay_s`` seconds at the earliest. ``options`` are Celery's own, such as
+    ``priority``. Raises NotSent."""
+    from celery.exceptions import OperationalError  # not at the top: see apps.core.imports
+
+    app = import_module("ytserver.celery").app
+    try:
+        app.send_task(name, list(arguments), countdown=delay_s or None, retry_policy=SEND_ONCE_MORE, **options)
+    except OperationalError as error:
+        raise NotSent(type(error.__cause__ or error).__name__) from error
 
 
 def waiting_messages() -> dict[str, int]:

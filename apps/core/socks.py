@@ -7,7 +7,8 @@ from typing import Any
 import aiohttp
 from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
 
-from apps.core.outbound import STREAM_TIMEOUT, guarded_aiohttp_session, make_tls_context
+from apps.core.outbound import make_tls_context
+from apps.core.outbound_aiohttp import STREAM_TIMEOUT, guarded_aiohttp_session
 
 SOCKS_ERRORS = (ProxyConnectionError, ProxyError, ProxyTimeoutError)
 """What a request through such a session raises beside aiohttp's own errors: the proxy is to blame."""

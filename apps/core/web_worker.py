@@ -6,11 +6,11 @@ import gc
 import os
 import socket
 import sys
-from importlib import import_module
+import threading
 
 import uvicorn
 
-from apps.core.web_protocol import BoundedHttpProtocol
+from apps.core.imports import import_rest_of_web, import_web
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75  # callers that ask every half minute keep their connection
@@ -23,7 +23,7 @@ def serve(listener: socket.socket) -> None:
     config = uvicorn.Config(
         "ytserver.asgi:application",
         loop="uvloop",
-        http=BoundedHttpProtocol,
+        http="apps.core.web_protocol:BoundedHttpProtocol",  # by name: nothing is imported before import_web
         lifespan="on",
         log_config=None,  # apps.core.logs has set it up
         access_log=False,
@@ -34,17 +34,19 @@ def serve(listener: socket.socket) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_GRACE_S,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Once requests are answered, import what only some of them need."""
+        await super().startup(sockets)
+        threading.Thread(target=import_rest_of_web, name="imports", daemon=True).start()
 
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ytserver.settings")
-    import django
-    from django.conf import settings
-
-    django.setup()
-    import_module(settings.ROOT_URLCONF)  # every view, before anybody waits for the first answer
-    import_module("ytserver.asgi")
+    import_web()
     gc.collect()
     gc.freeze()  # what is there by now stays: nobody need look through it again and again
     serve(socket.socket(fileno=int(sys.argv[1])))

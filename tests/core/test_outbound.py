@@ -19,13 +19,10 @@ from hypothesis import strategies as st
 
 from apps.core import outbound
 from apps.core.addresses import is_public, literal_address
-from apps.core.outbound import (
-    OutboundRefused,
-    check_url,
-    guarded_aiohttp_session,
-    guarded_httpx_client,
-)
+from apps.core.outbound import OutboundRefused, check_url
+from apps.core.outbound_aiohttp import guarded_aiohttp_session
 from apps.core.outbound_async import guarded_async_httpx_client
+from apps.core.outbound_httpx import guarded_httpx_client
 from tests.standins.server import StandIn
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))

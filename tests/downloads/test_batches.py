@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from django.conf import settings
+from kombu.exceptions import OperationalError
 
 from apps.core.errors import NotFound, UpstreamError, VideoPrivate
 from apps.core.redis import redis_client
@@ -23,6 +24,7 @@ from apps.keys.services import create_key, revoke_key
 from tests.downloads.conftest import Api
 from tests.downloads.library import AUDIO, TITLE, VIDEO, VIDEO_ID, known_info, put_hot
 from tests.waiting import wait_until
+from ytserver.celery import app
 
 OTHER = "aaaaaaaaaa1"
 PLAYLIST = "PLabcdefghijkl"
@@ -149,7 +151,7 @@ class TestLinks:
             if name == batch_turns.ADVANCE_TASK:
                 sent.append(arguments)
 
-        monkeypatch.setattr(batch_turns.current_app, "send_task", send)
+        monkeypatch.setattr(app, "send_task", send)
         batch_id = order(api, urls=[VIDEO_ID])["id"]
         for _ in range(3):  # nobody has carried out the one before
             redis_client().delete(f"yt:batch:sent:{batch_id}")
@@ -220,7 +222,7 @@ class TestTheKeysPart:
             if name == batch_turns.ADVANCE_TASK:
                 found.append(arguments[0])
 
-        monkeypatch.setattr(batch_turns.current_app, "send_task", send)
+        monkeypatch.setattr(app, "send_task", send)
         return found
 
     @pytest.mark.parametrize(("end", "code"), [(revoke_key, "key_disabled"), (forget_key, "key_invalid")])
@@ -530,7 +532,7 @@ def test_nonsense_is_refused_and_nothing_is_kept(api, fields):
 
 def test_a_broker_that_is_away_loses_no_batch(api, monkeypatch):
     def away(*_, **__):
-        raise batch_turns.OperationalError
+        raise OperationalError
 
-    monkeypatch.setattr(batch_turns.current_app, "send_task", away)
+    monkeypatch.setattr(app, "send_task", away)
     assert order(api, urls=[VIDEO_ID])["state"] == "running"

@@ -8,11 +8,11 @@ from apps.core.errors import UpstreamError
 from apps.downloads.documents import Identity, LookupRecord, ProxyUse
 from apps.downloads.providers.ytdlp import YtDlpProvider
 from apps.downloads.providers.ytdlp_subtitles import make_cues
-from apps.downloads.services import lookups, subtitles, thumbnails
+from apps.downloads.services import lookups, subtitles, thumbnail_asking
 from apps.downloads.services.asking import look_up
 from apps.downloads.services.identities import Actor, add_proxy
 from apps.downloads.services.lookups import LookupKind
-from apps.downloads.services.thumbnails import image_mime
+from apps.downloads.services.thumbnail_asking import image_mime
 from apps.downloads.services.ways import PooledWays
 from tests.standins.socks import SocksStandIn
 from tests.standins.youtube import PIXEL, YouTubeStandIn
@@ -51,7 +51,7 @@ def outside(api, youtube, provider, monkeypatch):
     """The stand-in, without counts or faults; lookups are answered at once."""
     youtube.faults.clear()
     youtube.counts.clear()
-    for module in (subtitles, thumbnails):
+    for module in (subtitles, thumbnail_asking):
         monkeypatch.setattr(module, "ytdlp_provider", lambda: provider)
     monkeypatch.setattr(lookups.Flight, "request", lambda flight: look_up(*flight.arguments))
     return youtube

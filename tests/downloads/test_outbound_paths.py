@@ -21,7 +21,7 @@ import pytest
 from aiohttp import ClientError, web
 from django.conf import settings
 
-from apps.core import outbound, outbound_async
+from apps.core import outbound_aiohttp, outbound_async, outbound_httpx
 from apps.core.errors import ApiError
 from apps.downloads.fetch.cover import fetch_cover
 from apps.downloads.fetch.outcomes import Limits
@@ -29,7 +29,7 @@ from apps.downloads.fetch.transfer import Connections, Transfer
 from apps.downloads.providers import savetube, ytdlp_pool
 from apps.downloads.providers.savetube import SaveTubeProvider
 from apps.downloads.providers.ways import Transport
-from apps.downloads.services import thumbnails, webhooks
+from apps.downloads.services import thumbnail_asking, webhooks
 from apps.telegram_cache.services.playable import fetch_thumbnail
 from tests.downloads.fetch.origin import remote
 from tests.standins.server import StandIn
@@ -68,7 +68,7 @@ def webhook(url: str, _folder: Path) -> None:
 
 
 def thumbnail(_url: str, _folder: Path) -> None:
-    asyncio.run(thumbnails._fetch_best(VIDEO_ID, Transport(), 2))
+    asyncio.run(thumbnail_asking._fetch_best(VIDEO_ID, Transport(), 2))
 
 
 def thumbnail_of_a_stored_file(_url: str, _folder: Path) -> None:
@@ -138,7 +138,11 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 def allow(monkeypatch: pytest.MonkeyPatch, *networks: str) -> None:
     monkeypatch.setattr(savetube, "CDN_RETRY_PAUSE_S", 0.001)
-    for module in (outbound, outbound_async):  # reading all authorities anew takes longer than the tests
+    for module in (
+        outbound_aiohttp,
+        outbound_async,
+        outbound_httpx,
+    ):  # reading all authorities anew takes longer than the tests
         monkeypatch.setattr(module, "make_tls_context", lambda **_: TLS)
     changed = {"outbound_allow": tuple(ipaddress.ip_network(network) for network in networks)}
     monkeypatch.setattr(settings, "ENV", settings.ENV.model_copy(update=changed))

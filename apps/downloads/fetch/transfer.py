@@ -12,7 +12,7 @@ import aiohttp
 import structlog
 
 from apps.core.errors import ApiError, TooLarge, UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from apps.core.outbound import guarded_aiohttp_session
+from apps.core.outbound_aiohttp import guarded_aiohttp_session
 from apps.core.socks import SOCKS_ERRORS, guarded_socks_session
 from apps.downloads.fetch.outcomes import AddressRefused, Limits, NotMedia, SourceChanged
 from apps.downloads.fetch.sinks import Sink

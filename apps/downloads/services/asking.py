@@ -8,7 +8,7 @@ from typing import Any
 from apps.downloads.services.lists import ask_for_list
 from apps.downloads.services.lookups import Lookup, LookupKind, answer_lookup
 from apps.downloads.services.subtitles import ask_for_subtitles
-from apps.downloads.services.thumbnails import ask_for_thumbnail
+from apps.downloads.services.thumbnail_asking import ask_for_thumbnail
 
 _ANSWERED_BY: dict[LookupKind, Callable[[Lookup, float], dict[str, Any]]] = {
     LookupKind.SEARCH: ask_for_list,

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from functools import cache
 
 import structlog
-from celery import current_app
 from django.conf import settings
-from kombu.exceptions import OperationalError
 
+from apps.core.queues import NotSent, send_task
 from apps.core.redis import redis_client
 from apps.downloads.documents import Batch
 from apps.downloads.selectors import batches_in_turn, oldest_open_batches
@@ -52,11 +51,9 @@ def send_advance(batch_id: str, *, delay_s: float = 0) -> None:
     token = secrets.token_hex(8)
     redis_client().set(_sent_name(batch_id), token, ex=RESEND_S)
     try:
-        current_app.send_task(
-            ADVANCE_TASK, [batch_id, token], countdown=delay_s or None, retry_policy={"max_retries": 1}
-        )
-    except OperationalError as error:
-        log.warning("task not sent", batch_id=batch_id, reason=type(error).__name__)
+        send_task(ADVANCE_TASK, batch_id, token, delay_s=delay_s)
+    except NotSent as error:
+        log.warning("task not sent", batch_id=batch_id, reason=str(error))
 
 
 def send_next(key_prefix: str) -> None:

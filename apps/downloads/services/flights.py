@@ -7,17 +7,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
-from celery import current_app
 from django.conf import settings
-from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from apps.core.asker import asker_var
 from apps.core.errors import Overloaded
 from apps.core.owners import is_owner_dead, make_owner
+from apps.core.queues import NotSent, send_task
 from apps.core.redis import redis_client
 from apps.core.wake import publish
 from apps.downloads.services.question_lanes import KeyFull, Lane, leave_lane, take_lane
@@ -97,12 +95,11 @@ class Flight:
         except (Overloaded, RedisError) as error:
             log.warning("aged answer not renewed", kind=self.kind, name=self.name, reason=type(error).__name__)
 
-    def _send(self, **options: Any) -> None:
+    def _send(self, *, priority: int) -> None:
         try:
-            retries = {"max_retries": 1, "interval_start": 0.1}
-            current_app.send_task(self.task, list(self.arguments), retry_policy=retries, **options)
-        except OperationalError as error:
-            log.warning("task not sent", kind=self.kind, reason=type(error).__name__)
+            send_task(self.task, *self.arguments, priority=priority)
+        except NotSent as error:
+            log.warning("task not sent", kind=self.kind, reason=str(error))
 
     @contextmanager
     def lead(self) -> Iterator[bool]:

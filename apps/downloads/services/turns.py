@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import structlog
-from celery import current_app
-from kombu.exceptions import OperationalError
 
+from apps.core.queues import NotSent, send_task
 from apps.downloads.selectors import next_batch_job
 
 FETCH_TASK = "apps.downloads.tasks.fetch_asset"
-SEND_ONCE = {"max_retries": 1, "interval_start": 0.1}
 
 log = structlog.get_logger(__name__)
 
@@ -17,9 +15,9 @@ log = structlog.get_logger(__name__)
 def send_fetch(job_id: str, *, delay_s: float = 0) -> None:
     """Send the task. When the broker cannot take it, the job waits and ``sweep_jobs`` sends it later."""
     try:
-        current_app.send_task(FETCH_TASK, [job_id], countdown=delay_s or None, retry_policy=SEND_ONCE)
-    except OperationalError as error:
-        log.warning("task not sent", job_id=job_id, reason=type(error).__name__)
+        send_task(FETCH_TASK, job_id, delay_s=delay_s)
+    except NotSent as error:
+        log.warning("task not sent", job_id=job_id, reason=str(error))
 
 
 def pass_turn_on() -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import structlog
-from celery import current_app
-from kombu.exceptions import OperationalError
 
+from apps.core.queues import NotSent, send_task
 from apps.downloads.documents import MediaJob, WebhookDelivery
 from apps.keys.documents import ApiKey
 
@@ -27,6 +26,6 @@ def announce_end(job: MediaJob, *, to: Iterable[str] | None = None) -> None:
         WebhookDelivery._get_collection().update_one({"_id": noted.pop("_id")}, {"$setOnInsert": noted}, upsert=True)
     if told:
         try:
-            current_app.send_task(DELIVER_TASK, retry_policy={"max_retries": 1, "interval_start": 0.1})
-        except OperationalError as error:
-            log.warning("webhooks wait for the next round", reason=type(error).__name__)
+            send_task(DELIVER_TASK)
+        except NotSent as error:
+            log.warning("webhooks wait for the next round", reason=str(error))

@@ -12,15 +12,13 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import structlog
 from pymongo import ReturnDocument
 
 from apps.core.clock import utcnow
 from apps.core.errors import ApiError, Conflict, NotFound
-from apps.core.outbound import guarded_aiohttp_session
 from apps.core.secrets import SecretUnreadable, decrypt_secret
 from apps.downloads.documents import WebhookDelivery, WebhookState
 from apps.downloads.selectors import find_job
@@ -28,6 +26,9 @@ from apps.downloads.services.answers import job_answer
 from apps.downloads.services.flights import Flight
 from apps.downloads.services.turning_away import as_seen_by
 from apps.keys.documents import ApiKey
+
+if TYPE_CHECKING:
+    import aiohttp
 
 TOTAL_S = 5.0
 RETRY_AFTER_S = (10, 60, 300, 1800, 7200)  # then it is given up
@@ -84,6 +85,10 @@ async def _deliver(prefixes: list[str]) -> None:
 
 
 def _session() -> aiohttp.ClientSession:
+    import aiohttp  # not at the top, like its exceptions below: see apps.core.imports
+
+    from apps.core.outbound_aiohttp import guarded_aiohttp_session
+
     timeout = aiohttp.ClientTimeout(total=TOTAL_S)
     return guarded_aiohttp_session(limit=MAX_KEYS, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
 
@@ -143,6 +148,8 @@ async def _post(session: aiohttp.ClientSession, url: str, body: bytes, headers: 
 
 async def _in_words(sending: Coroutine[Any, Any, str]) -> str:
     """What came of it; every way in which it can fail, in words."""
+    import aiohttp
+
     try:
         return await sending
     except TimeoutError:

@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-import httpx
 from django.conf import settings
 
 from apps.telegram_cache.clients.answers import (
@@ -31,17 +30,22 @@ from apps.telegram_cache.clients.answers import (
 )
 from apps.telegram_cache.clients.errors import TelegramUncertain, TelegramUnreachable
 
+if TYPE_CHECKING:
+    import httpx  # where it runs, in functions: see apps.core.imports
+
 CALL_LIMIT_S = 30.0
 SEND_LIMIT_S = 600.0
 ANSWER_LIMIT_S = 120.0  # a stored file is answered only when Telegram has all of it
-_LIMITS = httpx.Timeout(connect=5.0, write=30.0, read=20.0, pool=10.0)
-_SEND_LIMITS = httpx.Timeout(connect=5.0, write=30.0, read=ANSWER_LIMIT_S, pool=10.0)
+_LIMITS = {"connect": 5.0, "write": 30.0, "read": 20.0, "pool": 10.0}
+_SEND_LIMITS = {**_LIMITS, "read": ANSWER_LIMIT_S}
 
 
 @cache
 def _http() -> httpx.Client:
+    import httpx
+
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=15.0)
-    return httpx.Client(limits=limits, timeout=_LIMITS, follow_redirects=False, trust_env=False)
+    return httpx.Client(limits=limits, timeout=httpx.Timeout(**_LIMITS), follow_redirects=False, trust_env=False)
 
 
 class _Body:
@@ -170,18 +174,21 @@ class BotApi:
         }
         body = _Body(all_pieces(), deadline)
         return read_stored_message(
-            self._exchange(method, body, headers, timeout=_SEND_LIMITS, deadline=deadline + ANSWER_LIMIT_S)
+            self._exchange(method, body, headers, limits=_SEND_LIMITS, deadline=deadline + ANSWER_LIMIT_S)
         )
 
     def _call(self, method: str, **fields: str) -> Any:
         content = urlencode(fields).encode()
         deadline = time.monotonic() + CALL_LIMIT_S
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(len(content))}
-        return self._exchange(method, _Body([content], deadline), headers, timeout=_LIMITS, deadline=deadline)
+        return self._exchange(method, _Body([content], deadline), headers, limits=_LIMITS, deadline=deadline)
 
     def _exchange(
-        self, method: str, body: _Body, headers: Mapping[str, str], *, timeout: httpx.Timeout, deadline: float
+        self, method: str, body: _Body, headers: Mapping[str, str], *, limits: Mapping[str, float], deadline: float
     ) -> Any:
+        import httpx
+
+        timeout = httpx.Timeout(**limits)
         url = f"{self._api_url}/bot{self._token}/{method}"
         try:
             with _http().stream("POST", url, content=body, headers=dict(headers), timeout=timeout) as response:

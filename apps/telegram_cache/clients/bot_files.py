@@ -7,9 +7,8 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
 from django.conf import settings
 
 from apps.telegram_cache.clients.answers import (
@@ -30,11 +29,14 @@ from apps.telegram_cache.clients.errors import (
 from apps.telegram_cache.clients.file_links import FileLinks, TakeBlock
 from apps.telegram_cache.clients.link_status import check_link_status
 
+if TYPE_CHECKING:
+    import aiohttp  # where it runs, in functions: see apps.core.imports
+
 READ_BUFFER_BYTES = 256 * 1024
 LOCAL_READ_BYTES = 1024 * 1024
 MAX_CONNECTIONS = 256
-_CALL_LIMITS = aiohttp.ClientTimeout(total=60, connect=10, sock_connect=5, sock_read=45)
-_FILE_LIMITS = aiohttp.ClientTimeout(total=600, connect=10, sock_connect=5, sock_read=20)
+_CALL_LIMITS = {"total": 60, "connect": 10, "sock_connect": 5, "sock_read": 45}
+_FILE_LIMITS = {"total": 600, "connect": 10, "sock_connect": 5, "sock_read": 20}
 
 
 class BotFiles:
@@ -48,6 +50,8 @@ class BotFiles:
         self._links: FileLinks | None = None
 
     def _open_session(self) -> aiohttp.ClientSession:
+        import aiohttp
+
         if self._session is None or self._session.closed:
             connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=15)
             self._session = aiohttp.ClientSession(connector=connector, read_bufsize=READ_BUFFER_BYTES)
@@ -82,11 +86,12 @@ class BotFiles:
         return read_rights(await self._call(token, "getChatMember", chat_id=chat_id, user_id=user_id))
 
     async def _call(self, token: str, method: str, **fields: str) -> Any:
+        import aiohttp
+
         url = f"{self._api_url}/bot{token}/{method}"
+        limits = aiohttp.ClientTimeout(**_CALL_LIMITS)
         try:
-            async with self._open_session().post(
-                url, data=fields, timeout=_CALL_LIMITS, allow_redirects=False
-            ) as response:
+            async with self._open_session().post(url, data=fields, timeout=limits, allow_redirects=False) as response:
                 body = await _read_bounded(response.content)
                 return read_answer(status=response.status, headers=response.headers, body=body, token=token)
         except aiohttp.ClientConnectorError:
@@ -111,9 +116,12 @@ class BotFiles:
         await self._links.read(token, file_path, sizes=sizes, take=take)
 
     async def _read_link(self, token: str, file_path: str) -> AsyncGenerator[bytes, None]:
+        import aiohttp
+
         url = f"{self._file_url}/bot{token}/{file_path}"
+        limits = aiohttp.ClientTimeout(**_FILE_LIMITS)
         try:
-            async with self._open_session().get(url, timeout=_FILE_LIMITS, allow_redirects=False) as response:
+            async with self._open_session().get(url, timeout=limits, allow_redirects=False) as response:
                 check_link_status(response.status, response.headers)
                 async for piece in response.content.iter_any():
                     yield piece

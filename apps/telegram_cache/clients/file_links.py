@@ -20,8 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from urllib.parse import quote, urlsplit
 
-import httpx
-
 from apps.telegram_cache.clients.errors import FileLinkGone, TelegramRefused, TelegramUncertain, TelegramUnreachable
 from apps.telegram_cache.clients.link_status import check_link_status
 
@@ -123,7 +121,7 @@ class _Download:
             response = self._ask(connection, is_used=False)
         is_whole = False
         try:
-            check_link_status(response.status, httpx.Headers(response.getheaders()))
+            check_link_status(response.status, {"Retry-After": response.getheader("Retry-After", "")})
             with _mapped_errors():
                 self._receive(response)
             is_whole = response.isclosed() and not response.will_close

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from celery import current_app
 from django.conf import settings
-from kombu.exceptions import OperationalError
 
 from apps.core.errors import Conflict, NotReady
+from apps.core.queues import NotSent, send_task
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import Asset, AssetState
 from apps.telegram_cache.roster import roster
@@ -22,8 +21,8 @@ def request_verification(asset: Asset) -> None:
     if not asset.is_in_telegram:
         raise Conflict("It is not in Telegram in full: there is nothing to verify.")
     try:
-        current_app.send_task(VERIFY_TASK, [asset.id], retry_policy={"max_retries": 1, "interval_start": 0.1})
-    except OperationalError:
+        send_task(VERIFY_TASK, asset.id)
+    except NotSent:
         raise NotReady("The workers cannot be reached right now. Try again.") from None
 
 

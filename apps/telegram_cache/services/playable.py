@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import secrets
 from functools import partial
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import httpx
 import structlog
 from django.conf import settings
 
 from apps.core.errors import ApiError
-from apps.core.outbound import guarded_httpx_client
 from apps.core.wake import publish
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.clients.answers import StoredMessage
@@ -24,12 +22,15 @@ from apps.telegram_cache.services.hot_bytes import HotBytes, HotBytesMissing, Ho
 from apps.telegram_cache.services.pool import NoBotNow, NoBotThere, Slot, note_error, take_slot
 from apps.telegram_cache.services.resolving import CannotTell, caption_of, find_sent, remove_message
 
+if TYPE_CHECKING:
+    import httpx
+
 log = structlog.get_logger(__name__)
 MAX_BYTES = 50 * 1000 * 1000
 RETRY_S = 120.0
 THUMBNAIL_URL = "https://i.ytimg.com/vi/{video_id}/mqdefault.jpg"  # a JPEG of 320 x 180, what Telegram takes
 MAX_THUMBNAIL_BYTES = 200_000
-THUMBNAIL_TIMEOUT = httpx.Timeout(4.0)
+THUMBNAIL_TIMEOUT_S = 4.0
 
 
 def post_playable(asset_id: str) -> bool:
@@ -146,9 +147,13 @@ def _fields(asset: Asset, part: Part, slot: Slot) -> dict[str, str]:
 
 def fetch_thumbnail(video_id: str) -> bytes:
     """A small JPEG, or nothing: a copy without a picture plays just as well."""
+    import httpx  # not at the top: see apps.core.imports
+
+    from apps.core.outbound_httpx import guarded_httpx_client
+
     try:
         with (
-            guarded_httpx_client(timeout=THUMBNAIL_TIMEOUT) as client,
+            guarded_httpx_client(timeout=httpx.Timeout(THUMBNAIL_TIMEOUT_S)) as client,
             client.stream("GET", THUMBNAIL_URL.format(video_id=video_id)) as response,
         ):
             picture = b"".join(response.iter_bytes()) if _is_small_jpeg(response) else b""

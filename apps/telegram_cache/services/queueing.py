@@ -7,10 +7,8 @@ from collections.abc import Callable
 from typing import cast
 
 import structlog
-from celery import current_app
-from kombu.exceptions import OperationalError
 
-from apps.core.queues import waiting_messages
+from apps.core.queues import NotSent, send_task, waiting_messages
 from apps.core.redis import redis_client
 from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState
 from apps.telegram_cache.roster import roster
@@ -47,9 +45,9 @@ def request_upload(asset_id: str) -> None:
 
 def _send(asset_id: str) -> bool:
     try:
-        current_app.send_task(UPLOAD_TASK, [asset_id], retry_policy={"max_retries": 1, "interval_start": 0.1})
-    except OperationalError as error:
-        log.warning("upload_not_queued", asset_id=asset_id, error=type(error).__name__)
+        send_task(UPLOAD_TASK, asset_id)
+    except NotSent as error:
+        log.warning("upload_not_queued", asset_id=asset_id, error=str(error))
         return False
     return True
 

@@ -24,7 +24,7 @@ from apps.core.errors import (
     UpstreamUnreachable,
     VideoPrivate,
 )
-from apps.core.outbound import guarded_aiohttp_session
+from apps.core.outbound_aiohttp import guarded_aiohttp_session
 from apps.downloads.providers import ytdlp_pool
 from apps.downloads.providers.failures import OwnQueueFull
 from apps.downloads.providers.ytdlp import YtDlpProvider, kept_options, make_options
