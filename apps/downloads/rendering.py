@@ -19,6 +19,10 @@ class PageRenderer(BrowsableAPIRenderer):
         except RoleMissing:  # somebody of the admin who may look, and change nothing here
             return False
 
+    def render(self, *args: Any, **kwargs: Any) -> str:
+        page: str = super().render(*args, **kwargs)
+        return page.replace("<html>", '<html lang="en">', 1)  # its template says no language and has no place for it
+
     def get_context(self, data: Any, accepted_media_type: str | None, renderer_context: Any) -> dict[str, Any]:
         request = renderer_context["request"]
         if not hasattr(request, "_user"):  # a key that was refused: the page would ask again, and fail again
