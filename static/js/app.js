@@ -30,6 +30,9 @@ for (const form of document.querySelectorAll("form.list-tools")) {
   });
 }
 
+// A form that was refused begins at the first field with a problem.
+document.querySelector("main [aria-invalid=true]")?.focus();
+
 // "/" goes to the search field, "n" follows the page's "new" link; neither while something is typed.
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input, textarea, select, [contenteditable]");

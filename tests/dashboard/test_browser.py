@@ -123,7 +123,9 @@ def test_a_key_is_created_copied_used_and_switched_off(open_screen, width):
     screen.go("keys")
     page.get_by_role("link", name="Create a key").first.click()
     page.get_by_role("button", name="Create the key").click()
+    page.get_by_text("Nothing was saved.").wait_for()
     assert page.get_by_text("This field is required.").count() == 1
+    assert page.evaluate("document.activeElement.name") == "name"
     page.get_by_label("Name").fill("Music bot")
     page.get_by_role("button", name="Create the key").click()
     key = page.locator("#key").inner_text()
