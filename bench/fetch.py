@@ -3,8 +3,10 @@
 ``python -m bench.fetch [--size-mib 512] [--rounds 3] [--json]``. The file comes from a server in a process of its own.
 Curl and a worker process take turns. The worker does what a fetch does with the bytes: receive, hash each block and the
 whole, write, make durable. ``curl`` does not hash, and leaves the writing to the system: so processor time stands
-beside the clock, and ``curl`` with an fsync after it, which is as durable as ours. Memory: how much more the worker had
-at its most than before its first file.
+beside the clock, and ``curl`` with an fsync after it, which is as durable as ours. Ours is timed three times: until
+users can read every byte, until all is hashed as well, and until it is durable, which is what counts as stored. What
+programs written in C make of the same job stands beside it: ``curl`` into ``tee`` and one ``sha256sum``, then an fsync.
+Memory: how much more the worker had at its most than before its first file.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from bench.report import Figure, Report
 
 MIB = 1024 * 1024
 LIMIT_S = 300
-CURL = shutil.which("curl")
+CURL, TEE, SHA256SUM = (shutil.which(name) for name in ("curl", "tee", "sha256sum"))
 SERVER = """
 import sys
 from aiohttp import web
@@ -59,9 +61,11 @@ print("ready", flush=True)
 for line in sys.stdin:
     at, cpu = time.perf_counter(), time.process_time()
     with store.create("benchfetch", int(line), resume=False) as writer:
-        asyncio.run(fetch(writer)); writer.finish(); writer.sha256_hex
+        asyncio.run(fetch(writer)); readable = time.perf_counter() - at
+        writer.hash_up_to(writer.frontier); hashed = time.perf_counter() - at
+        writer.finish(); writer.sha256_hex
         size = writer.frontier
-    print(json.dumps([time.perf_counter() - at, time.process_time() - cpu, size]), flush=True)
+    print(json.dumps([time.perf_counter() - at, time.process_time() - cpu, readable, hashed, size]), flush=True)
     store.remove("benchfetch", int(line))
 """
 
@@ -71,8 +75,8 @@ def main() -> None:
     parser.add_argument("--size-mib", type=between(int, 16, 4000), default=512, help="size of the file (default: 512)")
     options = parser.parse_args()
     report = Report("fetch")
-    if CURL is None:
-        report.note("curl is not installed: nothing was measured")
+    if None in {CURL, TEE, SHA256SUM}:
+        report.note("curl, tee or sha256sum is not installed: nothing was measured")
         report.show(as_json=options.json)
         return
     with bench_instance(bots=0), tempfile.TemporaryDirectory(prefix="ytserver-bench-") as folder:
@@ -87,6 +91,7 @@ def measure(report: Report, folder: Path, *, size_mib: int, rounds: int) -> None
             file.write(number.to_bytes(8, "big") * (MIB // 8))
     curl: list[list[float]] = []
     durable: list[list[float]] = []
+    pipes: list[list[float]] = []
     ours: list[list[float]] = []
     with _program(SERVER, str(folder / "served")) as server:
         url = f"http://127.0.0.1:{_line(server)}/file.mp4"
@@ -96,15 +101,25 @@ def measure(report: Report, folder: Path, *, size_mib: int, rounds: int) -> None
             for number in range(rounds + 1):  # the first round warms
                 curl.append(_curl(url, folder / "copy"))
                 durable.append(_curl(url, folder / "copy", durable=True))
+                pipes.append(_curl_and_hash(url, folder / "copy"))
                 ours.append(_fetch(worker, number + 1, size_mib))
             grown_mib = (_kib(worker.pid, "VmHWM") - before_kib) / 1024
     for name, place in (("", 0), (", processor time", 1)):
         report.add(Figure(f"curl -o{name}, s", [each[place] for each in curl[1:]]))
         report.add(Figure(f"curl -o, then fsync{name}, s", [each[place] for each in durable[1:]]))
+        report.add(Figure(f"curl, tee, sha256sum, then fsync{name}, s", [each[place] for each in pipes[1:]]))
         report.add(Figure(f"fetch into the hot store{name}, s", [each[place] for each in ours[1:]]))
-    for name, theirs, floor in (("curl -o", curl, 0.8), ("curl -o, then fsync", durable, None)):
-        ratios = [their[0] / our[0] for their, our in zip(theirs[1:], ours[1:], strict=True)]
-        report.add(Figure(f"fetch to {name}, by the clock", ratios, floor=floor))
+    report.add(Figure("fetch, until every byte can be read, s", [each[2] for each in ours[1:]]))
+    report.add(Figure("fetch, until every byte can be read and is hashed, s", [each[3] for each in ours[1:]]))
+    for name, theirs, place, floor in (
+        ("fetch to curl -o, by the clock", curl, 0, 0.8),
+        ("fetch to curl -o, until all can be read", curl, 2, None),
+        ("fetch to curl -o, until all can be read and is hashed", curl, 3, None),
+        ("fetch to curl -o, then fsync, by the clock", durable, 0, None),
+        ("fetch to curl, tee, sha256sum, then fsync, by the clock", pipes, 0, None),
+    ):
+        ratios = [their[0] / our[place] for their, our in zip(theirs[1:], ours[1:], strict=True)]
+        report.add(Figure(name, ratios, floor=floor))
     report.add(Figure(f"worker's memory grown by {rounds + 1} files of {size_mib} MiB, MiB", [grown_mib], ceiling=64))
 
 
@@ -119,6 +134,23 @@ def _curl(url: str, target: Path, *, durable: bool = False) -> list[float]:
     return [took_s, used_s]
 
 
+def _curl_and_hash(url: str, target: Path) -> list[float]:
+    """The hash of the whole only, while it arrives: ours has that of each block besides."""
+    before, began_at = _used_s(), time.perf_counter()
+    with (
+        subprocess.Popen([CURL or "", "-sS", url], stdout=subprocess.PIPE) as curl,
+        subprocess.Popen([TEE or "", str(target)], stdin=curl.stdout, stdout=subprocess.PIPE) as tee,
+    ):
+        subprocess.run([SHA256SUM or ""], stdin=tee.stdout, stdout=subprocess.DEVNULL, check=True, timeout=LIMIT_S)
+    if curl.returncode or tee.returncode:
+        raise SystemExit("curl or tee failed")
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+    took_s, used_s = time.perf_counter() - began_at, _used_s() - before
+    target.unlink()
+    return [took_s, used_s]
+
+
 def _used_s() -> float:
     """Processor time of this process, and of those that have ended: curl."""
     own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -126,13 +158,14 @@ def _used_s() -> float:
 
 
 def _fetch(worker: subprocess.Popen[str], number: int, size_mib: int) -> list[float]:
+    """Seconds until durable, of processor time, until all can be read, until that is hashed."""
     if worker.stdin is None:
         raise RuntimeError("the worker was started without a pipe")
     worker.stdin.write(f"{number}\n")
-    took_s, processor_s, size_bytes = json.loads(_line(worker))
+    *figures, size_bytes = json.loads(_line(worker))
     if size_bytes != size_mib * MIB:
         raise SystemExit(f"{size_bytes} bytes came")
-    return [took_s, processor_s]
+    return figures
 
 
 @contextmanager

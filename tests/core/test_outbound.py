@@ -17,7 +17,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.core import outbound
+from apps.core import outbound, outbound_aiohttp
 from apps.core.addresses import is_public, literal_address
 from apps.core.outbound import OutboundRefused, check_url
 from apps.core.outbound_aiohttp import guarded_aiohttp_session
@@ -242,6 +242,24 @@ class TestClients:
             authority.cert_pem.write_to_path(tmp_path / "ca.pem")
             monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
             assert get(f"https://localhost:{site.port}/ok") == "ok"
+
+
+class TestSessions:
+    async def test_read_the_authorities_once(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        reads: list[str] = []
+        real = outbound_aiohttp.make_tls_context
+
+        def counted() -> ssl.SSLContext:
+            reads.append("authorities")
+            return real()
+
+        monkeypatch.setattr(outbound_aiohttp, "make_tls_context", counted)
+        for _ in range(3):
+            async with guarded_aiohttp_session():
+                pass
+        assert len(reads) == 1
 
 
 class TestProxy:

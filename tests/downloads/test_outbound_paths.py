@@ -144,6 +144,7 @@ def allow(monkeypatch: pytest.MonkeyPatch, *networks: str) -> None:
         outbound_httpx,
     ):  # reading all authorities anew takes longer than the tests
         monkeypatch.setattr(module, "make_tls_context", lambda **_: TLS)
+    monkeypatch.setattr(outbound_aiohttp, "_shared_tls_context", lambda _: TLS)
     changed = {"outbound_allow": tuple(ipaddress.ip_network(network) for network in networks)}
     monkeypatch.setattr(settings, "ENV", settings.ENV.model_copy(update=changed))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import resource
@@ -50,6 +51,26 @@ class TestHotWriter:
             store.create(ASSET, 1, resume=True, check=call_off)
         with store.create(ASSET, 1, resume=True) as writer:
             assert (writer.frontier, writer.finish()) == (len(data), block_hashes(data))
+
+    def test_what_the_disk_cannot_read_any_more_is_an_error_and_not_the_end_of_the_process(
+        self, store: HotStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By way of a mapping it would be a SIGBUS."""
+        with store.create(ASSET, 1, resume=False) as writer:
+            writer.append(make_bytes(2 * BLOCK_BYTES))
+
+        def broken(_fd: int, length: int, offset: int) -> bytes:
+            if length == BLOCK_BYTES and offset == BLOCK_BYTES:
+                raise OSError(errno.EIO, "input/output error")
+            return real(_fd, length, offset)
+
+        real = os.pread
+        monkeypatch.setattr(os, "pread", broken)
+        with pytest.raises(OSError, match="input/output error"):
+            store.create(ASSET, 1, resume=True)
+        monkeypatch.setattr(os, "pread", real)
+        with store.create(ASSET, 1, resume=True) as writer:  # the lock was given up
+            assert writer.frontier == 2 * BLOCK_BYTES
 
     @pytest.mark.parametrize("size", [1, 1000, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 77])
     def test_what_was_written_is_read_with_the_right_hashes(self, store: HotStore, size: int) -> None:

@@ -1,12 +1,18 @@
-"""Work that follows a growing file in threads: its bytes are hashed, and made durable, while more arrive."""
+"""Work that follows a growing file in threads: its bytes are hashed, and made durable, while more arrive.
+
+Hashing maps the very pages of the kernel's cache that were just written, a block at a time: reading them would copy
+each byte twice more.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 from apps.streaming.hotstore.blockmap import BlockMap
 from apps.streaming.hotstore.layout import BLOCK_BYTES, OwnedFd
@@ -69,38 +75,37 @@ class Follower:
 
 
 class WholeHash:
-    """SHA-256 of a file's bytes, read back into one buffer."""
+    """SHA-256 of a file's bytes."""
 
     def __init__(self, data: OwnedFd) -> None:
         self._data = data
         self._sha256 = hashlib.sha256()
-        self._buffer = bytearray(BLOCK_BYTES)
 
     def follow(self, start: int, stop: int) -> None:
         """Step of a Follower, a block at most."""
-        self._sha256.update(_read_into(self._buffer, self._data, start, stop))
+        with _bytes_of(self._data, start, stop) as view:
+            self._sha256.update(view)
 
     def hexdigest(self) -> str:
         return self._sha256.hexdigest()
 
 
 class BlockHashes:
-    """SHA-256 of each of a file's blocks, read back into one buffer."""
+    """SHA-256 of each of a file's blocks."""
 
     def __init__(self, data: OwnedFd) -> None:
         self._data = data
         self._whole_blocks: list[bytes] = []
         self._block = hashlib.sha256()
-        self._buffer = bytearray(BLOCK_BYTES)
 
     def follow(self, start: int, stop: int) -> None:
         """Step of a Follower, a block at most: of two blocks where the file was gone on with in the middle of one."""
-        view = _read_into(self._buffer, self._data, start, stop)
-        left_in_block = BLOCK_BYTES - start % BLOCK_BYTES
-        for piece in (view[:left_in_block], view[left_in_block:]):
-            self._block.update(piece)
-            start += len(piece)
-            if piece and start % BLOCK_BYTES == 0:
+        while start < stop:
+            piece_stop = min(stop, start - start % BLOCK_BYTES + BLOCK_BYTES)
+            with _bytes_of(self._data, start, piece_stop) as view:
+                self._block.update(view)
+            start = piece_stop
+            if start % BLOCK_BYTES == 0:
                 self._whole_blocks.append(self._block.digest())
                 self._block = hashlib.sha256()
 
@@ -116,12 +121,12 @@ def make_durable(data: OwnedFd, block_map: BlockMap, _start: int, stop: int) -> 
     block_map.durable = max(stop, block_map.durable)
 
 
-def _read_into(buffer: bytearray, data: OwnedFd, start: int, stop: int) -> memoryview:
-    view = memoryview(buffer)[: stop - start]
-    got = 0
-    while got < len(view):
-        count = os.preadv(data.number, [view[got:]], start + got)
-        if not count:
-            raise OSError("the data file is shorter than its map says")
-        got += count
-    return view
+@contextmanager
+def _bytes_of(data: OwnedFd, start: int, stop: int) -> Iterator[memoryview]:
+    """The bytes [start, stop), mapped only within the ``with`` block, so that memory does not grow with the file."""
+    before = start % mmap.ALLOCATIONGRANULARITY
+    if os.fstat(data.number).st_size < stop:
+        raise OSError("the data file is shorter than its map says")
+    mapping = mmap.mmap(data.number, before + stop - start, offset=start - before, access=mmap.ACCESS_READ)
+    with mapping, memoryview(mapping) as whole, whole[before:] as view:
+        yield view

@@ -52,10 +52,10 @@ class HotWriter:
         for start in range(0, self._map.frontier, BLOCK_BYTES):
             check()
             stop = min(start + BLOCK_BYTES, self._map.frontier)
-            for follower in self._hashing:
-                follower.advance(stop)
-            for follower in self._hashing:
-                follower.catch_up(stop)
+            self.read_back(
+                start, stop
+            )  # what the disk cannot read is an error here; behind a mapping, the process's end
+            self.hash_up_to(stop)
         self._syncing.begin_at(self._map.durable)
 
     def _limit_to_what_is_sure(self) -> None:
@@ -131,6 +131,13 @@ class HotWriter:
                 if stop - self._map.durable >= MAX_DOUBTFUL_BYTES:
                     self._syncing.catch_up(stop)
 
+    def hash_up_to(self, stop: int) -> None:
+        """Wait until the bytes before ``stop``, which must be there, are hashed."""
+        for follower in self._hashing:
+            follower.advance(stop)
+        for follower in self._hashing:
+            follower.catch_up(stop)
+
     def finish(self) -> tuple[bytes, ...]:
         """Make it FINAL and durable (fsync). Returns the block hashes. Idempotent.
 
@@ -145,8 +152,7 @@ class HotWriter:
             with disk_full_reported():
                 os.fsync(self._data.number)
                 self._syncing.catch_up(self._syncing.target)
-        for follower in self._hashing:
-            follower.catch_up(size)
+        self.hash_up_to(size)
         if self._map.state is not FileState.FINAL:
             self._map.mark(0, block_count(size), PRESENT)
             self._map.size_bytes = size
