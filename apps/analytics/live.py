@@ -94,7 +94,7 @@ def live_figures(*, now: float | None = None) -> LiveFigures:
         bytes_per_s=seconds["b"] / RATE_S,
         refused_per_s=seconds["e4"] / RATE_S,
         errors_per_s=seconds["e5"] / RATE_S,
-        requests=minute["n"],
+        requests=minute["n"] - _passed(answers[RATE_S], now),
         error_rate=_share(minute["e5"], minute["n"]) or 0.0,
         refused_rate=_share(minute["e4"], minute["n"]) or 0.0,
         first_byte_p50_s=quantile(times, 0.5),
@@ -134,6 +134,11 @@ def live_history(*, steps: int = HISTORY_STEPS, now: float | None = None) -> Liv
         users=[step["users"] for step in sums],
         tiers={tier: [step[f"t:{tier}"] for step in sums] for tier in TIER_NAMES},
     )
+
+
+def _passed(oldest: dict[bytes, bytes], now: float) -> int:
+    """How many answers of the oldest step are more than a minute ago, as if they had come evenly."""
+    return round(int(oldest.get(b"n", 0)) * (now % counting.STEP_S) / counting.STEP_S)
 
 
 def _sum(hashes: Iterable[dict[bytes, bytes]]) -> Counter[str]:

@@ -75,6 +75,16 @@ class TestLiveFigures:
         assert figures.first_byte_p95_s > 1
         assert figures.streams == 4
 
+    async def test_requests_of_the_last_minute_are_not_those_of_seventy_seconds(self, client):
+        counters = LiveCounters()
+        for ago in (62, 2):
+            for _ in range(40):
+                answer(counters)
+            await LivePublisher(counters, client).publish(now=NOW - ago)
+        assert live_figures(now=NOW).requests == 40 + 20  # half of the oldest step has passed
+        assert live_figures(now=NOW + 2.5).requests == 40 + 10
+        assert live_figures(now=NOW + 5).requests == 40
+
     def test_an_idle_server_has_zeros_and_unknown_times(self):
         figures = live_figures(now=NOW)
         assert (figures.requests_per_s, figures.error_rate, figures.users, figures.streams) == (0, 0, 0, 0)

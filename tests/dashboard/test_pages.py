@@ -15,8 +15,8 @@ from apps.dashboard.audit_words import WORDS, action_words
 from apps.dashboard.templatetags.ui import human_bytes, relative
 from apps.downloads.documents import JobState, MediaJob
 from apps.keys.services import create_key
-from apps.telegram_cache.documents import AssetState
-from tests.dashboard.samples import event, fill_server, make_asset, make_job
+from apps.telegram_cache.documents import AssetState, BotState, TelegramBot
+from tests.dashboard.samples import event, fill_server, make_asset, make_bot, make_channel, make_job
 from ytserver.env import BASE_DIR
 
 NOW = datetime(2026, 5, 1, 12, 0, 30, tzinfo=UTC)
@@ -153,6 +153,28 @@ class TestOverview:
         for number in range(6, 12):
             make_job(number, started_at=now)
         assert [job.state for job in selectors.figures().jobs] == ["running"] * 8
+
+    def test_a_job_that_waits_says_so_and_one_that_began_shows_how_far_it_is(self, viewer):
+        make_job(1, state=JobState.QUEUED)
+        make_job(2, started_at=datetime.now(UTC), bytes_done=50, bytes_total=100)
+        waiting, running = (
+            viewer.get("/admin/overview/live")
+            .content.decode()
+            .partition('id="jobs-title"')[2]
+            .split("video000001")[::-1]
+        )
+        assert "waits for its turn" in waiting
+        assert 'value="50"' in running
+
+    def test_bots_that_all_rest_are_not_called_down(self, server):
+        make_channel()
+        make_bot(state=BotState.COOLING.value, until=datetime.now(UTC) + timedelta(minutes=3))
+        make_bot("234567", state=BotState.DISABLED.value)
+        telegram = selectors.health()[-1]
+        assert (telegram.tone, telegram.word) == ("warning", "attention")
+        assert "rests for a while" in telegram.text
+        TelegramBot.objects(bot_id="123456").delete()
+        assert selectors.health()[-1].tone == "danger"
 
     def test_the_charts_get_the_last_hour_in_one_answer(self, viewer):
         body = viewer.get("/admin/overview/history").json()

@@ -96,9 +96,12 @@ def _telegram() -> Health:
         channels = TelegramChannel.objects(state=BotState.ACTIVE.value).count()
     except PyMongoError:
         return Health(name=name, icon=icon, tone="danger", text="Not known while MongoDB is down.")
-    active = states[BotState.ACTIVE]
+    active, cooling = states[BotState.ACTIVE], states[BotState.COOLING]
     if not states:
         return Health(name=name, icon=icon, tone="warning", text="Off: no bot yet, so nothing is kept for good")
+    if cooling and not active and channels:
+        text = "Every bot that is in use rests for a while, because Telegram asked for it"
+        return Health(name=name, icon=icon, tone="warning", text=text)
     if not active or not channels:
         what = "bot" if not active else "channel"
         return Health(name=name, icon=icon, tone="danger", text=f"No {what} can be used. See the Telegram page.")
