@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,8 @@ from apps.analytics.reports import KeyUsage, Report, Sums, TopRow
 from apps.analytics.spans import Span
 from apps.downloads.services.answers import iso_utc
 
+_SIGNS = r"=+@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b-"  # also those of East Asian width
+_FORMULA = re.compile(rf"(?:^|[;\r\n])\s*(?=[{_SIGNS}])")
 TABLES = ("series", "videos", "keys", "routes", "tiers", "error_codes")
 
 
@@ -67,7 +70,9 @@ def sums_fields(sums: Sums) -> dict[str, int]:
 
 
 def to_csv(report: Report, table: str) -> str:
-    """One of TABLES as CSV (RFC 4180). Cells that a spreadsheet would run as a formula begin with an apostrophe."""
+    """One of TABLES as CSV (RFC 4180). What a spreadsheet would run as a formula has an apostrophe before it, also
+    where a cell begins for one that parts cells at semicolons.
+    """
     rows: list[dict[str, Any]] = report_fields(report)[table]
     empty = {"start": ""} if table == "series" else {"value": "", "label": ""}
     names = list(rows[0]) if rows else [*empty, *sums_fields(Sums())]
@@ -79,8 +84,8 @@ def to_csv(report: Report, table: str) -> str:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
+    if isinstance(value, str):
+        return _FORMULA.sub(r"\g<0>'", value)
     return "" if value is None else value
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from apps.analytics.concurrency import Peak, peaks
@@ -158,6 +159,8 @@ def top_values(by: By, span: Span, *, limit: int = TOP) -> list[TopRow]:
     the range, and what those did in all. One that is never among those can be missed.
     """
     collection, segments = UsageRollup._get_collection(), span.segments(by)
+    if not segments:  # it has not begun
+        return []
     found: list[str] | None = None
     if by in MANY:
         found = [row["_id"] for row in collection.aggregate(candidates_pipeline(by, segments, limit), **_OPTIONS)]
@@ -217,12 +220,36 @@ def _union(parts: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 def step_pipeline(span: Span, where: dict[str, Any]) -> list[dict[str, Any]]:
     """The question of a chart: sums by step and value."""
-    unit: dict[str, Any] = {"unit": "day", "timezone": span.zone.key}
-    if span.step_s != DAY_STEP_S:
-        unit = {"unit": "minute", "binSize": span.step_s // 60}
     match = {**where, "grain": span.grain.value, "start": {"$gte": span.start, "$lt": span.end}}
-    step = {"$dateTrunc": {"date": "$start", **unit}}
+    step = _day_of(span) if span.step_s == DAY_STEP_S else _clock_step(span.step_s)
     return [{"$match": match}, {"$group": {"_id": {"start": step, "value": "$value"}, **_ADDED}}]
+
+
+def _clock_step(step_s: int) -> dict[str, Any]:
+    return {"$dateTrunc": {"date": "$start", "unit": "minute", "binSize": step_s // 60}}
+
+
+def _day_of(span: Span) -> dict[str, Any]:
+    """The day that a sum begins in, of those that ``span.steps`` gives. MongoDB's own time zones are those of its
+    release: it does not know newer ones, and moves days of zones whose rules have changed since.
+    """
+    runs: list[list[datetime]] = []
+    for day in span.steps():
+        if runs and day - runs[-1][-1] == timedelta(days=1):
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    *changed, last = runs
+    if not changed:
+        return _day_of_run(last)
+    branches = [{"case": {"$lt": ["$start", after[0]]}, "then": _day_of_run(run)} for run, after in pairwise(runs)]
+    return {"$switch": {"branches": branches, "default": _day_of_run(last)}}
+
+
+def _day_of_run(run: list[datetime]) -> dict[str, Any]:
+    """The day among some that begin 24 hours apart; the last one may be longer."""
+    into_day = {"$mod": [{"$subtract": ["$start", run[0]]}, DAY_STEP_S * 1000]}
+    return {"$min": [{"$subtract": ["$start", into_day]}, run[-1]]}
 
 
 def _series(

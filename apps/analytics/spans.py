@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
 from apps.analytics.documents import By, Grain, kept_for
@@ -28,6 +29,7 @@ STEPS = (  # up to this length: this step, made of sums of this grain
     (timedelta(days=10), 3600, Grain.HOUR),
 )
 DAY_STEP_S = 86400
+NO_PLACES = frozenset({"Factory", "localtime", "posixrules"})  # of the tz database; no browser knows them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +108,15 @@ def _cut(start: datetime, end: datetime, grains: list[Grain], now: datetime) -> 
     return [*_cut(start, first, finer, now), inside, *_cut(last, end, finer, now)]
 
 
+@cache
+def zone_names() -> tuple[str, ...]:
+    """Every time zone that can be chosen, by name. Read from files once."""
+    return tuple(sorted(available_timezones() - NO_PLACES))
+
+
 def read_zone(name: str) -> ZoneInfo:
     """The time zone of a name such as Europe/Berlin. Raises InvalidParameter."""
-    if name not in available_timezones():
+    if name not in zone_names():
         raise InvalidParameter("zone: must be a time zone such as UTC or Europe/Berlin.", parameter="zone")
     return ZoneInfo(name)
 
@@ -124,13 +132,14 @@ def named_span(name: str, *, zone: ZoneInfo, now: datetime | None = None) -> Spa
 def make_span(start: datetime, end: datetime, *, zone: ZoneInfo, now: datetime | None = None) -> Span:
     """Any range, widened to whole minutes, hours or days of ``zone``. Raises InvalidParameter."""
     now = now or utcnow()
+    if not all(EARLIEST <= moment <= now + LONGEST for moment in (start, end)):
+        raise InvalidParameter("start: there are no figures of such a time.", parameter="start")
+    start, end = start.astimezone(UTC), end.astimezone(UTC)  # within one zone Python counts as its clocks show
     if start >= end:
         raise InvalidParameter("start: must lie before end.", parameter="start")
-    if end - start > LONGEST:
-        raise InvalidParameter("start: the range may be three years at most.", parameter="start")
-    if start < EARLIEST or end > now + LONGEST:
-        raise InvalidParameter("start: there are no figures of such a time.", parameter="start")
     wide = end - start
+    if wide > LONGEST:
+        raise InvalidParameter("start: the range may be three years at most.", parameter="start")
     step_s, grain = next(((step, grain) for longest, step, grain in STEPS if wide <= longest), (DAY_STEP_S, Grain.HOUR))
     if grain is Grain.MINUTE and start <= now - kept_for(Grain.MINUTE, By.ALL) + MARGIN:
         step_s, grain = 3600, Grain.HOUR

@@ -15,7 +15,10 @@ from apps.core.redis import redis_client
 
 LIST = "yt:errors"
 KEPT = 200
-MAX_CHARS = 6000
+MAX_CHARS = 6000  # longer entries keep the beginning of each value, and the end of the trace: the cause is there
+VALUE_CHARS = 300
+TRACE_CHARS = 4000
+ALWAYS_KEPT = ("event", "level", "logger", "timestamp", "request_id", "exception")
 MAX_WAITING = 100
 
 
@@ -34,7 +37,7 @@ class ErrorLogHandler(logging.Handler):
         if record.threadName == "error-log":
             return
         with suppress(queue.Full):
-            self._waiting.put_nowait(self.format(record)[:MAX_CHARS])
+            self._waiting.put_nowait(_shortened(self.format(record)))
         if self._thread is None or not self._thread.is_alive():  # the first error, also after a fork
             self._thread = threading.Thread(target=self._send, name="error-log", daemon=True)
             self._thread.start()
@@ -46,6 +49,24 @@ class ErrorLogHandler(logging.Handler):
                 pipeline.lpush(LIST, text)
                 pipeline.ltrim(LIST, 0, KEPT - 1)
                 pipeline.execute()
+
+
+def _shortened(line: str) -> str:
+    """A log line of bounded length that is still JSON."""
+    if len(line) <= MAX_CHARS:
+        return line
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return line[:MAX_CHARS]
+    kept = {name: entry[name] for name in ALWAYS_KEPT if name in entry} if isinstance(entry, dict) else {"event": line}
+    return json.dumps(
+        {
+            name: str(value)[-TRACE_CHARS:] if name == "exception" else str(value)[:VALUE_CHARS]
+            for name, value in kept.items()
+        },
+        ensure_ascii=False,
+    )
 
 
 def recent_errors(limit: int = 50) -> list[dict[str, Any]]:

@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from apps.core.documents import AuditEntry
 from apps.core.tunables import TUNABLES
 from apps.dashboard.amounts import amount_words, unit_of
-from apps.dashboard.audit_words import action_words
+from apps.dashboard.audit_words import WORDS, action_words
 from apps.dashboard.lists import Cell, Column, Empty, Filter, ListSpec, age_filter, choices_filter
 
-TARGET_KINDS = ("user", "key", "job", "asset", "bot", "cache", "channel", "provider", "setting")
-WHAT = (("login", "Logging in"), ("create", "Created"), ("deactivate", "Switched off"), ("activate", "Switched on"),
-        ("delete", "Deleted"), ("cancel", "Cancelled"), ("change", "Changed"))  # fmt: skip
+TARGET_KINDS = (
+    ("user", "user"), ("key", "API key"), ("asset", "file"), ("job", "job"), ("warm_up", "warm-up"), ("cache", "cache"),
+    ("bot", "bot"), ("channel", "channel"), ("provider", "source"), ("cookies", "cookies"), ("proxy", "proxy"),
+    ("po_token", "PO tokens"), ("setting", "setting"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Group:
+    """Actions that somebody looks for together. ``verbs``: what stands behind the kind of thing in their names."""
+
+    label: str
+    verbs: frozenset[str]
+
+    @property
+    def actions(self) -> frozenset[str]:
+        return frozenset(action for action in WORDS if _verb(action) in self.verbs)
+
+
+def _verb(action: str) -> str:
+    return re.split(r"[. ]", action, maxsplit=1)[1]
+
+
+def _group(label: str, verbs: str) -> Group:
+    return Group(label, frozenset(verbs.split()))
+
+
+WHAT = {
+    "login": _group("Logging in", "done done_by_recovery_code failed code_failed confirmed wrong end"),
+    "create": _group("Added", "create add make import new_recovery_codes"),
+    "change": _group("Changed", "change update role rotate token reset_password reset_second_factor set order settings "
+                     "default limits replace"),
+    "activate": _group("Switched on", "activate enable on resume"),
+    "deactivate": _group("Switched off", "deactivate disable off revoke pause"),
+    "delete": _group("Removed", "delete remove removed evict"),
+    "cancel": _group("Cancelled", "cancel"),
+    "work": _group("Fetched, checked, sent", "fetch refetch retry warm verify repair upload check rekey test again"),
+}  # fmt: skip
 
 
 def changes(entry: AuditEntry) -> list[tuple[str, str | None, str]]:
@@ -61,8 +98,13 @@ AUDIT_LIST = ListSpec(
     exact_fields=("address", "request_id"),
     search_hint="Search who, what or to which",
     filters=(
-        choices_filter("about", "About", tuple((k, k) for k in TARGET_KINDS), field="target_kind"),
-        Filter(name="what", label="What", choices=WHAT, where=lambda value: {"words": value}),
+        choices_filter("about", "About", TARGET_KINDS, field="target_kind"),
+        Filter(
+            name="what",
+            label="What",
+            choices=tuple((name, group.label) for name, group in WHAT.items()),
+            where=lambda value: {"action": {"$in": sorted(WHAT[value].actions)}},
+        ),
         age_filter("at"),
     ),
     empty=Empty(

@@ -38,7 +38,15 @@ def _bot_alerts() -> Iterator[Alert]:
 
 def _channel_alerts() -> Iterator[Alert]:
     bots = [bot for bot in all_bots() if bot.state != BotState.DISABLED]
-    for channel in all_channels():
+    channels = all_channels()
+    used = [channel for channel in channels if channel.state != BotState.DISABLED]
+    if bots and used and not any(channel.is_default for channel in used):
+        yield Alert(
+            kind="channel", id=used[0].channel_id,
+            text="New files are not stored in Telegram: no channel in use is the one for new parts",
+            fix=f"Choose one: manage.py telegram set-default {used[0].channel_id}",
+        )  # fmt: skip
+    for channel in channels:
         yield from _barred_alerts(channel, bots)
         barred = [bot for bot in bots if channel.scratch_chat_id and channel.scratch_chat_id in bot.barred]
         if barred:

@@ -2,6 +2,7 @@
 
 const TIMEOUT_MS = 20_000;
 const DAY_S = 86_400;
+const ONE_DAY_MS = 90_000_000; // an hour more: 24 hours are widened to whole steps
 
 // The JSON behind an address of ours; null when it cannot be had.
 export async function ask(address) {
@@ -18,12 +19,21 @@ export function colours() {
   return (name) => style.getPropertyValue(name).trim();
 }
 
+// A zone that is newer than the browser is drawn in UTC.
+function zoneKnownHere(zone) {
+  try {
+    return new Intl.DateTimeFormat([], { timeZone: zone }).resolvedOptions().timeZone;
+  } catch {
+    return "UTC";
+  }
+}
+
 // The start of a step as people of the report's time zone write it.
 export function label(start, report) {
-  const options = { timeZone: report.zone, hourCycle: "h23" };
+  const options = { timeZone: zoneKnownHere(report.zone), hourCycle: "h23" };
   const clock = { hour: "2-digit", minute: "2-digit" };
   const day = { day: "numeric", month: "short" };
-  const long = report.step_s >= 3600;
+  const long = Date.parse(report.end) - Date.parse(report.start) > ONE_DAY_MS;
   return new Date(start).toLocaleString([], {
     ...options,
     ...(report.step_s >= DAY_S ? day : long ? { ...day, ...clock } : clock),

@@ -1,11 +1,15 @@
 import csv
 import io
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from apps.analytics import spans
+from apps.analytics.rendering import to_csv
+from apps.analytics.reports import Sums, TopRow, usage_report
 from apps.analytics.rollups import roll_up
+from apps.analytics.spans import named_span, read_zone
 from apps.core.clock import utcnow
 from apps.keys.documents import Role, Scope
 from apps.keys.services import create_key
@@ -114,6 +118,31 @@ class TestPage:
         assert sum(int(row["requests"]) for row in series) == 3
         assert viewer.get("/admin/analytics/export?range=7d").json()["totals"]["requests"] == 5
         assert viewer.get("/admin/analytics/export?table=secrets").status_code == 400
+
+    def test_remembers_the_zone_that_was_chosen_last_but_no_nonsense(self, viewer, usage):
+        assert "From (UTC)" in viewer.get("/admin/analytics?range=24h").content.decode()
+        viewer.get("/admin/analytics?zone=Asia/Kolkata")
+        assert "From (Asia/Kolkata)" in viewer.get("/admin/analytics?range=24h").content.decode()
+        viewer.get("/admin/analytics?zone=Mars")
+        assert "From (Asia/Kolkata)" in viewer.get("/admin/analytics").content.decode()
+        viewer.cookies["zone"] = "Mars"
+        answer = viewer.get("/admin/analytics")
+        assert (answer.status_code, b"From (UTC)" in answer.content) == (200, True)
+
+    def test_errors_are_counted_once_not_as_failed_or_not(self, viewer, usage):
+        page = viewer.get("/admin/analytics?range=7d").content.decode()
+        table = page[page.index('id="t-error_codes"') :]
+        assert "Failed" not in table[: table.index("</section>")]
+
+    @pytest.mark.parametrize("blank", ["", " ", "\t", "\r", "\n", "\u00a0", "a;", 'a"; ', "a\n"])
+    @pytest.mark.parametrize(
+        "formula", ["=1+1", "+1", "-1", "@SUM(1)", "\uff1d1", "\uff0b1", "\uff0d1", "\uff20a", "\ufe631"]
+    )
+    def test_no_title_becomes_a_formula(self, blank, formula):
+        row = TopRow(value="abcdefghijk", label=blank + formula, sums=Sums(requests=1))
+        text = to_csv(replace(usage_report(named_span("1h", zone=read_zone("UTC"))), videos=[row]), "videos")
+        (read,) = csv.DictReader(io.StringIO(text, newline=""))
+        assert read["label"] == f"{blank}'{formula}"
 
     def test_nobody_who_is_not_logged_in(self, client):
         for path in ("analytics", "analytics/data", "analytics/export"):

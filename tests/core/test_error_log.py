@@ -1,6 +1,6 @@
 import logging
 
-from apps.core.error_log import KEPT, LIST, recent_errors
+from apps.core.error_log import KEPT, LIST, MAX_CHARS, recent_errors
 from apps.core.redis import redis_client
 from tests.waiting import wait_until
 
@@ -18,6 +18,22 @@ def test_errors_reach_the_list_without_their_secrets(redis_server):
     assert (error["event"], error["level"], error["asset_id"]) == ("something broke", "error", "abc")
     assert "ValueError" in error["exception"]
     assert secret not in str(error)
+
+
+def test_an_error_with_a_very_long_trace_keeps_its_time_its_request_and_the_end_of_the_trace(redis_server):
+    def fall(depth):
+        raise ValueError("the cause") if not depth else fall(depth - 1) or AssertionError
+
+    try:
+        fall(150)
+    except ValueError:
+        logging.getLogger("tests.error_log").exception("something broke", extra={"text": "x" * MAX_CHARS})
+    wait_until(recent_errors)
+    (error,) = recent_errors()
+    assert (error["event"], error["level"]) == ("something broke", "error")
+    assert error["timestamp"]
+    assert error["exception"].endswith("ValueError: the cause")
+    assert len(str(error)) < 2 * MAX_CHARS
 
 
 def test_the_list_is_bounded_and_survives_nonsense(redis_server):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -11,8 +12,10 @@ import pytest
 from apps.core import tunables
 from apps.core.documents import AuditEntry, StoredTunable
 from apps.core.errors import InvalidParameter, NotFound
-from apps.core.tunables import TUNABLES, forget_tunables, link_ttl_s, set_tunable
+from apps.core.tunables import TUNABLES, Group, dialects, forget_tunables, link_ttl_s, set_tunable
 from ytserver.env import BASE_DIR
+
+DOC = BASE_DIR / "docs" / "settings.md"
 
 
 @pytest.fixture
@@ -53,6 +56,16 @@ class TestSetting:
     def test_every_default_is_within_its_bounds(self, stored):
         for item in TUNABLES.values():
             item.check(item.default())
+
+
+def test_the_docs_name_each_with_its_default():
+    rows = re.findall(
+        r"^\| ([^|`]+) \| ([^|]+) \|", DOC.read_text().partition("## While the server runs")[2], re.MULTILINE
+    )
+    documented = {label: default.strip("` ").replace(",", "") for label, default in rows[1:]}
+    plain = [item for item in TUNABLES.values() if item.group != Group.DIALECTS]
+    expected = {item.label: item.env_name or str(item.default()) for item in plain}
+    assert documented == expected | {f"Dialects {', '.join(dialects)}": "DIALECTS"}
 
 
 def test_another_process_knows_it_soon(stored):

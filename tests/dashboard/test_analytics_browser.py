@@ -9,8 +9,15 @@ import pytest
 from apps.analytics.rollups import roll_up
 from apps.core.clock import utcnow
 from apps.keys.services import create_key
+from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
 from tests.analytics.samples import add_events
 from tests.dashboard.test_browser import browser, open_screen, pytestmark, served, site  # noqa: F401 - fixtures
+
+WIDER_THAN_THEIR_CARD = """
+() => [...document.querySelectorAll(".table-responsive")]
+  .filter((box) => box.scrollWidth > box.clientWidth)
+  .map((box) => box.closest("section").getAttribute("aria-labelledby"))
+"""
 
 
 @pytest.fixture
@@ -26,6 +33,8 @@ def usage(site):  # noqa: F811 - the fixture
 
 @pytest.mark.parametrize("width", [360, 1280])
 def test_charts_are_drawn_and_a_range_is_chosen(open_screen, usage, width):  # noqa: F811 - the fixture
+    key = AssetKey("abcdefghijk", MediaKind.AUDIO, "m4a")
+    Asset(id=key.asset_id, video_id=key.video_id, kind="audio", variant="m4a", state="cached", title="A" * 300).save()
     screen = open_screen(width)
     page = screen.page
     screen.log_in()
@@ -39,6 +48,7 @@ def test_charts_are_drawn_and_a_range_is_chosen(open_screen, usage, width):  # n
     page.get_by_role("button", name="Show").click()
     page.get_by_text("From (Europe/Berlin)").wait_for(state="attached")
     assert screen.overflow_px() <= 0
+    assert page.evaluate(WIDER_THAN_THEIR_CARD) == []
     assert screen.problems == []
 
 

@@ -11,9 +11,10 @@ from apps.core.clock import utcnow
 from apps.core.documents import AuditEntry
 from apps.dashboard import selectors
 from apps.dashboard.asset_work import WORKS
+from apps.dashboard.audit_list import TARGET_KINDS, WHAT
 from apps.dashboard.audit_words import WORDS, action_words
 from apps.dashboard.templatetags.ui import human_bytes, relative
-from apps.downloads.documents import JobState, MediaJob
+from apps.downloads.documents import IdentityKind, JobState, MediaJob
 from apps.keys.services import create_key
 from apps.telegram_cache.documents import AssetState, BotState, TelegramBot
 from tests.dashboard.samples import event, fill_server, make_asset, make_bot, make_channel, make_job
@@ -115,6 +116,34 @@ class TestAudit:
         page = viewer.get("/admin/audit?about=key&q=sam").content.decode()
         for text in ("sam", "10.0.0.9", "Switched an API key off", "key.deactivate", "key abcdefgh", "<s>yes</s>"):
             assert text in page
+
+    @pytest.mark.parametrize(
+        ("what", "some", "none"),
+        [
+            ("deactivate", {"key.deactivate", "bot.disable", "second_factor.off"}, {"key.activate", "bot.token"}),
+            ("activate", {"user.activate", "channel.enable", "warm_up.resume"}, {"provider.disable"}),
+            ("create", {"key.create", "bot.add", "warm_up.make", "key.import"}, {"key.update"}),
+            ("delete", {"key.delete", "proxy.remove", "webhook removed"}, {"webhook set"}),
+            ("change", {"key.update", "channel.settings", "setting.change", "bot.token"}, {"po_token.add"}),
+            ("login", {"login.done", "password.wrong"}, {"password.change"}),
+        ],
+    )
+    def test_is_narrowed_to_what_was_done_whatever_it_was_done_to(self, viewer, what, some, none):
+        for action in WORDS:
+            audit.record(actor="sam", action=action, target_kind="key", target_id="abcdefgh")
+        page = viewer.get(f"/admin/audit?what={what}&q=sam").content.decode()
+        for action in WORDS:
+            assert (f">{action}<" in page) == (action in WHAT[what].actions)
+        assert some <= WHAT[what].actions
+        assert not none & WHAT[what].actions
+
+    def test_every_action_and_every_kind_of_thing_can_be_chosen(self):
+        chosen = [action for group in WHAT.values() for action in group.actions]
+        assert sorted(chosen) == sorted(WORDS)
+        sources = "".join(path.read_text() for path in (BASE_DIR / "apps").rglob("*.py"))
+        kinds = set(re.findall(r'target_kind="([a-z_]+)"', sources)) | {kind.value for kind in IdentityKind}
+        assert len(kinds) > 10
+        assert kinds == {value for value, _ in TARGET_KINDS}
 
     def test_every_action_has_words(self):
         kinds = {action.partition(".")[0] for action in WORDS}

@@ -35,7 +35,9 @@ class TestBots:
 
     def test_a_bot_is_stopped_after_a_question(self, operator, bot):
         operator.post("/admin/telegram/bots/new", {"token": bot.token})
-        assert b"Stop using this bot?" in operator.get("/admin/telegram/bots/111111/disable").content
+        page = operator.get("/admin/telegram/bots/111111/disable").content
+        assert b"Stop using this bot?" in page
+        assert b"No other bot is in use" in page
         operator.post("/admin/telegram/bots/111111/disable")
         assert TelegramBot.objects.get(bot_id="111111").state == BotState.DISABLED
         (entry,) = AuditEntry.objects(action="bot.disable")
@@ -137,6 +139,37 @@ class TestChannels:
         operator.post("/admin/telegram/channels/-1002/default")
         assert TelegramChannel.objects.get(is_default=True).channel_id == "-1002"
         assert AuditEntry.objects(action="channel.default").count() == 1
+
+
+def test_a_bot_that_may_not_delete_is_not_called_fine(operator, bot, telegram):  # noqa: F811
+    operator.post("/admin/telegram/bots/new", {"token": bot.token})
+    operator.post("/admin/telegram/channels/new", {"channel": str(CHANNEL_ID), "make_default": "on"})
+    telegram.make_admin(bot, telegram.channels[CHANNEL_ID], delete=False)
+    page = operator.post("/admin/telegram/check", follow=True).content
+    assert b"cannot delete messages" in page
+    assert b"is fine" not in page
+
+
+def test_when_the_channel_for_new_parts_is_stopped_the_page_asks_for_another(operator, bot, telegram):  # noqa: F811
+    operator.post("/admin/telegram/bots/new", {"token": bot.token})
+    telegram.make_admin(bot, telegram.add_channel(-1002, title="Another"))
+    for chat in (CHANNEL_ID, -1002):
+        operator.post("/admin/telegram/channels/new", {"channel": str(chat), "make_default": "on"})
+    words = b"no channel in use is the one for new parts"
+    assert words not in operator.get("/admin/telegram").content
+    address = "/admin/telegram/channels/-1002/disable"
+    assert b"stay on this server only until you choose another" in operator.get(address).content
+    operator.post(address)
+    assert words in operator.get("/admin/telegram").content
+    operator.post(f"/admin/telegram/channels/{CHANNEL_ID}/default")
+    assert words not in operator.get("/admin/telegram").content
+
+
+def test_an_alert_of_a_bot_leads_to_the_bot(operator, bot):
+    operator.post("/admin/telegram/bots/new", {"token": bot.token})
+    TelegramBot.objects(bot_id="111111").update_one(set__state="disabled", set__reason="Telegram refuses the token")
+    page = operator.get("/admin/telegram").content.decode()
+    assert '<a href="/admin/telegram/bots/111111">Look at the bot</a>' in page
 
 
 def test_alerts_are_on_the_page_until_all_is_well(operator, bot):

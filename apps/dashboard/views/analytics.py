@@ -6,20 +6,22 @@ import json
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
 from apps.analytics.rendering import TABLES, key_usage_fields, report_fields, to_csv
 from apps.analytics.reports import MAX_TOP, Report, key_usage, usage_report
-from apps.analytics.spans import DAY_STEP_S, RANGES, Span, make_span, named_span, read_zone
+from apps.analytics.spans import DAY_STEP_S, RANGES, Span, make_span, named_span, read_zone, zone_names
 from apps.core.clock import utcnow
 from apps.core.errors import InvalidParameter
 from apps.dashboard.access import AdminRequest, admin_page
 
 DEFAULT_RANGE = "24h"
 RANGE_LABELS = {"1h": "1 hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days"}
+ZONE_COOKIE = "zone"  # what somebody chose last holds till they choose another
+ZONE_AGE_S = 365 * 86400
 FIELD_TIME = "%Y-%m-%dT%H:%M"  # what <input type="datetime-local"> sends
 
 
@@ -38,14 +40,19 @@ def analytics(request: AdminRequest) -> HttpResponse:
         "chosen": chosen,
         "problem": problem,
         "zone": zone.key,
-        "zones": sorted(available_timezones()),
+        "zones": zone_names(),
         "from": span.start.astimezone(zone).strftime(FIELD_TIME),
         "to": span.end.astimezone(zone).strftime(FIELD_TIME),
         "query": _query(chosen, span),
         "tables": _tables(report),
         "max_rows": MAX_TOP,
     }
-    return render(request, "dashboard/analytics/page.html", context, status=422 if problem else 200)
+    response = render(request, "dashboard/analytics/page.html", context, status=422 if problem else 200)
+    if request.GET.get("zone") == zone.key:
+        response.set_cookie(
+            ZONE_COOKIE, zone.key, max_age=ZONE_AGE_S, httponly=True, samesite="Lax", secure=request.is_secure()
+        )
+    return response
 
 
 @admin_page()
@@ -92,9 +99,12 @@ def _file(text: str, name: str, content_type: str) -> HttpResponse:
 
 
 def _zone(request: HttpRequest) -> tuple[ZoneInfo, str]:
-    """The zone that was asked for, and what is wrong with it."""
+    """The zone that was asked for (else the one that this browser chose last), and what is wrong with it."""
     try:
-        return read_zone(request.GET.get("zone") or "UTC"), ""
+        if not request.GET.get("zone"):
+            kept = request.COOKIES.get(ZONE_COOKIE, "")
+            return read_zone(kept if kept in zone_names() else "UTC"), ""
+        return read_zone(request.GET["zone"]), ""
     except InvalidParameter as error:
         return ZoneInfo("UTC"), error.message
 
@@ -143,7 +153,13 @@ def _steps(report: Report) -> list[dict[str, Any]]:
     shown = "%d %b %Y" if series.step_s >= DAY_STEP_S else "%d %b %H:%M"
     rows = zip(series.starts, series.sums, series.first_byte_p50_s, series.first_byte_p95_s, strict=True)
     return [
-        {"when": start.astimezone(report.span.zone).strftime(shown), "sums": sums, "p50": p50, "p95": p95}
+        {"when": _when(start.astimezone(report.span.zone), shown), "sums": sums, "p50": p50, "p95": p95}
         for start, sums, p50, p95 in reversed(list(rows))
         if sums.requests
     ]
+
+
+def _when(local: datetime, shown: str) -> str:
+    """A time as the zone's clocks showed it; with the name of their offset where they showed it twice."""
+    is_doubled = local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()
+    return local.strftime(f"{shown} %Z" if is_doubled and "%H" in shown else shown)

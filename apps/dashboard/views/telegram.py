@@ -66,9 +66,10 @@ def check(request: AdminRequest) -> HttpResponse:
     """Ask Telegram about every bot and channel, and say what it said."""
     findings = check_all()
     for finding in findings:
-        if not finding.ok:
-            messages.error(request, f"{finding.text} {finding.fix}".strip())
-    if findings and all(finding.ok for finding in findings):
+        if not finding.ok or finding.fix:
+            say = messages.warning if finding.ok else messages.error
+            say(request, f"{finding.text} {finding.fix}".strip())
+    if findings and all(finding.ok and not finding.fix for finding in findings):
         messages.success(request, "Telegram was asked: every bot and channel is fine.")
     if not findings:
         messages.info(request, "There is nothing to check yet: add a bot first.")

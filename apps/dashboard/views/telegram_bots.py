@@ -15,8 +15,8 @@ from apps.dashboard.telegram_forms import BotForm
 from apps.dashboard.telegram_lists import bot_state
 from apps.dashboard.views.telegram import PAGE, telegram_form, telegram_question
 from apps.keys.documents import Role
-from apps.telegram_cache.documents import TelegramBot
-from apps.telegram_cache.selectors import all_channels, find_bot
+from apps.telegram_cache.documents import BotState, TelegramBot
+from apps.telegram_cache.selectors import all_bots, all_channels, find_bot
 from apps.telegram_cache.services.bots import add_and_check_bot, disable_bot, enable_bot, replace_token
 
 
@@ -44,8 +44,8 @@ def bot_new(request: AdminRequest) -> HttpResponse:
         record_change(request, "bot.add", target_kind="bot", target_id=bot.bot_id, after=_facts(bot))
         messages.success(request, f"The bot @{bot.username} is in use.")
         for finding in findings:
-            if not finding.ok:
-                messages.warning(request, f"{finding.text} {finding.fix}")
+            if not finding.ok or finding.fix:
+                messages.warning(request, f"{finding.text} {finding.fix}".strip())
         return redirect(PAGE)
 
     form = BotForm(request.POST or None)
@@ -82,10 +82,11 @@ def bot_disable(request: AdminRequest, bot_id: str) -> HttpResponse:
         _record(request, "disable", bot, {"state": "disabled"})
         return "The bot is not used any more."
 
-    text = (
-        f"@{bot.username or bot_id} sends and reads nothing from now on. What it stored stays readable "
-        "through the other bots of the channel."
-    )
+    text = f"@{bot.username or bot_id} sends and reads nothing from now on."
+    if any(other.bot_id != bot_id and other.state != BotState.DISABLED for other in all_bots()):
+        text += " What it stored stays readable through the other bots of the channel."
+    else:
+        text += " No other bot is in use: until one is, nothing is stored in Telegram and nothing read from there."
     return telegram_question(request, title="Stop using this bot?", text=text, label="Stop using", icon="pause", do=do)
 
 

@@ -93,6 +93,8 @@ def channel_disable(request: AdminRequest, channel_id: str) -> HttpResponse:
         return "The channel is not used any more."
 
     text = f"Nothing new is sent to “{channel.title or channel_id}”. What it holds stays readable."
+    if channel.is_default:
+        text += " New files stay on this server only until you choose another channel for new parts."
     return telegram_question(
         request, title="Stop using this channel?", text=text, label="Stop using", icon="pause", do=do
     )
