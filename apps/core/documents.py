@@ -32,6 +32,7 @@ class AuditEntry(SearchedDocument):
             {"fields": ["target_kind", "words", "-at", "-_id"]},
             {"fields": ["target_kind", "target_id", "-at"]},
             {"fields": ["action", "-at", "-_id"]},
+            {"fields": ["target_kind", "action", "-at", "-_id"]},
             {"fields": ["actor", "-at"]},
             {"fields": ["address", "-at"]},
             {"fields": ["request_id"]},

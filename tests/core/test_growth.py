@@ -90,9 +90,11 @@ class TestLists:
 
     @pytest.mark.parametrize("chosen", [{"what": "login"}, {"about": "key"}, {"about": "key", "what": "login"}])
     def test_the_audit_log(self, chosen):
-        for kind, word in (("user", "login"), ("key", "create"), ("key", "login")):
+        others = [("user", f"user.{verb}") for verb in ("create", "role", "delete")]
+        others += [("key", f"key.{verb}") for verb in ("create", "rotate", "delete")]
+        for kind, action in (("user", "login.done"), ("key", "login.failed"), *others):
             AuditEntry._get_collection().insert_many(
-                {"at": NOW - timedelta(minutes=n), "actor": "a", "action": word, "target_kind": kind, "words": [word]}
+                {"at": NOW - timedelta(minutes=n), "actor": "a", "action": action, "target_kind": kind, "words": []}
                 for n in range(MANY)
             )
         assert looked_at(lambda: read_page(AUDIT_LIST, {**chosen, "since": "24h"})) == (PAGE, False)

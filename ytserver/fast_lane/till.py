@@ -83,7 +83,7 @@ class Till:
         self._on_way: deque[list[Sale]] = deque()
         self._work = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
-        self._patience = asyncio.timeout(None)
+        self._patience: asyncio.Timeout  # of the present talk
         self._closed_until = 0.0
 
     @property
