@@ -52,25 +52,50 @@ class TestHotWriter:
         with store.create(ASSET, 1, resume=True) as writer:
             assert (writer.frontier, writer.finish()) == (len(data), block_hashes(data))
 
-    def test_what_the_disk_cannot_read_any_more_is_an_error_and_not_the_end_of_the_process(
+    def test_what_the_disk_cannot_read_any_more_is_an_error(
         self, store: HotStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """By way of a mapping it would be a SIGBUS."""
         with store.create(ASSET, 1, resume=False) as writer:
             writer.append(make_bytes(2 * BLOCK_BYTES))
 
-        def broken(_fd: int, length: int, offset: int) -> bytes:
-            if length == BLOCK_BYTES and offset == BLOCK_BYTES:
+        def broken(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+            if offset >= BLOCK_BYTES:
                 raise OSError(errno.EIO, "input/output error")
-            return real(_fd, length, offset)
+            return real(descriptor, buffers, offset)
 
-        real = os.pread
-        monkeypatch.setattr(os, "pread", broken)
+        real = os.preadv
+        monkeypatch.setattr(os, "preadv", broken)
         with pytest.raises(OSError, match="input/output error"):
             store.create(ASSET, 1, resume=True)
-        monkeypatch.setattr(os, "pread", real)
+        monkeypatch.setattr(os, "preadv", real)
         with store.create(ASSET, 1, resume=True) as writer:  # the lock was given up
             assert writer.frontier == 2 * BLOCK_BYTES
+
+    def test_a_file_that_somebody_cuts_short_while_it_is_hashed_is_an_error_and_not_the_end_of_the_process(
+        self, store: HotStore
+    ) -> None:
+        """By way of a mapping it would be a SIGBUS, as for bytes that the disk cannot read any more."""
+        told = run_process(
+            store.root,
+            """
+            import hashlib, os, types
+            from apps.streaming.hotstore import behind
+
+            class CutsTheFileShort:
+                def update(self, piece):
+                    os.truncate(store.data_file(ASSET, 1), 0)
+                    hashlib.sha256(piece)
+
+            behind.hashlib = types.SimpleNamespace(sha256=CutsTheFileShort)
+            try:
+                with store.create(ASSET, 1, resume=False) as writer:
+                    writer.append(media.make_bytes(BLOCK_BYTES))
+                    writer.finish()
+            except OSError as error:
+                say(error)
+            """,
+        )
+        assert told == "the data file is shorter than its map says\n"
 
     @pytest.mark.parametrize("size", [1, 1000, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 77])
     def test_what_was_written_is_read_with_the_right_hashes(self, store: HotStore, size: int) -> None:

@@ -1,23 +1,22 @@
 """Work that follows a growing file in threads: its bytes are hashed, and made durable, while more arrive.
 
-Hashing maps the very pages of the kernel's cache that were just written, a block at a time: reading them would copy
-each byte twice more.
+Bytes are read to be hashed, not mapped: a mapping of bytes that the disk cannot read, or of a file that somebody cut
+short, would end the whole process. Read in small pieces, they cost a seventh more than hashing alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 
 from apps.streaming.hotstore.blockmap import BlockMap
 from apps.streaming.hotstore.layout import BLOCK_BYTES, OwnedFd
 
 MAX_THREADS = 16  # of this process, for all files
+PIECE_BYTES = 128 * 1024  # a larger one leaves the processor's fast cache before it is hashed
 _threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="hotstore")  # starts none before it is needed
 
 
@@ -80,11 +79,12 @@ class WholeHash:
     def __init__(self, data: OwnedFd) -> None:
         self._data = data
         self._sha256 = hashlib.sha256()
+        self._buffer = memoryview(bytearray(PIECE_BYTES))
 
     def follow(self, start: int, stop: int) -> None:
         """Step of a Follower, a block at most."""
-        with _bytes_of(self._data, start, stop) as view:
-            self._sha256.update(view)
+        for piece in _pieces(self._buffer, self._data, start, stop):
+            self._sha256.update(piece)
 
     def hexdigest(self) -> str:
         return self._sha256.hexdigest()
@@ -97,14 +97,15 @@ class BlockHashes:
         self._data = data
         self._whole_blocks: list[bytes] = []
         self._block = hashlib.sha256()
+        self._buffer = memoryview(bytearray(PIECE_BYTES))
 
     def follow(self, start: int, stop: int) -> None:
         """Step of a Follower, a block at most: of two blocks where the file was gone on with in the middle of one."""
         while start < stop:
-            piece_stop = min(stop, start - start % BLOCK_BYTES + BLOCK_BYTES)
-            with _bytes_of(self._data, start, piece_stop) as view:
-                self._block.update(view)
-            start = piece_stop
+            block_stop = min(stop, start - start % BLOCK_BYTES + BLOCK_BYTES)
+            for piece in _pieces(self._buffer, self._data, start, block_stop):
+                self._block.update(piece)
+            start = block_stop
             if start % BLOCK_BYTES == 0:
                 self._whole_blocks.append(self._block.digest())
                 self._block = hashlib.sha256()
@@ -121,12 +122,11 @@ def make_durable(data: OwnedFd, block_map: BlockMap, _start: int, stop: int) -> 
     block_map.durable = max(stop, block_map.durable)
 
 
-@contextmanager
-def _bytes_of(data: OwnedFd, start: int, stop: int) -> Iterator[memoryview]:
-    """The bytes [start, stop), mapped only within the ``with`` block, so that memory does not grow with the file."""
-    before = start % mmap.ALLOCATIONGRANULARITY
-    if os.fstat(data.number).st_size < stop:
-        raise OSError("the data file is shorter than its map says")
-    mapping = mmap.mmap(data.number, before + stop - start, offset=start - before, access=mmap.ACCESS_READ)
-    with mapping, memoryview(mapping) as whole, whole[before:] as view:
-        yield view
+def _pieces(buffer: memoryview, data: OwnedFd, start: int, stop: int) -> Iterator[memoryview]:
+    """The bytes [start, stop), each piece in ``buffer`` until the next one is asked for."""
+    while start < stop:
+        count = os.preadv(data.number, [buffer[: stop - start]], start)
+        if not count:
+            raise OSError("the data file is shorter than its map says")
+        yield buffer[:count]
+        start += count

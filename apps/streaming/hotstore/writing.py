@@ -38,7 +38,7 @@ class HotWriter:
     def __init__(self, path: HotPath, lock: RangeLock) -> None:
         """``HotStore.create`` has made the files and checked them, and calls ``recover`` next."""
         self._path = path
-        self._lock: RangeLock | None = lock
+        self._lock = lock
         self._data = OwnedFd(path.data, os.O_RDWR)
         self._map = BlockMap(path.map)
         self._whole = WholeHash(self._data)
@@ -52,9 +52,6 @@ class HotWriter:
         for start in range(0, self._map.frontier, BLOCK_BYTES):
             check()
             stop = min(start + BLOCK_BYTES, self._map.frontier)
-            self.read_back(
-                start, stop
-            )  # what the disk cannot read is an error here; behind a mapping, the process's end
             self.hash_up_to(stop)
         self._syncing.begin_at(self._map.durable)
 
@@ -182,4 +179,4 @@ class HotWriter:
             follower.give_up()
         with suppress(OSError):  # then less is durable, as the map says
             self._syncing.catch_up(self._syncing.target)
-        self._lock = None
+        self._lock.release()  # now, also when an error still has hold of this writer
