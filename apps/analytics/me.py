@@ -86,7 +86,7 @@ class MeAnswerSerializer(serializers.Serializer):
     )
 )
 class MeViewSet(ApiViewSet):
-    """What the key that is sent may do and has done. The figures of the last 24 hours follow within a minute or two."""
+    """What the key that is sent may do and has done. The figures of the last 24 hours follow within three minutes."""
 
     def list(self, request: Request) -> Response:
         self.fields()

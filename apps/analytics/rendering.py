@@ -13,7 +13,7 @@ from apps.analytics.spans import Span
 from apps.downloads.services.answers import iso_utc
 
 _SIGNS = r"=+@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b-"  # also those of East Asian width
-_FORMULA = re.compile(rf"(?:^|[;\r\n])\s*(?=[{_SIGNS}])")
+_FORMULA = re.compile(rf"(?:^|[;\t\r\n])\s*(?=[{_SIGNS}])")
 TABLES = ("series", "videos", "keys", "routes", "tiers", "error_codes")
 
 
@@ -71,7 +71,7 @@ def sums_fields(sums: Sums) -> dict[str, int]:
 
 def to_csv(report: Report, table: str) -> str:
     """One of TABLES as CSV (RFC 4180). What a spreadsheet would run as a formula has an apostrophe before it, also
-    where a cell begins for one that parts cells at semicolons.
+    where a cell begins for one that parts cells at semicolons or tabs.
     """
     rows: list[dict[str, Any]] = report_fields(report)[table]
     empty = {"start": ""} if table == "series" else {"value": "", "label": ""}

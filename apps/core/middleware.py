@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'self'",
-        "img-src 'self' data: https://i.ytimg.com https://*.googleusercontent.com",
+        "img-src 'self' data: https://i.ytimg.com",
         "media-src 'self'",
         "frame-ancestors 'none'",
         "object-src 'none'",

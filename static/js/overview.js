@@ -122,7 +122,7 @@ function showNewest() {
 }
 
 function connect() {
-  window.clearTimeout(retryTimer);
+  letGo(); // a page that comes back may be told so twice
   const address = new URL(fresh.dataset.socket, window.location.href);
   address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
   const opened = new WebSocket(address);

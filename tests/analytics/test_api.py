@@ -134,7 +134,7 @@ class TestPage:
         table = page[page.index('id="t-error_codes"') :]
         assert "Failed" not in table[: table.index("</section>")]
 
-    @pytest.mark.parametrize("blank", ["", " ", "\t", "\r", "\n", "\u00a0", "a;", 'a"; ', "a\n"])
+    @pytest.mark.parametrize("blank", ["", " ", "\t", "\r", "\n", "\u00a0", "a;", "a\t", 'a"; ', "a\n"])
     @pytest.mark.parametrize(
         "formula", ["=1+1", "+1", "-1", "@SUM(1)", "\uff1d1", "\uff0b1", "\uff0d1", "\uff20a", "\ufe631"]
     )

@@ -10,11 +10,13 @@ from django.test import Client
 from pymongo.errors import ServerSelectionTimeoutError
 
 from apps.core.documents import AuditEntry
+from apps.core.middleware import CONTENT_SECURITY_POLICY
 from apps.dashboard import selectors
 from apps.dashboard.urls import urlpatterns
 from apps.downloads.warm_documents import WarmUp
 from apps.keys.documents import ApiKey, Role, User
 from tests.dashboard.samples import fill_server, make_bot, make_channel, make_job
+from ytserver.env import BASE_DIR
 
 OPEN_TO_ALL = {"login", "login-code", "logout", "theme"}
 VIEWER_PAGES = ("", "overview/live", "overview/history", "keys", "cache", "jobs", "sources", "warm-ups", "telegram",
@@ -141,6 +143,13 @@ class TestUnavailable:
         answer = viewer.get("/admin/")
         assert answer.status_code == 503
         assert name + b" does not answer right now" in answer.content
+
+
+def test_pictures_may_come_only_from_where_a_page_takes_one():
+    templates = "".join(path.read_text() for path in (BASE_DIR / "templates").rglob("*.html"))
+    hosts = re.findall(r"https://[^ ;]+", CONTENT_SECURITY_POLICY)
+    assert hosts
+    assert [host for host in hosts if f'src="{host}/' not in templates] == []
 
 
 def test_no_page_has_inline_scripts_or_styles(filled, operator):

@@ -365,12 +365,18 @@ class TestLiveOverview:
         screen.page.clock.fast_forward(9_000)
         wait_for(screen.page, lambda: len(live.sockets) == 2)
 
+    def test_a_page_that_comes_back_twice_holds_one_connection(self, page, live):
+        for _ in range(2):  # brought back from the browser's memory, then looked at
+            page.evaluate("() => window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+        wait_for(page, lambda: len(live.sockets) == 3)
+        wait_for(page, lambda: live.closed == 2)
+
     def test_nothing_is_computed_for_a_page_that_nobody_sees(self, open_screen):
         screen = open_screen()
         screen.page.clock.install()
         screen.log_in()
         screen.page.get_by_text("live", exact=True).wait_for()
-        assert redis_client().get(LEASE_KEY)
+        wait_for(screen.page, lambda: redis_client().get(LEASE_KEY))  # it is renewed each second
         see = """(hidden) => {
           Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
           document.dispatchEvent(new Event("visibilitychange"));

@@ -217,6 +217,11 @@ class TestOverview:
         assert (usage.requests, usage.errors, usage.bytes_sent) == (2, 1, 2000)
         assert selectors.key_usage("unknown1").requests == 0
 
+    def test_a_keys_page_says_that_its_figures_follow(self, viewer):
+        key = create_key(name="new").document
+        page = viewer.get(f"/admin/keys/{key.prefix}").content
+        assert page.count(b"follows within three minutes") == 2
+
 
 class TestTheme:
     def test_is_kept_in_a_cookie_and_only_a_known_one(self, viewer):

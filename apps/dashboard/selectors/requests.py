@@ -19,6 +19,6 @@ class KeyUsage:
 
 
 def key_usage(prefix: str) -> KeyUsage:
-    """What one key did since yesterday at this time. Follows within a minute or two."""
+    """What one key did since yesterday at this time. Follows within three minutes."""
     totals = reports.key_usage(prefix, named_span("24h", zone=ZoneInfo("UTC"))).totals
     return KeyUsage(requests=totals.requests, errors=totals.errors + totals.refused, bytes_sent=totals.bytes_sent)
