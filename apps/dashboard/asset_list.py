@@ -8,10 +8,12 @@ from typing import Any
 
 from django.urls import reverse
 
+from apps.core.errors import NotFound
 from apps.dashboard.asset_work import WORKS
 from apps.dashboard.lists import BulkAction, Cell, Column, Empty, Filter, ListSpec, age_filter, choices_filter
 from apps.downloads.services.media import hot_store
 from apps.telegram_cache.documents import Asset, AssetState, MediaKind
+from apps.telegram_cache.selectors import find_asset
 
 MAX_HOT_IDS = 50_000
 TIERS = (("hot", "On this server"), ("telegram", "In Telegram"), ("cold", "In Telegram only"))
@@ -59,6 +61,13 @@ def _where_tier(tier: str) -> Mapping[str, Any]:
     return {"state": AssetState.CACHED.value, "_id": {"$nin": list(on_disk)}}
 
 
+def _as_it_is_now(asset: Asset) -> Asset:
+    """All of an asset of the list. Raises NotFound."""
+    if (found := find_asset(asset.id)) is None:
+        raise NotFound("This is not in the cache.")
+    return found
+
+
 def _bulk(name: str) -> BulkAction:
     work = WORKS[name]
     return BulkAction(
@@ -67,7 +76,7 @@ def _bulk(name: str) -> BulkAction:
         icon=work.icon,
         question=work.many,
         text=work.text,
-        run=work.do,
+        run=lambda request, asset: work.do(request, _as_it_is_now(asset)),
         done=work.label + ": {things}.",
         tone=work.tone,
     )
@@ -111,7 +120,7 @@ ASSET_LIST = ListSpec(
         Filter(name="tier", label="Where", choices=TIERS, where=_where_tier),
         age_filter("last_accessed_at", name="used", label="Used"),
     ),
-    exclude=("block_sha256",),
+    exclude=("block_sha256", "parts"),
     bulk_actions=tuple(_bulk(name) for name in WORKS),
     things=("file", "files"),
     empty=Empty(

@@ -13,11 +13,12 @@ from apps.core.documents import AuditEntry
 from apps.dashboard.asset_list import ASSET_LIST
 from apps.dashboard.key_list import KEY_LIST
 from apps.dashboard.lists import page, read_page, view
-from apps.dashboard.lists.page import MAX_CHOSEN, read_chosen
+from apps.dashboard.lists.page import MAX_CHOSEN, read_chosen, read_everything
 from apps.dashboard.warm_up_lists import entry_list
 from apps.downloads.warm_documents import WarmUpEntry
 from apps.keys.documents import ApiKey
 from apps.keys.services import create_key
+from apps.telegram_cache.documents import Part
 from tests.dashboard.samples import make_asset
 
 PAGE = 3
@@ -111,6 +112,17 @@ def test_what_takes_too_long_ends_and_says_how_many_are_left(operator, monkeypat
     assert b"1 key switched off." in answer.content
     assert b"It took too long: 3 keys of those you chose are as they were." in answer.content
     assert ApiKey.objects(active=False).count() == AuditEntry.objects(action="key.deactivate").count() == 1
+
+
+def test_files_are_chosen_without_their_parts_and_changed_as_they_are_now(operator):
+    """A thousand large files have tens of thousands of parts: reading those keeps a web process busy for seconds."""
+    part = Part(index=0, offset=0, size=10, state="stored")
+    asset = make_asset(1, title="t", size_bytes=10, parts=[part])
+    (chosen,), _ = read_everything(ASSET_LIST, {})
+    assert chosen.parts == []
+    answer = operator.post("/admin/cache", {"action": "verify", "confirmed": "yes", "id": asset.id}, follow=True)
+    assert b"Verify: 1 file." in answer.content
+    assert AuditEntry.objects.get(action="asset.verify").target_id == asset.id
 
 
 def test_rows_outside_the_list_cannot_be_chosen(mongo):
