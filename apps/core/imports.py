@@ -9,7 +9,12 @@ it forks.
 from __future__ import annotations
 
 import sys
+import threading
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 WEB = ("ytserver.asgi", "uvicorn", "uvicorn.loops.uvloop", "apps.core.web_protocol")
 REST_OF_WEB = ("ytserver.celery", "kombu.transport.redis", "apps.core.outbound_aiohttp", "httpx", "httpcore")
@@ -20,6 +25,8 @@ EXTRAS = {
     "pymongo.ssl_support": ("pymongo.pyopenssl_context",),  # OpenSSL beside Python's own ssl
 }
 """Libraries, and what they import when it happens to be installed, though nothing here uses it."""
+
+_one_at_a_time = threading.Lock()  # Celery swaps its module at the end: a thread that waited finds the old one, empty
 
 
 def import_web() -> None:
@@ -36,7 +43,15 @@ def import_web() -> None:
 
 def import_rest_of_web() -> None:
     for name in REST_OF_WEB:
-        import_module(name)
+        with _one_at_a_time:
+            import_module(name)
+
+
+def import_celery() -> Celery:
+    """The application of Celery, imported now if it was not before."""
+    with _one_at_a_time:
+        app: Celery = import_module("ytserver.celery").app
+    return app
 
 
 def import_worker() -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from apps.core.heartbeats import QUEUES
+from apps.core.imports import import_celery
 from apps.core.redis import redis_client
 
 PREFIX = "yt:celery:"  # celery_config: global_keyprefix
@@ -20,9 +19,9 @@ class NotSent(Exception):
 def send_task(name: str, *arguments: str, delay_s: float = 0, **options: int) -> None:
     """Have a worker carry out a task, in ``delay_s`` seconds at the earliest. ``options`` are Celery's own, such as
     ``priority``. Raises NotSent."""
+    app = import_celery()
     from celery.exceptions import OperationalError  # not at the top: see apps.core.imports
 
-    app = import_module("ytserver.celery").app
     try:
         app.send_task(name, list(arguments), countdown=delay_s or None, retry_policy=SEND_ONCE_MORE, **options)
     except OperationalError as error:

@@ -22,6 +22,39 @@ EXTRAS = (
     "import sys; from apps.core.imports import import_without_extras; import_without_extras(mongo_uri=sys.argv[1]);"
     "import pymongo; print('OpenSSL' in sys.modules); import requests, rich, twisted, OpenSSL"
 )
+BOTH_AT_ONCE = """
+import collections, sys, threading, time
+from apps.core import imports
+from apps.core.queues import NotSent, send_task
+imports.import_web()
+began, both = threading.Event(), threading.Event()
+
+class Sees:
+    def find_spec(self, name, path=None, target=None):
+        if name == "ytserver.celery":
+            both.set()
+
+def slow_namedtuple(name, *arguments, **options):  # Celery's first module calls it, and is replaced later
+    if name == "version_info_t" and not began.is_set():
+        began.set()
+        both.wait()
+        time.sleep(0.3)  # the thread behind gets to Celery too, if nothing holds it up
+    return namedtuple(name, *arguments, **options)
+
+def send():
+    try:
+        send_task("nobody.s")
+    except NotSent:
+        print("not sent")
+
+namedtuple, collections.namedtuple = collections.namedtuple, slow_namedtuple
+sys.meta_path.insert(0, Sees())
+request = threading.Thread(target=send)
+request.start()
+began.wait()
+imports.import_rest_of_web()
+request.join()
+"""
 NEVER = ("yt_dlp", "daphne", "autobahn", "twisted", "rich", "requests", "OpenSSL", "service_identity")
 BEHIND = ("celery", "kombu", "aiohttp", "httpx", "httpcore", "apps.core.outbound_aiohttp")
 NOT_IN_WEB = ("aiohttp_socks", "apps.downloads.fetch", "apps.core.outbound_httpx")
@@ -43,6 +76,12 @@ def test_a_web_process_listens_without(modules, name):
 @pytest.mark.parametrize("name", BEHIND)
 def test_what_some_requests_need_is_imported_behind(modules, name):
     assert name in modules[1]
+
+
+def test_a_request_and_the_thread_behind_can_come_to_celery_at_once():
+    environment = {**os.environ, "REDIS_URL": "redis://127.0.0.1:1/0"}
+    done = subprocess.run([sys.executable, "-c", BOTH_AT_ONCE], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "not sent\n", "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
