@@ -14,6 +14,7 @@ from ytserver.env import BASE_DIR
 CHROMIUM = shutil.which("chromium")
 AXE = "axe-core/axe.min.js"
 SHOTS = BASE_DIR / "docs" / "screenshots"
+PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" width="320" height="180"/>'  # in place of YouTube's
 WATCH_POLICY = """
 window.__refused = [];
 document.addEventListener("securitypolicyviolation", (event) => {

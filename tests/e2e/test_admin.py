@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx
 import pytest
-from django.urls import reverse
 
-from apps.dashboard.urls import urlpatterns
-from apps.downloads.documents import MediaJob
-from apps.telegram_cache.documents import Asset
 from tests.e2e.conftest import OWNER, PASSWORD
 from tests.waiting import wait_until
 
-NO_PAGES = {"login", "login-code", "logout", "theme"}
-NOT_HTML = ("-live", "-history", "-data", "-export", "-check")
-
-
-def pages() -> list[str]:
-    """Every page of the admin that needs no id in its address."""
-    return [
-        reverse(f"dashboard:{pattern.name}").lstrip("/")
-        for pattern in urlpatterns
-        if "<" not in str(pattern.pattern) and pattern.name not in NO_PAGES and not pattern.name.endswith(NOT_HTML)
-    ]
+THEMES = [(360, "light"), (1440, "dark")]
 
 
 class TestLoggingIn:
@@ -34,11 +22,39 @@ class TestLoggingIn:
         screen.log_in("somebody", "wrong password")
         screen.page.get_by_text("Too many tries.").wait_for()
 
-    def test_the_login_page_is_accessible_and_leads_back(self, open_screen):
-        screen = open_screen(360, known=False)
+    @pytest.mark.parametrize(("width", "theme"), THEMES)
+    def test_the_login_page_is_accessible_and_leads_back(self, open_screen, width, theme):
+        screen = open_screen(width, known=False, theme=theme)
         screen.go("admin/jobs")
         assert "next=" in screen.page.url
-        assert (screen.faults(), screen.refused(), screen.problems) == ([], [], [])
+        assert found(screen) == NOTHING
+        assert screen.problems == []
+
+    @pytest.mark.parametrize(("width", "theme"), THEMES)
+    def test_so_is_what_somebody_with_a_second_factor_sees(self, open_screen, with_second_factor, width, theme):
+        screen = open_screen(width, known=False, theme=theme)
+        page, wrong = screen.page, {}
+        screen.log_in(with_second_factor.name, PASSWORD)
+        page.get_by_role("heading", name="Your code").wait_for()
+        wrong["login/code"] = found(screen)
+        page.get_by_label("Code from your app").fill(with_second_factor.codes.pop())
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("heading", name="Overview").wait_for()
+        screen.go("admin/account/recovery-codes")
+        wrong["account/confirm"] = found(screen)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_label("Code from the app").fill(with_second_factor.codes.pop())
+        page.get_by_role("button", name="Go on").click()
+        for path in ("account/second-factor/off", "account", "account/recovery-codes"):
+            screen.go(f"admin/{path}")
+            assert page.url.endswith(path)
+            wrong[path] = found(screen)
+        page.get_by_role("button", name="Make them").click()
+        page.locator("#codes").wait_for()
+        wrong["new codes"] = found(screen)
+        with_second_factor.codes[:] = page.locator("#codes").inner_text().split()
+        assert {name: faults for name, faults in wrong.items() if faults != NOTHING} == {}
+        assert screen.problems == []
 
     def test_the_right_password_lets_in_and_logging_out_ends_it(self, open_screen):
         screen = open_screen(known=False)
@@ -52,31 +68,56 @@ class TestLoggingIn:
 
 
 class TestEveryPage:
-    @pytest.mark.parametrize(("width", "theme"), [(360, "light"), (1440, "dark")])
-    def test_fits_is_accessible_and_nothing_complains(self, open_screen, width, theme):
-        asset, failed = Asset.objects(state="cached").first(), Asset.objects(state="failed").first()
-        job, running = MediaJob.objects(state="failed").first(), MediaJob.objects(state="running").first()
-        details = [f"admin/cache/{asset.id}/evict", f"admin/cache/{failed.id}", f"admin/jobs/{job.id}",
-                   f"admin/jobs/{running.id}", "admin/telegram/bots/234567"]  # fmt: skip
+    @pytest.mark.parametrize(("width", "theme"), THEMES)
+    def test_fits_is_accessible_and_nothing_complains(self, open_screen, pages, width, theme):
         screens = [open_screen(width, theme=theme) for _ in range(2)]
-        paths, wrong = [*pages(), *details], {}
+        paths, wrong = list(pages.addresses()), {}
         for at in range(len(paths) + 1):  # a page loads in one while axe looks at the page before it in the other
             if at < len(paths):
                 screens[at % 2].go(paths[at])
                 screens[at % 2].begin_faults()
-            if at and any((found := self.found(screens[1 - at % 2])).values()):
-                wrong[paths[at - 1]] = found
+            if at:
+                last, path = screens[1 - at % 2], paths[at - 1]
+                came = {"elsewhere": last.page.url.removeprefix(f"{last.url}/{path}")}
+                if any((faults := {**found(last, begun=True), **came}).values()):
+                    wrong[path] = faults
         assert wrong == {}
         assert [screen.problems for screen in screens] == [[], []]
 
-    def found(self, screen):
-        return {
-            "logged out": "/admin/login" in screen.page.url,
-            "headings": screen.page.locator("h1").count() - 1,
-            "overflow": max(0, screen.overflow_px()),
-            "faults": screen.end_faults(),
-            "refused": screen.refused(),
-        }
+    @pytest.mark.parametrize(("width", "theme"), THEMES)
+    def test_so_does_what_comes_after_a_button(self, open_screen, pages, width, theme):
+        screen = open_screen(width, theme=theme)
+        page, wrong = screen.page, {}
+        screen.go("admin/keys/new")
+        page.get_by_role("button", name="Create the key").click()
+        page.get_by_text("This field is required.").wait_for()
+        wrong["a form that was refused"] = found(screen)
+        page.get_by_label("Name", exact=True).fill(f"For {theme}")
+        page.get_by_role("button", name="Create the key").click()
+        page.locator("#key").wait_for()
+        wrong["the new key"] = found(screen)
+        screen.go("admin/warm-ups")
+        page.locator("tbody input[type=checkbox]").first.check()
+        page.get_by_role("button", name="Go on", exact=True).click()
+        page.get_by_role("heading", name="Go on with 1 list?").wait_for()
+        wrong["a question about many"] = found(screen)
+        screen.go("admin/keys/nosuchky")
+        wrong["what is not there"] = found(screen)
+        assert {name: faults for name, faults in wrong.items() if faults != NOTHING} == {}
+        assert [int(re.search(r"status of (\d+)", problem)[1]) for problem in screen.problems] == [422, 404]
+
+
+NOTHING = {"headings": 0, "overflow": 0, "faults": [], "refused": []}
+
+
+def found(screen, *, begun=False):
+    """What is wrong with a page."""
+    return {
+        "headings": screen.page.locator("h1").count() - 1,
+        "overflow": max(0, screen.overflow_px()),
+        "faults": screen.end_faults() if begun else screen.faults(),
+        "refused": screen.refused(),
+    }
 
 
 FOCUS = """
@@ -138,7 +179,7 @@ class TestKeys:
         page.get_by_label("Name", exact=True).fill("From the browser")
         page.get_by_role("button", name="Create the key").click()
         key = page.locator("#key").inner_text()
-        ask = {"headers": {"X-API-Key": key}, "timeout": 30}
+        ask = {"headers": {"X-API-Key": key}, "timeout": 60}
         assert httpx.get(f"{screen.url}/api/v1/status", **ask).status_code == 200
         page.get_by_role("link", name="I have it").click()
         page.get_by_role("link", name="Switch off").click()
@@ -161,10 +202,26 @@ class TestLive:
 
         before = shown()
         for _ in range(60):
-            httpx.get(f"{screen.url}/api/v1/cache/stats", headers={"X-API-Key": api_key}, timeout=30)
+            httpx.get(f"{screen.url}/api/v1/cache/stats", headers={"X-API-Key": api_key}, timeout=60)
         wait_until(lambda: shown() >= before + 30, timeout_s=60)
         assert screen.problems == []
         screen.shoot("overview")
+
+
+ROWS = """
+() => {
+  const rows = Object.groupBy(document.querySelectorAll("#live-tiles .tile"), (tile) => tile.offsetTop);
+  return Object.values(rows).map((row) => row.length);
+}
+"""  # in one go: the tiles are made anew each second
+
+
+class TestOverview:
+    @pytest.mark.parametrize(("width", "in_a_row"), [(360, 2), (800, 4), (1000, 4), (1920, 4)])
+    def test_every_row_of_figures_is_full(self, open_screen, width, in_a_row):
+        screen = open_screen(width)
+        screen.go("admin/")
+        assert set(screen.page.evaluate(ROWS)) == {in_a_row}
 
 
 class TestTelegram:

@@ -11,7 +11,6 @@ from tests.waiting import wait_until
 VIDEO = "largeplayed"  # 100 s, several MiB: a browser does not hold all of it before it seeks
 WATCHED = "largewatchd"
 SLOW_BYTES_PER_S = 800_000
-PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" width="320" height="180"/>'
 MOVED_ON = """
 (before) => {
   const bar = document.getElementById("job-bar");
@@ -57,7 +56,6 @@ class TestWatching:
         screen = open_screen()
         page, sockets = screen.page, []
         page.on("websocket", lambda socket: sockets.append(socket.url))
-        page.route("https://i.ytimg.com/**", lambda route: route.fulfill(content_type="image/svg+xml", body=PICTURE))
         try_it(page, screen.url, WATCHED)
         page.get_by_role("link", name="Its job").click()
         page.get_by_role("heading", name="Progress").wait_for()
