@@ -24,13 +24,14 @@ from bench.filling import AUDIO, MANY_KEYS, fill, key_prefix, video_id
 from bench.instance import bench_instance
 from bench.load import Plan, get, run_load
 from bench.report import Figure, Report
-from bench.web import web_process
+from bench.web import wait_until_idle, web_process
 
 FEW = 10_000
 FEW_KEYS = 1_000
 MAX_ASSETS = 2_000_000
 REPEATS = 7
 SLOW_S = 3.0  # what takes so long in all is not repeated that often
+CALM_S = 30.0
 CONNECTIONS = 32
 VIDEOS = 200
 COLD = 50
@@ -84,6 +85,7 @@ def measure(report: Report, *, assets: int, seconds: float, rounds: int) -> None
     for number, keys in ((FEW, FEW_KEYS), (assets, MANY_KEYS)):
         first, first_key = (0, 0) if number == FEW else (FEW, FEW_KEYS)
         filled_s = fill(first, number, first_key, keys, once=_once)
+        _calm_down()
         report.note(f"{number:,} assets; {keys:,} keys, jobs and videos' metadata: written in {filled_s:.0f} s")
         rates = _once(f"{number} rates", lambda keys=keys: _rates(key, keys, seconds, rounds))
         asked = _once(f"{number} asked", lambda number=number, keys=keys: admin.look(number, keys))
@@ -225,10 +227,20 @@ def _examined(work: Callable[[], object]) -> int:
     return sum(row.get("keysExamined", 0) + row.get("docsExamined", 0) for row in rows)
 
 
+def _calm_down() -> None:
+    """Have MongoDB write to the disk what it holds, and wait until it hardly works: filling it must not slow what is
+    measured next."""
+    get_db().client.admin.command("fsync")
+    wait_until_idle([_mongod()], timeout_s=CALM_S)
+
+
+def _mongod() -> int:
+    return int(get_db().command("serverStatus", repl=0, metrics=0, wiredTiger=0)["pid"])
+
+
 def _cpu_ms() -> float:
     """Processor time of MongoDB and this process, to the nanosecond, threads that have ended included."""
-    pid = get_db().command("serverStatus", repl=0, metrics=0, wiredTiger=0)["pid"]
-    clock_of_process = (~pid << 3) | 2  # as clock_getcpuclockid makes it
+    clock_of_process = (~_mongod() << 3) | 2  # as clock_getcpuclockid makes it
     return (time.clock_gettime(clock_of_process) + time.process_time()) * 1000
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def bench_instance(*, bots: int, keep: Path | None = None) -> Iterator[Telegram]
         wait_for_redis(redis_port)
         prepare_mongod(mongo_port)
         telegram = _start_telegram(stack, folder / "telegram", bots)
-        _set_up_django(folder, mongo_port, redis_port, telegram)
+        set_up_django(folder, mongo_port, redis_port, telegram)
         if is_new:
             from apps.core.indexes import ensure_indexes
 
@@ -80,7 +81,8 @@ def _start_telegram(stack: ExitStack, folder: Path, bots: int) -> Telegram:
     return Telegram(url=said["url"], tokens=tuple(said["tokens"]), channel=said["channel"], process=process)
 
 
-def _set_up_django(folder: Path, mongo_port: int, redis_port: int, telegram: Telegram) -> None:
+def set_up_django(folder: Path, mongo_port: int, redis_port: int, telegram: Telegram) -> None:
+    """Settings of this run, none of the developer's; only errors are logged, so that only figures are printed."""
     for setting in set(os.environ) - set(without_settings(os.environ)):  # a developer's own settings do not count
         del os.environ[setting]
     os.environ.update(
@@ -97,6 +99,7 @@ def _set_up_django(folder: Path, mongo_port: int, redis_port: int, telegram: Tel
     import django
 
     django.setup()
+    logging.getLogger().setLevel(logging.ERROR)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

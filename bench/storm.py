@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from bench.report import Figure, Report
 from tests.standins.demo import StandInWorld
 
 GENERATORS = 2
+BEGIN_IN_S = 0.2
 SECONDS = 60.0
 FILE_BYTES_PER_S = 4_000_000
 EVENTS_WITHIN_S = 15.0
@@ -72,13 +74,13 @@ class Storm:
             process = subprocess.Popen(
                 [sys.executable, "-m", "bench.whole_clients"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
-            running.append((process, json.dumps(plan)))
-        for process, text in running:
-            if process.stdin is not None:
-                process.stdin.write(text)
-                process.stdin.close()
-                process.stdin = None
-        return [json.loads(process.communicate(timeout=120)[0]) for process, _ in running]
+            process.stdin.write(f"{json.dumps(plan)}\n")
+            process.stdin.flush()
+            running.append(process)
+        for process in running:
+            process.stdout.readline()  # "ready"
+        begin = f"{time.monotonic() + BEGIN_IN_S}\n"  # all at once, on one clock
+        return [json.loads(said) for said in _tell(running, begin)]
 
     def servers_own_times_s(self, video_id: str, callers: int) -> list[float]:
         """In order. Events reach MongoDB a moment after the answers."""
@@ -88,6 +90,14 @@ class Storm:
             times = sorted(float(text) for text in said.split())
             if len(times) >= callers or time.monotonic() > deadline:
                 return times
+
+
+def _tell(running: Sequence[subprocess.Popen[str]], line: str) -> list[str]:
+    """Write a line to each, and what they answer until they end."""
+    for process in running:
+        process.stdin.write(line)
+        process.stdin.flush()
+    return [process.communicate(timeout=120)[0] for process in running]
 
 
 def measure(report: Report, storm: Storm, *, callers: int, rounds: int) -> None:

@@ -116,10 +116,10 @@ def _end(running: Sequence[_Process]) -> None:
             time.sleep(0.02)
 
 
-def wait_until_idle(processes: Iterable[int]) -> None:
-    """Until they have hardly worked for a moment, IDLE_TIMEOUT_S at most: callers that have gone left them requests."""
+def wait_until_idle(processes: Iterable[int], *, timeout_s: float = IDLE_TIMEOUT_S) -> None:
+    """Until they have hardly worked for a moment, ``timeout_s`` at most: callers that have gone left them requests."""
     running = [psutil.Process(process) for process in processes]
-    deadline = time.monotonic() + IDLE_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     used_s = math.inf
     while used_s > IDLE_LOOK_S / 10 and time.monotonic() < deadline:
         before = _used_s(running)

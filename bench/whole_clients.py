@@ -1,6 +1,8 @@
 """Clients that all ask at once and read everything, as a process of its own.
 
-``python -m bench.whole_clients`` reads a plan (JSON) and prints a result. Loopback only; bounded in clients and time.
+``python -m bench.whole_clients`` reads a plan (a line of JSON), says "ready", reads when to begin (by time.monotonic(),
+which is one clock for all processes) and prints a result: times are since then. Loopback only; bounded in clients and
+time.
 
 Every byte is compared with the file as it should be, which costs a tenth of hashing it: callers have machines of their
 own, these share two cores with the server. And they take turns, a piece at a time. (uvloop reads up to 8 MB from one
@@ -49,7 +51,7 @@ class _Client(asyncio.Protocol):
             at = head.lower().find(b"content-length: ")
             self.left = int(head[at + 16 :].partition(b"\r\n")[0])
         if data and self.first_byte_s is None:
-            self.first_byte_s = time.perf_counter() - self.started_at
+            self.first_byte_s = time.monotonic() - self.started_at
         if not self.expected.startswith(data, self.at):
             self._end("wrong bytes")
             return
@@ -68,26 +70,29 @@ class _Client(asyncio.Protocol):
             self.transport.abort()
 
 
-async def _run(port: int, requests: list[str], seconds: float, expected: bytes) -> dict[str, Any]:
-    started_at = time.perf_counter()
+async def _run(port: int, requests: list[str], seconds: float, expected: bytes, started_at: float) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     clients = [_Client(text.encode(), expected, started_at) for text in requests]
+    await asyncio.sleep(started_at - time.monotonic())
     await asyncio.gather(*(loop.create_connection(lambda c=client: c, "127.0.0.1", port) for client in clients))
     await asyncio.wait([client.done for client in clients], timeout=seconds)
     errors = Counter(client.error if client.done.done() else "not complete" for client in clients)
     return {
         "errors": {name: count for name, count in errors.items() if name and count},
         "first_byte_ms": [client.first_byte_s * 1000 for client in clients if client.first_byte_s is not None],
-        "all_s": time.perf_counter() - started_at,
+        "all_s": time.monotonic() - started_at,
     }
 
 
 def main() -> None:
-    plan = json.loads(sys.stdin.read())
+    plan = json.loads(sys.stdin.readline())
     if not (0 < len(plan["requests"]) <= MAX_CLIENTS and 0 < plan["seconds"] <= MAX_SECONDS):
         raise SystemExit("too many clients, or for too long")
     expected = Path(plan["file"]).read_bytes()
-    result = asyncio.run(_run(plan["port"], plan["requests"], plan["seconds"], expected))
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    started_at = float(sys.stdin.readline())
+    result = asyncio.run(_run(plan["port"], plan["requests"], plan["seconds"], expected, started_at))
     sys.stdout.write(json.dumps(result))
 
 

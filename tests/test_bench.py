@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,14 @@ report = Report("first")
 report.add(Figure("answers/s", [1.0, 3.0, 2.0], floor=5))
 report.note("a word")
 report.show(as_json=True)
+"""
+LOGS = """
+import logging, sys
+from pathlib import Path
+from bench.instance import Telegram, set_up_django
+set_up_django(Path(sys.argv[1]), 1, 1, Telegram(url="http://127.0.0.1:1", tokens=(), channel="", process=None))
+logging.getLogger("ytserver.access").info("request")
+logging.getLogger("ytserver").error("something broke")
 """
 
 
@@ -78,3 +88,10 @@ def test_a_table_takes_the_place_of_its_own_and_of_no_other(tmp_path: Path) -> N
 def _put(doc: Path, title: str, value: float, *, about: str) -> None:
     report = Report(title.lower(), [Figure("speed", [value])])
     put_table(doc, report, titles=TITLES, title=title, about=about, when=f"on {value}")
+
+
+def test_a_benchmark_prints_errors_of_the_program_but_not_its_log_of_requests(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", LOGS, str(tmp_path)], capture_output=True, text=True, check=True)
+
+    assert [json.loads(line)["event"] for line in ended.stderr.splitlines()] == ["something broke"]
+    assert ended.stdout == ""

@@ -7,6 +7,7 @@ import hmac
 from collections import Counter
 from enum import StrEnum
 from functools import lru_cache
+from itertools import islice
 
 from django.conf import settings
 
@@ -41,6 +42,7 @@ class ActiveUsers:
     def __init__(self) -> None:
         self._open: Counter[tuple[str, Activity]] = Counter()
         self._seen: set[tuple[str, Activity]] = set()
+        self._waiting: dict[tuple[str, Activity], float] = {}  # written lately; when they were seen since then
         self._written: dict[tuple[str, Activity], float] = {}
 
     def seen(self, user: str, activity: Activity) -> None:
@@ -58,16 +60,18 @@ class ActiveUsers:
             del self._open[user, activity]
         self.seen(user, activity)
 
-    def take_due(self, now: float) -> dict[Activity, list[str]]:
-        """Who is to be written now (UNIX seconds), by activity. They count as written."""
+    def take_due(self, now: float) -> dict[Activity, dict[str, float]]:
+        """Who is to be written now (UNIX seconds), by activity, each with when they were active last: who is written
+        late does not count for longer. They count as written. Call it each second: what was seen since then is of now.
+        """
         self._written = {who: at for who, at in self._written.items() if 0 <= now - at < REFRESH_S}
-        due: dict[Activity, list[str]] = {}
-        later: set[tuple[str, Activity]] = set()
-        for who in self._seen | self._open.keys():
+        active = self._waiting | dict.fromkeys(self._seen | self._open.keys(), now)
+        due: dict[Activity, dict[str, float]] = {}
+        for who, at in active.items():
             if who not in self._written:
                 self._written[who] = now
-                due.setdefault(who[1], []).append(who[0])
-            elif who in self._seen:
-                later.add(who)
-        self._seen = later
+                due.setdefault(who[1], {})[who[0]] = at
+        later = (who for who in active if self._written[who] != now and who not in self._open)
+        self._waiting = {who: active[who] for who in islice(later, MAX_SEEN)}
+        self._seen = set()
         return due

@@ -195,7 +195,7 @@ class LivePublisher:
             await self._client.hdel(PROCESSES, self._process)
 
     async def _write(
-        self, now: float, taken: tuple[Counter[str], Counter[str]], users: dict[Activity, list[str]]
+        self, now: float, taken: tuple[Counter[str], Counter[str]], users: dict[Activity, dict[str, float]]
     ) -> None:
         recent, totals = taken
         streams = self._counters.open[Activity.STREAM]
@@ -221,14 +221,14 @@ class LivePublisher:
         self._told_open = is_open
 
 
-def _add_users(pipeline: redis.asyncio.client.Pipeline, now: float, users: dict[Activity, list[str]]) -> None:
+def _add_users(pipeline: redis.asyncio.client.Pipeline, now: float, users: dict[Activity, dict[str, float]]) -> None:
     if not users:
         return
-    everybody = {user: now for seen in users.values() for user in seen}
-    for name, seen in [
-        (USERS, everybody),
-        *((users_key(kind), dict.fromkeys(names, now)) for kind, names in users.items()),
-    ]:
-        pipeline.zadd(name, seen)
+    everybody: dict[str, float] = {}
+    for seen in users.values():
+        for user, at in seen.items():
+            everybody[user] = max(at, everybody.get(user, 0.0))
+    for name, seen in [(USERS, everybody), *((users_key(kind), seen) for kind, seen in users.items())]:
+        pipeline.zadd(name, seen, gt=True)  # another process may have seen them later
         pipeline.zremrangebyscore(name, "-inf", now - USERS_KEPT_S)
         pipeline.expire(name, USERS_KEPT_S * 2)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from datetime import UTC, datetime, time
 from typing import Any
 
 from django import forms
 
 from apps.dashboard.amounts import AmountField, amount_words
+from apps.dashboard.form_tokens import FormTokenField
 from apps.dashboard.forms import SCOPE_LABELS, AdminForm, FieldGroup
 from apps.keys.documents import LIMIT_NAMES, MAX_NOTES, ApiKey, Role, Scope, User
 from apps.keys.fields import LIMIT_RANGES, MAX_LABEL_CHARACTERS
@@ -119,11 +119,10 @@ class _KeyFields(_WithLimits):
 class KeyForm(_KeyFields):
     """A new key."""
 
-    form_token = forms.RegexField(r"^[0-9a-f]{32}$", widget=forms.HiddenInput)
+    form_token = FormTokenField()
 
     def __init__(self, *args: Any, user: User) -> None:
-        fresh = {"scopes": [scope.value for scope in DEFAULT_SCOPES], "form_token": secrets.token_hex(16)}
-        super().__init__(*args, user=user, initial=fresh)
+        super().__init__(*args, user=user, initial={"scopes": [scope.value for scope in DEFAULT_SCOPES]})
 
     def key_arguments(self) -> dict[str, Any]:
         """The valid form as keyword arguments of ``create_key``."""
@@ -154,6 +153,7 @@ def _as_stored(data: dict[str, Any]) -> dict[str, Any]:
 class RotateForm(AdminForm):
     """How long the old secret works on."""
 
+    form_token = FormTokenField()
     grace_s = forms.ChoiceField(label="The old secret works", choices=GRACE_CHOICES, initial="86400")
 
 

@@ -176,6 +176,24 @@ class TestActiveUsers:
         assert users.take_due(NOW + 30)
         assert not users.take_due(NOW + 40)
 
+    def test_who_is_written_late_counts_from_when_they_were_active(self):
+        users = ActiveUsers()
+        users.seen("k:a", Activity.API)
+        assert users.take_due(NOW) == {Activity.API: {"k:a": NOW}}
+        users.seen("k:a", Activity.API)
+        assert not users.take_due(NOW + 1)
+        written = {NOW + second: users.take_due(NOW + second) for second in range(2, 9)}
+        assert [at for at, due in written.items() if due] == [NOW + REFRESH_S]
+        assert written[NOW + REFRESH_S] == {Activity.API: {"k:a": NOW + 1}}
+
+    async def test_an_older_sight_of_another_process_does_not_win(self, client):
+        late, early = LiveCounters(), LiveCounters()
+        early.users.seen("key:one", Activity.API)
+        late.users.seen("key:one", Activity.API)
+        await LivePublisher(late, client).publish(now=NOW + 5)
+        await LivePublisher(early, client).publish(now=NOW)
+        assert live_figures(now=NOW + 5 + ACTIVE_S - 1).users == 1
+
     def test_addresses_are_kept_as_keyed_hashes(self):
         one = user_id("abcd1234", "192.0.2.7")
         assert one.startswith("abcd1234:")

@@ -39,6 +39,14 @@ class TestPlaying:
         assert grant_for_prefix(signed.key_prefix).name == user.username
         assert b"<audio controls" in page.content
 
+    def test_a_look_at_the_page_brings_nothing_back_from_telegram(self, viewer, hot_root):
+        asset = stored()
+        assert b'preload="none"' in viewer.get(f"/admin/cache/{asset.id}").content
+        path = HotPath.of(hot_root, asset.id, 1).data
+        path.parent.mkdir()
+        path.write_bytes(b"0123456789")
+        assert b'preload="metadata"' in viewer.get(f"/admin/cache/{asset.id}").content
+
     @pytest.mark.parametrize("change", [{"role": "none"}, {"active": False}, {"inc__session_version": 1}])
     def test_the_link_ends_with_the_persons_entry(self, make_user, change):
         user = make_user(Role.VIEWER)

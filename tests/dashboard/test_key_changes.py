@@ -84,13 +84,17 @@ class TestKeys:
     def test_a_new_secret_is_shown_once(self, operator):
         old = create_key(name="bot")
         prefix = old.document.prefix
-        answer = operator.post(f"/admin/keys/{prefix}/rotate", {"grace_s": "0"})
-        key = answer.context["key"]
+        address = f"/admin/keys/{prefix}/rotate"
+        form = {**values(operator.get(address).context["form"]), "grace_s": "0"}
+        key = operator.post(address, form).context["key"]
         assert KEY.fullmatch(key)
         assert authenticate(key).prefix == prefix
         with pytest.raises(KeyInvalid):
             authenticate(old.key)
         assert key not in operator.get(f"/admin/keys/{prefix}").content.decode()
+        again = operator.post(address, form, follow=True)  # the page was reloaded
+        assert "This form was sent before" in again.content.decode()
+        assert authenticate(key).prefix == prefix
 
     def test_deleting_asks_first(self, operator):
         new = create_key(name="bot")

@@ -1,4 +1,5 @@
 import base64
+from dataclasses import replace
 from urllib.parse import parse_qsl
 
 import pytest
@@ -8,11 +9,13 @@ from hypothesis import strategies as st
 from pymongo.collection import Collection
 
 from apps.core.documents import AuditEntry
+from apps.core.errors import NotReady
 from apps.core.indexes import ensure_indexes
 from apps.dashboard.asset_list import ASSET_LIST
 from apps.dashboard.audit_list import AUDIT_LIST
 from apps.dashboard.job_list import JOB_LIST
 from apps.dashboard.key_list import KEY_LIST
+from apps.dashboard.lists import page as page_module
 from apps.dashboard.lists import read_page
 from apps.dashboard.lists.cursor import Cursor, read_cursor
 from apps.dashboard.lists.page import _where
@@ -158,3 +161,14 @@ def test_a_whole_large_collection_is_not_counted(mongo, monkeypatch):
     monkeypatch.setattr(Collection, "count_documents", lambda *_, **__: pytest.fail("all of them were counted"))
     whole = read_page(KEY_LIST, {})
     assert (whole.total, whole.total_is_capped) == (3, True)
+
+
+def test_a_list_that_takes_too_long_to_read_says_so_and_what_to_do(mongo, monkeypatch):
+    for number in range(20):
+        create_key(name=f"key {number}")
+    much = {"$range": [0, {"$add": [200_000, {"$strLenCP": "$name"}]}]}  # work for each row, far more than 1 ms in all
+    slow = replace(KEY_LIST, only={"$expr": {"$gt": [{"$size": much}, 0]}})
+    monkeypatch.setattr(page_module, "MAX_TIME_MS", 1)
+
+    with pytest.raises(NotReady, match="took too long to read"):
+        read_page(slow, {}, can_change=False)

@@ -10,6 +10,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from apps.core.documents import AuditEntry
 from apps.core.errors import KeyDisabled
 from apps.keys.authentication import authenticate
 from apps.keys.services import check_password
@@ -38,6 +39,16 @@ class TestKeyCommands:
         with pytest.raises(KeyDisabled):
             authenticate(made["key"])
         assert "no" in run("list_keys").splitlines()[1].split()
+
+    def test_what_they_make_and_revoke_is_on_the_audit_log_without_secrets(self):
+        made = json.loads(run("create_key", "--name", "bot", "--json"))
+        run("revoke_key", made["prefix"])
+        run("create_admin", "--username", "ada", "--role", "viewer", "--json")
+        entries = AuditEntry.objects.order_by("id")
+        assert [(entry.action, entry.target_id) for entry in entries] == [
+            ("key.create", made["prefix"]), ("key.revoke", made["prefix"]), ("user.create", "ada"),
+        ]  # fmt: skip
+        assert [entry.after for entry in entries] == [{"name": "bot"}, {}, {"role": "viewer"}]
 
     def test_prints_only_the_key_by_default(self):
         assert authenticate(run("create_key", "--name", "bot").strip()).scopes == {"info", "media", "search"}

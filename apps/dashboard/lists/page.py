@@ -9,7 +9,9 @@ from urllib.parse import urlencode
 
 from bson import ObjectId
 from mongoengine.fields import ObjectIdField, StringField
+from pymongo.errors import ExecutionTimeout
 
+from apps.core.errors import NotReady
 from apps.core.search import words_where
 from apps.dashboard.access import may
 from apps.dashboard.lists.cursor import Cursor, beyond, read_cursor
@@ -20,6 +22,7 @@ MAX_SEARCH_LENGTH = 100
 MAX_COUNT = 10_000
 MAX_CHOSEN = 1_000  # for one bulk action
 MAX_TIME_MS = 5_000
+TOO_LONG = "This list took too long to read. Go back, and search for other words or choose less at once."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +84,16 @@ def read_page(
     """Read a page. ``params`` come from the query and may be nonsense: what is not understood is left out.
 
     ``can_change`` says whether rows have their actions (without it: whether ``user`` is an operator); bulk actions are
-    those that the role of ``user`` allows.
+    those that the role of ``user`` allows. Raises NotReady when MongoDB takes longer than MAX_TIME_MS.
     """
     can_change = may(user, Role.OPERATOR) if can_change is None else can_change
     query, filters, sort = _asked(spec, params)
     where = _where(spec, query, filters)
-    documents, before, after = _read(spec, where, sort, read_cursor(params.get("cursor", "")))
-    total = _total(spec, where)
+    try:
+        documents, before, after = _read(spec, where, sort, read_cursor(params.get("cursor", "")))
+        total = _total(spec, where)
+    except ExecutionTimeout:
+        raise NotReady(TOO_LONG, retry_after_s=2) from None
     bulk_actions = [action for action in spec.bulk_actions if may(user, action.role)]
     kept = {
         "q": query,

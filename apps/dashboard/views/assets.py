@@ -31,16 +31,18 @@ def asset_detail(request: AdminRequest, asset_id: str) -> HttpResponse:
         return _not_there(request)
     can_play = asset.is_finished or asset.state == AssetState.FETCHING
     job = active_job(asset_id)
+    tiers = asset_tiers(asset)
     context = {
         "job": job,
         "job_progress": job_progress(job) if job else None,
         "job_href": job_href(job) if job else "",
         "asset": asset,
         "state": asset_state(asset),
-        "tiers": asset_tiers(asset),
+        "tiers": tiers,
         "jobs": selectors.asset_jobs(asset_id),
         "history": selectors.history("asset", asset_id),
         "play_href": play_link(request.admin_user, asset) if can_play else "",
+        "preload": "none" if tiers == ["telegram"] else "metadata",  # a look at the page brings nothing back from there
         "works": works_for(request.admin_user, asset),
     }
     return render(request, "dashboard/assets/detail.html", context)

@@ -11,6 +11,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from apps.dashboard.access import AdminRequest, admin_page, ask_again, problem, who
+from apps.dashboard.form_tokens import sent_once
 from apps.dashboard.key_forms import KeyEditForm, RotateForm
 from apps.dashboard.key_work import delete, is_powerful
 from apps.dashboard.pages import confirm_page, form_page
@@ -68,7 +69,11 @@ def key_rotate(request: AdminRequest, key: ApiKey) -> HttpResponse:
     """Give the key a new secret. The answer shows it, once."""
 
     def save(data: dict[str, Any]) -> HttpResponse:
-        new = rotate_key(key.prefix, grace_s=int(data["grace_s"]), **who(request))
+        with sent_once(data["form_token"]) as is_first:
+            if not is_first:
+                messages.info(request, "This form was sent before: its new secret counts. It can be shown only once.")
+                return redirect(_page(key))
+            new = rotate_key(key.prefix, grace_s=int(data["grace_s"]), **who(request))
         context = {"key": new.key, "document": new.document, **key_examples(new.key)}
         return render(request, "dashboard/keys/created.html", context)
 

@@ -6,14 +6,13 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.core.cache import cache
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 
-from apps.core.errors import ApiError
 from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, ask_again, problem, record_change
+from apps.dashboard.form_tokens import sent_once
 from apps.dashboard.key_forms import LIMIT_LABELS, KeyForm, limit_words
 from apps.dashboard.key_list import KEY_LIST, key_state
 from apps.dashboard.key_work import is_powerful, switch
@@ -26,7 +25,6 @@ from apps.keys.selectors import find_key, find_user
 from apps.keys.services import create_key
 from apps.keys.sessions import is_confirmed
 
-FORM_TOKEN_S = 3600
 EXAMPLE_VIDEO = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
 
 
@@ -45,14 +43,13 @@ def key_new(request: AdminRequest) -> HttpResponse:
     def save(data: dict[str, Any]) -> HttpResponse:
         if Scope.ADMIN in data["scopes"] and not is_confirmed(request):
             return ask_again(request)  # such a key may do what an owner may
-        if not cache.add(f"form:{data['form_token']}", 1, FORM_TOKEN_S):
-            messages.info(request, "This form was sent before: its key is in the list. A key can be shown only once.")
-            return redirect("dashboard:keys")
-        try:
+        with sent_once(data["form_token"]) as is_first:
+            if not is_first:
+                messages.info(
+                    request, "This form was sent before: its key is in the list. A key can be shown only once."
+                )
+                return redirect("dashboard:keys")
             made = create_key(**form.key_arguments())
-        except ApiError:
-            cache.delete(f"form:{data['form_token']}")  # to be put right and sent again
-            raise
         record_change(
             request, "key.create", target_kind="key", target_id=made.document.prefix, after=_facts(made.document)
         )

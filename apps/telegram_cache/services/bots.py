@@ -80,7 +80,7 @@ def disable_bot(bot_id: str, *, reason: str = DISABLED_BY_OPERATOR) -> None:
     """Stop using a bot. What it stored stays readable through the others. Raises NotFound."""
     known_bot(bot_id)
     set_bot(bot_id, set_={"state": BotState.DISABLED.value, "reason": reason})
-    log.error("telegram_bot_disabled", bot_id=bot_id, reason=reason)
+    log.info("telegram_bot_disabled", bot_id=bot_id, reason=reason)
 
 
 def check_all() -> list[Finding]:

@@ -45,7 +45,7 @@ def disable_channel(channel_id: str, *, reason: str = DISABLED_BY_OPERATOR) -> N
     """Send no new parts there. What it holds stays readable. Raises NotFound."""
     known_channel(channel_id)
     set_channel(channel_id, {"state": BotState.DISABLED.value, "reason": reason})
-    log.error("telegram_channel_disabled", channel_id=channel_id, reason=reason)
+    log.info("telegram_channel_disabled", channel_id=channel_id, reason=reason)
 
 
 def enable_channel(channel_id: str) -> tuple[TelegramChannel, list[Finding]]:

@@ -78,7 +78,7 @@ def failed_finding(bot: TelegramBot, channel_id: str, error: Exception) -> Findi
     elif isinstance(error, BotForbidden):
         text, fix = f"{name} is not in the channel.", f"Add {name} to it as an administrator that may post messages."
     elif isinstance(error, TokenRefused):
-        text, fix = f"{name}: Telegram refuses its token.", "Give its current token: telegram add-bot."
+        text, fix = f"{name}: Telegram refuses its token.", "Give it its current token."
     elif isinstance(error, TelegramRefused):
         text, fix = f"{name}: {error}.", ""
     asked = isinstance(error, TelegramRefused)

@@ -10,8 +10,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from apps.core import audit
 from apps.core.command import clear_failures
 from apps.keys.admins import ADMIN_ROLES
+from apps.keys.arguments import ACTOR
 from apps.keys.documents import Role
 from apps.keys.services import create_user
 
@@ -36,6 +38,8 @@ class Command(BaseCommand):
         password = sys.stdin.readline().rstrip("\r\n") if is_given else secrets.token_urlsafe(18)
         with clear_failures():
             user = create_user(username=options["username"], password=password, role=Role(options["role"]))
+            after = {"role": user.role}
+            audit.record(actor=ACTOR, action="user.create", target_kind="user", target_id=user.username, after=after)
         made = {"username": user.username} if is_given else {"username": user.username, "password": password}
         if options["json"]:
             self.stdout.write(json.dumps(made))

@@ -8,8 +8,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from apps.core import audit
 from apps.core.command import clear_failures
-from apps.keys.arguments import add_key_arguments, key_fields
+from apps.keys.arguments import ACTOR, add_key_arguments, key_fields
 from apps.keys.services import create_key
 
 
@@ -28,6 +29,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         with clear_failures():
             new = create_key(name=options["name"], **key_fields(options))
+            prefix, after = new.document.prefix, {"name": new.document.name}
+            audit.record(actor=ACTOR, action="key.create", target_kind="key", target_id=prefix, after=after)
         if options["json"]:
             self.stdout.write(json.dumps({"key": new.key, "prefix": new.document.prefix}))
         else:

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand
 from apps.core import audit
 from apps.core.command import clear_failures
 from apps.keys.admins import find_admin_by_name, reset_password, set_admin_active
+from apps.keys.arguments import ACTOR
 from apps.keys.second_factor import remove_second_factor
 
 
@@ -41,4 +42,4 @@ class Command(BaseCommand):
                 self.stdout.write(f"{name}: {value}")
 
     def _record(self, action: str, username: str) -> None:
-        audit.record(actor="manage.py", action=action, target_kind="user", target_id=username)
+        audit.record(actor=ACTOR, action=action, target_kind="user", target_id=username)

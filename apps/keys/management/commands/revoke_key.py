@@ -7,7 +7,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from apps.core import audit
 from apps.core.command import clear_failures
+from apps.keys.arguments import ACTOR
 from apps.keys.services import revoke_key
 
 
@@ -21,4 +23,5 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         with clear_failures():
             revoke_key(options["prefix"])
+            audit.record(actor=ACTOR, action="key.revoke", target_kind="key", target_id=options["prefix"])
         self.stdout.write(f"Revoked {options['prefix']}.")
