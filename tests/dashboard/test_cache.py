@@ -15,6 +15,7 @@ from apps.downloads.documents import MediaJob
 from apps.keys.authentication import authenticate, forget_cached_keys, grant_for_prefix
 from apps.keys.documents import Role, User
 from apps.keys.people import person_prefix
+from apps.streaming.hotstore import HotStore
 from apps.streaming.hotstore.layout import HotPath
 from apps.streaming.links import check_link
 from apps.telegram_cache.documents import Asset, AssetState, Part, PartState
@@ -42,9 +43,10 @@ class TestPlaying:
     def test_a_look_at_the_page_brings_nothing_back_from_telegram(self, viewer, hot_root):
         asset = stored()
         assert b'preload="none"' in viewer.get(f"/admin/cache/{asset.id}").content
-        path = HotPath.of(hot_root, asset.id, 1).data
-        path.parent.mkdir()
-        path.write_bytes(b"0123456789")
+        with HotStore(hot_root).create(asset.id, 1, resume=False) as writer:
+            writer.set_size(10)
+            writer.append(b"0123456789")
+            writer.finish()
         assert b'preload="metadata"' in viewer.get(f"/admin/cache/{asset.id}").content
 
     @pytest.mark.parametrize("change", [{"role": "none"}, {"active": False}, {"inc__session_version": 1}])

