@@ -137,7 +137,7 @@ class TestWebsockets:
         recording = EventRecorder(app)
         await recording.watch_websocket(app, {"type": "websocket", "client": ("192.0.2.1", 5)}, None, send)
         await recording.close()
-        assert seen == [(1, {Activity.WEBSOCKET: [user_id("abcd1234", "192.0.2.1")]})]
+        assert seen == [(1, {Activity.WEBSOCKET: {user_id("abcd1234", "192.0.2.1"): 1.0}})]
         assert recording.counters.open[Activity.WEBSOCKET] == 0
 
 
