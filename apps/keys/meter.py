@@ -284,8 +284,13 @@ class KeyMeter:
         self._left += back
 
     async def refill(self) -> None:
-        """Make ``take`` give at least one byte. Raises QuotaExceeded; NotReady by LIMITS_ON_REDIS_LOSS."""
-        await self._ask(with_slot=False, wanted=MORE_BYTES)
+        """Make ``take`` give at least one byte. Raises QuotaExceeded; NotReady by LIMITS_ON_REDIS_LOSS.
+
+        Takes nothing after ``close``: the stream can end before the task that refills has begun, and nobody would give
+        its bytes back.
+        """
+        if self._is_open:
+            await self._ask(with_slot=False, wanted=MORE_BYTES)
 
     def check_size(self, size_bytes: int) -> None:
         """Raises FileTooLarge when the key may not have a file of (at least) this size."""
