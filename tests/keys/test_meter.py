@@ -345,3 +345,13 @@ class TestRedisAway:
         await meters.meter(make_grant()).open()
         with pytest.raises(NotReady):
             limits.charge(make_grant())
+
+
+async def test_bytes_asked_for_after_the_end_are_not_taken(meters):
+    """The client left before the task that refills had begun."""
+    one = meters.meter(make_grant(bytes_per_day=100_000_000))
+    await one.open()
+    one.close()
+    await closed(meters)
+    await one.refill()
+    assert used_bytes() == 0
