@@ -20,31 +20,40 @@ VALUE_CHARS = 300
 TRACE_CHARS = 4000
 ALWAYS_KEPT = ("event", "level", "logger", "timestamp", "request_id", "exception")
 MAX_WAITING = 100
+LAST_WORDS_S = 3.0  # how long the end of the process waits for what is still on its way
+THREAD = "error-log"
 
 
 class ErrorLogHandler(logging.Handler):
     """Sends errors, as the (redacting) formatter writes them, by a thread of its own: whoever logs never waits.
 
-    What comes faster than Redis takes it is dropped; standard error has all of it.
+    What comes faster than Redis takes it is dropped; standard error has all of it. The end of the process waits at most
+    ``LAST_WORDS_S`` for the errors that are not sent yet.
     """
 
     def __init__(self) -> None:
         super().__init__(level=logging.ERROR)
-        self._waiting: queue.Queue[str] = queue.Queue(MAX_WAITING)
+        self.addFilter(lambda record: record.threadName != THREAD)  # before the lock, which ``close`` holds meanwhile
+        self._waiting: queue.Queue[str | None] = queue.Queue(MAX_WAITING)
         self._thread: threading.Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.threadName == "error-log":
-            return
         with suppress(queue.Full):
             self._waiting.put_nowait(_shortened(self.format(record)))
         if self._thread is None or not self._thread.is_alive():  # the first error, also after a fork
-            self._thread = threading.Thread(target=self._send, name="error-log", daemon=True)
+            self._thread = threading.Thread(target=self._send, name=THREAD, daemon=True)
             self._thread.start()
 
+    def close(self) -> None:
+        """Called by logging at the end of the process."""
+        if self._thread is not None and self._thread.is_alive():
+            with suppress(queue.Full):
+                self._waiting.put_nowait(None)
+                self._thread.join(LAST_WORDS_S)
+        super().close()
+
     def _send(self) -> None:
-        while True:
-            text = self._waiting.get()
+        while (text := self._waiting.get()) is not None:
             with suppress(redis.RedisError, OSError), redis_client().pipeline(transaction=False) as pipeline:
                 pipeline.lpush(LIST, text)
                 pipeline.ltrim(LIST, 0, KEPT - 1)

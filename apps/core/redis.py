@@ -20,8 +20,12 @@ RETRIES = 1  # for a connection that Redis closed meanwhile; the library's own t
 
 @cache
 def redis_client() -> redis.Redis:
-    """The client for sync code. Thread-safe; connects at the first command."""
-    return redis.Redis.from_url(
+    """The client for sync code. Thread-safe; connects at the first command.
+
+    It does not close its pool when it goes: at the end of the process that would wait for ever for the pool's lock, if
+    a thread that ended with the interpreter held it.
+    """
+    pool = redis.ConnectionPool.from_url(
         settings.SERVICES.redis_url or NOWHERE,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=ANSWER_TIMEOUT_S,
@@ -29,6 +33,7 @@ def redis_client() -> redis.Redis:
         health_check_interval=30,
         retry=Retry(NoBackoff(), RETRIES),
     )
+    return redis.Redis(connection_pool=pool)
 
 
 def make_async_redis(

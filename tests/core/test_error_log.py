@@ -1,4 +1,9 @@
 import logging
+import os
+import subprocess
+import sys
+
+import pytest
 
 from apps.core.error_log import KEPT, LIST, MAX_CHARS, recent_errors
 from apps.core.redis import redis_client
@@ -41,3 +46,24 @@ def test_the_list_is_bounded_and_survives_nonsense(redis_server):
     logging.getLogger("tests.error_log").error("newest")
     wait_until(lambda: redis_client().llen(LIST) == KEPT)
     assert recent_errors(2) == [recent_errors(1)[0], {"event": "{cut off"}]
+
+
+BREAKS = """
+import logging
+import django
+django.setup()
+logging.getLogger("tests.error_log").error("the last words")
+"""
+
+
+def test_the_error_that_ends_a_process_is_kept(redis_server):
+    subprocess.run([sys.executable, "-c", BREAKS], check=True, timeout=120)
+    (error,) = recent_errors()
+    assert error["event"] == "the last words"
+
+
+@pytest.mark.parametrize("time", range(4))
+def test_a_process_ends_when_its_last_error_cannot_be_kept(time):
+    """It hung for ever at its end, three times out of seven."""
+    nowhere = {**os.environ, "REDIS_URL": "redis://127.0.0.1:1/0"}
+    subprocess.run([sys.executable, "-c", BREAKS], env=nowhere, check=True, timeout=120)
