@@ -1,4 +1,5 @@
-"""Ten thousand at once: slow streams with two web processes, API calls meanwhile; then ten thousand API users.
+"""Ten thousand at once: slow streams with two web processes, API calls and a live dashboard meanwhile; then ten
+thousand API users.
 
 ``python -m bench.crowd [--clients 10000] [--seconds 60] [--only streams|users] [--json]``. Streams take 128 kbit/s,
 half of them through Range, from several files at different places. Each user has a key of its own, connects when it has
@@ -22,6 +23,7 @@ from typing import Any
 import psutil
 
 from apps.core.instance import raise_file_limit
+from bench.dashboard import Watched, log_in, make_owner, watching
 from bench.fast_lane import good
 from bench.instance import bench_instance
 from bench.load import MAX_SECONDS, Outcome, Plan, get, run_load
@@ -71,7 +73,8 @@ def streams(report: Report, *, clients: int, seconds: float) -> None:
     names = [f"crowdfile{number:02}" for number in range(FILES)]
     assets = [make_audio(name, size_bytes=FILE_BYTES) for name in names]
     key = create_key(name="bench", limit_per_hour=1_000_000_000).key
-    with web_processes(2) as (port, processes):
+    owner = make_owner()
+    with web_processes(2) as (port, processes), watching(port, log_in(port, *owner)) as dashboard:
         before_bytes = _memory(processes)
         requests = _stream_requests(port, key, list(zip(names, assets, strict=True)), clients)
         with _slow_clients(port, requests, seconds) as running:
@@ -101,6 +104,7 @@ def streams(report: Report, *, clients: int, seconds: float) -> None:
     report.add(Figure("web memory before, MB", [before_bytes / 1e6]))
     report.add(Figure("memory for each slow stream, KB", [(most_bytes - before_bytes) / clients / 1e3], ceiling=20))
     _api_figures(report, f"API meanwhile ({API_PER_S}/s)", meanwhile, p99_ms=200)
+    _dashboard_figures(report, dashboard, clients)
 
 
 def users(report: Report, *, clients: int, seconds: float) -> None:
@@ -136,6 +140,17 @@ def _api_figures(report: Report, name: str, outcome: Outcome, *, p99_ms: float) 
     report.add(Figure(f"{name}: p50, ms", [outcome.p50_ms]))
     report.add(Figure(f"{name}: p99, ms", [outcome.p99_ms], ceiling=p99_ms))
     report.add(Figure(f"{name}: the generator's own lateness, p99, ms", [outcome.own_late_p99_ms]))
+
+
+def _dashboard_figures(report: Report, watched: Watched, clients: int) -> None:
+    name = "live dashboard meanwhile"
+    if watched.error:
+        report.note(f"{name}: {watched.error}")
+    gaps_s = sorted(watched.gaps_s)
+    report.add(Figure(f"{name}: moments that it was sent", [float(len(gaps_s))]))
+    report.add(Figure(f"{name}: between two of them, median, s", [_at(gaps_s, 0.5)]))
+    report.add(Figure(f"{name}: between two of them, at most, s", [_at(gaps_s, 1.0)]))
+    report.add(Figure(f"{name}: streams that it showed, %", [100 * watched.most_streams / clients]))
 
 
 def _many_keys(first: str, count: int) -> list[str]:

@@ -8,14 +8,12 @@ asked as fast as it answers.
 
 from __future__ import annotations
 
-import secrets
 import sys
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
 
-import httpx
-
+from bench.dashboard import LOGIN, log_in, make_owner
 from bench.fast_lane import costed, good
 from bench.instance import bench_instance
 from bench.load import Outcome, Plan, get, run_load
@@ -25,7 +23,6 @@ from bench.web import web_process
 
 CONNECTIONS = 32
 PATH = "/api/v1/status"
-LOGIN = "/admin/login"
 ADMIN_PAGES = {"login page": LOGIN, "overview": "/admin/", "list of keys": "/admin/keys"}
 ADMIN_PER_S = 10.0
 KEYS = 300
@@ -42,13 +39,11 @@ def main() -> None:
 
 
 def measure(report: Report, *, seconds: float, rounds: int) -> None:
-    from apps.keys.documents import Role
-    from apps.keys.services import create_key, create_user
+    from apps.keys.services import create_key
 
-    password = secrets.token_urlsafe(16)
-    create_user(username="bench", password=password, role=Role.OWNER)
+    name, password = make_owner()
     for number in range(KEYS):
-        create_key(name=f"key {number}", owner="bench")
+        create_key(name=f"key {number}", owner=name)
     headers = {"X-API-Key": create_key(name="bench", limit_per_hour=1_000_000_000).key}
     with ExitStack() as stack:
         ours = stack.enter_context(web_process())
@@ -61,10 +56,10 @@ def measure(report: Report, *, seconds: float, rounds: int) -> None:
         for plan in plans.values():  # warm
             good(run_load(replace(plan, seconds=1.0)))
         done = [{name: costed(plan, processes[name][1]) for name, plan in plans.items()} for _ in range(rounds)]
-        cookies = _log_in(ours[0], "bench", password)
+        cookies = log_in(ours[0], name, password)
         waits = {
-            name: [_admin_p95_ms(plans["pool"], path, "" if path == LOGIN else cookies) for _ in range(rounds)]
-            for name, path in ADMIN_PAGES.items()
+            page: [_admin_p95_ms(plans["pool"], path, "" if path == LOGIN else cookies) for _ in range(rounds)]
+            for page, path in ADMIN_PAGES.items()
         }
     for name, words in (("pool", "in the thread pool"), ("handler", "through Django's ASGI handler")):
         report.add(Figure(f"{words}, answers/s", [each[name][0].per_s for each in done]))
@@ -75,16 +70,6 @@ def measure(report: Report, *, seconds: float, rounds: int) -> None:
     report.add(Figure("the same by processor time", costs))
     for name, each_ms in waits.items():
         report.add(Figure(f"admin's {name} under load, p95, ms", each_ms, ceiling=500))
-
-
-def _log_in(port: int, name: str, password: str) -> str:
-    """The Cookie header of somebody who has logged in."""
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
-        client.get(LOGIN).raise_for_status()
-        fields = {"username": name, "password": password, "csrfmiddlewaretoken": client.cookies["csrftoken"]}
-        client.post(LOGIN, data=fields)
-        client.get("/admin/keys").raise_for_status()
-        return "; ".join(f"{name}={value}" for name, value in client.cookies.items())
 
 
 def _admin_p95_ms(load: Plan, path: str, cookies: str) -> float:

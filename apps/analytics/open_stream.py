@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from apps.analytics.active_users import Activity, user_id
+from apps.analytics.active_users import user_id
 from apps.analytics.recorder import CLIENT_LEFT, EventRecorder
 
 
@@ -26,8 +26,7 @@ class OpenStream:
         self._user = user_id(facts["key_prefix"], address)
         self.first_byte_s: float | None = None
         self.sent_bytes = 0
-        recorder.counters.open[Activity.STREAM] += 1
-        recorder.counters.users.opened(self._user, Activity.STREAM)
+        recorder.stream_opened(self._user)
 
     @property
     def lasted_s(self) -> float:
@@ -46,8 +45,7 @@ class OpenStream:
 
     def close(self) -> None:
         """Nobody streams any more."""
-        self._recorder.counters.open[Activity.STREAM] -= 1
-        self._recorder.counters.users.closed(self._user, Activity.STREAM)
+        self._recorder.stream_closed(self._user)
 
     async def record_broken_off(self, error: str | None) -> None:
         """The same as ``record`` for a client that left, or (``error``) was cut off. Does nothing after it."""

@@ -132,6 +132,17 @@ class EventRecorder:
         """Somebody of this key has used the API just now."""
         self.counters.users.seen(user_id(key_prefix, address), Activity.API)
 
+    def stream_opened(self, user: str) -> None:
+        """A stream that does not pass through here begins: it counts from now on, also as this process's first work."""
+        self._running()
+        self.counters.open[Activity.STREAM] += 1
+        self.counters.users.opened(user, Activity.STREAM)
+
+    def stream_closed(self, user: str) -> None:
+        """What ``stream_opened`` counted has ended."""
+        self.counters.open[Activity.STREAM] -= 1
+        self.counters.users.closed(user, Activity.STREAM)
+
     def seen_streaming(self, key_prefix: str, address: str) -> None:
         """Somebody has got all bytes of a stream at once."""
         self.counters.users.seen(user_id(key_prefix, address), Activity.STREAM)

@@ -1,3 +1,5 @@
+import asyncio
+import time
 from dataclasses import asdict
 
 import pytest
@@ -8,7 +10,10 @@ from apps.analytics.active_users import ACTIVE_S, REFRESH_S, ActiveUsers, Activi
 from apps.analytics.counting import LiveCounters, LivePublisher
 from apps.analytics.histogram import BOUNDS_S, BUCKETS, bucket_of, quantile
 from apps.analytics.live import RATE_S, live_figures, live_history
+from apps.analytics.open_stream import OpenStream
+from apps.analytics.recorder import EventRecorder
 from apps.core.redis import make_async_redis, redis_client
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("redis_server")
 
@@ -20,6 +25,10 @@ def answer(counters, *, status=200, tier="hot", first_byte_s=0.04, size_bytes=10
     counters.answered(
         route="/api/v1/audio", status=status, kind="api", tier=tier, error=None, first_byte_s=first_byte_s
     )
+
+
+async def nothing(scope, receive, send):
+    pass
 
 
 @pytest.fixture
@@ -126,6 +135,18 @@ class TestLiveFigures:
 
 
 class TestLiveHistory:
+    async def test_a_stream_is_counted_in_a_process_that_has_answered_nothing_else(self):
+        recorder = EventRecorder(nothing)
+        facts = {"key_prefix": "abcdefgh", "video_id": "dQw4w9WgXcQ", "asset_id": "a", "tier": "hot"}
+        stream = OpenStream(recorder, route="/stream", facts=facts, address="127.0.0.1", started_at=time.monotonic())
+        try:
+            await asyncio.to_thread(wait_until, lambda: live_figures().streams)
+            figures = live_figures()
+            assert (figures.streams, figures.users_by_activity["stream"]) == (1, 1)
+        finally:
+            stream.close()
+            await recorder.close()
+
     async def test_one_step_is_the_last_of_the_hour(self, client):
         counters = LiveCounters()
         for ago, status in ((10, 503), (20, 404)):
