@@ -187,7 +187,7 @@ class TestList:
 
         def found(query: str) -> list[str]:
             rows = operator.get(f"/admin/keys?{query}").context["page"].rows
-            return sorted(row.cells[0].cell.value for row in rows)
+            return sorted(row.cells[0].value for row in rows)
 
         assert found("q=BOT") == found("q=sam") == found(f"q={keys[0].prefix}") == ["Bot"]
         assert found("state=on") == ["Bot"]

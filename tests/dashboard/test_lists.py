@@ -29,7 +29,7 @@ def walk(params: dict[str, str], *, direction: str = "next_href") -> tuple[list[
     seen, href = [], "?"
     for _ in range(20):
         page = read_page(ASSET_LIST, params, can_change=False)
-        links = [row.cells[0].cell.href for row in page.rows]
+        links = [row.cells[0].href for row in page.rows]
         seen = seen + links if direction == "next_href" else links + seen
         if not getattr(page, direction):
             return seen, href

@@ -1,11 +1,11 @@
 """The generic list layer: say which columns, searches and filters a list of documents has; everything else is here."""
 
+from apps.dashboard.lists.cells import Cell
 from apps.dashboard.lists.common_actions import delete_action, switch_actions
 from apps.dashboard.lists.page import Page, read_page
 from apps.dashboard.lists.spec import (
     Action,
     BulkAction,
-    Cell,
     Column,
     Empty,
     Filter,

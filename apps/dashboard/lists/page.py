@@ -8,14 +8,17 @@ from typing import Any
 from urllib.parse import urlencode
 
 from bson import ObjectId
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from mongoengine.fields import ObjectIdField, StringField
 from pymongo.errors import ExecutionTimeout
 
 from apps.core.errors import NotReady
 from apps.core.search import words_where
 from apps.dashboard.access import may
+from apps.dashboard.lists.cells import Cell
 from apps.dashboard.lists.cursor import Cursor, beyond, read_cursor
-from apps.dashboard.lists.spec import Action, BulkAction, Cell, Column, Filter, ListSpec
+from apps.dashboard.lists.spec import Action, BulkAction, Column, Filter, ListSpec
 from apps.keys.documents import Role, User
 
 MAX_SEARCH_LENGTH = 100
@@ -36,18 +39,11 @@ class Heading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShownCell:
-    label: str
-    numeric: bool
-    cell: Cell
-    template: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Row:
     id: str
     name: str
-    cells: Sequence[ShownCell]
+    cells: Sequence[Cell]
+    cells_html: SafeString  # the cells in their ``<td>``
     actions: Sequence[Action]
 
 
@@ -101,10 +97,11 @@ def read_page(
         **{item.filter.name: item.chosen for item in filters},
     }
     has_actions = can_change and spec.row_actions is not None
+    tags = [_tag(column, is_first=not number) for number, column in enumerate(spec.columns)]
     return Page(
         spec=spec,
         headings=[_heading(spec, column, sort, kept) for column in spec.columns],
-        rows=[_row(spec, document, has_actions=has_actions) for document in documents],
+        rows=[_row(spec, document, tags, has_actions=has_actions) for document in documents],
         filters=filters,
         query=query,
         sort=kept["sort"],
@@ -249,20 +246,23 @@ def _heading(spec: ListSpec, column: Column, sort: str, kept: Mapping[str, str])
     return Heading(label=column.label, numeric=column.numeric, href=href, direction=direction)
 
 
-def _row(spec: ListSpec, document: Any, *, has_actions: bool) -> Row:
-    cells = []
-    for column in spec.columns:
-        cell = column.cell(document)
-        cells.append(
-            ShownCell(
-                label=column.label,
-                numeric=column.numeric,
-                cell=cell,
-                template=f"dashboard/lists/cells/{cell.kind}.html",
-            )
-        )
-    actions = spec.row_actions(document) if has_actions and spec.row_actions else ()
-    return Row(id=str(document.pk), name=spec.name_of(document), cells=cells, actions=actions)
+def _tag(column: Column, *, is_first: bool) -> SafeString:
+    """What each cell of a column begins with."""
+    css_class = "first" if is_first else "num" if column.numeric else ""
+    return format_html(
+        '<td data-label="{}"{}>', column.label, format_html(' class="{}"', css_class) if css_class else ""
+    )
+
+
+def _row(spec: ListSpec, document: Any, tags: Sequence[SafeString], *, has_actions: bool) -> Row:
+    cells = [column.cell(document) for column in spec.columns]
+    return Row(
+        id=str(document.pk),
+        name=spec.name_of(document),
+        cells=cells,
+        cells_html=SafeString("".join(f"{tag}{cell}</td>" for tag, cell in zip(tags, cells, strict=True))),
+        actions=spec.row_actions(document) if has_actions and spec.row_actions else (),
+    )
 
 
 def _href(params: Mapping[str, str]) -> str:

@@ -11,18 +11,8 @@ from mongoengine import Document
 
 from apps.core.clock import utcnow
 from apps.core.search import SearchedDocument
+from apps.dashboard.lists.cells import Cell
 from apps.keys.documents import Role
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """What stands in one place of the table. ``kind`` names the partial ``dashboard/lists/cells/<kind>.html``."""
-
-    kind: str = "text"
-    value: Any = None
-    href: str = ""
-    tone: str = "secondary"  # for badges: success, warning, danger, info, secondary
-    note: str = ""  # a second, quieter line
 
 
 @dataclass(frozen=True, kw_only=True)

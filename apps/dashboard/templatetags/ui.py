@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +26,7 @@ STEPS = ((60, "s", 1), (3600, "min", 60), (86400, "h", 3600), (30 * 86400, "d", 
 
 
 @register.simple_tag
+@functools.cache  # a page has a hundred, of a few names that stand in the code
 def icon(name: str, extra_class: str = "") -> SafeString:
     """A Feather icon from the sprite on this server. Decoration only: screen readers skip it."""
     return format_html(
