@@ -6,6 +6,7 @@ import json
 import logging
 import queue
 import threading
+import time
 from contextlib import suppress
 from typing import Any, cast
 
@@ -42,14 +43,16 @@ class ErrorLogHandler(logging.Handler):
             self._waiting.put_nowait(_shortened(self.format(record)))
         if self._thread is None or not self._thread.is_alive():  # the first error, also after a fork
             self._thread = threading.Thread(target=self._send, name=THREAD, daemon=True)
-            self._thread.start()
+            with suppress(RuntimeError):  # no thread to be had: the next error tries again
+                self._thread.start()
 
     def close(self) -> None:
         """Called by logging at the end of the process."""
         if self._thread is not None and self._thread.is_alive():
+            deadline = time.monotonic() + LAST_WORDS_S
             with suppress(queue.Full):
-                self._waiting.put_nowait(None)
-                self._thread.join(LAST_WORDS_S)
+                self._waiting.put(None, timeout=LAST_WORDS_S)
+                self._thread.join(max(0.0, deadline - time.monotonic()))
         super().close()
 
     def _send(self) -> None:

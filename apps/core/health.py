@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import mongoengine
@@ -91,6 +91,7 @@ class _Checker:
         self._lock = threading.Lock()
         self._seen_at = float("-inf")
         self._seen: Readiness | None = None
+        self._looking: dict[str, Future[str | None]] = {}
 
     def readiness(self) -> Readiness:
         with self._lock:
@@ -101,11 +102,13 @@ class _Checker:
 
     def _look(self) -> Readiness:
         pool = ThreadPoolExecutor(max_workers=len(CHECKS), thread_name_prefix="health")
-        looking = {name: pool.submit(check) for name, check in CHECKS.items()}
+        for name, check in CHECKS.items():
+            if name not in self._looking or self._looking[name].done():  # one that hangs takes no second thread
+                self._looking[name] = pool.submit(check)
         pool.shutdown(wait=False)
         deadline = time.monotonic() + CHECK_TIMEOUT_S + STRAGGLER_S
         down: dict[str, str] = {}
-        for name, future in looking.items():
+        for name, future in self._looking.items():
             try:
                 problem = future.result(timeout=max(0.0, deadline - time.monotonic()))
             except TimeoutError:  # a disk that hangs, or a name that is not resolved

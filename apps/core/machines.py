@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,9 @@ _processors = _Processors()
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """``cpu_percent`` is the mean since the last look of this process. ``silent_s``: how long ago a machine that is
-    away was heard of; its other figures are from then. 0: it is here."""
+    away was heard of; its other figures are from then. 0: it is here.
+
+    While a new version is rolled out, machines of the old one report too: a field that is added has a default."""
 
     name: str
     cpu_percent: float
@@ -143,9 +145,9 @@ def machines(*, for_s: int = WATCHED_S) -> list[Machine]:
         if silent_s > AWAY_KEPT_S:
             redis_client().hdel(KEY, name)
         elif name != mine.name and silent_s <= FRESH_S:
-            found.append(Machine(**report))
+            found.append(_read(report))
         elif name != mine.name and now - watched_since > FRESH_S:  # it had the time to report
-            found.append(Machine(**{**report, "silent_s": silent_s}))
+            found.append(_read({**report, "silent_s": silent_s}))
     return found
 
 
@@ -160,6 +162,11 @@ def _look(now: float, for_s: int) -> tuple[float, dict[str, dict[str, Any]]]:
     if left_s < for_s - 1:  # never shorter: who looks often does not end it for who looks seldom
         redis_client().expire(WATCHED, for_s)
     return float(since or now), {report["name"]: report for report in map(json.loads, reports)}
+
+
+def _read(report: dict[str, Any]) -> Machine:
+    """A machine from its report. What only a newer version reports is left out."""
+    return Machine(**{field.name: report[field.name] for field in fields(Machine) if field.name in report})
 
 
 def _existing(folder: Path) -> Path:

@@ -12,7 +12,7 @@ PROC = Path("/proc")
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(errors="replace")  # a process gives itself any name
     except OSError:
         return ""
 

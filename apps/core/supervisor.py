@@ -206,10 +206,17 @@ class Supervisor:
                     + (f", see {child.program.log}" if child.program.log else "")
                 )
             if child.process is None and child.next_start_at <= time.monotonic():
-                child.start(self._usable_nursery(child.program))
+                self._start_again(child)
         if self._nursery is not None:
             reap_orphans({child.process.pid for child in self._children if child.process is not None})
         return min((child.next_start_at for child in self._children if child.process is None), default=None)
+
+    def _start_again(self, child: _Child) -> None:
+        try:
+            child.start(self._usable_nursery(child.program))
+        except OSError as error:  # no memory, no process to be had: the others go on
+            wait_s = child.plan_restart()
+            self._report(f"{child.program.name} cannot be started ({error.strerror}); trying it again in {wait_s:g} s")
 
     def stop(self) -> None:
         """Stop everything, lowest rank first. Another signal meanwhile shortens the waiting; nothing is left behind."""

@@ -2,9 +2,11 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from apps.core import error_log
 from apps.core.error_log import KEPT, LIST, MAX_CHARS, recent_errors
 from apps.core.redis import redis_client
 from tests.waiting import wait_until
@@ -46,6 +48,34 @@ def test_the_list_is_bounded_and_survives_nonsense(redis_server):
     logging.getLogger("tests.error_log").error("newest")
     wait_until(lambda: redis_client().llen(LIST) == KEPT)
     assert recent_errors(2) == [recent_errors(1)[0], {"event": "{cut off"}]
+
+
+def test_the_end_of_a_process_waits_for_the_errors_of_a_storm_too(redis_server, monkeypatch):
+    go_on = threading.Event()
+    monkeypatch.setattr(error_log, "LAST_WORDS_S", 60)
+    monkeypatch.setattr(error_log, "redis_client", lambda: redis_client() if go_on.wait(60) else None)
+    handler = error_log.ErrorLogHandler()
+    for number in range(error_log.MAX_WAITING + 20):
+        handler.handle(logging.makeLogRecord({"msg": f"error {number}", "levelno": logging.ERROR}))
+    ending = threading.Thread(target=handler.close)
+    ending.start()
+    ending.join(0.2)  # it waits for the errors; they cannot be sent yet
+    go_on.set()
+    ending.join()
+    assert len(recent_errors(KEPT)) >= error_log.MAX_WAITING
+
+
+def test_who_logs_gets_no_error_when_no_thread_can_be_had(redis_server, monkeypatch):
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    handler = error_log.ErrorLogHandler()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        handler.handle(logging.makeLogRecord({"msg": "first", "levelno": logging.ERROR}))
+    handler.handle(logging.makeLogRecord({"msg": "second", "levelno": logging.ERROR}))
+    handler.close()
+    assert [error["event"] for error in recent_errors()] == ["second", "first"]
 
 
 BREAKS = """

@@ -10,6 +10,7 @@ from django.test import Client
 from apps.core import health
 from apps.core.heartbeats import QUEUES, beat
 from apps.core.redis import redis_client
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.urls("tests.urls_for_tests"), pytest.mark.usefixtures("mongo", "redis_server")]
 
@@ -66,6 +67,20 @@ class TestReadyz:
         answer = client.get("/readyz")
         go_on.set()
         assert answer.json()["down"] == {"hot_store": "takes too long"}
+
+    def test_a_part_that_goes_on_hanging_takes_one_thread_however_often_somebody_asks(self, client, monkeypatch):
+        go_on, looks = threading.Event(), []
+        monkeypatch.setattr(health, "CHECK_TIMEOUT_S", 0.2)
+        monkeypatch.setattr(health, "STRAGGLER_S", 0.1)
+        monkeypatch.setattr(health, "REMEMBERED_S", 0)
+        monkeypatch.setitem(health.CHECKS, "hot_store", lambda: looks.append(go_on.wait(60)))
+        monkeypatch.setitem(health.CHECKS, "redis", lambda: looks.append("redis"))
+        for _ in range(3):
+            assert client.get("/readyz").json()["down"] == {"hot_store": "takes too long"}
+        go_on.set()
+        wait_until(lambda: True in looks)
+        assert looks == ["redis"] * 3 + [True]
+        wait_until(lambda: client.get("/readyz").status_code == 200)
 
     def test_many_simultaneous_questions_look_once(self, monkeypatch):
         looks: list[int] = []

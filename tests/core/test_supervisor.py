@@ -89,6 +89,28 @@ class TestSupervisor:
         assert "child ended (exit code 3); starting it again in 0.02 s" in supervised.lines[0]
         assert "in 0.04 s" in supervised.lines[1]
 
+    def test_what_cannot_be_started_again_now_is_tried_later(self, supervised, program, tmp_path, monkeypatch):
+        monkeypatch.setattr(supervisor_module, "FIRST_DELAY_S", 0.02)
+        (tmp_path / "folder").mkdir()
+        log = tmp_path / "child.log"
+        supervised.start(program("print('turn', flush=True)", folder=tmp_path / "folder"))
+        supervised._children[0].delay_s = 0.02
+        wait_for(lambda: log.read_text().count("turn") == 1)
+        (tmp_path / "folder").rmdir()
+
+        def come_back_then_stop():
+            wait_for(
+                lambda: any("child cannot be started (No such file or directory)" in line for line in supervised.lines)
+            )
+            (tmp_path / "folder").mkdir()
+            wait_for(lambda: log.read_text().count("turn") >= 2)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        ending = threading.Thread(target=come_back_then_stop)
+        ending.start()
+        supervised.run()
+        ending.join()
+
     def test_stops_lower_ranks_first_and_leaves_nothing(self, supervised, program, tmp_path):
         note = "import signal, sys, time; signal.signal(15, lambda *_: (open('order', 'a').write({!r}), sys.exit(0)));"
         for name, rank in (("c", 2), ("a", 0), ("b", 1)):

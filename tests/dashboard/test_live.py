@@ -195,6 +195,15 @@ class TestMachines:
         assert "node-two" not in self.piece()
         assert not redis_client().hexists(KEY, "node-two")
 
+    def test_one_of_a_newer_version_that_reports_more_is_shown_all_the_same(self, clock):
+        machines()
+        self.report("node-two")
+        report = json.loads(redis_client().hget(KEY, "node-two"))
+        redis_client().hset(KEY, "node-two", json.dumps({**report, "of_a_newer_version": [1]}))
+        assert [one.name for one in machines()] == [socket.gethostname(), "node-two"]
+        clock.ahead_s += FRESH_S + 1
+        assert machines()[1].silent_s > FRESH_S
+
     def test_silence_while_nobody_looked_counts_for_nothing(self, clock):
         machines()
         self.report("node-two")
