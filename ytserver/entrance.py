@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.apps import apps
 from django.conf import settings
@@ -28,8 +28,7 @@ from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import HotStore
 from ytserver.fast_lane import FastLane, StreamLane
 
-if TYPE_CHECKING:
-    pass
+ADMIN_THREADS = 4
 
 
 class _Parts:
@@ -37,6 +36,7 @@ class _Parts:
 
     def __init__(self, django: WsgiApp) -> None:
         self._bridge = DjangoBridge(django, wake_hub)
+        self._admin = DjangoBridge(django, wake_hub, threads=ADMIN_THREADS, max_queued=200)
         self._backend = make_backend()
         store = HotStore(settings.ENV.hot_root)
         self._streams = StreamApp(self._backend, store)
@@ -67,6 +67,8 @@ class _Parts:
             await send_answer(send, 200, [("Content-Type", "application/json")], b'{"status": true}')
         elif path == "/api/song":  # with download=true it answers with a stream
             await hand_over(self._bridge, self._streams, scope, receive, send)
+        elif _is_of_the_admin(path):  # threads of its own: whatever waits in the queue of the API, it stays usable
+            await self._admin(scope, receive, send)
         else:
             await self._bridge(scope, receive, send)
 
@@ -76,9 +78,15 @@ class _Parts:
         if self._stream_lane is not None:
             await self._stream_lane.aclose()
         self._bridge.close()
+        self._admin.close()
         await self._backend.aclose()
         await self.recorder.close()
         await wake_hub().aclose()
+
+
+def _is_of_the_admin(path: str) -> bool:
+    """A page of the admin, or a file that pages need."""
+    return path == "/admin" or path.startswith(("/admin/", settings.STATIC_URL))
 
 
 class Entrance:

@@ -38,6 +38,7 @@ from apps.core.request_state import BRIDGE, REPLAYED, REQUEST_ID, STARTED_AT
 from apps.core.suspend import MAX_WAIT_S, RECHECK_S, SUSPEND_HEADER
 from apps.core.wake import WakeHub
 
+THREADS = 4  # more only contend for the interpreter: with 8 the admin took twice as long and the API answered no more
 PIECE_BYTES = 64 * 1024  # of a long answer; a few of them are kept for each client that reads slowly
 RECHECKS_PER_S = 200  # with very many waiting requests each one looks again less often
 WAKES_PER_S = 500
@@ -86,7 +87,7 @@ class DjangoBridge:
         app: WsgiApp,
         hub: Callable[[], WakeHub],
         *,
-        threads: int = 8,
+        threads: int = THREADS,
         max_queued: int = 2000,
         max_suspended: int = 20_000,
     ) -> None:

@@ -3,7 +3,10 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_network
+from typing import Any
 
 import httpx
 import pytest
@@ -12,12 +15,14 @@ from django.conf import settings
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from apps.core.bridge import THREADS
 from apps.keys.limits import FAILURES_PER_MINUTE
 from apps.keys.services import create_key
 from tests.core.serving import serving
 from tests.core.subscriptions import subscriptions
 from tests.waiting import wait_until
 from ytserver.asgi import application
+from ytserver.entrance import ADMIN_THREADS, Entrance
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
 
@@ -106,6 +111,44 @@ class TestEntrance:
         with serving(application) as url:
             httpx.get(f"{url}/healthz", timeout=60)
         wait_until(lambda: subscriptions() == [])  # Redis itself takes a moment to notice what was closed
+
+
+class Holding:
+    """A WSGI application that holds every request below ``path`` until ``go_on``."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.go_on = threading.Event()
+        self.held = 0
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if environ["PATH_INFO"].startswith(self.path):
+            self.held += 1
+            self.go_on.wait(100)
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+
+class TestThreads:
+    @pytest.mark.parametrize(
+        ("busy", "threads", "free"),
+        [
+            ("/api/", THREADS, ["/admin", "/admin/login", "/static/css/app.css"]),
+            ("/admin/", ADMIN_THREADS, ["/api/v1/status", "/readyz", "/administrators"]),
+        ],
+    )
+    def test_the_admin_and_the_api_do_not_wait_for_each_other(self, busy, threads, free):
+        django = Holding(busy)
+        with serving(Entrance(django)) as url, ThreadPoolExecutor(threads + 3) as callers:
+            try:
+                answers = [callers.submit(httpx.get, f"{url}{busy}", timeout=90) for _ in range(threads + 3)]
+                wait_until(lambda: django.held == threads)
+                for path in free:
+                    assert httpx.get(url + path, timeout=60).text == "ok", path
+                assert django.held == threads
+            finally:
+                django.go_on.set()
+            assert {answer.result().text for answer in answers} == {"ok"}
 
 
 class TestStartUp:
