@@ -541,6 +541,11 @@ class TestChanges:
 
     PATH = f"/api/v1/audio?url={VIDEO_ID}&format=m4a"
 
+    @pytest.fixture
+    def key(self):
+        """Its limit is not reached by asking until a change shows."""
+        return create_key(name="test", scopes=tuple(Scope), limit_per_hour=1_000_000_000).key
+
     async def after(self, lane, key, change, path=PATH):
         """The answer after ``change``, when what is remembered of before no longer counts."""
         async with lane.client(key) as client:
