@@ -697,6 +697,19 @@ class TestTill:
         assert it.is_open
         assert [state.remaining for state in await self.told(it, grant)] == [before - 1]
 
+    async def test_a_connection_to_a_redis_that_has_become_a_replica_is_given_up(self, it, grant, monkeypatch):
+        monkeypatch.setattr(till, "REDIS_PAUSE_S", 0)
+        before = (await self.told(it, grant))[0].remaining
+        running = it._running
+        redis_client().replicaof("127.0.0.1", 1)  # nobody is there
+        try:
+            assert await self.told(it, grant, 3) == [None] * 3
+        finally:
+            redis_client().replicaof("NO", "ONE")
+        async with asyncio.timeout(10):
+            await asyncio.wait([running])
+        assert [state.remaining for state in await self.told(it, grant)] == [before - 1]
+
     async def test_those_that_wait_for_a_redis_that_says_nothing_share_one_time_out(self, it, grant, monkeypatch):
         monkeypatch.setattr(till, "MAX_BATCH", 1)
         await self.told(it, grant)

@@ -150,18 +150,23 @@ class Till:
                 await connection.send_packed_command(_command(script, batch), check_health=False)
 
     async def _receive(self, connection: AbstractConnection) -> None:
-        while True:
+        """Raises Redis's first error once nothing is on its way any more: it may have become a replica, and the next
+        connection lead to another one."""
+        error: ResponseError | None = None
+        while error is None or self._on_way:
             try:
                 answer = await connection.read_response(timeout=math.inf)  # ``_patience`` is ours
             except NoScriptError:  # a Redis that was started since
                 self._unknown.append(self._on_way.popleft())
-            except ResponseError:
+            except ResponseError as first:
+                error = error or first
                 self._refuse(self._on_way.popleft())
             else:
                 self._tell(answer)
             self._expect_an_answer()
             if self._waiting or self._unknown:
                 self._work.set()
+        raise error
 
     def _expect_an_answer(self) -> None:
         if not self._patience.expired():
