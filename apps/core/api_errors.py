@@ -18,6 +18,7 @@ from django.core.exceptions import (
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.http.multipartparser import MultiPartParserError
 from django.utils.html import escape
+from django_redis.exceptions import ConnectionInterrupted
 from mongoengine.connection import ConnectionFailure as MongoEngineConnectionFailure
 from pymongo.errors import ConnectionFailure, ExecutionTimeout
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -40,14 +41,11 @@ SERVICE_DOWN = (
     ConnectionFailure,
     ExecutionTimeout,
     MongoEngineConnectionFailure,
+    ConnectionInterrupted,
     RedisConnectionError,
     RedisTimeoutError,
     ReadOnlyError,
 )
-SERVICE_DOWN_NAMES = {  # by name: importing these packages costs the web process start-up time
-    "kombu.exceptions.OperationalError",
-    "django_redis.exceptions.ConnectionInterrupted",
-}
 _BY_DRF_CLASS: tuple[tuple[type[Exception], type[errors.ApiError]], ...] = (
     (drf.NotAuthenticated, errors.KeyMissing),
     (drf.AuthenticationFailed, errors.KeyInvalid),
@@ -80,14 +78,9 @@ def to_api_error(error: BaseException) -> errors.ApiError | None:
             return ours(retry_after_s=getattr(error, "wait", None))
     if isinstance(error, SuspiciousOperation):
         return errors.InvalidParameter("The request is not valid.")
-    if _is_service_down(error):
+    if isinstance(error, SERVICE_DOWN):
         return errors.NotReady(retry_after_s=2)
     return None
-
-
-def _is_service_down(error: BaseException) -> bool:
-    names = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__}
-    return isinstance(error, SERVICE_DOWN) or bool(names & SERVICE_DOWN_NAMES)
 
 
 def _from_validation(error: drf.ValidationError) -> errors.ApiError:

@@ -49,6 +49,11 @@ def telegram(settings, tmp_path: Path) -> Iterator[TelegramStandIn]:
         forget_roster()
         yield standin
     forget_roster()
+    close_bot_api()
+
+
+def close_bot_api() -> None:
+    """Let go of the connections to a stand-in that has ended."""
     bot_api._http().close()
     bot_api._http.cache_clear()
 

@@ -29,7 +29,7 @@ from apps.telegram_cache.services.channels import add_channel, make_channel_defa
 from tests.instance import Instance
 from tests.standins.faults import FOREVER
 from tests.standins.telegram import FakeBot, TelegramStandIn
-from tests.telegram_cache.conftest import MIB, media
+from tests.telegram_cache.conftest import MIB, close_bot_api, media
 from tests.waiting import wait_until
 
 FIRST, SECOND = -1001, -1002
@@ -142,6 +142,7 @@ def running(tmp_path_factory) -> Iterator[World]:
             instance.stop()
             django_settings.ENV = own
             forget_roster()
+            close_bot_api()
 
 
 @pytest.fixture
