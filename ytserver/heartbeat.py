@@ -41,5 +41,5 @@ def _try_beat(queues: list[str]) -> None:
     try:
         beat(queues)
         report_machine()
-    except RedisError as error:  # away for a while: the next beat is soon
+    except (RedisError, OSError) as error:  # Redis or the disk is away for a while: the next beat is soon
         log.warning("no heartbeat could be sent (%s)", type(error).__name__)

@@ -18,8 +18,9 @@ from apps.dashboard.key_list import KEY_LIST
 from apps.dashboard.lists import page as page_module
 from apps.dashboard.lists import read_page
 from apps.dashboard.lists.cursor import Cursor, read_cursor
-from apps.dashboard.lists.page import _where
+from apps.dashboard.lists.page import _where, read_chosen, read_everything
 from apps.downloads.documents import JobState, MediaJob
+from apps.keys.documents import ApiKey
 from apps.keys.services import create_key
 from tests.dashboard.samples import make_asset, make_job
 
@@ -166,9 +167,13 @@ def test_a_whole_large_collection_is_not_counted(mongo, monkeypatch):
 def test_a_list_that_takes_too_long_to_read_says_so_and_what_to_do(mongo, monkeypatch):
     for number in range(20):
         create_key(name=f"key {number}")
-    much = {"$range": [0, {"$add": [200_000, {"$strLenCP": "$name"}]}]}  # work for each row, far more than 1 ms in all
+    much = {"$range": [0, {"$add": [2_000_000, {"$strLenCP": "$name"}]}]}  # work for each row, far more than 1 ms
     slow = replace(KEY_LIST, only={"$expr": {"$gt": [{"$size": much}, 0]}})
     monkeypatch.setattr(page_module, "MAX_TIME_MS", 1)
 
     with pytest.raises(NotReady, match="took too long to read"):
         read_page(slow, {}, can_change=False)
+    with pytest.raises(NotReady, match="took too long to read"):
+        read_everything(slow, {})
+    with pytest.raises(NotReady, match="took too long to read"):
+        read_chosen(slow, [str(key.id) for key in ApiKey.objects])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from apps.core.heartbeats import QUEUES, idle_queues
 from apps.core.machines import (
     AWAY_KEPT_S,
     FRESH_S,
@@ -35,6 +37,7 @@ from tests.core.serving import serving
 from tests.dashboard.samples import fill_server, make_bot, make_job
 from tests.waiting import Clock, wait_until
 from ytserver.asgi import application
+from ytserver.heartbeat import _try_beat
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +224,15 @@ class TestMachines:
             forget_machine()
         clock.ahead_s += FRESH_S + 1
         assert "node-two" not in self.piece()
+
+    def test_a_worker_says_that_it_works_also_when_its_disk_cannot_be_read(self, server, monkeypatch):
+        def away(_folder):
+            raise OSError(errno.EIO, "Input/output error")
+
+        machines()  # somebody looks
+        monkeypatch.setattr("shutil.disk_usage", away)
+        _try_beat(QUEUES)
+        assert idle_queues() == []
 
     async def test_a_web_process_reports_by_itself_while_somebody_looks(self, server):
         await asyncio.to_thread(machines)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -85,11 +86,9 @@ def read_page(
     can_change = may(user, Role.OPERATOR) if can_change is None else can_change
     query, filters, sort = _asked(spec, params)
     where = _where(spec, query, filters)
-    try:
+    with _in_time():
         documents, before, after = _read(spec, where, sort, read_cursor(params.get("cursor", "")))
         total = _total(spec, where)
-    except ExecutionTimeout:
-        raise NotReady(TOO_LONG, retry_after_s=2) from None
     bulk_actions = [action for action in spec.bulk_actions if may(user, action.role)]
     kept = {
         "q": query,
@@ -119,24 +118,31 @@ def read_page(
 
 def read_chosen(spec: ListSpec, ids: Sequence[str]) -> tuple[list[Any], bool]:
     """The documents of the list with these ids that are (still) there, in the order of the ids, and whether there were
-    more ids than MAX_CHOSEN."""
+    more ids than MAX_CHOSEN. Raises NotReady as ``read_page`` does."""
     wanted: list[Any] = list(dict.fromkeys(ids))[:MAX_CHOSEN]
     if isinstance(spec.document._fields[spec.document._meta["id_field"]], ObjectIdField):
         wanted = [ObjectId(text) for text in wanted if ObjectId.is_valid(text)]
-    by_id = {document.pk: document for document in _find(spec, {"$and": [{"_id": {"$in": wanted}}, spec.only]})}
+    with _in_time():
+        by_id = {document.pk: document for document in _find(spec, {"$and": [{"_id": {"$in": wanted}}, spec.only]})}
     return [by_id[document_id] for document_id in wanted if document_id in by_id], len(ids) > MAX_CHOSEN
 
 
 def read_everything(spec: ListSpec, params: Mapping[str, str]) -> tuple[list[Any], bool]:
     """What the search and the filters let through, on whichever page: the first MAX_CHOSEN of the list's order, and
-    whether there are more."""
+    whether there are more. Raises NotReady as ``read_page`` does."""
     query, filters, sort = _asked(spec, params)
-    found = list(
-        _find(spec, _where(spec, query, filters))
-        .order_by(*_order(sort.removeprefix("-"), descending=sort.startswith("-")))
-        .limit(MAX_CHOSEN + 1)
-    )
+    order = _order(sort.removeprefix("-"), descending=sort.startswith("-"))
+    with _in_time():
+        found = list(_find(spec, _where(spec, query, filters)).order_by(*order).limit(MAX_CHOSEN + 1))
     return found[:MAX_CHOSEN], len(found) > MAX_CHOSEN
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    try:
+        yield
+    except ExecutionTimeout:
+        raise NotReady(TOO_LONG, retry_after_s=2) from None
 
 
 def _asked(spec: ListSpec, params: Mapping[str, str]) -> tuple[str, list[ShownFilter], str]:
