@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from django.urls import reverse
 
 from apps.dashboard.asset_list import asset_href
@@ -37,8 +39,12 @@ def what_of(warm_up: WarmUp) -> str:
     return f"{warm_up.kind}, {warm_up.wish or 'the best'}"
 
 
-def _progress(warm_up: WarmUp) -> Cell:
-    counts = warm_counts([warm_up.id])[warm_up.id]
+def _progress(warm_ups: Sequence[WarmUp]) -> list[Cell]:
+    counts = warm_counts([warm_up.id for warm_up in warm_ups])
+    return [_progress_of(warm_up, counts[warm_up.id]) for warm_up in warm_ups]
+
+
+def _progress_of(warm_up: WarmUp, counts: Mapping[str, int]) -> Cell:
     over = warm_up.total - counts["waiting"] - counts["fetching"]
     parts = [f"{counts['done']} of {warm_up.total} there"]
     if counts["failed"]:
@@ -78,7 +84,7 @@ WARM_UP_LIST = ListSpec(
             ),
         ),
         Column(label="State", cell=warm_up_state),
-        Column(label="Progress", cell=_progress),
+        Column(label="Progress", cells=_progress),
         Column(label="Begins", cell=_begins),
         Column(label="By", cell=lambda warm_up: Cell(value=warm_up.created_by)),
         Column(label="Made", sort="created_at", cell=lambda warm_up: Cell(kind="time", value=warm_up.created_at)),

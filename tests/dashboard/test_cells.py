@@ -1,16 +1,21 @@
-"""What stands in one place of a table, as HTML."""
+"""What stands in one place of a table, as HTML, and what a page of many costs."""
 
 from datetime import UTC, datetime
+from threading import get_ident
 
 import pytest
 from django.template import Context, Template
+from pymongo.monitoring import CommandStartedEvent
 
 from apps.core import audit
 from apps.dashboard.lists import Cell
 from apps.dashboard.templatetags.ui import NOT_KNOWN
 from apps.downloads.documents import JobState, MediaJob
-from apps.keys.services import create_key
+from apps.downloads.warm_documents import WarmUp
+from apps.keys.documents import Role, User
+from apps.keys.services import create_key, create_user
 from tests.dashboard.samples import make_asset, make_job
+from tests.scans import scans
 
 HOSTILE = """<script>alert('x')</script> & "quoted\""""
 ESCAPED = "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; &quot;quoted&quot;"
@@ -103,16 +108,46 @@ def add(number: int) -> None:
     for _ in range(number):
         at = MediaJob.objects.count()
         make_asset(at, title="a title")
-        make_job(at, state=JobState.RUNNING)
+        make_job(at, state=JobState.RUNNING, bytes_done=1, bytes_total=3)
         create_key(name="a key")
+        WarmUp(name="a list", kind="audio", total=1).save()
+        create_user(username=f"user-{User.objects.count()}", password="a long password", role=Role.OPERATOR)
         audit.record(actor="sam", action="key.create", target_kind="key", target_id="abcdefgh", after={"name": "a key"})
 
 
-@pytest.mark.parametrize("path", ["/admin/cache", "/admin/jobs", "/admin/keys", "/admin/audit", "/admin/"])
-def test_a_page_renders_as_many_templates_for_many_rows_as_for_few(owner, path):
+@pytest.fixture
+def commands(monkeypatch) -> list[str]:
+    """What this thread sends to MongoDB."""
+    sent: list[str] = []
+    here = get_ident()
+
+    def note(event: CommandStartedEvent) -> None:
+        if get_ident() == here:
+            sent.append(event.command_name)
+
+    monkeypatch.setattr(scans, "started", note)
+    return sent
+
+
+@pytest.mark.parametrize("page", ["audit", "cache", "jobs", "keys", "warm-ups", "users", "admins"])
+def test_many_rows_take_as_many_templates_and_questions_to_mongodb_as_few(owner, commands, page):
+    path = f"/admin/{page}"
     add(3)
-    few = owner.get(path)
+    owner.get(path)  # some things are read once
+    commands.clear()
+    few, asked_for_few = owner.get(path), list(commands)
     add(20)
+    commands.clear()
     many = owner.get(path)
     assert len(many.content) > len(few.content) + 1000
+    assert len(many.templates) == len(few.templates)
+    assert commands == asked_for_few != []
+
+
+def test_the_overview_takes_as_many_templates_for_many_jobs_as_for_few(viewer):
+    add(2)
+    few = viewer.get("/admin/")
+    add(3)
+    many = viewer.get("/admin/")
+    assert many.content.count(b"<progress") > few.content.count(b"<progress")
     assert len(many.templates) == len(few.templates)

@@ -96,11 +96,10 @@ def read_page(
         **{item.filter.name: item.chosen for item in filters},
     }
     has_actions = can_change and spec.row_actions is not None
-    tags = [_tag(column, is_first=not number) for number, column in enumerate(spec.columns)]
     return Page(
         spec=spec,
         headings=[_heading(spec, column, sort, kept) for column in spec.columns],
-        rows=[_row(spec, document, tags, has_actions=has_actions) for document in documents],
+        rows=_rows(spec, documents, has_actions=has_actions),
         filters=filters,
         query=query,
         sort=kept["sort"],
@@ -260,15 +259,19 @@ def _tag(column: Column, *, is_first: bool) -> SafeString:
     )
 
 
-def _row(spec: ListSpec, document: Any, tags: Sequence[SafeString], *, has_actions: bool) -> Row:
-    cells = [column.cell(document) for column in spec.columns]
-    return Row(
-        id=str(document.pk),
-        name=spec.name_of(document),
-        cells=cells,
-        cells_html=SafeString("".join(f"{tag}{cell}</td>" for tag, cell in zip(tags, cells, strict=True))),
-        actions=spec.row_actions(document) if has_actions and spec.row_actions else (),
-    )
+def _rows(spec: ListSpec, documents: Sequence[Any], *, has_actions: bool) -> list[Row]:
+    tags = [_tag(column, is_first=not number) for number, column in enumerate(spec.columns)]
+    by_row = zip(*(column.of(documents) for column in spec.columns), strict=True)
+    return [
+        Row(
+            id=str(document.pk),
+            name=spec.name_of(document),
+            cells=cells,
+            cells_html=SafeString("".join(f"{tag}{cell}</td>" for tag, cell in zip(tags, cells, strict=True))),
+            actions=spec.row_actions(document) if has_actions and spec.row_actions else (),
+        )
+        for document, cells in zip(documents, by_row, strict=True)
+    ]
 
 
 def _href(params: Mapping[str, str]) -> str:

@@ -17,12 +17,17 @@ from apps.keys.documents import Role
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column. ``cell`` turns a document into what is shown; ``sort`` is the field that a click on it sorts by."""
+    """One column. ``cell`` turns a document into what is shown, or ``cells`` all documents of a page, where one look-up
+    serves them all; ``sort`` is the field that a click on it sorts by."""
 
     label: str
-    cell: Callable[[Any], Cell]
+    cell: Callable[[Any], Cell] = lambda _: Cell()
+    cells: Callable[[Sequence[Any]], Sequence[Cell]] | None = None
     sort: str = ""
     numeric: bool = False
+
+    def of(self, documents: Sequence[Any]) -> Sequence[Cell]:
+        return self.cells(documents) if self.cells else [self.cell(document) for document in documents]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +134,7 @@ class ListSpec:
 
     def name_of(self, document: Any) -> str:
         """What a row is called where only its name fits."""
-        return self.name(document) if self.name else str(self.columns[0].cell(document).value)
+        return self.name(document) if self.name else str(self.columns[0].of([document])[0].value)
 
 
 def choices_filter(
