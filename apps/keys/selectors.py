@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from bson import ObjectId
@@ -43,6 +43,16 @@ def list_keys(*, owner: str | None = None, offset: int = 0, limit: int = PAGE_SI
     return list(query.order_by("-created_at", "prefix").skip(offset).limit(min(limit, PAGE_SIZE)))
 
 
+def iterate_keys() -> Iterator[ApiKey]:
+    """Every key, newest first. Each page begins behind the last key of the one before, so that nothing is read twice
+    and keys that go meanwhile leave none out."""
+    where: dict[str, Any] = {}
+    while page := list(ApiKey.objects(__raw__=where).order_by("-created_at", "prefix").limit(PAGE_SIZE)):
+        yield from page
+        at, prefix = page[-1].created_at, page[-1].prefix
+        where = {"$or": [{"created_at": at, "prefix": {"$gt": prefix}}, {"created_at": {"$lt": at}}]}
+
+
 def find_user(username: str) -> User | None:
     """The user with this exact name, active or not."""
     found: User | None = User.objects(username=username).first()
@@ -67,10 +77,24 @@ def list_users(*, offset: int = 0, limit: int = PAGE_SIZE) -> list[User]:
     return list(User.objects.order_by("username").skip(offset).limit(min(limit, PAGE_SIZE)))
 
 
+def iterate_users() -> Iterator[User]:
+    """Every user, by name; read as ``iterate_keys`` reads."""
+    after = ""
+    while page := list(User.objects(username__gt=after).order_by("username").limit(PAGE_SIZE)):
+        yield from page
+        after = page[-1].username
+
+
 def count_keys(owner: str | None = None) -> int:
     """How many keys there are, or belong to a user."""
     counted: int = (ApiKey.objects if owner is None else ApiKey.objects(owner=owner)).count()
     return counted
+
+
+def count_keys_by_owner() -> dict[str, int]:
+    """How many keys belong to each user who has some. One query, answered by an index."""
+    of_some = [{"$match": {"owner": {"$gt": ""}}}, {"$group": {"_id": "$owner", "count": {"$sum": 1}}}]
+    return {row["_id"]: row["count"] for row in ApiKey._get_collection().aggregate(of_some)}
 
 
 def has_admin_key(username: str) -> bool:

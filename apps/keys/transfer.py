@@ -16,7 +16,7 @@ from apps.core.errors import InvalidParameter
 from apps.keys.authentication import forget_cached_keys
 from apps.keys.documents import LIMIT_NAMES, ApiKey, Role, User
 from apps.keys.fields import check_key_fields, check_user_fields, check_username
-from apps.keys.selectors import PAGE_SIZE, list_keys, list_users
+from apps.keys.selectors import iterate_keys, iterate_users
 from apps.keys.services import ensure_user
 
 MAX_LINE_CHARACTERS = 64 * 1024
@@ -38,14 +38,8 @@ class Imported:
 
 def export_lines() -> Iterator[str]:
     """Every user, then every key, one JSON object a line."""
-    offset = 0
-    while users := list_users(offset=offset):
-        yield from (json.dumps({"user": user.username, **_plain(user, _USER_FIELDS)}) for user in users)
-        offset += PAGE_SIZE
-    offset = 0
-    while keys := list_keys(offset=offset):
-        yield from (json.dumps(_key_line(key)) for key in keys)
-        offset += PAGE_SIZE
+    yield from (json.dumps({"user": user.username, **_plain(user, _USER_FIELDS)}) for user in iterate_users())
+    yield from (json.dumps(_key_line(key)) for key in iterate_keys())
 
 
 def import_lines(lines: Iterable[str], *, replace: bool, actor: str) -> Imported:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from io import StringIO
+from typing import Any
 
 import mongoengine
 import pytest
+from django.core.management import call_command
 
 from apps.core.documents import AuditEntry
 from apps.dashboard import selectors
@@ -20,7 +24,9 @@ from apps.dashboard.webhook_list import delivery_list
 from apps.downloads.documents import JobState, MediaJob, WebhookDelivery
 from apps.downloads.selectors import list_jobs
 from apps.downloads.warm_documents import WarmUpEntry
-from apps.keys.documents import ApiKey
+from apps.keys import selectors as key_selectors
+from apps.keys.documents import ApiKey, User
+from apps.keys.transfer import export_lines
 from apps.telegram_cache.documents import Asset
 from apps.telegram_cache.selectors import list_assets, waiting_uploads
 from apps.telegram_cache.services.care_records import queue_next_upload
@@ -33,6 +39,17 @@ NOW = datetime.now(UTC)
 
 def looked_at(work: Callable[[], object]) -> tuple[int, bool]:
     """How many documents MongoDB read, and whether it sorted what it read."""
+    asked = profiled(work)
+    return sum(row.get("docsExamined", 0) for row in asked), any(row.get("hasSortStage") for row in asked)
+
+
+def keys_looked_at(work: Callable[[], object]) -> int:
+    """How many index keys MongoDB read."""
+    return sum(row.get("keysExamined", 0) for row in profiled(work))
+
+
+def profiled(work: Callable[[], object]) -> list[dict[str, Any]]:
+    """What MongoDB was asked meanwhile."""
     database = mongoengine.get_db()
     database.command("profile", 2)
     try:
@@ -42,7 +59,7 @@ def looked_at(work: Callable[[], object]) -> tuple[int, bool]:
     asked = list(database["system.profile"].find({"ns": {"$regex": "[.](?!system)"}}))
     database.drop_collection("system.profile")
     assert asked
-    return sum(row.get("docsExamined", 0) for row in asked), any(row.get("hasSortStage") for row in asked)
+    return asked
 
 
 def put_assets(state: str, first: int = 0, **fields: object) -> None:
@@ -114,6 +131,36 @@ class TestLists:
             {"_id": f"w:{n}", "warm_up_id": "w", "number": n, "link": "l", "state": states[n % 2]} for n in range(MANY)
         )
         assert looked_at(lambda: read_page(entry_list("w"), chosen)) == (PAGE, False)
+
+
+class TestEveryKeyAndUser:
+    """Read in pages, each of which begins where the one before ended."""
+
+    PAGE = 20
+    ENDS = 4 * MANY // PAGE  # index keys read beside those of the rows: where a page begins, and ends
+
+    @pytest.fixture(autouse=True)
+    def _many(self, mongo, monkeypatch):
+        monkeypatch.setattr(key_selectors, "PAGE_SIZE", self.PAGE)
+        ApiKey._get_collection().insert_many(  # as an import makes them: many in one moment
+            {"prefix": f"k{n:07}", "name": f"k{n}", "owner": f"u{n:03}", "active": True,
+             "created_at": NOW - timedelta(hours=n // 150)}
+            for n in range(MANY)
+        )  # fmt: skip
+        User._get_collection().insert_many({"username": f"u{n:03}", "active": True, "role": ""} for n in range(MANY))
+
+    def test_keys_are_told_once_each_newest_first(self):
+        assert [key.prefix for key in key_selectors.iterate_keys()] == [f"k{n:07}" for n in range(MANY)]
+
+    def test_listing_keys(self):
+        assert keys_looked_at(lambda: call_command("list_keys", stdout=StringIO())) <= MANY + self.ENDS
+
+    def test_exporting_users_and_keys(self):
+        assert keys_looked_at(lambda: deque(export_lines(), maxlen=0)) <= 2 * (MANY + self.ENDS)
+
+    def test_listing_users_with_how_many_keys_they_have(self):
+        assert len(profiled(lambda: call_command("users", "list", stdout=StringIO()))) <= MANY // self.PAGE + 3
+        assert keys_looked_at(lambda: call_command("users", "list", stdout=StringIO())) <= 2 * MANY + self.ENDS
 
 
 def test_jobs_of_one_key_in_one_state():

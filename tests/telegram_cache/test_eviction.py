@@ -11,7 +11,7 @@ from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
 
 from apps.core.errors import Conflict
-from apps.streaming.hotstore import HotStore, blockmap
+from apps.streaming.hotstore import HotEntry, HotStore, blockmap
 from apps.telegram_cache.clients.errors import TokenRefused
 from apps.telegram_cache.documents import Asset, AssetState
 from apps.telegram_cache.roster import roster
@@ -160,6 +160,31 @@ def test_abandoned_work_folders_go_after_an_hour(store, hot_store):
     assert evict_hot().stale_removed == 0
     assert evict_hot(now=time.time() + 2 * 3600).stale_removed == 1
     assert not folder.exists()
+
+
+def test_no_more_is_asked_of_mongodb_than_what_goes(store, make_asset, hot_store, monkeypatch):
+    made = [make_asset(10, seed=seed, state=AssetState.CACHED).asset_id for seed in range(1, 41)]
+    monkeypatch.setattr(eviction, "_BATCH", 4)
+    monkeypatch.setattr(eviction, "telegram_is_set_up", lambda: False)
+    asked: list[str] = []
+    known = eviction.assets_in_state
+    monkeypatch.setattr(eviction, "assets_in_state", lambda ids: known(asked.extend(wanted := list(ids)) or wanted))
+    kept_bytes = sum(entry.disk_bytes for entry in hot_store.entries())
+    removed = evict_hot(max_bytes=kept_bytes - 1, now=time.time() + LATER_S).removed
+    assert len(removed) == 1
+    assert len(asked) == 4 + 1  # one batch, and once more right before it goes
+    assert ids(hot_store) == set(made) - set(removed)
+
+
+def test_much_that_is_left_over_is_not_compared_with_everything(store, make_asset, hot_store, monkeypatch):
+    for seed in range(1, 61):
+        make_asset(10, seed=seed)
+    Asset._get_collection().delete_many({"video_id": {"$lt": "video000031"}})
+    compared: list[int] = []
+    monkeypatch.setattr(HotEntry, "__eq__", lambda one, other: compared.append(1) or one is other)
+    assert evict_hot(now=time.time() + 2 * 3600).stale_removed == 30
+    assert len(ids(hot_store)) == 30
+    assert len(compared) <= 60
 
 
 def test_an_empty_or_missing_store_is_fine(mongo, settings, tmp_path):

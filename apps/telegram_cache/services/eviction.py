@@ -23,7 +23,6 @@ from apps.telegram_cache.selectors import assets_in_state, kept_generations, sto
 log = structlog.get_logger(__name__)
 LEAST_FREE_SHARE = 0.05  # of the disk
 LEAST_FREE_BYTES = 512 * 1024 * 1024
-READ_LATELY_S = 120.0
 STALE_S = 3600.0
 LONGEST_REST_S = 60.0  # a bot that Telegram lets rest for longer cannot bring anything back now
 GIVEN_UP = (AssetState.ABSENT.value, AssetState.FAILED.value)
@@ -50,7 +49,7 @@ def evict_hot(
 
     Only files whose asset is in Telegram in full, and that a bot can bring back now, may go. Without any bot or channel
     on record there is no such place, and the bound alone decides; a bot or channel that is only disabled counts as on
-    record. Files read within two minutes go only when nothing else is left. Leftovers of assets that are no longer on
+    record. Files read just now are the last to go. Leftovers of assets that are no longer on
     record, of older generations and of abandoned work go when they are older than an hour. ``on_removed`` is told after
     each file: its asset, the bytes it had, the bytes that still have to go.
     """
@@ -59,12 +58,12 @@ def evict_hot(
     if not settings.ENV.hot_root.is_dir():
         return Eviction()
     entries = list(store.entries())
-    stale = list(_stale(entries, now))
-    freed = sum(store.remove(entry.asset_id, entry.generation) for entry in stale)
-    kept = [entry for entry in entries if entry not in stale]
+    stale = {_name(entry) for entry in _stale(entries, now)}
+    freed = sum(store.remove(asset_id, generation) for asset_id, generation in stale)
+    kept = [entry for entry in entries if _name(entry) not in stale]
     excess = _excess(kept, hot_max_bytes() if max_bytes is None else max_bytes)
     removed = []
-    for entry in _candidates(kept, now) if excess > 0 else ():
+    for entry in _candidates(kept) if excess > 0 else ():
         if excess <= 0:
             break
         if not _may_go([entry]):  # asked again, right before it goes
@@ -107,33 +106,29 @@ def _excess(entries: list[HotEntry], max_bytes: int) -> int:
     return max(used - max_bytes, min(wanted_free - disk.free, used))
 
 
-def _candidates(entries: list[HotEntry], now: float) -> Iterator[HotEntry]:
+def _candidates(entries: list[HotEntry]) -> Iterator[HotEntry]:
+    """Those that may go, the least recently read first. MongoDB is asked for as many as are taken, a batch at a time:
+    not for all that is in the store whenever a little of it has to go."""
     finished = [entry for entry in entries if entry.state in (FileState.FINAL, FileState.SPARSE)]
-    lately = [entry for entry in finished if now - entry.last_read_at < READ_LATELY_S]
-    idle = [entry for entry in finished if now - entry.last_read_at >= READ_LATELY_S]
-    for group in (idle, lately):
-        allowed = _may_go(group)
-        yield from sorted((e for e in group if _name(e) in allowed), key=lambda entry: entry.last_read_at)
+    finished.sort(key=lambda entry: entry.last_read_at)
+    for at in range(0, len(finished), _BATCH):
+        batch = finished[at : at + _BATCH]
+        allowed = _may_go(batch)
+        yield from (entry for entry in batch if _name(entry) in allowed)
 
 
 def _may_go(entries: list[HotEntry]) -> set[tuple[str, int]]:
     """Those that can be read from Telegram now, or, with no Telegram on record, those that are finished."""
     is_set_up = telegram_is_set_up()
     safe = {AssetState.CACHED.value} if is_set_up else {state.value for state in FINISHED_STATES}
-    allowed = set()
-    for at in range(0, len(entries), _BATCH):
-        batch = entries[at : at + _BATCH]
-        known = assets_in_state(entry.asset_id for entry in batch)
-        fitting = [
-            entry
-            for entry in batch
-            if entry.asset_id in known
-            and known[entry.asset_id][0] in safe
-            and known[entry.asset_id][1] == entry.generation
-        ]
-        elsewhere = _readable([entry.asset_id for entry in fitting]) if is_set_up else None
-        allowed |= {_name(entry) for entry in fitting if elsewhere is None or entry.asset_id in elsewhere}
-    return allowed
+    known = assets_in_state(entry.asset_id for entry in entries)
+    fitting = [
+        entry
+        for entry in entries
+        if entry.asset_id in known and known[entry.asset_id][0] in safe and known[entry.asset_id][1] == entry.generation
+    ]
+    elsewhere = _readable([entry.asset_id for entry in fitting]) if is_set_up else None
+    return {_name(entry) for entry in fitting if elsewhere is None or entry.asset_id in elsewhere}
 
 
 def _readable(asset_ids: list[str]) -> set[str]:

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand
 
 from apps.core.command import clear_failures
 from apps.keys.documents import LIMIT_NAMES, ApiKey
-from apps.keys.selectors import PAGE_SIZE, list_keys
+from apps.keys.selectors import iterate_keys
 
 COLUMNS = ("prefix", "name", "owner", "active", "limit_per_hour", "scopes", "expires_at", "last_used_at")
 
@@ -23,10 +23,8 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print one JSON array")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        rows: list[dict[str, Any]] = []
         with clear_failures():
-            while keys := list_keys(offset=len(rows), limit=PAGE_SIZE):
-                rows += [_row(key) for key in keys]
+            rows = [_row(key) for key in iterate_keys()]
         if options["json"]:
             self.stdout.write(json.dumps(rows))
             return

@@ -12,7 +12,7 @@ from apps.core.command import clear_failures
 from apps.keys.arguments import ACTOR, add_limit_arguments, limit_fields
 from apps.keys.changes import add_user, delete_user, update_user
 from apps.keys.documents import LIMIT_NAMES, User
-from apps.keys.selectors import PAGE_SIZE, count_keys, list_users
+from apps.keys.selectors import count_keys_by_owner, iterate_users
 
 TEXTS = ("name", "contact", "notes")
 
@@ -60,9 +60,8 @@ class Command(BaseCommand):
         self.stdout.write(f"Changed {options['username']}.")
 
     def _list(self, *, as_json: bool) -> None:
-        rows: list[dict[str, Any]] = []
-        while users := list_users(offset=len(rows), limit=PAGE_SIZE):
-            rows += [_row(user) for user in users]
+        keys = count_keys_by_owner()
+        rows = [_row(user, keys.get(user.username, 0)) for user in iterate_users()]
         if as_json:
             self.stdout.write(json.dumps(rows))
             return
@@ -72,13 +71,13 @@ class Command(BaseCommand):
             self.stdout.write(f"{row['username']}  {state}  {row['role']}  keys: {row['keys']}  {plan}")
 
 
-def _row(user: User) -> dict[str, Any]:
+def _row(user: User, keys: int) -> dict[str, Any]:
     return {
         "username": user.username,
         "name": user.name,
         "contact": user.contact,
         "active": user.active,
         "role": user.role,
-        "keys": count_keys(user.username),
+        "keys": keys,
         **{name: getattr(user, name) for name in LIMIT_NAMES},
     }
