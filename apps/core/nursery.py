@@ -107,15 +107,15 @@ def _is_middle() -> bool:
 
 def _become(order: _Order, supervisor_pid: int) -> None:
     """Run the program as ``python -m`` would, in its folder, with its descriptors, once the supervisor says go."""
-    go, *others = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, FREE_DESCRIPTORS) for number in order.descriptors]
-    for number in order.descriptors:
+    opened = [os.open(os.devnull, os.O_RDONLY), *order.descriptors]  # their numbers may be wanted ones
+    nothing, go, *others = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, FREE_DESCRIPTORS) for number in opened]
+    for number in opened:
         os.close(number)
     if os.read(go, 1) != GO:  # the supervisor gave up
         sys.exit(1)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, order.death_signal, 0, 0, 0)
     if os.getppid() != supervisor_pid:  # it died before the kernel knew our wish
         sys.exit(1)
-    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     for number, wanted in zip((nothing, *others), (0, 1, 2, *order.wanted), strict=True):
         os.dup2(number, wanted)
     for number in (go, nothing, *others):

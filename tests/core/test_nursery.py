@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -108,6 +109,23 @@ def test_a_fork_is_like_a_program_that_started_by_itself(place):
     assert found["descriptors"] == [0, 1, 2, descriptor]
     assert " ".join(process.cmdline()).strip().endswith(f"-m tests.core.forked_program stay {descriptor}")
     assert process.environ()["YTSERVER_RUN"] == "mark-of-the-nursery-test"
+
+
+@pytest.mark.parametrize("number", range(3, 9))
+def test_descriptors_keep_their_numbers_whichever_are_free_in_the_nursery(place, monkeypatch, number):
+    send = socket.send_fds
+
+    def with_that_number(to: socket.socket, texts: list[bytes], descriptors: list[int]) -> int:
+        order = json.loads(texts[0])
+        order |= {"wanted": [number], "command": [*order["command"][:-1], str(number)]}
+        return send(to, [json.dumps(order).encode()], descriptors)
+
+    monkeypatch.setattr(forking.socket, "send_fds", with_that_number)
+    log = place.start(f"number-{number}", "stay", text="what was passed on")
+    wait_until(lambda: log.exists() and log.read_text(), timeout_s=START_S)
+    found = wait_for_words(log)
+    assert found["read"] == "what was passed on"
+    assert found["descriptors"] == [0, 1, 2, number]
 
 
 def test_one_that_dies_is_started_again_alone_and_its_exit_is_told(place):
