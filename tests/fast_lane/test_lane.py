@@ -262,6 +262,30 @@ class TestAnswersFromTheLane:
         assert {answer.status_code for answer in answers_} == {200}
         assert lane.in_django == 2
 
+    @pytest.mark.parametrize("strange", ["", f"yt_nobodyhe_{'x' * 43}"])
+    async def test_a_stranger_is_not_waited_for(self, lane, key, monkeypatch, strange):
+        monkeypatch.setattr(first_answers, "WAIT_S", 60.0)
+        loop, is_there, another_is_done = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+        usual = lane._wsgi
+
+        def hold_the_stranger(environ, start_response):
+            if environ.get("HTTP_X_API_KEY", "") == strange:
+                loop.call_soon_threadsafe(is_there.set)
+                assert another_is_done.wait(30)
+            return usual(environ, start_response)
+
+        monkeypatch.setattr(lane, "_wsgi", hold_the_stranger)
+        path = f"/api/v1/audio?url={VIDEO_ID}"
+        async with lane.client(strange) as stranger, lane.client(key) as client:
+            refused = asyncio.create_task(stranger.get(path))
+            await is_there.wait()
+            answer = asyncio.create_task(client.get(path))
+            done, _ = await asyncio.wait([answer], timeout=10)
+            another_is_done.set()
+            assert (await refused).status_code == 401
+            assert (await answer).status_code == 200
+        assert done
+
     async def test_a_first_one_that_takes_long_is_not_waited_for(self, lane, key, monkeypatch):
         monkeypatch.setattr(first_answers, "WAIT_S", 0.1)
         others_are_done = threading.Event()

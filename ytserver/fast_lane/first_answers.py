@@ -1,7 +1,8 @@
 """When a process has just started: one request of each route goes to Django, and the others wait for what it shows.
 
 Else all that come before the first answer would go to Django, which takes fifty times as long over each, and the more
-of them there are the later the first answer comes.
+of them there are the later the first answer comes. Only requests with a good key take part: from others nothing is
+learnt.
 """
 
 from __future__ import annotations

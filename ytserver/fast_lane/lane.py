@@ -129,6 +129,10 @@ class FastLane:
             await self._app(scope, receive, send)
             return
         route = Route(asked.route, scope["scheme"])
+        if route not in self._lasting and not await self._is_known(scope, head, asked):
+            scope[STARTED_AT] = started_at
+            await self._app(scope, receive, send)  # a stranger's turn would be one that nobody learns from
+            return
         is_first = await self._firsts.take_turn(route, lambda: route in self._lasting)
         try:
             if not await self._answer(scope, send, head, asked, started_at):
@@ -137,6 +141,11 @@ class FastLane:
         finally:
             if is_first:
                 self._firsts.done(route)
+
+    async def _is_known(self, scope: Scope, head: Head, asked: Asked) -> bool:
+        """Whether the request's key may do what it asks."""
+        grant = await self._grant(_raw_key(head, asked), _address(scope))
+        return grant is not None and asked.scope in grant.scopes
 
     def _may_take(self, scope: Scope) -> bool:
         return (
@@ -151,8 +160,7 @@ class FastLane:
         place = self._place(scope, head, asked)
         if place is None:
             return False
-        raw, address = place.raw_key, place.address
-        grant = authenticate_by_heart(raw, address) or await self._grant(raw, address)
+        grant = await self._grant(place.raw_key, place.address)
         if grant is None or asked.scope not in grant.scopes:
             return False
         ready = self._answers.get(asked.question)
@@ -183,9 +191,7 @@ class FastLane:
         base_url = self._reader.base_url(scope, head.host)
         if lasting is None or base_url is None:
             return None
-        raw_key = head.key or extract_key({}, asked.keys) or asked.keys.get("api", "").strip()
-        client = scope.get("client")
-        return Place(raw_key, client[0] if client else "", head.request_id, base_url, lasting)
+        return Place(_raw_key(head, asked), _address(scope), head.request_id, base_url, lasting)
 
     def _order(
         self, scope: Scope, asked: Asked, place: Place, grant: KeyGrant, ready: Ready, started_at: float
@@ -212,6 +218,9 @@ class FastLane:
 
     async def _grant(self, raw: str, address: str) -> KeyGrant | None:
         """The caller's grant; None: no good key, or nobody knows just now. Simultaneous requests share one read."""
+        grant = authenticate_by_heart(raw, address)
+        if grant is not None:
+            return grant
         prefix = prefix_of(raw)
         if prefix is None or self._waiting_for_keys >= MAX_WAITING_FOR_KEYS:
             return None
@@ -278,6 +287,15 @@ class FastLane:
             await send(message)
 
         return learn
+
+
+def _raw_key(head: Head, asked: Asked) -> str:
+    return head.key or extract_key({}, asked.keys) or asked.keys.get("api", "").strip()
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def _may_have(grant: KeyGrant, ready: Ready) -> bool:
