@@ -5,10 +5,18 @@ from __future__ import annotations
 from celery.schedules import crontab
 from django.conf import settings
 
+from apps.core.redis import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S
+
 broker_url = settings.SERVICES.redis_url or "redis://127.0.0.1:1/0"
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # Redis may be away for any time; the supervisor restarts it
-broker_transport_options = {"visibility_timeout": 6 * 3600, "global_keyprefix": "yt:celery:"}
+broker_transport_options = {
+    "visibility_timeout": 6 * 3600,
+    "global_keyprefix": "yt:celery:",
+    "socket_connect_timeout": CONNECT_TIMEOUT_S,
+    "socket_timeout": ANSWER_TIMEOUT_S,  # a worker asks for messages for a second at a time
+    "socket_keepalive": True,
+}
 task_ignore_result = True
 task_default_queue = "care"
 task_acks_late = True
