@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
 
 from apps.analytics.rendering import TABLES, key_usage_fields, report_fields, to_csv
 from apps.analytics.reports import MAX_TOP, Report, key_usage, usage_report
@@ -40,7 +43,7 @@ def analytics(request: AdminRequest) -> HttpResponse:
         "chosen": chosen,
         "problem": problem,
         "zone": zone.key,
-        "zones": zone_names(),
+        "zone_options": _zone_options(),
         "from": span.start.astimezone(zone).strftime(FIELD_TIME),
         "to": span.end.astimezone(zone).strftime(FIELD_TIME),
         "query": _query(chosen, span),
@@ -107,6 +110,12 @@ def _zone(request: HttpRequest) -> tuple[ZoneInfo, str]:
         return read_zone(request.GET["zone"]), ""
     except InvalidParameter as error:
         return ZoneInfo("UTC"), error.message
+
+
+@cache
+def _zone_options() -> SafeString:
+    """The 500 of them, which are the same for everybody, are a third of the page's work."""
+    return format_html_join("", '<option value="{}"></option>', ((name,) for name in zone_names()))
 
 
 def _span(request: HttpRequest, zone: ZoneInfo) -> tuple[Span, str]:
