@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,8 @@ BATCH = 5000
 SMALL = 10_000
 AUDIO = "growthaudi1"
 """The one video with a file."""
-_AFTER = "g:"  # sorts behind all that is made up here
+MADE_UP = re.compile("^g[0-9]+$")
+"""The names of all that is made up here. What a key or a video is called otherwise may begin with g and a digit too."""
 _now = datetime.now(UTC)
 
 
@@ -57,7 +59,7 @@ def _fill(
         make(first, end)
         return time.monotonic() - began_at
     collection = document._get_collection()
-    others = list(collection.find({field: {"$not": {"$gte": name(0), "$lt": _AFTER}}}))
+    others = list(collection.find({field: {"$not": MADE_UP}}))
     collection.drop()
     if others:
         collection.insert_many(others)
