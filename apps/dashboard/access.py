@@ -125,9 +125,10 @@ def asks_again(view: View) -> View:
     return checked
 
 
-def ask_again(request: HttpRequest) -> HttpResponse:
-    """To the page that asks for the password (and code), and from there back to this address."""
-    return redirect(f"{reverse('dashboard:account-confirm')}?{urlencode({'next': request.get_full_path()})}")
+def ask_again(request: HttpRequest, then: str = "") -> HttpResponse:
+    """To the page that asks for the password (and code), and from there ``then`` (or back to this address)."""
+    then = then or request.get_full_path()
+    return redirect(f"{reverse('dashboard:account-confirm')}?{urlencode({'next': then})}")
 
 
 def problem(request: HttpRequest, status: int, title: str, text: str) -> HttpResponse:

@@ -40,6 +40,12 @@ def unit_of(name: str) -> str:
     return "bytes" if "bytes" in words else "s" if words[-1] == "s" else ""
 
 
+def _limit_words(value: int, unit: str) -> str:
+    """The exact value with its thousands apart, as messages say it."""
+    number, _, name = amount_text(value, unit).partition(" ")
+    return f"{grouped(int(number))} {name}".rstrip()
+
+
 class AmountField(forms.CharField):
     """A whole number, with a unit where ``unit`` has some. Empty: None. Out of ``limits`` (least, most): an error."""
 
@@ -72,6 +78,6 @@ class AmountField(forms.CharField):
         number = match["number"]
         amount = round(float(number) * size) if "." in number else int(number) * size
         if self.limits and not self.limits[0] <= amount <= self.limits[1]:
-            least, most = (amount_text(value, self.unit) for value in self.limits)
+            least, most = (_limit_words(value, self.unit) for value in self.limits)
             raise forms.ValidationError(f"From {least} to {most}.")
         return amount

@@ -8,6 +8,7 @@ from django.urls import reverse
 
 from apps.dashboard.job_work import cancel, retry
 from apps.dashboard.lists import Action, BulkAction, Cell, Column, Empty, Filter, ListSpec, age_filter, choices_filter
+from apps.dashboard.selectors import with_titles
 from apps.dashboard.templatetags.ui import human_bytes
 from apps.downloads.documents import JobState, MediaJob
 from apps.keys.people import is_person
@@ -120,6 +121,11 @@ def job_href(job: MediaJob) -> str:
     return reverse("dashboard:jobs-detail", args=[job.id])
 
 
+def _video(job: MediaJob, title: str) -> Cell:
+    """The title, with the id below it; the id alone while the title is not known."""
+    return Cell(value=title, href=job_href(job), note=job.video_id if title != job.video_id else "")
+
+
 def _actions(job: MediaJob) -> list[Action]:
     if job.active:
         href = reverse("dashboard:jobs-cancel", args=[job.id])
@@ -133,7 +139,7 @@ JOB_LIST = ListSpec(
     document=MediaJob,
     sort="-created_at",
     columns=(
-        Column(label="Video", cell=lambda job: Cell(value=job.video_id, href=job_href(job))),
+        Column(label="Video", cells=lambda jobs: [_video(job, title) for job, title in with_titles(jobs)]),
         Column(label="Kind", cell=lambda job: Cell(value=job.kind, note=job.variant)),
         Column(label="State", cell=job_state),
         Column(label="Source", cell=_source),

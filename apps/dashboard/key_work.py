@@ -17,10 +17,14 @@ def is_powerful(key: ApiKey) -> bool:
     return Scope.ADMIN.value in key.scopes
 
 
-def switch(request: AdminRequest, key: ApiKey, *, active: bool) -> None:
-    """Switch a key on or off. Raises RoleMissing, NotFound, and Conflict for one that was revoked for good."""
+def switch(request: AdminRequest, key: ApiKey, *, active: bool) -> bool:
+    """Switch a key on or off; False when it was so already.
+
+    Raises RoleMissing, NotFound, and Conflict for one that was revoked for good.
+    """
     _check_role(request, key)
-    if set_key_active(key.prefix, active=active):
+    changed = set_key_active(key.prefix, active=active)
+    if changed:
         record_change(
             request,
             "key.activate" if active else "key.deactivate",
@@ -29,6 +33,7 @@ def switch(request: AdminRequest, key: ApiKey, *, active: bool) -> None:
             before={"active": not active},
             after={"active": active},
         )
+    return changed
 
 
 def delete(request: AdminRequest, key: ApiKey) -> None:

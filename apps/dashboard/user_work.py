@@ -17,11 +17,16 @@ def gains_power(user: User) -> bool:
     return has_admin_key(user.username)
 
 
-def switch(request: AdminRequest, user: User, *, active: bool) -> None:
-    """Switch all keys of a user on or off. Raises RoleMissing, NotFound, and Conflict for people of the admin."""
+def switch(request: AdminRequest, user: User, *, active: bool) -> bool:
+    """Switch all keys of a user on or off; False when they were so already.
+
+    Raises RoleMissing, NotFound, and Conflict for people of the admin.
+    """
     _check_role(request, user)
-    if user.active != active:
+    changed: bool = user.active != active
+    if changed:
         update_user(user.username, {"active": active}, **who(request))
+    return changed
 
 
 def delete(request: AdminRequest, user: User) -> None:

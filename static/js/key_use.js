@@ -8,6 +8,7 @@ async function show() {
   const usage = await ask(canvas.dataset.source);
   const note = document.getElementById("use-note");
   if (!usage) return;
+  document.getElementById("use-zone").textContent = usage.zone;
   note.textContent = usage.totals.requests ? "" : "No requests with this key in the last 7 days. New ones are here within three minutes.";
   const total = usage.totals.requests.toLocaleString();
   canvas.setAttribute("aria-label", `Requests with this key in the last 7 days: ${total} in all`);

@@ -42,6 +42,17 @@ class TestKeys:
         assert [key.name for key in ApiKey.objects] == ["stays"]
         assert AuditEntry.objects(action="key.delete").count() == 2
 
+    def test_only_those_that_changed_are_counted(self, operator):
+        on, off = add_key("on"), add_key("off")
+        off.update(active=False)
+        answer = bulk(operator, "keys", "deactivate", [on.id, off.id], confirmed="yes").content.decode()
+        assert "1 key switched off." in answer
+        assert "1 key was so already." in answer
+        again = bulk(operator, "keys", "deactivate", [on.id, off.id], confirmed="yes").content.decode()
+        assert "switched off." not in again
+        assert "2 keys were so already." in again
+        assert AuditEntry.objects(action="key.deactivate").count() == 1
+
     def test_one_that_was_revoked_for_good_is_named_and_the_others_go_on(self, operator):
         gone, plain = add_key("gone"), add_key("plain")
         gone.update(active=False, revoked_at=gone.created_at)
@@ -61,9 +72,22 @@ class TestKeys:
         assert (key is not None and key.active == (action == "deactivate")) is again
         if again:
             back = owner.post(answer["Location"], {"password": PASSWORD})
-            assert back["Location"] == "/admin/keys?q=powerful"
-            bulk(owner, "keys", action, [powerful.id], confirmed="yes")
+            asked = owner.get(back["Location"]).content.decode()
+            assert f"powerful ({powerful.prefix})" in asked
+            assert 'href="/admin/keys?q=powerful"' in asked
+            done = owner.post(back["Location"], {"action": action, "id": str(powerful.id), "confirmed": "yes"})
+            assert done["Location"] == "/admin/keys?q=powerful"
             assert AuditEntry.objects(action=f"key.{action}").count() == 1
+
+    def test_that_were_chosen_before_the_password_are_only_for_who_chose_them(self, owner, operator):
+        powerful = add_key("powerful", scopes=(Scope.ADMIN,))
+        asked = owner.post("/admin/keys", {"action": "delete", "id": str(powerful.id)})
+        kept = owner.post(asked["Location"], {"password": PASSWORD})["Location"]
+        assert "Delete 1 key?" in owner.get(kept).content.decode()
+        for client, address in ((operator, kept), (owner, kept.replace("keys", "users")), (owner, kept[:-1] + "-")):
+            answer = client.get(address, follow=True).content.decode()
+            assert "What you chose is no longer known." in answer
+            assert "Delete 1" not in answer
 
     def test_as_good_as_an_owner_are_not_an_operators(self, operator):
         powerful, plain = add_key("powerful", scopes=(Scope.ADMIN,)), add_key("plain")
@@ -98,6 +122,10 @@ class TestUsers:
     def test_only_those_without_keys_are_deleted(self, operator):
         busy, idle = self.add("busy"), self.add("idle")
         add_key("of busy", owner="busy")
+        answer = bulk(operator, "users", "deactivate", [idle.id], confirmed="yes").content.decode()
+        assert "1 user switched off." in answer
+        answer = bulk(operator, "users", "deactivate", [idle.id], confirmed="yes").content.decode()
+        assert "1 user was so already." in answer
         answer = bulk(operator, "users", "delete", [busy.id, idle.id], confirmed="yes").content.decode()
         assert "1 user deleted." in answer
         assert "busy has 1 API keys." in answer

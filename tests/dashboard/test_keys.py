@@ -53,7 +53,7 @@ class TestCreate:
             ("name", "x" * 101, "at most 100 characters"),
             ("scopes", [], "This field is required."),
             ("scopes", ["everything"], "not one of the available choices"),
-            ("limit_per_hour", "0", "From 1 to 1000000000."),
+            ("limit_per_hour", "0", "From 1 to 1,000,000,000."),
             ("limit_per_hour", "many", "Write a number."),
             ("bytes_per_day", "9 parrots", "Write a number and one of"),
             ("allowed_cidrs", "here", "networks such as 203.0.113.0/24"),

@@ -90,6 +90,11 @@ class TestEverything:
         assert b"Nothing was chosen" in answer.content
         assert ApiKey.objects.count() == 1
 
+    def test_is_never_done_without_the_question_that_names_each(self, operator):
+        add_keys("other", PAGE + 1)
+        assert b"Switch 4 keys off?" in ask(operator, confirmed="yes").content
+        assert ApiKey.objects(active=True).count() == PAGE + 1
+
     def test_a_viewer_may_not(self, viewer):
         add_keys("other", PAGE + 1)
         assert ask(viewer, confirmed="yes").status_code == 403

@@ -13,10 +13,14 @@ from apps.dashboard import selectors
 from apps.dashboard.asset_work import WORKS
 from apps.dashboard.audit_list import TARGET_KINDS, WHAT
 from apps.dashboard.audit_words import WORDS, action_words
-from apps.dashboard.templatetags.ui import human_bytes, relative
+from apps.dashboard.selectors import work
+from apps.dashboard.templatetags.ui import human_bytes, relative, with_code
 from apps.downloads.documents import IdentityKind, JobState, MediaJob
+from apps.downloads.providers.health import note_outcome
+from apps.downloads.services.provider_settings import set_provider_enabled
 from apps.keys.services import create_key
 from apps.telegram_cache.documents import AssetState, BotState, TelegramBot
+from apps.telegram_cache.selectors import titles_of
 from tests.dashboard.samples import event, fill_server, make_asset, make_bot, make_channel, make_job
 from ytserver.env import BASE_DIR
 
@@ -73,6 +77,18 @@ class TestJobs:
         assert f"/admin/jobs/{running.id}/cancel" in shown
         assert "/cancel" not in viewer.get(f"/admin/jobs/{running.id}").content.decode()
         assert viewer.get("/admin/jobs/nothing").status_code == 404
+
+    def test_the_list_has_titles_where_they_are_known_and_reads_them_once(self, viewer, monkeypatch):
+        known, unknown = [make_job(number) for number in (1, 3)], make_job(5)
+        for number in (1, 3):
+            make_asset(number, title=f"A walk on day {number}")
+        reads = []
+        monkeypatch.setattr(work, "titles_of", lambda ids: reads.append(ids) or titles_of(ids))
+        page = viewer.get("/admin/jobs").content.decode()
+        for number, job in zip((1, 3), known, strict=True):
+            assert f'>A walk on day {number}</a><div class="note">{job.video_id}</div>' in page
+        assert f">{unknown.video_id}</a></td>" in page
+        assert len(reads) == 1
 
     def test_a_failed_job_says_why(self, viewer):
         make_job(state=JobState.FAILED, error_message="This video is private.")
@@ -205,6 +221,23 @@ class TestOverview:
         TelegramBot.objects(bot_id="123456").delete()
         assert selectors.health()[-1].tone == "danger"
 
+    def test_the_outside_sources_tell_when_they_answered_and_what_went_wrong(self, server):
+        def said():
+            return {part.name: part for part in selectors.health() if part.name in {"SaveTube", "yt-dlp"}}
+
+        assert {part.text for part in said().values()} == {"Not asked in the last 7 days"}
+        note_outcome("savetube", error_code="", took_s=0.2)
+        note_outcome("ytdlp", error_code="bot_check", error_message="YouTube asks for a proof.", took_s=1.5)
+        assert said()["SaveTube"].text == "Last answer now, no failure"
+        assert said()["SaveTube"].tone == "success"
+        assert said()["yt-dlp"].text == "No answer in the last 7 days, last failure now: YouTube asks for a proof"
+        assert said()["yt-dlp"].tone == "warning"
+        note_outcome("ytdlp", error_code="bot_check", error_message="", took_s=1.5, pause_s=30)
+        assert said()["yt-dlp"].text.endswith("bot_check. Left alone for a while after failing again and again")
+        assert said()["yt-dlp"].tone == "danger"
+        set_provider_enabled("savetube", enabled=False, actor="test")
+        assert list(said()) == ["yt-dlp"]
+
     def test_the_charts_get_the_last_hour_in_one_answer(self, viewer):
         body = viewer.get("/admin/overview/history").json()
         assert len(body["starts"]) == len(body["requests_per_s"]) == len(body["users"]) == 360
@@ -217,10 +250,29 @@ class TestOverview:
         assert (usage.requests, usage.errors, usage.bytes_sent) == (2, 1, 2000)
         assert selectors.key_usage("unknown1").requests == 0
 
+    def test_a_keys_chart_is_in_the_time_zone_that_was_chosen(self, viewer):
+        key = create_key(name="first").document
+        assert viewer.get(f"/admin/analytics/keys/{key.prefix}?range=7d").json()["zone"] == "UTC"
+        viewer.get("/admin/analytics?zone=Asia/Tokyo")
+        assert viewer.get(f"/admin/analytics/keys/{key.prefix}?range=7d").json()["zone"] == "Asia/Tokyo"
+        assert viewer.get(f"/admin/analytics/keys/{key.prefix}?range=7d&zone=Here").status_code == 400
+
     def test_a_keys_page_says_that_its_figures_follow(self, viewer):
         key = create_key(name="new").document
         page = viewer.get(f"/admin/keys/{key.prefix}").content
         assert page.count(b"follows within three minutes") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("From `.env` or `HOME`.", "From <code>.env</code> or <code>HOME</code>."),
+        ("`<b>` & c", "<code>&lt;b&gt;</code> &amp; c"),
+        ("5 ` and <b>", "5 ` and &lt;b&gt;"),
+    ],
+)
+def test_what_stands_in_backticks_is_code(text, shown):
+    assert with_code(text) == shown
 
 
 class TestTheme:

@@ -58,7 +58,8 @@ class BulkAction:
     """Something that can be done with many rows at once, after a question.
 
     ``run`` gets the request and one document, does it, and writes the audit log. It raises ApiError with the reason
-    where it cannot; the others go on. In ``question`` and ``done`` stands {things} for the rows: "Cancel {things}?" is
+    where it cannot; the others go on. It returns False for a document that was so already, which is not counted as
+    changed. In ``question`` and ``done`` stands {things} for the rows: "Cancel {things}?" is
     said as "Cancel 3 jobs?". Documents of which ``asks_again`` is true are changed only soon after the password was
     given again.
     """

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
+from django.core.cache import cache
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 
@@ -15,7 +18,7 @@ from apps.dashboard.access import AdminRequest, ask_again, may, problem
 from apps.dashboard.lists.page import read_chosen, read_everything, read_page
 from apps.dashboard.lists.spec import BulkAction, ListSpec
 from apps.keys.documents import Role
-from apps.keys.sessions import is_confirmed
+from apps.keys.sessions import CONFIRMED_FOR_S, is_confirmed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +27,7 @@ SHOWN_NAMES = 10
 SHOWN_PROBLEMS = 5
 SEPARATOR = " "  # of the ids in one field: so many fields of a form are refused
 RUN_S = 25.0
+KEPT = "chosen"  # in the address after the password was given: what had been chosen before
 
 
 def answer_list(
@@ -42,6 +46,8 @@ def answer_list(
     """
     if request.method == "POST":
         return _bulk(request, spec, title)
+    if name := request.GET.get(KEPT, ""):
+        return _go_on(request, spec, title, name)
     page = read_page(spec, request.GET.dict(), user=request.admin_user)
     values = {
         "page": page,
@@ -55,7 +61,7 @@ def answer_list(
 
 
 def _bulk(request: AdminRequest, spec: ListSpec, title: str) -> HttpResponse:
-    allowed = {item.name: item for item in spec.bulk_actions if may(request.admin_user, item.role)}
+    allowed = _allowed(request, spec)
     name = request.POST.get("action", "")
     if not allowed or name in {item.name for item in spec.bulk_actions} - allowed.keys():
         return problem(request, 403, "You may look, but not change this.", "Ask an owner of this server.")
@@ -66,11 +72,53 @@ def _bulk(request: AdminRequest, spec: ListSpec, title: str) -> HttpResponse:
         messages.info(request, "Nothing was chosen: tick the rows first.")
         return redirect(request.get_full_path())
     if action.asks_again and not is_confirmed(request) and any(map(action.asks_again, documents)):
-        messages.info(request, "Some of these may do what an owner may. Give your password, then tick the rows again.")
-        return ask_again(request)
-    if request.POST.get("confirmed") == "yes":
+        messages.info(request, "Some of these may do what an owner may. Give your password; what you chose is kept.")
+        return ask_again(request, _keep(request, action, documents))
+    if request.POST.get("confirmed") == "yes" and not _is_everything(request):
         _run(request, action, spec, documents)
-        return redirect(request.get_full_path())
+        return redirect(_without_kept(request))
+    return _ask(request, action, spec, title, documents, is_cut=is_cut)
+
+
+def _allowed(request: AdminRequest, spec: ListSpec) -> dict[str, BulkAction]:
+    """The bulk actions that this person may use, by name."""
+    return {item.name: item for item in spec.bulk_actions if may(request.admin_user, item.role)}
+
+
+def _keep(request: AdminRequest, action: BulkAction, documents: Sequence[Any]) -> str:
+    """Remember what was chosen while the password is asked for, and return the address that goes on with it."""
+    name = secrets.token_hex(16)
+    ids = SEPARATOR.join(str(document.pk) for document in documents)
+    cache.set(_kept_as(request, name), {"action": action.name, "ids": ids}, CONFIRMED_FOR_S)
+    query = {**request.GET.dict(), KEPT: name}
+    return f"{request.path}?{urlencode(query)}"
+
+
+def _go_on(request: AdminRequest, spec: ListSpec, title: str, name: str) -> HttpResponse:
+    """Ask whoever chose it, in this list, about what was kept under this name. Is it gone: the list itself."""
+    kept = cache.get(_kept_as(request, name)) or {}
+    action = _allowed(request, spec).get(kept.get("action", ""))
+    documents, is_cut = read_chosen(spec, kept.get("ids", "").split())
+    if action is None or not documents:
+        messages.info(request, "What you chose is no longer known. Tick the rows again.")
+        return redirect(_without_kept(request))
+    return _ask(request, action, spec, title, documents, is_cut=is_cut)
+
+
+def _kept_as(request: AdminRequest, name: str) -> str:
+    return f"chosen:{request.admin_user.id}:{request.path}:{name[:64]}"
+
+
+def _without_kept(request: AdminRequest) -> str:
+    """The address of the list as it was searched and filtered."""
+    query = urlencode({name: value for name, value in request.GET.dict().items() if name != KEPT})
+    return f"{request.path}?{query}" if query else request.path
+
+
+def _ask(
+    request: AdminRequest, action: BulkAction, spec: ListSpec, title: str, documents: Sequence[Any], *, is_cut: bool
+) -> HttpResponse:
+    """The question before anything is done, which names each row."""
     names = [spec.name_of(document) for document in documents]
     context: Mapping[str, Any] = {
         "title": action.question.format(things=spec.count_of(len(documents))),
@@ -80,7 +128,7 @@ def _bulk(request: AdminRequest, spec: ListSpec, title: str) -> HttpResponse:
         "more": max(0, len(names) - SHOWN_NAMES),
         "chosen": spec.count_of(len(documents)),
         "is_cut": is_cut,
-        "back": request.get_full_path(),
+        "back": _without_kept(request),
         "back_label": title,
     }
     return render(request, "dashboard/lists/confirm.html", context)
@@ -89,31 +137,37 @@ def _bulk(request: AdminRequest, spec: ListSpec, title: str) -> HttpResponse:
 def _chosen(request: AdminRequest, spec: ListSpec) -> tuple[list[Any], bool]:
     """The rows that were chosen, at most MAX_CHOSEN, and whether there were more: those that were ticked, or everything
     that the search and filters of the address let through. A confirmation names each one, so that nothing is done with
-    what came to the list after the question."""
-    if request.POST.get("everything") == "yes":
+    what came to the list after the question; "everything" is therefore always asked about."""
+    if _is_everything(request):
         return read_everything(spec, request.GET.dict())
     ids = [text for field in request.POST.getlist("id") for text in field.split(SEPARATOR) if text]
     return read_chosen(spec, ids)
+
+
+def _is_everything(request: AdminRequest) -> bool:
+    return request.POST.get("everything") == "yes"
 
 
 def _run(request: AdminRequest, action: BulkAction, spec: ListSpec, documents: Sequence[Any]) -> None:
     """One after another, until all are done or RUN_S is over: nobody looks at a blank page for longer."""
     ends_at = time.monotonic() + RUN_S
     problems: list[str] = []
-    tried = 0
+    tried = so_already = 0
     for document in documents:
         if tried and time.monotonic() > ends_at:
             break
         tried += 1
         try:
-            action.run(request, document)
+            so_already += action.run(request, document) is False
         except ApiError as error:
             problems.append(f"{spec.name_of(document)}: {error.message}")
-    if done := tried - len(problems):
+    if done := tried - len(problems) - so_already:
         messages.success(request, action.done.format(things=spec.count_of(done)))
+    if so_already:
+        messages.info(request, f"{spec.count_of(so_already)} {'was' if so_already == 1 else 'were'} so already.")
     for text in problems[:SHOWN_PROBLEMS]:
         messages.error(request, text)
     if len(problems) > SHOWN_PROBLEMS:
-        messages.error(request, f"{len(problems) - SHOWN_PROBLEMS} more could not be done.")
+        messages.error(request, f"{len(problems) - SHOWN_PROBLEMS:,} more could not be done.")
     if left := len(documents) - tried:
         messages.error(request, f"It took too long: {spec.count_of(left)} of those you chose are as they were.")

@@ -7,20 +7,25 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import mongoengine
 import redis
 from django.conf import settings
 from pymongo.errors import PyMongoError
 
+from apps.core.clock import utcnow
 from apps.core.heartbeats import QUEUES, idle_queues
 from apps.core.redis import redis_client
-from apps.dashboard.templatetags.ui import human_bytes
+from apps.dashboard.templatetags.ui import human_bytes, relative
+from apps.downloads.services.provider_settings import ProviderView, view_providers
 from apps.telegram_cache.documents import BotState, TelegramChannel
 from apps.telegram_cache.selectors import all_bots
 
 LOW_DISK_BYTES = 1024**3
 PING_TIMEOUT_MS = 2000
+MAX_REASON = 160
+SOURCE_NAMES = {"savetube": "SaveTube", "ytdlp": "yt-dlp"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,7 @@ class Health:
 
 def health() -> list[Health]:
     """Every part of the server, most basic first."""
-    return [_mongodb(), _redis(), _workers(), _disk(), _telegram()]
+    return [_mongodb(), _redis(), _workers(), _disk(), *_sources(), _telegram()]
 
 
 def _mongodb() -> Health:
@@ -87,6 +92,53 @@ def _disk() -> Health:
     free = shutil.disk_usage(folder).free
     text = f"{human_bytes(free)} free where the hot store is"
     return Health(name="Disk", icon="hard-drive", tone="success" if free > LOW_DISK_BYTES else "warning", text=text)
+
+
+def _sources() -> list[Health]:
+    """Each outside source that is in use: when it answered last, when it failed last and with what."""
+    icon = "shuffle"
+    try:
+        views = view_providers()
+    except (PyMongoError, redis.RedisError, OSError):
+        return [Health(name="Sources", icon=icon, tone="danger", text="Not known while MongoDB or Redis is down.")]
+    used = [view for view in views if view.enabled]
+    if not used:
+        return [Health(name="Sources", icon=icon, tone="danger", text="All are switched off. See the Sources page.")]
+    return [
+        Health(
+            name=SOURCE_NAMES.get(view.name, view.name), icon=icon, tone=_source_tone(view), text=_source_words(view)
+        )
+        for view in used
+    ]
+
+
+def _source_tone(view: ProviderView) -> str:
+    answered, failed = view.health.last_answer_at or 0.0, view.health.last_failure_at or 0.0
+    if failed <= answered:
+        return "success"
+    return "danger" if view.health.paused_until else "warning"
+
+
+def _source_words(view: ProviderView) -> str:
+    health = view.health
+    if health.last_answer_at is None and health.last_failure_at is None:
+        return "Not asked in the last 7 days"
+    answered = f"Last answer {_ago(health.last_answer_at)}" if health.last_answer_at else "No answer in the last 7 days"
+    failed = "no failure"
+    if health.last_failure_at:
+        failed = f"last failure {_ago(health.last_failure_at)}: {_reason(view)}"
+    resting = ". Left alone for a while after failing again and again" if health.paused_until else ""
+    return f"{answered}, {failed}{resting}"
+
+
+def _reason(view: ProviderView) -> str:
+    errors = view.last_errors
+    text = str(errors[0]["message"]) if errors else ""
+    return (text or view.health.last_error)[:MAX_REASON].rstrip(".")
+
+
+def _ago(at: float) -> str:
+    return relative(datetime.fromtimestamp(at, UTC), utcnow())
 
 
 def _telegram() -> Health:

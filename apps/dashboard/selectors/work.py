@@ -11,7 +11,7 @@ from apps.core.queues import waiting_messages
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.selectors import count_active_jobs
 from apps.telegram_cache.documents import BotState, TelegramBot
-from apps.telegram_cache.selectors import find_assets
+from apps.telegram_cache.selectors import titles_of
 
 SHOWN_BOTS = 8
 SHOWN_JOBS = 8
@@ -73,5 +73,5 @@ def bots_at_work() -> list[TelegramBot]:
 
 def with_titles(jobs: Sequence[MediaJob]) -> list[tuple[MediaJob, str]]:
     """Each job with its video's title, or its id while the title is not known. One query."""
-    assets = find_assets(job.asset_id for job in jobs)
-    return [(job, (assets[job.asset_id].title if job.asset_id in assets else "") or job.video_id) for job in jobs]
+    titles = titles_of(job.asset_id for job in jobs)
+    return [(job, titles.get(job.asset_id) or job.video_id) for job in jobs]

@@ -9,7 +9,7 @@ from typing import Any
 from django import template
 from django.templatetags.static import static
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from apps.dashboard import audit_words
@@ -63,6 +63,17 @@ def percent(share: float | None) -> str:
     if share is None:
         return NOT_KNOWN
     return f"{share * 100:.1f}".removesuffix(".0") + " %"
+
+
+@register.filter
+def with_code(text: str) -> SafeString:
+    """A text with what stands in `backticks` as code, everything else escaped."""
+    pieces = text.split("`")
+    if len(pieces) % 2 == 0:  # one that is not closed
+        return escape(text)
+    return format_html_join(
+        "", "{}", ((format_html("<code>{}</code>", piece) if at % 2 else piece,) for at, piece in enumerate(pieces))
+    )
 
 
 @register.filter

@@ -70,9 +70,12 @@ def analytics_data(request: AdminRequest) -> HttpResponse:
 
 @admin_page()
 def analytics_key(request: AdminRequest, prefix: str) -> HttpResponse:
-    """What one key did, for the chart of its page."""
+    """What one key did, for the chart of its page: in the zone asked for, else the one this browser chose last."""
     try:
-        span, _ = _span(request, read_zone(request.GET.get("zone", "UTC")))
+        zone, problem = _zone(request)
+        if problem:
+            raise InvalidParameter(problem)
+        span, _ = _span(request, zone)
     except InvalidParameter as error:
         return JsonResponse({"status": False, "message": error.message}, status=error.status)
     return JsonResponse(key_usage_fields(prefix, key_usage(prefix, span)))

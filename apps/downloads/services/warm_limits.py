@@ -27,7 +27,7 @@ def save_warm_limits(**fields: Any) -> WarmUpLimits:
         if name in BOUNDS:
             low, high = BOUNDS[name]
             if not low <= value <= high:
-                raise InvalidParameter(f"From {low} to {high}.", parameter=name)
+                raise InvalidParameter(f"From {low:,} to {high:,}.", parameter=name)
         elif name == "time_zone":
             if value not in available_timezones():
                 raise InvalidParameter("A time zone such as Europe/Berlin or UTC.", parameter=name)
