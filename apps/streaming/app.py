@@ -32,10 +32,11 @@ from apps.streaming.ranges import ByteRange, Unsatisfiable, is_unchanged, parse_
 from apps.streaming.running import Interruption, RunningStream, RunningStreams
 from apps.streaming.source import Source
 from apps.streaming.timing import StreamTiming
+from apps.streaming.turns import Turns
 
 SLICE_BYTES = 256 * 1024
 CHUNKED_SLICE_BYTES = 32 * 1024  # the server copies these, to put each chunk's frame around it
-# Of a file that is still coming: whoever waited for it has a first byte before anybody has more.
+# Of a file that is still coming, or comes back: whoever waited for it has a first byte before anybody has more.
 FIRST_BYTES = 16 * 1024
 YIELD_EVERY_BYTES = 1024 * 1024  # to a fast client, sending never waits: let others have their turn
 MAX_QUERY_FIELDS = 50
@@ -59,6 +60,7 @@ class StreamApp:
         self._timing = timing or StreamTiming()
         self.followers = Followers(backend, self._timing)
         self.running = RunningStreams(backend, self._timing)
+        self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises StreamAborted when the answer had begun and cannot be completed."""
@@ -130,7 +132,8 @@ class StreamApp:
             if request.method == "HEAD":
                 await answer.end()
             else:
-                await _send_body(answer, source, stream, part.start if part else 0, part.stop if part else size)
+                start, stop = (part.start, part.stop) if part else (0, size)
+                await _send_body(answer, source, stream, self._turns, start, stop)
         finally:
             if meter is not None:
                 meter.close()
@@ -294,13 +297,16 @@ def _head(part: ByteRange | None, size_bytes: int | None, headers: RawHeaders) -
     return 206, headers
 
 
-async def _send_body(answer: _Answer, source: Source, stream: RunningStream, start: int, stop: int | None) -> None:
+async def _send_body(
+    answer: _Answer, source: Source, stream: RunningStream, turns: Turns, start: int, stop: int | None
+) -> None:
     """The bytes [start, stop), as they become available; ``stop`` None: until the file is finished."""
     meter = stream.target.meter
     now = asyncio.get_running_loop().time
     slice_bytes = CHUNKED_SLICE_BYTES if stop is None else SLICE_BYTES
     at = start
-    yield_at = start + (YIELD_EVERY_BYTES if stream.target.block_hashes else FIRST_BYTES)
+    was_here = stream.target.block_hashes and source.tier == "hot"
+    yield_at = start + (YIELD_EVERY_BYTES if was_here else FIRST_BYTES)
     while stop is None or at < stop:
         available = source.available_from(at)
         if not available:
@@ -323,7 +329,7 @@ async def _send_body(answer: _Answer, source: Source, stream: RunningStream, sta
         at = end
         if at >= yield_at:
             yield_at = at + YIELD_EVERY_BYTES
-            await asyncio.sleep(0)
+            await turns.wait()
     if stop is None:
         await answer.end()
     elif at != stop:

@@ -15,7 +15,7 @@ import pytest
 
 from apps.core.asgi import Message
 from apps.core.errors import UpstreamUnreachable, VideoUnavailable
-from apps.streaming.app import StreamApp
+from apps.streaming.app import FIRST_BYTES, StreamApp
 from apps.streaming.hotstore import BLOCK_BYTES, HotStore
 from tests.streaming.media import ASSET, make_bytes, start_process, wait_until
 from tests.streaming.serving import (
@@ -222,6 +222,55 @@ class TestGrowingFile:
         assert sum(len(body) for _, body in sent[:20]) < SIZE
         for client in range(20):
             assert b"".join(body for sender, body in sent if sender == client) == DATA
+
+    @pytest.mark.parametrize("comes_back", [False, True])
+    async def test_somebody_new_has_a_first_byte_before_all_others_have_more(
+        self, store: HotStore, comes_back: bool
+    ) -> None:
+        backend = TableBackend()
+        target = backend.add(DATA, finished=comes_back)
+        app = StreamApp(backend, store)
+        sent = [0] * 21
+        tasks: list[asyncio.Task[None]] = []
+        all_begun = asyncio.Event()
+        ahead: list[int] = []  # clients that had more than their first bytes when the new one had one
+
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def ask(client: int) -> None:
+            async def send(message: Message) -> None:
+                if not message.get("body"):
+                    return
+                sent[client] += len(message["body"])
+                if client == 20 and not ahead:
+                    ahead.append(sum(size > FIRST_BYTES for size in sent))
+                elif client < 20 and min(sent[:20]) and len(tasks) == 20:
+                    tasks.append(asyncio.create_task(ask(20)))
+                    all_begun.set()
+
+            await app(
+                {
+                    "type": "http", "method": "GET", "path": f"/stream/video/{VIDEO_ID}", "query_string": b"",
+                    "headers": [],
+                },
+                receive,
+                send,
+            )  # fmt: skip
+
+        if comes_back:
+            store.open_sparse(ASSET, 1, size_bytes=SIZE, block_hashes=target.block_hashes).close()
+        else:
+            with store.create(ASSET, 1, resume=False) as writer:
+                writer.set_size(SIZE)
+                writer.append(DATA)
+        tasks.extend(asyncio.create_task(ask(client)) for client in range(20))
+        async with asyncio.timeout(60):
+            await all_begun.wait()
+            await asyncio.gather(*tasks)
+        assert ahead[0] < 10
+        assert sent == [SIZE] * 21
 
     @pytest.mark.parametrize("sized", [True, False])
     def test_a_failed_fetch_cuts_the_stream_visibly(self, quick_server: Running, sized: bool) -> None:
