@@ -97,8 +97,7 @@ class Ready:
             values["download_url"], values["stream_url"] = f'"{download}"', f'"{stream}"'
             values["expires_at"] = f'"{expires_at}"'
         parts = self.pieces.copy()
-        for at in range(1, len(parts), 2):
-            parts[at] = values[parts[at]]
+        parts[1::2] = [values[name] for name in parts[1::2]]
         return "".join(parts).encode()
 
 

@@ -62,9 +62,14 @@ def _halves(key: bytes) -> tuple[Any, Any]:
 
 
 def _sign(key: bytes, text: str) -> str:
-    halves = _halves(key)
-    inner, outer = halves[0].copy(), halves[1].copy()
-    inner.update(text.encode())
+    inner, outer = _halves(key)
+    return _signature(inner, outer, text.encode())
+
+
+def _signature(begun: Any, outer: Any, rest: bytes) -> str:
+    """Of what the inner hash was ``begun`` with, and ``rest``. Both hashes stay as they are."""
+    inner, outer = begun.copy(), outer.copy()
+    inner.update(rest)
     outer.update(inner.digest())
     return b2a_base64(outer.digest(), newline=False).translate(_URL_SAFE, b"=").decode()
 
@@ -86,13 +91,14 @@ def sign_link_pair(
     *, path: str, asset_id: str, key_prefix: str, expires_at: int, bound_to: str = ""
 ) -> tuple[str, str]:
     """``sign_link`` twice: without and with ``attachment``."""
-    key = _own_keys()[0]
-    common = f"{path}\n{asset_id}\n{key_prefix}\n{expires_at}\n"
-    bound_text, bound = (f"\n{bound_to}", f"&{BOUND_PARAMETER}={quote_plus(bound_to)}") if bound_to else ("", "")
+    begun, outer = _halves(_own_keys()[0])
+    begun = begun.copy()
+    begun.update(f"{path}\n{asset_id}\n{key_prefix}\n{expires_at}\n".encode())
     query = f"{path}?asset={_quoted(asset_id)}&key_id={_quoted(key_prefix)}&expires={expires_at}"
+    bound, rest = (f"&{BOUND_PARAMETER}={quote_plus(bound_to)}", f"\n{bound_to}".encode()) if bound_to else ("", b"")
     return (
-        f"{query}{bound}&{SIGNATURE_PARAMETER}={_sign(key, f'{common}0{bound_text}')}",
-        f"{query}&download=1{bound}&{SIGNATURE_PARAMETER}={_sign(key, f'{common}1{bound_text}')}",
+        f"{query}{bound}&{SIGNATURE_PARAMETER}={_signature(begun, outer, b'0' + rest)}",
+        f"{query}&download=1{bound}&{SIGNATURE_PARAMETER}={_signature(begun, outer, b'1' + rest)}",
     )
 
 

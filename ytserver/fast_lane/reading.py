@@ -55,7 +55,6 @@ ACCEPTS = frozenset(
 DECIDED_BY_DJANGO = frozenset(
     {b"cookie", b"origin", b"if-none-match", b"if-modified-since", b"x-http-method-override", b"expect", b"range"}
 )
-_KEY_HEADERS = ((b"x-api-key", "x-api-key"), (b"authorization", "authorization"))
 _READ = frozenset({b"host", b"accept", b"x-api-key", b"authorization", b"x-request-id", b"content-type"})
 _DIALECT_KEYS = frozenset({"api", "api_key"})
 
@@ -93,9 +92,11 @@ def read_head(scope: Scope) -> Head | None:
     host, request_id = read.get(b"host"), read.get(b"x-request-id")
     if host is None or read.get(b"accept", b"*/*") not in ACCEPTS:
         return None
-    key_headers = {text: read[name].decode("latin-1") for name, text in _KEY_HEADERS if name in read}
+    key = read.get(b"x-api-key", b"").decode("latin-1").strip()
+    if not key and b"authorization" in read:
+        key = extract_key({"authorization": read[b"authorization"].decode("latin-1")}, {}) or ""
     return Head(
-        extract_key(key_headers, {}) or "",
+        key,
         host.decode("latin-1"),
         request_id_from(request_id.decode("latin-1") if request_id else None),
         read.get(b"content-type", b"").lower(),

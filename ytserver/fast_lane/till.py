@@ -216,7 +216,7 @@ def _command(script: tuple[str, str], batch: Sequence[Sale]) -> bytes:
 
 def _state(answer: bytes, grant: KeyGrant) -> LimitState | None:
     try:
-        return read_answer([int(number) for number in answer.split()], grant)
+        return read_answer(list(map(int, answer.split())), grant)
     except RateLimited:
         return None
 
