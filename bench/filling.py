@@ -31,6 +31,24 @@ def key_prefix(number: int) -> str:
     return f"g{number:07}"
 
 
+def beyond(assets: int, keys: int) -> dict[str, dict[str, Any]]:
+    """What finds, by collection, all that was made up beyond so many."""
+    from apps.downloads.documents import MediaJob, VideoInfoRecord
+    from apps.keys.documents import ApiKey
+    from apps.telegram_cache.documents import Asset
+
+    fields = {
+        Asset: ("video_id", video_id(assets)),
+        ApiKey: ("prefix", key_prefix(keys)),
+        MediaJob: ("video_id", video_id(keys)),
+        VideoInfoRecord: ("_id", video_id(keys)),
+    }
+    return {
+        document._get_collection_name(): {field: {"$gte": first, "$regex": MADE_UP}}
+        for document, (field, first) in fields.items()
+    }
+
+
 def fill(first: int, assets: int, first_key: int, keys: int, *, once: Callable[[str, Callable[[], Any]], Any]) -> float:
     """Add what is missing to so many; return how many seconds it took. ``once`` runs what has not been done yet."""
     from apps.downloads.documents import MediaJob, VideoInfoRecord

@@ -1,8 +1,9 @@
 """The same figures with few and with very many assets and keys: ``python -m bench.growth [--assets N] [--json]``.
 
-MongoDB gets generated assets, keys, jobs and metadata (written in bulk; nothing of them is on disk). Before and after,
-in the same run: answers per second of the lane and of Django, and their processor time; and for each page of the admin,
-each list of the API, keys and metadata that nobody has in memory, and what the workers ask, how many index keys and
+MongoDB gets generated assets, keys, jobs and metadata (written in bulk; nothing of them is on disk). Answers per second
+of the lane and of Django, and their processor time, are measured round by round in turn, with a second MongoDB that has
+as few as in the beginning: a machine's speed changes within minutes. Before and after, for each page of the admin, each
+list of the API, keys and metadata that nobody has in memory, and what the workers ask, how many index keys and
 documents MongoDB looks at (by its profiler: the same on any machine) and how much processor time it takes in MongoDB
 and here. With ``--keep FOLDER`` the database stays there, and a run that was stopped goes on with what is left to do.
 """
@@ -10,8 +11,10 @@ and here. With ``--keep FOLDER`` the database stays there, and a run that was st
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -19,8 +22,9 @@ from typing import Any
 
 from mongoengine import get_db
 
+from bench.copies import smaller_copy
 from bench.fast_lane import costed
-from bench.filling import AUDIO, MANY_KEYS, fill, key_prefix, video_id
+from bench.filling import AUDIO, MANY_KEYS, beyond, fill, key_prefix, video_id
 from bench.instance import bench_instance
 from bench.load import Plan, get, run_load
 from bench.report import Figure, Report
@@ -87,10 +91,9 @@ def measure(report: Report, *, assets: int, seconds: float, rounds: int) -> None
         filled_s = fill(first, number, first_key, keys, once=_once)
         _calm_down()
         report.note(f"{number:,} assets; {keys:,} keys, jobs and videos' metadata: written in {filled_s:.0f} s")
-        rates = _once(f"{number} rates", lambda keys=keys: _rates(key, keys, seconds, rounds))
-        asked = _once(f"{number} asked", lambda number=number, keys=keys: admin.look(number, keys))
-        found[number] = (rates, asked)
-    _tell(report, assets, found[FEW], found[assets])
+        found[number] = _once(f"{number} asked", lambda number=number, keys=keys: admin.look(number, keys))
+    rates = _once("rates of both", lambda: _rates(key, seconds, rounds))
+    _tell(report, assets, (rates["few"], found[FEW]), (rates["many"], found[assets]))
 
 
 def _tell(report: Report, assets: int, few: tuple[Any, Any], many: tuple[Any, Any]) -> None:
@@ -99,8 +102,9 @@ def _tell(report: Report, assets: int, few: tuple[Any, Any], many: tuple[Any, An
         for size, values in ((FEW, before), (assets, after)):
             report.add(Figure(f"{name}, answers/s: {size:,}", values["per_s"]))
             report.add(Figure(f"{name}, processor time, us for an answer: {size:,}", values["cpu_us"]))
-        report.add(_ratio(f"{name}, answers/s: many to few", before["per_s"], after["per_s"], floor=0.9))
-        report.add(_ratio(f"{name}, processor time: many to few", before["cpu_us"], after["cpu_us"], ceiling=1.1))
+        per_s, cpu_us = (_by_round(before[unit], after[unit]) for unit in ("per_s", "cpu_us"))
+        report.add(Figure(f"{name}, answers/s: many to few", per_s, floor=0.9))
+        report.add(Figure(f"{name}, processor time: many to few", cpu_us, ceiling=1.1))
     looked_at = []
     for name, before in few[1].items():
         after = many[1][name]
@@ -110,6 +114,10 @@ def _tell(report: Report, assets: int, few: tuple[Any, Any], many: tuple[Any, An
             looked_at.append(f"{name} {before['examined']:,} and {after['examined']:,}")
     report.note(f"Index keys and documents that MongoDB looks at, few and many: {'; '.join(looked_at) or 'no other'}; "
                 "all others the same")  # fmt: skip
+
+
+def _by_round(few: list[float], many: list[float]) -> list[float]:
+    return [after / before for before, after in zip(few, many, strict=True)]
 
 
 def _ratio(name: str, few: list[float], many: list[float], **bounds: float) -> Figure:
@@ -126,23 +134,43 @@ def _once(name: str, work: Callable[[], Any]) -> Any:
     return done["value"]
 
 
-def _rates(key: str, keys: int, seconds: float, rounds: int) -> dict[str, dict[str, list[float]]]:
-    chance = Random(3)  # noqa: S311 - test data
-    known = [f"/api/v1/audio?url={AUDIO}"]
-    videos = [f"/api/v1/info?url={video_id(chance.randrange(keys))}" for _ in range(VIDEOS)]
-    found: dict[str, dict[str, list[float]]] = {}
-    for lane, asked in (
-        ("on", {"lane, a known file": known, f"lane, metadata of {VIDEOS} videos": videos}),
-        ("off", {"Django, a known file": known}),
-    ):
-        with web_process(FAST_LANE=lane) as (port, pid):
-            for name, paths in asked.items():
-                requests = [get(path, port=port, **{"X-API-Key": key}) for path in paths]
-                plan = Plan(port=port, requests=requests, connections=CONNECTIONS, seconds=seconds)
-                run_load(plan)
-                done = [costed(plan, pid) for _ in range(rounds)]
-                found[name] = {"per_s": [each.per_s for each, _ in done], "cpu_us": [cpu_us for _, cpu_us in done]}
+def _rates(key: str, seconds: float, rounds: int) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Both sizes in turn, the other one first in each next round."""
+    metadata = f"lane, metadata of {VIDEOS} videos"
+    found: dict[str, dict[str, dict[str, list[float]]]] = {"few": {}, "many": {}}
+    with smaller_copy(beyond(FEW, FEW_KEYS)) as few_address:
+        addresses = {"few": few_address, "many": os.environ["MONGO_URI"]}
+        keys = {"few": FEW_KEYS, "many": MANY_KEYS}
+        for lane, names in (("on", ("lane, a known file", metadata)), ("off", ("Django, a known file",))):
+            with ExitStack() as stack:
+                processes = {
+                    size: stack.enter_context(web_process(FAST_LANE=lane, MONGO_URI=address))
+                    for size, address in addresses.items()
+                }
+                for name in names:
+                    plans = {
+                        size: _plan(key, port, seconds, keys[size], one_file=name != metadata)
+                        for size, (port, _) in processes.items()
+                    }
+                    for size, plan in plans.items():
+                        run_load(plan)
+                        found[size][name] = {"per_s": [], "cpu_us": []}
+                    for turn in range(rounds):
+                        for size in sorted(plans, reverse=turn % 2 == 1):
+                            wait_until_idle(pid for _, pid in processes.values())
+                            outcome, cpu_us = costed(plans[size], processes[size][1])
+                            found[size][name]["per_s"].append(outcome.per_s)
+                            found[size][name]["cpu_us"].append(cpu_us)
     return found
+
+
+def _plan(key: str, port: int, seconds: float, keys: int, *, one_file: bool) -> Plan:
+    chance = Random(3)  # noqa: S311 - test data
+    paths = [f"/api/v1/info?url={video_id(chance.randrange(keys))}" for _ in range(VIDEOS)]
+    if one_file:
+        paths = [f"/api/v1/audio?url={AUDIO}"]
+    requests = [get(path, port=port, **{"X-API-Key": key}) for path in paths]
+    return Plan(port=port, requests=requests, connections=CONNECTIONS, seconds=seconds)
 
 
 class _Admin:

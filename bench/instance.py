@@ -61,7 +61,7 @@ def bench_instance(*, bots: int, keep: Path | None = None) -> Iterator[Telegram]
             redis_command(folder / "redis", port=redis_port, log=folder / "redis.log"),
         ):
             process = subprocess.Popen(end_with_us(command), stdout=subprocess.DEVNULL)
-            stack.callback(_end, process)
+            stack.callback(end_process, process)
         wait_for_redis(redis_port)
         prepare_mongod(mongo_port)
         telegram = _start_telegram(stack, folder / "telegram", bots)
@@ -76,7 +76,7 @@ def bench_instance(*, bots: int, keep: Path | None = None) -> Iterator[Telegram]
 def _start_telegram(stack: ExitStack, folder: Path, bots: int) -> Telegram:
     command = [sys.executable, "-m", "bench.telegram_server", str(folder), str(bots)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    stack.callback(_end, process)
+    stack.callback(end_process, process)
     said = json.loads(process.stdout.readline() if process.stdout else b"")
     return Telegram(url=said["url"], tokens=tuple(said["tokens"]), channel=said["channel"], process=process)
 
@@ -102,7 +102,7 @@ def set_up_django(folder: Path, mongo_port: int, redis_port: int, telegram: Tele
     logging.getLogger().setLevel(logging.ERROR)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_process(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
         process.stdin.close()
     process.terminate()
