@@ -78,6 +78,15 @@ class TestJobs:
         assert "/cancel" not in viewer.get(f"/admin/jobs/{running.id}").content.decode()
         assert viewer.get("/admin/jobs/nothing").status_code == 404
 
+    def test_how_far_a_running_one_is_stands_only_where_it_is_kept_up_to_date(self, viewer):
+        job = make_job(stage="connecting", bytes_done=1024, bytes_total=4096)
+        page = viewer.get(f"/admin/jobs/{job.id}").content.decode()
+        assert page.count("connecting") == 1
+        assert page.count("1 KB of 4 KB") == 1
+        assert (
+            "1 KB" in viewer.get(f"/admin/jobs/{make_job(3, state=JobState.DONE, bytes_done=1024).id}").content.decode()
+        )
+
     def test_the_list_has_titles_where_they_are_known_and_reads_them_once(self, viewer, monkeypatch):
         known, unknown = [make_job(number) for number in (1, 3)], make_job(5)
         for number in (1, 3):

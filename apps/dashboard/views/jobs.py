@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
@@ -13,7 +15,7 @@ from apps.dashboard.job_list import JOB_LIST, job_attempts, job_keys, job_progre
 from apps.dashboard.job_work import cancel, retry
 from apps.dashboard.lists import answer_list
 from apps.dashboard.pages import confirm_page
-from apps.downloads.documents import MediaJob
+from apps.downloads.documents import JobState, MediaJob
 from apps.downloads.selectors import find_job
 from apps.keys.documents import Role
 from apps.telegram_cache.selectors import find_asset
@@ -34,7 +36,9 @@ def job_detail(request: AdminRequest, job_id: str) -> HttpResponse:
     context = {
         "job": job,
         "title": title,
-        "state": job_state(job),
+        "state": replace(job_state(job), note="")
+        if job.state == JobState.RUNNING
+        else job_state(job),  # its card tells, live
         "progress": job_progress(job),
         "asset": find_asset(job.asset_id),
         "attempts": job_attempts(job),
