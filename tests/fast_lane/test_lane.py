@@ -22,7 +22,7 @@ from apps.core.web_protocol import BoundedHttpProtocol
 from apps.downloads.documents import VideoInfoRecord
 from apps.downloads.services import answers, cache_stats
 from apps.downloads.services.media import hot_store
-from apps.keys import key_cache
+from apps.keys import key_cache, redis_loss
 from apps.keys.authentication import authenticate, forget_cached_keys
 from apps.keys.documents import ApiKey, Scope
 from apps.keys.limits import charge
@@ -70,6 +70,7 @@ def _everything(mongo, redis_server, hot_root, monkeypatch):
     env = django_settings.ENV.model_copy(update={"dialects": ("song", "track", "v2", "query"), "public_url": ""})
     monkeypatch.setattr(django_settings, "ENV", env)
     monkeypatch.setattr(answers, "time", Clock())  # the same second for both
+    monkeypatch.setattr(redis_loss.health, "_away_until", 0.0)  # a test before may have lost Redis
 
 
 @pytest.fixture
