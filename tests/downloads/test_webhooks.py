@@ -21,6 +21,7 @@ from apps.downloads.services import jobs, webhooks
 from apps.downloads.services.jobs import cancel_job, finish_job
 from apps.downloads.services.webhook_records import announce_end
 from apps.keys.documents import ApiKey
+from apps.keys.services import create_key
 from apps.keys.webhooks import set_webhook
 from tests.downloads.library import VIDEO_ID, known_info
 from tests.standins.server import StandIn
@@ -28,7 +29,8 @@ from tests.waiting import wait_until
 
 
 class Receiver(StandIn):
-    """Somebody's webhook receiver. ``status`` is what it answers with; below /slow it answers 500 after ``answer``."""
+    """Somebody's webhook receiver. ``status`` is what it answers with; after ``answer`` is set, /slow answers 500 and
+    all below /late 200."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,6 +49,9 @@ class Receiver(StandIn):
         if request.path == "/slow":
             await asyncio.to_thread(self.answer.wait, 4)
             return web.Response(status=500)
+        if request.path.startswith("/late/"):
+            await asyncio.to_thread(self.answer.wait, 30)
+            return web.Response()
         return web.Response(status=self.status, headers={"Location": f"{self.url}/elsewhere"})
 
 
@@ -54,6 +59,7 @@ class Receiver(StandIn):
 def receiver():
     with Receiver() as server:
         yield server
+        server.answer.set()
 
 
 @pytest.fixture
@@ -162,6 +168,52 @@ def test_a_slow_receiver_holds_up_no_other_key_and_is_told_by_one_round_at_a_tim
         receiver.answer.set()
         first.result(20)
     assert receiver.counts == {"POST /fast": 3, "POST /slow": 1}
+
+
+class TestSlowReceivers:
+    """A round of theirs lasts long, and the worker that they run on has other things to do."""
+
+    @pytest.fixture(autouse=True)
+    def _patient(self, monkeypatch):
+        monkeypatch.setattr(webhooks, "TOTAL_S", 60)
+
+    @pytest.fixture
+    def owe_slow(self, receiver, job_id):
+        def owe_to_a_new_key(name: str) -> None:
+            prefix = create_key(name=name).key[3:11]
+            set_webhook(prefix, f"{receiver.url}/late/{name}", actor="test")
+            owe(prefix, job_id, 1)
+
+        return owe_to_a_new_key
+
+    def test_hold_half_of_a_workers_threads_at_most(self, receiver, owe_slow, monkeypatch):
+        monkeypatch.setattr(webhooks, "LOOK_S", 3600)  # each round keeps to its own
+        places = settings.ENV.worker_threads // 2
+        with ThreadPoolExecutor(places) as others:
+            for number in range(places):
+                owe_slow(f"of{number}")
+                others.submit(webhooks.deliver_due)
+                wait_until(lambda told=f"POST /late/of{number}": receiver.counts[told])
+            owe_slow("another")
+            webhooks.deliver_due()
+            assert receiver.counts["POST /late/another"] == 0
+            receiver.answer.set()
+        webhooks.deliver_due()
+        assert receiver.counts["POST /late/another"] == 1
+
+    def test_leave_their_round_to_tell_who_is_owed_something_meanwhile(self, other_api, receiver, job_id, owe_slow):
+        set_webhook(other_api.prefix, f"{receiver.url}/fast", actor="test")
+        owe_slow("alone")
+        with ThreadPoolExecutor(1) as other:
+            the_round = other.submit(webhooks.deliver_due)
+            wait_until(lambda: receiver.counts["POST /late/alone"])
+            for number in range(2):
+                owe(other_api.prefix, job_id, 1, first=number)
+                wait_until(lambda told=number + 1: receiver.counts["POST /fast"] == told, timeout_s=25)
+            assert not the_round.done()
+            receiver.answer.set()
+            the_round.result(20)
+        assert receiver.counts == {"POST /late/alone": 1, "POST /fast": 2}
 
 
 def test_redirects_are_not_followed(receiver, job_id):

@@ -8,13 +8,16 @@ import hmac
 import json
 import random
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from django.conf import settings
 from pymongo import ReturnDocument
 
 from apps.core.clock import utcnow
@@ -36,6 +39,7 @@ LEASE_S = 30  # a delivery whose process died is tried again after this
 PAUSE_S = 10  # for a key's other deliveries, after one failed
 MAX_KEYS = 200  # in one round
 ROUND_S = 20.0
+LOOK_S = 1.0  # this often a running round looks for other keys that are owed something
 SIGNATURE_HEADER = "X-Webhook-Signature"
 
 log = structlog.get_logger(__name__)
@@ -44,11 +48,22 @@ log = structlog.get_logger(__name__)
 def deliver_due() -> None:
     """One round over what is due: keys side by side, each key's deliveries one after another, until one fails.
 
-    Of any number of rounds at once one tells a key: a slow receiver holds up nobody but itself.
+    Of any number of rounds at once one tells a key: a slow receiver holds up nobody but itself. Half of a process's
+    threads at most run rounds, so that the server's own care does not stand behind slow receivers: a round that finds
+    no place ends at once, and those that run, or the next, tell its keys.
     """
-    owed = WebhookDelivery.objects(state=WebhookState.PENDING.value).distinct("key_prefix")
-    if owed:
-        asyncio.run(_deliver(random.sample(owed, min(MAX_KEYS, len(owed)))))
+    if not _places().acquire(blocking=False):
+        return
+    try:
+        if _keys_due():
+            asyncio.run(_deliver())
+    finally:
+        _places().release()
+
+
+@cache
+def _places() -> threading.BoundedSemaphore:
+    return threading.BoundedSemaphore(max(1, settings.ENV.worker_threads // 2))
 
 
 def send_test(prefix: str) -> str:
@@ -78,10 +93,33 @@ def send_again(prefix: str, job_id: str) -> None:
     raise Conflict("This message was taken, or is still being tried.")
 
 
-async def _deliver(prefixes: list[str]) -> None:
-    async with _session() as session:
-        deadline = time.monotonic() + ROUND_S
-        await asyncio.gather(*(_deliver_key(session, prefix, deadline) for prefix in prefixes))
+async def _deliver() -> None:
+    """Tell every key that is owed something, also those that come to be while others are still told."""
+    deadline = time.monotonic() + ROUND_S
+    telling: dict[str, asyncio.Task[None]] = {}
+    looks = True
+    async with _session() as session, asyncio.TaskGroup() as group:
+        while looks:
+            others = [prefix for prefix in await asyncio.to_thread(_keys_due) if prefix not in telling]
+            for prefix in random.sample(others, min(MAX_KEYS - len(telling), len(others))):
+                telling[prefix] = group.create_task(_deliver_key(session, prefix, deadline))
+            if telling:
+                await asyncio.wait(telling.values(), timeout=LOOK_S)
+            telling = {prefix: task for prefix, task in telling.items() if not task.done()}
+            looks = bool(telling) and time.monotonic() < deadline
+
+
+def _keys_due() -> list[str]:
+    """The keys that are owed something now: one look into the index for each key, however much it is owed."""
+    first_due = _collection().aggregate(
+        [
+            {"$match": {"state": WebhookState.PENDING.value}},
+            {"$sort": {"state": 1, "key_prefix": 1, "next_at": 1}},
+            {"$group": {"_id": "$key_prefix", "next_at": {"$first": "$next_at"}}},
+            {"$match": {"next_at": {"$lte": utcnow()}}},
+        ]
+    )
+    return [row["_id"] for row in first_due]
 
 
 def _session() -> aiohttp.ClientSession:
