@@ -61,14 +61,20 @@ class WakeHub:
         self._recent: OrderedDict[str, float] = OrderedDict()
         self._reader: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
+        self._stopping = False
 
     async def start(self) -> None:
         """Begin to listen. Idempotent; returns at once, also while Redis is away."""
         if self._reader is None or self._reader.done():
+            self._stopping = False
             self._reader = asyncio.create_task(self._listen(), name="wake-hub")
 
     async def aclose(self) -> None:
-        """Stop listening; everybody who waits is let go with False."""
+        """Stop listening; everybody who waits is let go with False.
+
+        The Redis library can swallow a cancellation that comes while an answer does: then it takes QUIET_POLL_S.
+        """
+        self._stopping = True
         if self._reader is not None:
             self._reader.cancel()
             with suppress(asyncio.CancelledError):
@@ -115,7 +121,7 @@ class WakeHub:
                 waiter.set_result(published)
 
     async def _listen(self) -> None:
-        while True:
+        while not self._stopping:
             async with make_async_redis(retries=0) as client:
                 try:
                     await self._hear(client)
@@ -132,7 +138,7 @@ class WakeHub:
             self._listening.set()
             for topic in list(self._waiters):  # they may have missed something while nobody listened
                 self._wake(topic, published=True)
-            while True:
+            while not self._stopping:
                 message = await subscription.get_message(timeout=QUIET_POLL_S)
                 if message is not None:
                     self._note(message["channel"].decode().removeprefix(TOPIC_PREFIX))

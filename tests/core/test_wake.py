@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from redis.asyncio.client import PubSub
 
 from apps.core import wake
 from apps.core.redis import redis_client
@@ -108,6 +109,28 @@ class TestWakeHub:
         await asyncio.sleep(0)
         await hub.aclose()
         assert await waiting is False
+
+    @pytest.mark.parametrize("place", ["get_message", "psubscribe"])
+    async def test_closing_ends_also_when_the_library_swallows_the_cancellation(self, monkeypatch, place):
+        monkeypatch.setattr(wake, "QUIET_POLL_S", 0.05)
+        inner = getattr(PubSub, place)
+        began = asyncio.Event()
+
+        async def swallows(self, *args, **kwargs):
+            began.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                return await inner(self, *args, **kwargs)
+
+        hub = WakeHub()
+        if place == "get_message":
+            assert await hub.until_listening(timeout_s=60)
+        monkeypatch.setattr(PubSub, place, swallows)
+        await hub.start()
+        await began.wait()
+        async with asyncio.timeout(20):
+            await hub.aclose()
 
     async def test_without_redis_waiters_only_time_out(self, no_redis):
         hub = WakeHub()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import httpx
+import psutil
 import pytest
 
 from apps.core.asgi import Message
@@ -29,6 +30,7 @@ from tests.streaming.serving import (
     serve,
 )
 
+PATH = f"/stream/video/{VIDEO_ID}"
 SIZE = 2 * BLOCK_BYTES + 777
 DATA = make_bytes(SIZE, seed=4)
 WRITER = f"""
@@ -271,6 +273,31 @@ class TestGrowingFile:
             await asyncio.gather(*tasks)
         assert ahead[0] < 10
         assert sent == [SIZE] * 21
+
+    def test_clients_that_leave_or_take_nothing_delay_nobody_and_leave_nothing_open(self, server: Running) -> None:
+        own = psutil.Process()
+        with start_writer(server.store) as writer:
+            writer.do("size")
+            writer.do(f"to {BLOCK_BYTES}")
+            connect_and_pause(server.port, PATH).close()
+            server.wait_until_idle()
+            open_before = own.num_fds()
+            paused = [connect_and_pause(server.port, PATH) for _ in range(20)]
+            leaving = [connect_and_pause(server.port, PATH) for _ in range(20)]
+            with server.http.stream("GET", server.video) as answer:
+                pieces = answer.iter_raw()
+                got = take(pieces, BLOCK_BYTES)
+                for client in leaving:
+                    client.close()
+                writer.do(f"to {SIZE}")
+                writer.do("finish")
+                got += b"".join(pieces)
+            assert got == DATA
+            assert len(server.app.running) >= len(paused)
+            for client in paused:
+                client.close()
+            server.wait_until_idle()
+            wait_until(lambda: own.num_fds() <= open_before, what="as few file descriptors as before")
 
     @pytest.mark.parametrize("sized", [True, False])
     def test_a_failed_fetch_cuts_the_stream_visibly(self, quick_server: Running, sized: bool) -> None:
