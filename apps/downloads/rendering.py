@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.utils.html import format_html_join
 from rest_framework.renderers import BrowsableAPIRenderer
+from rest_framework.status import HTTP_401_UNAUTHORIZED, HTTP_403_FORBIDDEN
 
 from apps.core.errors import RoleMissing
+from apps.core.markup import with_code
 from apps.keys.browser_key import SESSION_FIELD
 
 
@@ -23,14 +26,24 @@ class PageRenderer(BrowsableAPIRenderer):
         page: str = super().render(*args, **kwargs)
         return page.replace("<html>", '<html lang="en">', 1)  # its template says no language and has no place for it
 
+    def get_description(self, view: Any, status_code: int) -> str:
+        if status_code in {HTTP_401_UNAUTHORIZED, HTTP_403_FORBIDDEN}:
+            return ""
+        paragraphs: list[str] = view.get_view_description().split("\n\n")
+        return format_html_join("", "<p>{}</p>", ((with_code(paragraph),) for paragraph in paragraphs if paragraph))
+
     def get_context(self, data: Any, accepted_media_type: str | None, renderer_context: Any) -> dict[str, Any]:
         request = renderer_context["request"]
         if not hasattr(request, "_user"):  # a key that was refused: the page would ask again, and fail again
             request._not_authenticated()
         context: dict[str, Any] = super().get_context(data, accepted_media_type, renderer_context)
+        key_name = getattr(request.user, "name", "") or getattr(request.user, "username", "")
+        key_is_kept = SESSION_FIELD in request.session
         return {
             **context,
             "code_style": None,  # an inline style sheet for code samples: we have none
-            "key_name": getattr(request.user, "name", "") or getattr(request.user, "username", ""),
-            "key_is_kept": SESSION_FIELD in request.session,
+            "key_name": key_name,
+            "key_is_kept": key_is_kept,
+            # the list of routes asks nobody who they are; a kept key that was refused needs another one
+            "may_log_in": not key_name and (not key_is_kept or renderer_context["response"].status_code >= 400),
         }

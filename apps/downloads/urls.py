@@ -22,7 +22,7 @@ from apps.downloads.views.warm_ups import WarmUpsViewSet
 
 
 class ApiRoot(APIRootView):
-    """Every route. Add `?api_key=...` to a route's address to try it in the browser."""
+    """Every route. Whoever has logged in with a key can try them here; programs send it as the header `X-API-Key`."""
 
     authentication_classes = ()
     permission_classes = ()

@@ -1,4 +1,5 @@
-// Watches one job over its websocket: the progress bar moves, and the page is read anew when the job ends.
+// Watches one job over its websocket: the progress bar moves, and the page is read anew when the job ends, and once more
+// when its fetch has.
 
 const box = document.getElementById("job");
 const bar = document.getElementById("job-bar");
@@ -39,3 +40,4 @@ function watch() {
 }
 
 if (box) watch();
+else if (document.getElementById("ending")) window.setTimeout(() => window.location.reload(), RETRY_MS);

@@ -19,7 +19,7 @@ from apps.streaming.hotstore import HotStore
 from apps.streaming.hotstore.layout import HotPath
 from apps.streaming.links import check_link
 from apps.telegram_cache.documents import Asset, AssetState, Part, PartState
-from tests.dashboard.samples import make_asset
+from tests.dashboard.samples import make_asset, make_job
 
 HOUR = timedelta(hours=1)
 
@@ -70,6 +70,18 @@ class TestPlaying:
         page = viewer.get(f"/admin/cache/{asset.id}")
         assert b"<audio" not in page.content
         assert page.context["play_href"] == ""
+
+    def test_a_file_whose_fetch_is_just_ending_is_looked_at_again(self, viewer):
+        asset = make_asset(1, state=AssetState.FETCHING)
+        page = viewer.get(f"/admin/cache/{asset.id}")
+        assert page.context["play_href"] == ""
+        assert b'id="ending"' in page.content
+        assert b"js/job.js" in page.content
+        job = make_job(1)
+        page = viewer.get(f"/admin/cache/{asset.id}")
+        assert page.context["job"] == job
+        assert page.context["play_href"]
+        assert b'id="ending"' not in page.content
 
 
 class TestWork:

@@ -9,12 +9,13 @@ from apps.analytics.rollups import rebuild
 from apps.core import audit
 from apps.core.clock import utcnow
 from apps.core.documents import AuditEntry
+from apps.core.markup import with_code
 from apps.dashboard import selectors
 from apps.dashboard.asset_work import WORKS
 from apps.dashboard.audit_list import TARGET_KINDS, WHAT
 from apps.dashboard.audit_words import WORDS, action_words
 from apps.dashboard.selectors import work
-from apps.dashboard.templatetags.ui import human_bytes, relative, with_code
+from apps.dashboard.templatetags.ui import human_bytes, relative
 from apps.downloads.documents import IdentityKind, JobState, MediaJob
 from apps.downloads.providers.health import note_outcome
 from apps.downloads.services.provider_settings import set_provider_enabled

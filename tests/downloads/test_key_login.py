@@ -45,6 +45,29 @@ def test_pages_work_until_the_key_is_forgotten(client):
     assert b"Log in with a key" in page.content
 
 
+def test_the_list_of_routes_knows_whether_a_browser_has_logged_in(client):
+    page = client.get("/api/v1/", headers=HTML).content.decode()
+    assert ">Log out<" in page
+    assert "Log in with a key" not in page
+    client.post("/api/logout")
+    page = client.get("/api/v1/", headers=HTML).content.decode()
+    assert ">Log out<" not in page
+    assert "Log in with a key" in page
+
+
+def test_descriptions_show_code_and_advise_no_key_in_addresses(client):
+    page = client.get("/api/v1/", headers=HTML).content.decode()
+    assert "header <code>X-API-Key</code>" in page
+    assert "?api_key=" not in page
+
+
+def test_a_kept_key_that_is_refused_may_be_replaced(client, key):
+    set_key_active(key.split("_")[1], active=False)
+    page = client.get("/api/v1/cache/stats", headers=HTML).content.decode()
+    assert "Log in with a key" in page
+    assert ">Log out<" in page
+
+
 def test_programs_must_send_the_key(client):
     assert client.get("/api/v1/cache/stats").status_code == 401
 

@@ -9,15 +9,17 @@ from typing import Any
 from django import template
 from django.templatetags.static import static
 from django.urls import reverse
-from django.utils.html import escape, format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from apps.core.markup import with_code
 from apps.dashboard import audit_words
 from apps.dashboard.access import may
 from apps.dashboard.menu import MENU
 from apps.keys.documents import Role, User
 
 register = template.Library()
+register.filter(with_code)
 
 NOT_KNOWN = "\N{EN DASH}"
 SPRITE = "vendor/feather/feather-sprite.svg"
@@ -63,17 +65,6 @@ def percent(share: float | None) -> str:
     if share is None:
         return NOT_KNOWN
     return f"{share * 100:.1f}".removesuffix(".0") + " %"
-
-
-@register.filter
-def with_code(text: str) -> SafeString:
-    """A text with what stands in `backticks` as code, everything else escaped."""
-    pieces = text.split("`")
-    if len(pieces) % 2 == 0:  # one that is not closed
-        return escape(text)
-    return format_html_join(
-        "", "{}", ((format_html("<code>{}</code>", piece) if at % 2 else piece,) for at, piece in enumerate(pieces))
-    )
 
 
 @register.filter

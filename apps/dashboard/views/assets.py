@@ -29,13 +29,15 @@ def asset_detail(request: AdminRequest, asset_id: str) -> HttpResponse:
     asset = find_asset(asset_id)
     if asset is None:
         return _not_there(request)
-    can_play = asset.is_finished or asset.state == AssetState.FETCHING
     job = active_job(asset_id)
+    is_fetched = asset.state == AssetState.FETCHING
+    can_play = asset.is_finished or (is_fetched and job is not None)
     tiers = asset_tiers(asset)
     context = {
         "job": job,
         "job_progress": job_progress(job) if job else None,
         "job_href": job_href(job) if job else "",
+        "is_ending": is_fetched and job is None,  # cancelled or failed just now: its fetch stops within a moment
         "asset": asset,
         "state": asset_state(asset),
         "tiers": tiers,
