@@ -1,6 +1,7 @@
 """Pytest plugin, loaded first: every run gets its own VAR_DIR, mongod and Redis before Django reads its settings.
 
-The controlling process starts the servers; pytest-xdist workers share them, each with its own database and folder.
+The controlling process starts mongod; pytest-xdist workers share it, each with its own database and folder. Each has a
+Redis of its own: some tests make it refuse to write, cut everybody's connections or forget its scripts.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ _processes = []
 if IS_CONTROLLER:
     os.environ[ROOT_VARIABLE] = tempfile.mkdtemp(prefix="ytserver-test-")
 
-from tests.ports import WORKER_NUMBER, free_port  # noqa: E402 - each run has its own ports, by its folder's name
+from tests.ports import free_port  # noqa: E402 - each run has its own ports, by its folder's name
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 if IS_CONTROLLER:
-    os.environ["YTSERVER_TEST_PORTS"] = f"{free_port()},{free_port()}"
+    os.environ["YTSERVER_TEST_MONGO_PORT"] = str(free_port())
 
 ROOT = Path(os.environ[ROOT_VARIABLE])
-MONGO_PORT, REDIS_PORT = (int(port) for port in os.environ["YTSERVER_TEST_PORTS"].split(","))
+MONGO_PORT, REDIS_PORT = int(os.environ["YTSERVER_TEST_MONGO_PORT"]), free_port()
 
 for setting in set(os.environ) - set(without_settings(os.environ)):  # a developer's own settings are not the tests'
     del os.environ[setting]
@@ -44,7 +45,7 @@ os.environ.update(
     DEBUG="true",
     VAR_DIR=str(ROOT / WORKER),
     MONGO_URI=f"mongodb://127.0.0.1:{MONGO_PORT}/test_{WORKER}?directConnection=true",
-    REDIS_URL=f"redis://127.0.0.1:{REDIS_PORT}/{WORKER_NUMBER}",
+    REDIS_URL=f"redis://127.0.0.1:{REDIS_PORT}/0",
     OUTBOUND_ALLOW="127.0.0.0/8,::1/128",
     PUBLIC_URL="http://testserver",
 )
@@ -73,21 +74,22 @@ def pytest_configure(config: pytest.Config) -> None:
         "loop is closed",
     ):
         config.addinivalue_line("filterwarnings", f"ignore:{message}:ResourceWarning")
+    redis = ROOT / f"redis-{WORKER}"
+    redis.mkdir()
+    _start(redis_command(redis, port=REDIS_PORT, log=ROOT / f"redis-{WORKER}.log"))
     if IS_CONTROLLER:
-        for folder in ("mongo", "redis"):
-            (ROOT / folder).mkdir()
+        (ROOT / "mongo").mkdir()
         # Old times in tests' documents are no reason to remove them while the test runs.
         no_ttl = ["--setParameter", "ttlMonitorEnabled=false"]
         _start([*mongod_command(ROOT / "mongo", port=MONGO_PORT, log=ROOT / "mongod.log"), *no_ttl])
-        _start(redis_command(ROOT / "redis", port=REDIS_PORT, log=ROOT / "redis.log"))
-        wait_for_redis(REDIS_PORT, timeout_s=START_TIMEOUT_S, check=_raise_if_ended)
         prepare_mongod(MONGO_PORT, timeout_s=START_TIMEOUT_S, check=_raise_if_ended)
+    wait_for_redis(REDIS_PORT, timeout_s=START_TIMEOUT_S, check=_raise_if_ended)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    for process in _processes:
+        process.terminate()
+    for process in _processes:
+        process.wait(timeout=60)
     if IS_CONTROLLER:
-        for process in _processes:
-            process.terminate()
-        for process in _processes:
-            process.wait(timeout=60)
         shutil.rmtree(ROOT, ignore_errors=True)

@@ -56,7 +56,7 @@ class Screen:
 
     def watch(self) -> None:
         self.page.add_init_script(WATCH_POLICY)
-        self.page.on("console", lambda entry: entry.type == "error" and self.problems.append(entry.text))
+        self.page.on("console", self._note_entry)
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("requestfailed", self._note_failure)
 
@@ -96,6 +96,10 @@ class Screen:
         if os.environ.get("E2E_SCREENSHOTS"):
             SHOTS.mkdir(parents=True, exist_ok=True)
             self.page.screenshot(path=SHOTS / f"{name}.jpg", type="jpeg", quality=62, full_page=full)
+
+    def _note_entry(self, entry: Any) -> None:
+        if entry.type == "error":
+            self.problems.append(f"{entry.text} ({entry.location.get('url')})")
 
     def _note_failure(self, request: Any) -> None:
         if request.failure != "net::ERR_ABORTED":  # the page was left before its answer was read
