@@ -19,11 +19,17 @@ from apps.core.stored import StoredDocument
 BUILD_TIMEOUT_S = 4 * 3600.0  # for one collection's new indexes; each takes half a minute and more for 10 million
 MANY = 200_000  # documents: people are told that it takes a while
 REPLACED = {
-    "content_cache": ("state_1_verify_tried_at_1", "state_1_upload_retry_at_1", "state_1_lease_until_1"),
+    "content_cache": (
+        "state_1_verify_tried_at_1",
+        "state_1_upload_retry_at_1",
+        "state_1_lease_until_1",
+        "refetch_reason_1",
+        "upload_waits_for_1_state_1_upload_retry_at_1",
+    ),
     "api_keys": ("active_1",),
     "audit_log": ("words_1",),
     "webhook_deliveries": ("key_prefix_1_state_1",),
-    "warm_up_entries": ("warm_up_id_1_state_1_number_1",),
+    "warm_up_entries": ("warm_up_id_1_state_1_number_1", "started_at_1"),
     "lookups": ("kind_1_created_at_1",),
     "batches": ("open_1_created_at_1",),
 }

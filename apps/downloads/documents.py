@@ -89,6 +89,7 @@ class MediaJob(StoredDocument):
             {"fields": ["state", "kind", "-created_at", "-_id"]},
             {"fields": ["key_prefix", "state", "-created_at"]},
             {"fields": ["joined_by", "state", "-created_at"]},
+            {"fields": ["joined_by"], "partialFilterExpression": {"active": True}, "name": "joined_and_active"},
             {"fields": ["active", "state", "priority", "turn", "created_at"]},
             {"fields": ["active", "key_prefix", "priority", "-turn"]},
             {"fields": ["active", "moved_up_by", "priority", "-turn"]},
@@ -280,6 +281,7 @@ class Batch(StoredDocument):
         "indexes": [
             {"fields": ["key_prefix", "-created_at"]},
             {"fields": ["open", "key_prefix", "created_at"], "partialFilterExpression": {"open": True}},
+            {"fields": ["entries.job_id"]},
             {"fields": ["created_at"], "expireAfterSeconds": 7 * 86400},
         ],
     }

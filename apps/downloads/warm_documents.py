@@ -39,6 +39,7 @@ class WarmUp(StoredDocument):
     any_hour = BooleanField(default=False)  # begins now, not in quiet hours
     state = StringField(choices=[state.value for state in WarmState], default=WarmState.RUNNING.value)
     total = IntField(default=0)  # entries
+    counts = DictField()  # of its entries by state, once it is over and none of them changes any more
     playlist_id = StringField()
     reading = BooleanField(default=False)
     pages_read = IntField(default=0)
@@ -83,8 +84,9 @@ class WarmUpEntry(StoredDocument):
         "collection": "warm_up_entries",
         "indexes": [
             {"fields": ["warm_up_id", "state", "number", "_id"]},
+            {"fields": ["warm_up_id", "state", "not_before", "number"]},
             {"fields": ["state", "number"]},
-            {"fields": ["started_at"]},
+            {"fields": ["started_at", "size_bytes"]},
             {"fields": ["job_id"]},
             {"fields": ["created_at"], "expireAfterSeconds": KEPT_S},
         ],

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import cast
 
-from mongoengine import Q
-
 from apps.downloads.warm_documents import WarmEntryState, WarmState, WarmUp, WarmUpEntry
 
 
@@ -20,13 +18,19 @@ def running_warm_ups() -> list[WarmUp]:
 
 
 def warm_counts(warm_up_ids: list[str]) -> dict[str, dict[str, int]]:
-    """How many entries of each warm-up are in each state."""
+    """How many entries of each warm-up are in each state. Those of one that is over are kept with it; the others are
+    counted, an index key for each entry."""
+    over = WarmUp.objects(id__in=warm_up_ids, counts__exists=True).only("counts")
+    kept = {warm_up.id: warm_up.counts for warm_up in over if warm_up.counts}
+    changing = [warm_up_id for warm_up_id in warm_up_ids if warm_up_id not in kept]
+    counts = {warm_up_id: dict.fromkeys([state.value for state in WarmEntryState], 0) for warm_up_id in warm_up_ids}
+    for warm_up_id, of_one in kept.items():
+        counts[warm_up_id].update(of_one)
     pipeline = [
-        {"$match": {"warm_up_id": {"$in": warm_up_ids}}},
+        {"$match": {"warm_up_id": {"$in": changing}}},
         {"$group": {"_id": {"warm_up": "$warm_up_id", "state": "$state"}, "count": {"$sum": 1}}},
     ]
-    counts = {warm_up_id: dict.fromkeys([state.value for state in WarmEntryState], 0) for warm_up_id in warm_up_ids}
-    for row in WarmUpEntry._get_collection().aggregate(pipeline):
+    for row in WarmUpEntry._get_collection().aggregate(pipeline) if changing else ():
         counts[row["_id"]["warm_up"]][row["_id"]["state"]] = row["count"]
     return counts
 
@@ -38,9 +42,12 @@ def fetching_entries(warm_up_id: str | None = None) -> list[WarmUpEntry]:
 
 
 def waiting_entries(warm_up_id: str, *, now: datetime, limit: int) -> list[WarmUpEntry]:
-    """What may be begun now, in order."""
+    """What may be begun now: first what is to be tried again by now, then the others, in the order of the list."""
     waiting = WarmUpEntry.objects(warm_up_id=warm_up_id, state=WarmEntryState.WAITING.value)
-    return list(waiting.filter(Q(not_before=None) | Q(not_before__lte=now)).order_by("number").limit(limit))
+    again = list(waiting.filter(not_before__lte=now).order_by("not_before", "number").limit(limit))
+    if len(again) == limit:
+        return again
+    return again + list(waiting.filter(not_before=None).order_by("number").limit(limit - len(again)))
 
 
 def has_open_entries(warm_up_id: str) -> bool:

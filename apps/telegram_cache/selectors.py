@@ -260,9 +260,8 @@ def least_recently_verified(limit: int) -> list[Asset]:
 
 def assets_to_refetch(limit: int) -> list[str]:
     """Ids of assets whose bytes nobody has any more, without those that could not be fetched a moment ago."""
-    may_be_tried = {"$or": [{"retry_at": None}, {"retry_at": {"$lte": datetime.now(UTC)}}]}
-    wanted = {"refetch_reason": {"$exists": True}, **may_be_tried}
-    rows = Asset._get_collection().find(wanted, {"_id": 1}).limit(limit)
+    wanted = {"refetch_reason": {"$gt": ""}, "retry_at": {"$not": {"$gt": datetime.now(UTC)}}}
+    rows = Asset._get_collection().find(wanted, {"_id": 1}).sort("retry_at", 1).limit(limit)
     return [row["_id"] for row in rows]
 
 

@@ -21,15 +21,19 @@ from apps.dashboard.key_list import KEY_LIST
 from apps.dashboard.lists.page import read_page
 from apps.dashboard.warm_up_lists import entry_list
 from apps.dashboard.webhook_list import delivery_list
-from apps.downloads.documents import JobState, MediaJob, WebhookDelivery
-from apps.downloads.selectors import list_jobs
+from apps.downloads.documents import Batch, JobState, MediaJob, WebhookDelivery
+from apps.downloads.selectors import active_assets, list_jobs, waits_in_another_batch
+from apps.downloads.services.warm_rounds import advance_warm_ups
+from apps.downloads.services.warm_ups import cancel_warm_up, make_warm_up
 from apps.downloads.warm_documents import WarmUpEntry
+from apps.downloads.warm_selectors import bytes_fetched, waiting_entries, warm_counts
 from apps.keys import selectors as key_selectors
 from apps.keys.documents import ApiKey, User
 from apps.keys.transfer import export_lines
-from apps.telegram_cache.documents import Asset
-from apps.telegram_cache.selectors import list_assets, waiting_uploads
+from apps.telegram_cache.documents import Asset, MediaKind
+from apps.telegram_cache.selectors import assets_to_refetch, list_assets, waiting_uploads
 from apps.telegram_cache.services.care_records import queue_next_upload
+from apps.telegram_cache.services.upload_records import free_dead_uploads
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server", "hot_root")
 MANY = 400
@@ -49,14 +53,14 @@ def keys_looked_at(work: Callable[[], object]) -> int:
 
 
 def profiled(work: Callable[[], object]) -> list[dict[str, Any]]:
-    """What MongoDB was asked meanwhile."""
+    """What MongoDB was asked meanwhile, but for settings: a thread that another test left reads those each second."""
     database = mongoengine.get_db()
     database.command("profile", 2)
     try:
         work()
     finally:
         database.command("profile", 0)
-    asked = list(database["system.profile"].find({"ns": {"$regex": "[.](?!system)"}}))
+    asked = list(database["system.profile"].find({"ns": {"$regex": "[.](?!system|tunables)"}}))
     database.drop_collection("system.profile")
     assert asked
     return asked
@@ -169,6 +173,66 @@ def test_jobs_of_one_key_in_one_state():
     assert looked_at(lambda: list_jobs(key_prefix="abcdefgh", skip=0, limit=20, state=JobState.FAILED)) == (20, False)
 
 
+def test_what_a_key_waits_for_among_all_that_it_ever_joined():
+    put_jobs("done")
+    put_jobs("queued", MANY)
+    jobs = MediaJob._get_collection()
+    jobs.update_many({"state": "done"}, {"$set": {"key_prefix": "someelse", "joined_by": ["abcdefgh"]}})
+    jobs.update_many({"state": "queued"}, {"$set": {"key_prefix": "someelse", "active": True}})
+    jobs.update_one({"_id": f"job{MANY}"}, {"$set": {"joined_by": ["others", "abcdefgh"]}})
+    jobs.update_one({"_id": f"job{MANY + 1}"}, {"$set": {"key_prefix": "abcdefgh"}})
+    assert active_assets("abcdefgh") == {f"{MANY:024}", f"{MANY + 1:024}"}
+    assert looked_at(lambda: active_assets("abcdefgh")) == (2, False)
+
+
+def test_whether_another_batch_of_a_key_has_a_job():
+    Batch._get_collection().insert_many(
+        {"_id": f"b{n}", "key_prefix": "abcdefgh", "open": False, "created_at": NOW, "entries": [{"job_id": f"job{n}"}]}
+        for n in range(MANY)
+    )
+    assert waits_in_another_batch("job7", key_prefix="abcdefgh", but="b1")
+    assert not waits_in_another_batch("job7", key_prefix="abcdefgh", but="b7")
+    assert looked_at(lambda: waits_in_another_batch("job7", key_prefix="abcdefgh", but="b7")) == (1, False)
+
+
+class TestWarmUps:
+    """A round every few seconds looks at what it may begin, not at all that waits."""
+
+    def test_what_is_tried_again_later_is_passed_over(self):
+        self.put(not_before=NOW + timedelta(minutes=10))
+        self.put(MANY)
+        self.put(2 * MANY, not_before=NOW - timedelta(minutes=1))
+        found = waiting_entries("w", now=NOW, limit=MANY + 20)
+        assert [entry.number for entry in found] == [*range(2 * MANY, 3 * MANY), *range(MANY, MANY + 20)]
+        assert looked_at(lambda: waiting_entries("w", now=NOW, limit=MANY + 20)) == (MANY + 20, False)
+        assert looked_at(lambda: waiting_entries("w", now=NOW, limit=20)) == (20, False)
+
+    def test_those_of_one_that_is_over_are_counted_once(self):
+        links = [f"no link {number}" for number in range(MANY)]
+        over = make_warm_up(name="over", kind=MediaKind.AUDIO, links=links, any_hour=True)
+        advance_warm_ups()
+        stopped = make_warm_up(name="stopped", kind=MediaKind.AUDIO, links=[f"video{n:06}" for n in range(MANY)])
+        assert warm_counts([stopped.id])[stopped.id]["waiting"] == MANY
+        cancel_warm_up(stopped.id)
+        counts = warm_counts([over.id, stopped.id])
+        assert (counts[over.id]["failed"], counts[stopped.id]["cancelled"]) == (MANY, MANY)
+        assert [sum(of_one.values()) for of_one in counts.values()] == [MANY, MANY]
+        assert keys_looked_at(lambda: warm_counts([over.id, stopped.id])) <= 2
+
+    def test_the_bytes_of_a_day_come_from_an_index(self):
+        self.put(started_at=NOW, size_bytes=7)
+        self.put(MANY, started_at=NOW)  # not there yet
+        assert bytes_fetched(since=NOW - timedelta(days=1)) == 7 * MANY
+        assert looked_at(lambda: bytes_fetched(since=NOW - timedelta(days=1))) == (0, False)
+
+    @staticmethod
+    def put(first: int = 0, **fields: object) -> None:
+        WarmUpEntry._get_collection().insert_many(
+            {"_id": f"w:{n}", "warm_up_id": "w", "number": n, "link": "l", "state": "waiting", **fields}
+            for n in range(first, first + MANY)
+        )
+
+
 def test_files_in_one_state():
     put_assets("cached")
     put_assets("failed", MANY)
@@ -181,10 +245,30 @@ def test_the_next_upload_where_nothing_is_due():
     assert looked_at(lambda: queue_next_upload(again_after_s=1)) == (0, False)
 
 
+def test_uploads_whose_worker_may_have_died_among_those_that_wait():
+    put_assets("uploading", upload_retry_at=NOW + timedelta(days=1))
+    put_assets("uploading", MANY)
+    Asset._get_collection().update_one({"_id": f"{7:024}"}, {"$set": {"upload_owner": "another-machine:1:2"}})
+    assert looked_at(free_dead_uploads) == (1, False)
+
+
 def test_uploads_that_wait():
     put_assets("ready")
     assert waiting_uploads() == (0, None)
     assert looked_at(waiting_uploads)[0] == 0
+    put_assets("uploading", MANY, upload_waits_for="a bot", upload_retry_at=NOW)
+    put_assets("cached", 2 * MANY, upload_waits_for="a bot", upload_retry_at=NOW - timedelta(days=1))
+    assert waiting_uploads()[0] == MANY
+    assert looked_at(waiting_uploads) == (1, False)
+
+
+def test_what_is_to_be_fetched_anew_and_may_not_be_yet():
+    put_assets("cached", refetch_reason="lost", retry_at=NOW + timedelta(days=1))
+    put_assets("cached", MANY)
+    assert looked_at(lambda: assets_to_refetch(5)) == (0, False)
+    Asset._get_collection().update_one({"_id": f"{1:024}"}, {"$unset": {"retry_at": 1}})
+    Asset._get_collection().update_one({"_id": f"{2:024}"}, {"$set": {"retry_at": NOW}})
+    assert assets_to_refetch(5) == [f"{1:024}", f"{2:024}"]
 
 
 def test_a_keys_page_reads_no_event():

@@ -30,6 +30,7 @@ from apps.downloads.warm_selectors import (
     has_open_entries,
     running_warm_ups,
     waiting_entries,
+    warm_counts,
 )
 from apps.telegram_cache.documents import MediaKind
 from apps.telegram_cache.selectors import find_asset
@@ -67,7 +68,8 @@ def advance_warm_ups() -> None:
                 if warm_up.any_hour or is_quiet(limits, now):
                     places = _start_some(warm_up, places, now)
                 if not warm_up.reading and not has_open_entries(warm_up.id):
-                    done = {"set__state": WarmState.DONE.value, "set__finished_at": now}
+                    counts = warm_counts([warm_up.id])[warm_up.id]
+                    done = {"set__state": WarmState.DONE.value, "set__finished_at": now, "set__counts": counts}
                     WarmUp.objects(id=warm_up.id, state=WarmState.RUNNING.value, reading=False).update_one(**done)
 
 
@@ -82,10 +84,11 @@ def _by_itself(warm_up_id: str) -> Iterator[None]:
 
 def _free_places(limits: WarmUpLimits, now: datetime) -> int:
     """How many fetches may begin now."""
-    if bytes_fetched(since=now - timedelta(days=1)) >= limits.max_bytes_per_day:
-        return 0
     in_this_hour = limits.max_per_hour - count_started(since=now - timedelta(hours=1))
-    return max(0, min(int(limits.at_once) - len(fetching_entries()), int(in_this_hour)))
+    places = max(0, min(int(limits.at_once) - len(fetching_entries()), int(in_this_hour)))
+    if places and bytes_fetched(since=now - timedelta(days=1)) >= limits.max_bytes_per_day:
+        return 0  # a day's worth is only added up where it matters
+    return places
 
 
 def _start_some(warm_up: WarmUp, places: int, now: datetime) -> int:

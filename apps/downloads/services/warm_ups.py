@@ -14,7 +14,7 @@ from apps.downloads.links import MAX_LINK_CHARS, parse_video_id
 from apps.downloads.services.jobs import cancel_job
 from apps.downloads.variants import AS_IT_COMES, MediaOptions
 from apps.downloads.warm_documents import WarmEntryState, WarmState, WarmUp, WarmUpEntry
-from apps.downloads.warm_selectors import fetching_entries, find_warm_up, is_fetched_elsewhere
+from apps.downloads.warm_selectors import fetching_entries, find_warm_up, is_fetched_elsewhere, warm_counts
 from apps.telegram_cache.documents import MediaKind
 
 MAX_LINKS = 10_000
@@ -93,6 +93,9 @@ def cancel_warm_up(warm_up_id: str) -> None:
     WarmUpEntry._get_collection().update_many(waiting, {"$set": ended})
     for entry in fetching_entries(warm_up_id):
         cancel_entry(entry)
+    counts = warm_counts([warm_up_id])[warm_up_id]
+    if not counts[WarmEntryState.WAITING] and not counts[WarmEntryState.FETCHING]:  # else some end a moment later
+        WarmUp.objects(id=warm_up_id).update_one(set__counts=counts)
 
 
 def cancel_entry(entry: WarmUpEntry) -> None:

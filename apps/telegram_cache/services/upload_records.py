@@ -88,7 +88,7 @@ def free_dead_uploads() -> int:
 
     Safe beside anybody: a dead owner sends nothing, and whoever has claimed the asset meanwhile keeps it.
     """
-    held = {"state": AssetState.UPLOADING.value, "upload_owner": {"$ne": None}}
+    held = {"upload_owner": {"$gt": ""}, "state": AssetState.UPLOADING.value}
     rows = list(assets().find(held, {"upload_owner": 1}).limit(MAX_HELD))
     return sum(
         _note_death({"_id": row["_id"], "upload_owner": row["upload_owner"]})
