@@ -18,6 +18,7 @@ from apps.downloads.request_serializers import (
     ClipFields,
     PictureFields,
     SoundFields,
+    WordsField,
 )
 from apps.downloads.services.batches import MAX_LINKS, MAX_PLAYLIST_VIDEOS
 from apps.downloads.variants import AUDIO_FORMATS
@@ -41,7 +42,7 @@ class BatchWaitSerializer(serializers.Serializer):
 class BatchRequestSerializer(PictureFields, SoundFields, ClipFields, BatchWaitSerializer):
     """Options hold for each of the files. Those of the other kind of file are refused."""
 
-    urls = serializers.ListField(
+    urls = WordsField(
         child=serializers.CharField(max_length=MAX_LINK_CHARS),
         required=False,
         min_length=1,

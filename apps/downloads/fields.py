@@ -11,20 +11,24 @@ from rest_framework.serializers import Serializer
 
 from apps.core.errors import InvalidParameter
 
-BESIDE_FIELDS = frozenset({"api_key", "csrfmiddlewaretoken"})
+CSRF_FIELD = "csrfmiddlewaretoken"
+BESIDE_FIELDS = frozenset({"api_key", CSRF_FIELD})
 """Not fields, yet allowed: the key in the query, and what the browsable API's forms send along."""
 
 SHOWN_NAME_CHARACTERS = 64
 
 
 def read_fields(request: Request, serializer_class: type[Serializer]) -> dict[str, Any]:
-    """The checked fields of a request. Of a POST or PATCH, the body wins over the query.
+    """The checked fields of a request. Of a POST or PATCH, the body wins over the query. Of a form of our own pages
+    what was left empty counts as left out: a browser sends it all.
 
     Raises InvalidParameter, which names the field, for one that is unknown, missing, given twice or wrong.
     """
     given = dict(_single_values(request.query_params))
     if request.method in {"POST", "PATCH"}:
-        given.update(_single_values(request.data))
+        is_page_form = isinstance(request.data, QueryDict) and CSRF_FIELD in request.data
+        sent = _single_values(request.data)
+        given.update((name, value) for name, value in sent if value != "" or not is_page_form)
     return check_fields(given, serializer_class)
 
 

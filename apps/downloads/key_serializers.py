@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from apps.downloads.request_serializers import PageRequestSerializer
+from apps.downloads.request_serializers import PageRequestSerializer, WordsField
 from apps.keys.changes import DEFAULT_GRACE_S, MAX_GRACE_S
 from apps.keys.documents import MAX_NOTES, Scope
 from apps.keys.fields import LIMIT_RANGES, MAX_CIDRS, MAX_LABEL_CHARACTERS, MAX_LABELS, MAX_ORIGINS
@@ -21,18 +21,6 @@ _LIMIT_HELP = {
     "longest_video_s": "Seconds of the longest video.",
     "largest_file_bytes": "Bytes of the largest file.",
 }
-
-
-@extend_schema_field({"type": "array", "items": {"type": "string"}})
-class WordsField(serializers.ListField):
-    """A list of texts; in a form, one text with commas."""
-
-    child = serializers.CharField()
-
-    def to_internal_value(self, data: Any) -> list[Any]:
-        if isinstance(data, str):
-            data = [word.strip() for word in data.split(",") if word.strip()]
-        return list(super().to_internal_value(data))
 
 
 def _limit_fields() -> dict[str, serializers.Field]:

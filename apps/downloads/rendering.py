@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from django.utils.html import format_html_join
 from rest_framework.renderers import BrowsableAPIRenderer
+from rest_framework.request import override_method
 from rest_framework.status import HTTP_401_UNAUTHORIZED, HTTP_403_FORBIDDEN
 
 from apps.core.errors import RoleMissing
@@ -25,6 +27,27 @@ class PageRenderer(BrowsableAPIRenderer):
     def render(self, *args: Any, **kwargs: Any) -> str:
         page: str = super().render(*args, **kwargs)
         return page.replace("<html>", '<html lang="en">', 1)  # its template says no language and has no place for it
+
+    def render_form_for_serializer(self, serializer: Any) -> Any:
+        """The form with what was typed into it and sent, but for secrets: whoever mistyped one word types one word."""
+        request = self.renderer_context["request"]
+        typed = request.POST if request.method == "POST" else {}
+        for name, field in serializer.fields.items():
+            if name in typed and not field.write_only:
+                field.initial = typed[name]
+        return super().render_form_for_serializer(serializer)
+
+    def get_raw_data_form(self, data: Any, view: Any, method: str, request: Any) -> Any:
+        """JSON to fill in that can be sent: without the fields that nobody must fill in and that have no value."""
+        form = super().get_raw_data_form(data, view, method, request)
+        if form is not None and hasattr(form, "fields"):
+            with override_method(view, request, method):
+                fields = view.get_serializer().fields
+            content = form.fields["_content"]
+            shown = json.loads(content.initial)
+            kept = {name: value for name, value in shown.items() if value or fields[name].required}
+            content.initial = json.dumps(kept, indent=4)
+        return form
 
     def get_description(self, view: Any, status_code: int) -> str:
         if status_code in {HTTP_401_UNAUTHORIZED, HTTP_403_FORBIDDEN}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Any
 
 from rest_framework import serializers
@@ -33,6 +34,20 @@ FORMAT_HELP = (
     "Left out: m4a, or mp3 if there is no m4a."
 )
 CLIP_HELP = "Seconds from the start of the video; only what lies between start and end is kept, at most an hour."
+
+
+class WordsField(serializers.ListField):
+    """A list of texts; in a form, one text with commas or a line for each."""
+
+    child = serializers.CharField()
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(style={"base_template": "textarea.html", "rows": 2}, **kwargs)
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        if isinstance(data, str):
+            data = [word.strip() for word in re.split(r"[,\r\n]", data) if word.strip()]
+        return list(super().to_internal_value(data))
 
 
 class UrlFields(serializers.Serializer):

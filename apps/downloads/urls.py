@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rest_framework.request import Request
-from rest_framework.response import Response
 from rest_framework.routers import APIRootView, DefaultRouter
 
 from apps.downloads.views.batches import BatchViewSet
@@ -26,9 +24,6 @@ class ApiRoot(APIRootView):
 
     authentication_classes = ()
     permission_classes = ()
-
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        return super().get(request, *args, **kwargs)
 
     def get_view_name(self) -> str:
         return "ytserver API"

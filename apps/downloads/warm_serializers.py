@@ -8,6 +8,7 @@ from rest_framework import serializers
 from apps.downloads.answer_serializers import JobErrorSerializer
 from apps.downloads.batch_serializers import FILE_TYPES, BatchRequestSerializer
 from apps.downloads.links import MAX_LINK_CHARS
+from apps.downloads.request_serializers import WordsField
 from apps.downloads.warm_documents import WarmState
 
 MAX_URLS = 1000
@@ -18,7 +19,7 @@ class WarmUpRequestSerializer(BatchRequestSerializer):
     """Options hold for each of the files. Those of the other kind of file are refused."""
 
     name = serializers.CharField(max_length=100, help_text="Your own name for this list.")
-    urls = serializers.ListField(
+    urls = WordsField(
         child=serializers.CharField(max_length=MAX_LINK_CHARS),
         required=False,
         min_length=1,
