@@ -4,6 +4,8 @@
 import os
 import sys
 
+from apps.core.ending import ended_as_shells_expect
+
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ytserver.settings")
@@ -21,4 +23,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ended_as_shells_expect():
+        main()

@@ -12,7 +12,6 @@ from django.core.management.base import CommandError
 from apps.core.api_errors import to_api_error
 from apps.core.errors import ApiError, NotReady
 
-BROKEN_PIPE_EXIT = 141  # as a shell tells of a program that SIGPIPE ended
 SERVICES_HINT = (
     "MongoDB or Redis does not answer. Is the server running (`manage.py up`)? Else check MONGO_URI, REDIS_URL."
 )
@@ -32,9 +31,8 @@ def clear_failures() -> Iterator[None]:
     """Turn errors that people can do something about into one line. Any other is a fault: it keeps its traceback."""
     try:
         yield
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be flushed at the end goes nowhere
-        raise SystemExit(BROKEN_PIPE_EXIT) from None
+    except BrokenPipeError:
+        raise  # `| head` has seen enough: ``ending`` knows how a program ends then
     except Exception as error:
         api_error = to_api_error(error)
         if api_error is None:

@@ -69,12 +69,13 @@ class Demo:
         except httpx.HTTPError as error:
             raise DemoFailed(f"the server did not answer ({type(error).__name__})") from error
         finally:
-            if instance is not None:
-                instance.stop()
-            if folder is not None and keep:
-                self._say(f"Everything it wrote is in {folder}")
-            elif folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+            with interrupts_held_back():  # a second Ctrl-C must leave nothing behind
+                if instance is not None:
+                    instance.stop()
+                if folder is not None and keep:
+                    self._say(f"Everything it wrote is in {folder}")
+                elif folder is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _walk(self, instance: Instance, ready: Mapping[str, Any]) -> None:
         key = ready["first_start"]["api_key"]

@@ -6,7 +6,6 @@ import signal
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -31,7 +30,7 @@ class Command(BaseCommand):
             self.stdout.write(line)
             self.stdout.flush()
 
-        with _sigterm_as_ctrl_c():
+        with _stoppable():
             try:
                 with StandInWorld() as outside:
                     Demo(outside, say).run(keep=options["keep"])
@@ -43,12 +42,11 @@ class Command(BaseCommand):
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+def _stoppable() -> Iterator[None]:
+    """SIGTERM stops like Ctrl-C. So does Ctrl-C where it was ignored: shells start what stands before ``&`` so."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
