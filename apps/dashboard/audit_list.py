@@ -63,7 +63,8 @@ def changes(entry: AuditEntry) -> list[tuple[str, str | None, str]]:
             _text(entry.after.get(name), _unit(entry, name)),
         )
         for name in names
-        if entry.before.get(name) or entry.after.get(name) is not None
+        if (entry.before.get(name) or entry.after.get(name) is not None)
+        and not (name in entry.before and name in entry.after and entry.before[name] == entry.after[name])
     ]
 
 

@@ -23,8 +23,9 @@ class ChannelForm(AdminForm):
 
     channel = forms.CharField(
         label="Channel",
-        max_length=64,
-        help_text="Its id, such as -1001234567890, or its @name. The bots must be in it.",
+        max_length=200,
+        help_text="The link of one of its messages, its id, such as -1001234567890, or its @name. "
+        "The bots must be in it.",
     )
     make_default = forms.BooleanField(label="Send new parts here", required=False, initial=True)
 

@@ -107,7 +107,8 @@ CHANNEL_LIST = ListSpec(
     row_actions=_channel_actions,
     empty=Empty(
         title="No channel yet",
-        text="Make a private channel in Telegram, add the bots as administrators who may post, then add it here.",
+        text="Make a private channel in Telegram, add your bots to it as administrators who may post, then add it "
+        "here. Bots come first: the channel is looked up with them.",
         icon="inbox",
         href="/admin/telegram/channels/new",
         label="Add a channel",

@@ -15,12 +15,20 @@ MOST_UPLOADS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Alert:
-    """Something that does not mend itself. ``kind``: bot, channel or asset."""
+    """Something that does not mend itself. ``kind``: bot, channel or asset.
+
+    ``todo``: what helps; ``command``: what does it where there is no page with a button.
+    """
 
     kind: str
     id: str
     text: str
-    fix: str
+    todo: str
+    command: str = ""
+
+    @property
+    def fix(self) -> str:
+        return f"{self.todo}: {self.command}" if self.command else self.todo
 
 
 def alerts() -> list[Alert]:
@@ -32,8 +40,10 @@ def _bot_alerts() -> Iterator[Alert]:
     for bot in all_bots():
         if bot.state == BotState.DISABLED and bot.reason != DISABLED_BY_OPERATOR:
             name = f"@{bot.username or bot.bot_id}"
-            fix = f"Give its current token: manage.py telegram replace-token {bot.bot_id}"
-            yield Alert(kind="bot", id=bot.bot_id, text=f"{name} is not used: {bot.reason}", fix=fix)
+            yield Alert(
+                kind="bot", id=bot.bot_id, text=f"{name} is not used: {bot.reason}", todo="Give its current token",
+                command=f"manage.py telegram replace-token {bot.bot_id}",
+            )  # fmt: skip
 
 
 def _channel_alerts() -> Iterator[Alert]:
@@ -44,7 +54,7 @@ def _channel_alerts() -> Iterator[Alert]:
         yield Alert(
             kind="channel", id=used[0].channel_id,
             text="New files are not stored in Telegram: no channel in use is the one for new parts",
-            fix=f"Choose one: manage.py telegram set-default {used[0].channel_id}",
+            todo="Choose one", command=f"manage.py telegram set-default {used[0].channel_id}",
         )  # fmt: skip
     for channel in channels:
         yield from _barred_alerts(channel, bots)
@@ -55,8 +65,8 @@ def _channel_alerts() -> Iterator[Alert]:
                 kind="channel", id=channel.channel_id,
                 text=f"The scratch chat {channel.scratch_chat_id} takes no copies from {names}: "
                 f"{barred[0].barred[channel.scratch_chat_id]}. They are made in {channel.title or channel.channel_id}.",
-                fix=f"Let every bot post there, or use none: manage.py telegram set-scratch-chat "
-                f"{channel.channel_id} none",
+                todo="Let every bot post there, or use none",
+                command=f"manage.py telegram set-scratch-chat {channel.channel_id} none",
             )  # fmt: skip
 
 
@@ -69,21 +79,25 @@ def _barred_alerts(channel: TelegramChannel, bots: list[TelegramBot]) -> Iterato
         reason = channel.alert or barred[0][1]
         yield Alert(
             kind="channel", id=channel.channel_id, text=f"Nothing can be stored in {name}: {reason}",
-            fix="Make a bot its administrator again, or set another channel: manage.py telegram set-default",
+            todo="Make a bot its administrator again, or choose another channel for new parts",
+            command="manage.py telegram set-default",
         )  # fmt: skip
     elif is_used:
         for bot, reason in barred:
             shown = f"@{bot.username or bot.bot_id}"
             yield Alert(
                 kind="bot", id=bot.bot_id, text=f"{shown} stores nothing in {name}: {reason}",
-                fix=f"In Telegram, let {shown} post messages there. Then: manage.py telegram check",
+                todo=f"In Telegram, let {shown} post messages there. Then check all",
+                command="manage.py telegram check",
             )  # fmt: skip
 
 
 def _upload_alerts() -> Iterator[Alert]:
     for asset in uploads_given_up(MOST_UPLOADS):
-        fix = f"manage.py cache repair {asset.id}"
-        yield Alert(kind="asset", id=asset.id, text=f"{asset.title or asset.video_id}: {asset.alert}", fix=fix)
+        yield Alert(
+            kind="asset", id=asset.id, text=f"{asset.title or asset.video_id}: {asset.alert}",
+            todo="Repair the upload", command=f"manage.py cache repair {asset.id}",
+        )  # fmt: skip
 
 
 def _reach_alerts() -> Iterator[Alert]:
@@ -93,6 +107,6 @@ def _reach_alerts() -> Iterator[Alert]:
         yield Alert(
             kind="asset", id=asset.id,
             text=f"{asset.title or asset.video_id}: stored in parts that only a self-hosted Bot API server gives back",
-            fix="Set TELEGRAM_API_URL and TELEGRAM_LOCAL_ROOT to that server again. Till then it is fetched anew when "
+            todo="Set TELEGRAM_API_URL and TELEGRAM_LOCAL_ROOT to that server again. Till then it is fetched anew when "
             "somebody asks for it; its stored parts stay until that is stored too",
         )  # fmt: skip

@@ -143,6 +143,17 @@ class TestAudit:
         for text in ("sam", "10.0.0.9", "Switched an API key off", "key.deactivate", "key abcdefgh", "<s>yes</s>"):
             assert text in page
 
+    def test_shows_only_what_changed(self, viewer):
+        audit.record(
+            actor="sam", action="channel.settings", target_kind="channel", target_id="-1001",
+            before={"playable": False, "scratch_chat_id": "", "messages_per_min": 60},
+            after={"playable": False, "scratch_chat_id": "", "messages_per_min": 33},
+        )  # fmt: skip
+        page = viewer.get("/admin/audit?about=channel").content.decode()
+        assert "messages per min" in page
+        assert "playable" not in page
+        assert "scratch chat" not in page
+
     @pytest.mark.parametrize(
         ("what", "some", "none"),
         [
@@ -186,6 +197,14 @@ class TestOverview:
         page = operator.get("/admin/").content
         for words in (b"First steps", b"Create an API key", b"Set up Telegram", b"Nobody works on"):
             assert words in page
+
+    def test_telegram_is_set_up_only_with_a_bot_and_a_channel(self, operator):
+        make_bot()
+        page = operator.get("/admin/").content
+        assert b"Set up Telegram" not in page
+        assert b'href="/admin/telegram/channels/new">Add a channel' in page
+        make_channel()
+        assert b"Add a channel" not in operator.get("/admin/").content
 
     def test_a_server_in_use_shows_its_figures(self, viewer):
         fill_server()

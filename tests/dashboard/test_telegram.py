@@ -178,3 +178,22 @@ def test_alerts_are_on_the_page_until_all_is_well(operator, bot):
     assert b"@store_bot is not used: Telegram refuses the token" in operator.get("/admin/telegram").content
     operator.post("/admin/telegram/check")
     assert b"is not used" not in operator.get("/admin/telegram").content
+
+
+def test_the_page_names_no_command_where_it_has_a_button(operator, bot, telegram):  # noqa: F811
+    operator.post("/admin/telegram/bots/new", {"token": bot.token})
+    operator.post("/admin/telegram/channels/new", {"channel": str(CHANNEL_ID), "make_default": "on"})
+    operator.post(f"/admin/telegram/channels/{CHANNEL_ID}/disable")
+    other = telegram.add_channel(-1002, title="Another")
+    telegram.make_admin(bot, other)
+    operator.post("/admin/telegram/channels/new", {"channel": "-1002"})
+    TelegramBot.objects(bot_id="111111").update_one(set__barred={"-1002": "it may not post"})
+    TelegramBot(bot_id="222222", username="gone", token_encrypted="", state="disabled", reason="refused").save()
+    page = operator.get("/admin/telegram").content.decode()
+    assert "@gone is not used: refused" in page
+    assert "no channel in use is the one for new parts" in page
+    assert "manage.py" not in page
+
+
+def test_without_a_bot_the_page_says_that_bots_come_first(operator):
+    assert b"Bots come first" in operator.get("/admin/telegram").content

@@ -85,6 +85,24 @@ class TestAddChannel:
         assert [finding.ok for finding in findings] == [True]
         assert len(all_channels()) == 1
 
+    @pytest.mark.parametrize(
+        "link",
+        ["https://t.me/c/1234567890/5", "t.me/c/1234567890/5?single", "https://t.me/mystore", "https://t.me/mystore/77"],
+    )  # fmt: skip
+    def test_the_link_of_one_of_its_messages_names_it(self, store, link):
+        store.telegram.channels[CHANNEL_ID].username = "mystore"
+        channel, _ = add_channel(link)
+        assert channel.channel_id == str(CHANNEL_ID) == "-1001234567890"
+
+    @pytest.mark.parametrize(
+        "link",
+        ["https://t.me.example.com/c/1234567890/5", "https://example.com/t.me/mystore", "https://t.me/+AbCdEfGhIjK",
+         "https://t.me/joinchat/AbCdEf", "t.me/c/x/5"],
+    )  # fmt: skip
+    def test_other_links_name_nothing(self, store, link):
+        with pytest.raises(InvalidParameter, match="not a channel"):
+            add_channel(link)
+
     def test_missing_rights_are_named_with_what_to_do(self, store):
         other = store.telegram.add_channel(-1002)
         with pytest.raises(InvalidParameter, match=r"does not see the channel.*administrator"):

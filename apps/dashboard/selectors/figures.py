@@ -13,7 +13,7 @@ from apps.dashboard.selectors.work import jobs_at_work
 from apps.downloads.documents import MediaJob
 from apps.keys.documents import ApiKey
 from apps.streaming.hotstore import HotStore
-from apps.telegram_cache.documents import AssetState, MediaKind, TelegramBot
+from apps.telegram_cache.documents import AssetState, MediaKind, TelegramBot, TelegramChannel
 from apps.telegram_cache.selectors import StateTotals
 from apps.telegram_cache.services.totals import recent_totals
 
@@ -41,6 +41,7 @@ class Figures:
     jobs: list[MediaJob]  # of those that run or wait, see ``jobs_at_work``
     has_key: bool
     has_bot: bool
+    has_channel: bool
 
     @property
     def hot_percent(self) -> int:
@@ -49,7 +50,7 @@ class Figures:
     @property
     def is_new(self) -> bool:
         """Whether there are first steps left to do."""
-        return not (self.has_key and self.has_bot and self.cached_count)
+        return not (self.has_key and self.has_bot and self.has_channel and self.cached_count)
 
 
 def figures() -> Figures:
@@ -68,6 +69,7 @@ def figures() -> Figures:
         jobs=jobs_at_work(),
         has_key=ApiKey.objects(active=True).first() is not None,
         has_bot=TelegramBot.objects.first() is not None,
+        has_channel=TelegramChannel.objects.first() is not None,
     )
 
 

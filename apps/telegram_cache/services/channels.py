@@ -19,6 +19,11 @@ from apps.telegram_cache.services.checks import Finding, look_up, note_rights
 log = structlog.get_logger(__name__)
 MAX_MESSAGES_PER_MIN = 1800  # about 30 a second, the most that Telegram gives one bot over all chats
 CHANNEL_PATTERN = re.compile(r"-?\d{1,20}|@[A-Za-z][A-Za-z0-9_]{3,}", re.ASCII)
+# Bot API: -100 and the number in links to a private channel's messages are its id; links of a public one have its name
+LINK_PATTERN = re.compile(
+    r"(?:https://)?t\.me/(?:c/(?P<number>\d{1,17})|(?P<name>[A-Za-z][A-Za-z0-9_]{3,}))(?:/\d*)?(?:\?.*)?", re.ASCII
+)
+HOW_TO_NAME = "Give its id, such as -1001234567890, its @name, or the link of one of its messages."
 
 
 def add_channel(channel: str, *, make_default: bool = True) -> tuple[TelegramChannel, list[Finding]]:
@@ -26,9 +31,9 @@ def add_channel(channel: str, *, make_default: bool = True) -> tuple[TelegramCha
 
     Raises InvalidParameter with what to fix when no bot can post in it; nothing is stored then.
     """
-    channel = channel.strip()
-    if not CHANNEL_PATTERN.fullmatch(channel):
-        raise InvalidParameter("This is not a channel. Give its id, such as -1001234567890, or its @name.")
+    channel = _chat_of(channel)
+    if not channel:
+        raise InvalidParameter(f"This is not a channel. {HOW_TO_NAME}")
     bots = [bot for bot in all_bots() if bot.state != BotState.DISABLED]
     if not bots:
         raise InvalidParameter("Add a bot first: the channel is looked up with it.")
@@ -39,6 +44,14 @@ def add_channel(channel: str, *, make_default: bool = True) -> tuple[TelegramCha
     for finding in findings:
         note_rights(finding, chat.chat_id)
     return known_channel(chat.chat_id), findings
+
+
+def _chat_of(text: str) -> str:
+    """The id or @name that ``text`` is, or that a t.me link has in it; empty: neither. Nothing is asked of the link."""
+    text = text.strip()
+    if link := LINK_PATTERN.fullmatch(text):
+        return f"-100{link['number']}" if link["number"] else f"@{link['name']}"
+    return text if CHANNEL_PATTERN.fullmatch(text) else ""
 
 
 def disable_channel(channel_id: str, *, reason: str = DISABLED_BY_OPERATOR) -> None:
@@ -78,8 +91,9 @@ def set_scratch_chat(channel_id: str, chat: str) -> TelegramChannel:
     known_channel(channel_id)
     scratch_chat_id = ""
     if chat:
-        if not CHANNEL_PATTERN.fullmatch(chat):
-            raise InvalidParameter("This is not a chat. Give its id, such as -1001234567890, or its @name.")
+        chat = _chat_of(chat)
+        if not chat:
+            raise InvalidParameter(f"This is not a chat. {HOW_TO_NAME}")
         bots = [bot for bot in all_bots() if bot.state != BotState.DISABLED]
         found, findings = look_up(chat, bots)
         if found is None or not all(finding.ok for finding in findings):
