@@ -3,7 +3,8 @@
 ``python -m bench.fast_lane [--seconds 3] [--rounds 3] [--json]``. Each round measures all in turn; ratios are of
 the same round. Nothing is measured while another process still works off what it was asked before. At half of the
 lane's maximum the raw application is asked too, at the same rate: how late that one comes is due to the machine and the
-generator. The load generator is a process of its own.
+generator. The load generator is a process of its own. Where the raw application had much less than one whole processor,
+something else held it up (the generator, other work on the machine), and the ratio by rate flatters the lane.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ def measure(report: Report, *, seconds: float, rounds: int) -> None:
     for place, name in enumerate(("raw ASGI", "fast lane", "Django behind the bridge")):
         report.add(Figure(f"{name}, answers/s", [rate[place] for rate in rates]))
         report.add(Figure(f"{name}, processor time of the process, us for an answer", [cost[place] for cost in costs]))
+        busy = [rate[place] * cost[place] / 1e4 for rate, cost in zip(rates, costs, strict=True)]
+        report.add(Figure(f"{name}, % of one processor that the process had", busy))
     report.add(Figure("fast lane to raw ASGI", shares, floor=0.4))
     report.add(Figure("fast lane to raw ASGI, by processor time", [cost[0] / cost[1] for cost in costs]))
     report.add(Figure("Django to raw ASGI", django_shares))

@@ -6,6 +6,7 @@ Where nothing is stored, the default holds; for some that is a setting of the en
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -54,7 +55,7 @@ class Tunable:
 
     def __call__(self) -> int:
         """The value that holds now. From memory: safe on the event loop, but for this process's very first question."""
-        stored = _values().get(self.name)
+        stored = _memory.values().get(self.name)
         return self.default() if stored is None else stored
 
     def check(self, value: int) -> None:
@@ -176,10 +177,11 @@ class _Memory:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._values: dict[str, int] = {}
-        self._thread: threading.Thread | None = None
+        self._is_kept = False  # by a thread; to ask that itself would cost more than all else of a question
+        os.register_at_fork(after_in_child=self._end)
 
     def values(self) -> dict[str, int]:
-        if self._thread is None or not self._thread.is_alive():  # the first question, also after a fork
+        if not self._is_kept:  # the first question, also after a fork
             self._start()
         return self._values
 
@@ -191,23 +193,25 @@ class _Memory:
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is not None and self._thread.is_alive():
+            if self._is_kept:
                 return
             self.read_now()
-            self._thread = threading.Thread(target=self._poll, name="tunables", daemon=True)
-            self._thread.start()
+            threading.Thread(target=self._poll, name="tunables", daemon=True).start()
+            self._is_kept = True
 
     def _poll(self) -> None:
-        while True:
-            time.sleep(POLL_S)
-            self.read_now()
+        try:
+            while True:
+                time.sleep(POLL_S)
+                self.read_now()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._is_kept = False
 
 
 _memory = _Memory()
-
-
-def _values() -> dict[str, int]:
-    return _memory.values()
 
 
 def forget_tunables() -> None:

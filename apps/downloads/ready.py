@@ -1,12 +1,13 @@
 """Answers that can be given at once, for the fast lane: looked up as the views do it, remembered for a moment.
 
 What is remembered here was true for the views at most MAX_AGE_S ago; that a hot file is still there is looked at each
-time, and that it is whole every HOT_CHECK_S. A process that hears of changes (``changed``) forgets at once what they
-are about.
+time, once for all who ask in the same turn of the event loop, and that it is whole every HOT_CHECK_S. A process that
+hears of changes (``changed``) forgets at once what they are about.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import secrets
@@ -80,6 +81,12 @@ class Ready:
     hot_checked_at: float = 0.0
     facts: dict[str, str] = field(default_factory=dict)  # for the event record
     kinds: dict[tuple[str, str], Any] = field(default_factory=dict)  # what the lane makes once for all its answers
+    template: str = field(init=False)  # the pieces as one text for ``%``, by name
+
+    def __post_init__(self) -> None:
+        texts = [piece.replace("%", "%%") for piece in self.pieces]
+        texts[1::2] = [f"%({name})s" for name in self.pieces[1::2]]
+        self.template = "".join(texts)
 
     @property
     def is_ageing(self) -> bool:
@@ -89,20 +96,19 @@ class Ready:
     def body(self, *, base_url: str, key_prefix: str, response_time_s: float, bound_to: str = "") -> bytes:
         """The JSON, with links signed for this key, now, for ``bound_to`` alone. Nothing in ``base_url`` may need
         escaping in JSON."""
-        values = {"response_time": _number(response_time_s)}
-        if self.asset_id is not None:
-            download, stream, expires_at = media_links(
-                self.stream_path, self.asset_id, base_url=base_url, key_prefix=key_prefix, bound_to=bound_to
-            )
-            values["download_url"], values["stream_url"] = f'"{download}"', f'"{stream}"'
-            values["expires_at"] = f'"{expires_at}"'
-        parts = self.pieces.copy()
-        parts[1::2] = [values[name] for name in parts[1::2]]
-        return "".join(parts).encode()
-
-
-def _number(response_time_s: float) -> str:
-    return repr(shown_response_time(response_time_s))
+        took = repr(shown_response_time(response_time_s))
+        if self.asset_id is None:
+            return (self.template % {"response_time": took}).encode()
+        download, stream, expires_at = media_links(
+            self.stream_path, self.asset_id, base_url=base_url, key_prefix=key_prefix, bound_to=bound_to
+        )
+        values = {
+            "download_url": f'"{download}"',
+            "stream_url": f'"{stream}"',
+            "expires_at": f'"{expires_at}"',
+            "response_time": took,
+        }
+        return (self.template % values).encode()
 
 
 def look_up(question: Question) -> Ready | None:
@@ -176,6 +182,7 @@ class ReadyAnswers:
 
     _known: OrderedDict[Question, Ready] = field(default_factory=OrderedDict)
     _changed_at: OrderedDict[str, float] = field(default_factory=OrderedDict)  # by video id
+    _seen: set[str] = field(default_factory=set)  # hot files that were there in this turn of the event loop
 
     def get(self, question: Question, *, max_age_s: float = MAX_AGE_S) -> Ready | None:
         """What is remembered and surely as good as a look, or None: then ``look_up`` (in a thread) and ``put``."""
@@ -185,9 +192,13 @@ class ReadyAnswers:
         now = time.monotonic()
         if now - ready.read_at >= max_age_s:
             return None
-        if ready.tier is Tier.HOT and not _is_still_hot(ready, now):
-            del self._known[question]
-            return None
+        if ready.tier is Tier.HOT and ready.hot_file not in self._seen:
+            if not _is_still_hot(ready, now):
+                del self._known[question]
+                return None
+            if not self._seen:
+                asyncio.get_running_loop().call_soon(self._seen.clear)
+            self._seen.add(ready.hot_file)
         return ready
 
     def put(self, question: Question, ready: Ready) -> None:

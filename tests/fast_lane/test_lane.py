@@ -5,6 +5,7 @@ import json
 import re
 import socket
 import threading
+import time
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -19,6 +20,7 @@ from apps.core.errors import RateLimited
 from apps.core.redis import redis_client
 from apps.core.tunables import set_tunable
 from apps.core.web_protocol import BoundedHttpProtocol
+from apps.downloads import ready
 from apps.downloads.documents import VideoInfoRecord
 from apps.downloads.services import answers, cache_stats
 from apps.downloads.services.media import hot_store
@@ -671,6 +673,28 @@ class TestLimits:
             finally:
                 redis_client().config_set("maxmemory", "0")
         assert (statuses, lane.in_django) == ([200] * share + [429], 1 + share + 1)
+
+
+class TestReadyAnswers:
+    async def test_who_asks_in_the_same_turn_shares_one_look_at_the_file(self, tmp_path, monkeypatch):
+        looks = []
+        monkeypatch.setattr(ready, "_is_still_hot", lambda *_: not looks.append(1) and file.exists())
+        file, answers_ = tmp_path / "hot", ready.ReadyAnswers()
+        file.touch()
+        question = ready.Question(video_id=VIDEO_ID)
+        known = ready.Ready(pieces=[""], read_at=time.monotonic(), tier=ready.Tier.HOT, hot_file=str(file))
+        answers_.put(question, known)
+        assert [answers_.get(question, max_age_s=600) for _ in range(3)] == [known] * 3
+        assert len(looks) == 1
+        file.unlink()
+        await asyncio.sleep(0)
+        assert answers_.get(question, max_age_s=600) is None
+
+    def test_a_title_means_nothing_but_itself(self):
+        title = "100 %, %s and %(response_time)s"
+        known = ready.Ready(pieces=[f'{{"title":"{title}","response_time":', "response_time", "}"], read_at=0.0)
+        body = known.body(base_url="", key_prefix="", response_time_s=0.25)
+        assert json.loads(body) == {"title": title, "response_time": 0.25}
 
 
 class TestTill:
