@@ -7,14 +7,25 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, OutputWrapper
 
 from apps.core.api_errors import to_api_error
+from apps.core.ending import say_nothing_more
 from apps.core.errors import ApiError, NotReady
 
 SERVICES_HINT = (
     "MongoDB or Redis does not answer. Is the server running (`manage.py up`)? Else check MONGO_URI, REDIS_URL."
 )
+
+
+def show_once(out: OutputWrapper, text: str, *, otherwise: str) -> None:
+    """Write what cannot be read again. If nobody can read it, raises CommandError with what to do ``otherwise``."""
+    try:
+        out.write(text)
+        out.flush()
+    except OSError as error:
+        say_nothing_more()
+        raise CommandError(f"It could not be shown ({error.strerror}): {otherwise}") from None
 
 
 def shell_actor() -> str:

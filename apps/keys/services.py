@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 import string
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from django.contrib.auth.hashers import check_password as check_hash
 from django.contrib.auth.hashers import make_password
 from mongoengine.errors import NotUniqueError
+from pymongo.errors import PyMongoError
 
 from apps.core.errors import Conflict, InvalidParameter, NotFound
 from apps.keys.authentication import forget_cached_keys, hash_secret
@@ -61,6 +62,25 @@ def create_key(
             continue  # somebody has this prefix already
         return NewKey(key=f"yt_{document.prefix}_{secret}", document=document)
     raise Conflict("No free key prefix was found. Try again.")
+
+
+def create_recorded_key(record: Callable[[ApiKey], object], **fields: Any) -> NewKey:
+    """``create_key``, and put it on record. A key that ``record`` fails for is taken away: nobody has seen it."""
+    new = create_key(**fields)
+    with gone_if_unseen(new):
+        record(new.document)
+    return new
+
+
+@contextmanager
+def gone_if_unseen(new: NewKey) -> Iterator[None]:
+    """Take a new key away if what is inside fails: nobody knows it. Where MongoDB is away by then, it stays."""
+    try:
+        yield
+    except BaseException:
+        with suppress(PyMongoError):
+            ApiKey.objects(prefix=new.document.prefix, secret_sha256=new.document.secret_sha256).delete()
+        raise
 
 
 def new_secret() -> str:

@@ -64,6 +64,12 @@ class TestManage:
             out, said = process.communicate(timeout=60)
         assert (process.returncode, out, said) == (130, "", "Stopped.\n")
 
+    def test_web_takes_only_ports(self):
+        with manage("web", "--port", "99999") as process:
+            said = process.communicate(timeout=60)[1]
+        assert process.returncode == 2
+        assert said.endswith("error: argument --port: a port is a number from 1 to 65535\n")
+
     def test_an_error_inside_keeps_its_own_words(self):
         with manage("update_key", "abcdefgh") as process:
             out, said = process.communicate(timeout=60)

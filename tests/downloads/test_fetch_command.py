@@ -82,6 +82,16 @@ class TestWhatIsThere:
         assert str(error) == f"{tmp_path}/no/file.mp4: No such file or directory"
 
 
+def test_nothing_is_fetched_that_cannot_be_saved(tmp_path):
+    beat(QUEUES)
+    known_info()
+    (tmp_path / "file").touch()
+    for folder, problem in (("no", "No such file or directory"), ("file", "Not a directory")):
+        error = refused(LINK, "-o", str(tmp_path / folder / "file.mp4"), "--timeout", "0.1")
+        assert str(error) == f"{tmp_path}/{folder}/file.mp4: {problem}"
+    assert MediaJob.objects.count() == 0
+
+
 class TestFetching:
     @pytest.fixture
     def workers(self):

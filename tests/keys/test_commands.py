@@ -3,9 +3,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
+import pymongo.errors
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
@@ -13,6 +15,7 @@ from django.core.management.base import CommandError
 from apps.core.documents import AuditEntry
 from apps.core.errors import KeyDisabled
 from apps.keys.authentication import authenticate
+from apps.keys.documents import ApiKey
 from apps.keys.services import check_password
 
 MANAGE = [sys.executable, "manage.py"]
@@ -67,6 +70,50 @@ class TestKeyCommands:
         with pytest.raises(CommandError, match=problem) as failed:
             run(*arguments)
         assert "\n" not in str(failed.value)
+
+
+@pytest.mark.usefixtures("mongo")
+class TestWhatIsShownOnce:
+    def test_a_key_that_could_not_be_put_on_record_is_not_left_behind(self, monkeypatch):
+        def fail(**_fields):
+            raise pymongo.errors.AutoReconnect
+
+        monkeypatch.setattr("apps.core.audit.record", fail)
+        out = io.StringIO()
+        with pytest.raises(CommandError, match="MongoDB"):
+            call_command("create_key", "--name", "bot", stdout=out)
+        assert (out.getvalue(), ApiKey.objects.count()) == ("", 0)
+
+    def test_a_key_that_nobody_could_read_is_not_left_behind(self):
+        done = shown_to_nobody("create_key", "--name", "bot")
+        assert re.fullmatch(
+            r"CommandError: It could not be shown \(Broken pipe\): the key \w{8} was deleted again. Make another\b.*\s",
+            done.stderr,
+        )
+        assert (done.returncode, ApiKey.objects.count()) == (1, 0)
+        assert [entry.action for entry in AuditEntry.objects.order_by("id")] == ["key.create", "key.delete"]
+
+    def test_other_secrets_that_nobody_could_read_are_one_line_that_says_what_to_do(self):
+        key = json.loads(run("create_key", "--name", "bot", "--json"))["prefix"]
+        run("create_admin", "--username", "eve")
+        for arguments, advice in (
+            (("create_admin", "--username", "ada"), "`manage.py reset_admin` makes another password."),
+            (("reset_admin", "--username", "eve", "--json"), "Run this again."),
+            (("rotate_key", key), "Rotate again when nobody uses it any more: that ends it at once."),
+            (("set_webhook", key, "--url", "https://hooks.example.com/x"), "set the address again."),
+        ):
+            done = shown_to_nobody(*arguments)
+            assert done.returncode == 1
+            assert done.stderr.startswith("CommandError: It could not be shown (Broken pipe): ")
+            assert done.stderr.endswith(advice + "\n")
+
+
+def shown_to_nobody(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command whose output goes to a reader that has gone."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing) as gone:
+        return subprocess.run([*MANAGE, *arguments], stdout=gone, stderr=subprocess.PIPE, text=True, check=False)
 
 
 @pytest.mark.usefixtures("mongo")

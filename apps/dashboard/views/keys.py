@@ -22,7 +22,7 @@ from apps.keys.documents import LIMIT_NAMES, ApiKey, Role, Scope
 from apps.keys.key_cache import effective_limits
 from apps.keys.roles import may_change_key
 from apps.keys.selectors import find_key, find_user
-from apps.keys.services import create_key
+from apps.keys.services import create_recorded_key
 from apps.keys.sessions import is_confirmed
 
 EXAMPLE_VIDEO = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
@@ -40,6 +40,9 @@ def key_new(request: AdminRequest) -> HttpResponse:
     """Create a key. The answer to the form shows it, once: it is stored nowhere, not even in the session."""
     form = KeyForm(request.POST or None, user=request.admin_user)
 
+    def record(key: ApiKey) -> None:
+        record_change(request, "key.create", target_kind="key", target_id=key.prefix, after=_facts(key))
+
     def save(data: dict[str, Any]) -> HttpResponse:
         if Scope.ADMIN in data["scopes"] and not is_confirmed(request):
             return ask_again(request)  # such a key may do what an owner may
@@ -49,10 +52,7 @@ def key_new(request: AdminRequest) -> HttpResponse:
                     request, "This form was sent before: its key is in the list. A key can be shown only once."
                 )
                 return redirect("dashboard:keys")
-            made = create_key(**form.key_arguments())
-        record_change(
-            request, "key.create", target_kind="key", target_id=made.document.prefix, after=_facts(made.document)
-        )
+            made = create_recorded_key(record, **form.key_arguments())
         context = {"key": made.key, "document": made.document, **key_examples(made.key)}
         return render(request, "dashboard/keys/created.html", context)
 

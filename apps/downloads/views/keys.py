@@ -32,7 +32,7 @@ from apps.keys.documents import LIMIT_NAMES, ApiKey, Role, Scope, User
 from apps.keys.drf import client_address
 from apps.keys.roles import AdminGrant, may_change_key, may_change_user
 from apps.keys.selectors import count_keys, count_users, has_admin_key, list_keys, list_users
-from apps.keys.services import NewKey, create_key, revoke_key
+from apps.keys.services import NewKey, create_recorded_key, revoke_key
 from apps.keys.sessions import is_confirmed
 
 PREFIX = OpenApiParameter("id", str, OpenApiParameter.PATH, description="The key's prefix, 8 characters.")
@@ -133,10 +133,12 @@ class KeysViewSet(_PeopleViewSet):
     def create(self, request: Request) -> Response:
         changes = self.changes()
         self._check(changes)
-        new = create_key(**changes)
-        after = {"name": new.document.name, "owner": new.document.owner, "scopes": list(new.document.scopes)}
-        self._record("key.create", new.document.prefix, after)
-        return self._new(new, status=201)
+
+        def record(key: ApiKey) -> None:
+            after = {"name": key.name, "owner": key.owner, "scopes": list(key.scopes)}
+            self._record("key.create", key.prefix, after)
+
+        return self._new(create_recorded_key(record, **changes), status=201)
 
     def retrieve(self, request: Request, pk: str) -> Response:
         self.fields()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
 from django.conf import settings
@@ -19,7 +19,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--port", type=int, help="listen on this port instead of PORT")
+        parser.add_argument("--port", type=_port, help="listen on this port instead of PORT")
 
     def handle(self, *args: Any, **options: Any) -> None:
         env = settings.ENV
@@ -42,3 +42,9 @@ class Command(BaseCommand):
             finally:
                 listener.close()
                 supervisor.stop()
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65_535):
+        raise ArgumentTypeError("a port is a number from 1 to 65535")
+    return int(text)

@@ -61,6 +61,7 @@ class Command(BaseCommand):
         shown = ProgressLine(self.stderr, quiet=options["json"])
         try:
             with shown:
+                _check_output(options["output"])
                 state = _fetch(_ask(options), options["timeout"], shown)
                 saved = _save(state, options["output"], shown)
         except KeyboardInterrupt:
@@ -112,6 +113,13 @@ def _fetch(ask: MediaAsk, timeout_s: float, shown: ProgressLine) -> MediaState:
     if state is None:
         raise UpstreamTimeout
     return state
+
+
+def _check_output(output: Path | None) -> None:
+    """Raises OSError where there is no folder for the file: that is told before anything is fetched."""
+    if output is not None and not output.is_dir():
+        with os.scandir(output.parent):
+            pass
 
 
 def _save(state: MediaState, output: Path | None, shown: ProgressLine) -> Path | None:

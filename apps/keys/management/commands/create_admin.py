@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from apps.core import audit
-from apps.core.command import clear_failures
+from apps.core.command import clear_failures, show_once
 from apps.keys.admins import ADMIN_ROLES
 from apps.keys.arguments import ACTOR
 from apps.keys.documents import Role
@@ -41,8 +41,5 @@ class Command(BaseCommand):
             after = {"role": user.role}
             audit.record(actor=ACTOR, action="user.create", target_kind="user", target_id=user.username, after=after)
         made = {"username": user.username} if is_given else {"username": user.username, "password": password}
-        if options["json"]:
-            self.stdout.write(json.dumps(made))
-        else:
-            for name, value in made.items():
-                self.stdout.write(f"{name}: {value}")
+        text = json.dumps(made) if options["json"] else "\n".join(f"{name}: {value}" for name, value in made.items())
+        show_once(self.stdout, text, otherwise="the admin is there; `manage.py reset_admin` makes another password.")

@@ -9,9 +9,11 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from apps.core import audit
-from apps.core.command import clear_failures
+from apps.core.command import clear_failures, show_once
 from apps.keys.arguments import ACTOR, add_key_arguments, key_fields
-from apps.keys.services import create_key
+from apps.keys.changes import delete_key
+from apps.keys.documents import ApiKey
+from apps.keys.services import create_recorded_key
 
 
 class Command(BaseCommand):
@@ -28,10 +30,15 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         with clear_failures():
-            new = create_key(name=options["name"], **key_fields(options))
-            prefix, after = new.document.prefix, {"name": new.document.name}
-            audit.record(actor=ACTOR, action="key.create", target_kind="key", target_id=prefix, after=after)
-        if options["json"]:
-            self.stdout.write(json.dumps({"key": new.key, "prefix": new.document.prefix}))
-        else:
-            self.stdout.write(new.key)
+            new = create_recorded_key(_record, name=options["name"], **key_fields(options))
+            prefix = new.document.prefix
+            text = json.dumps({"key": new.key, "prefix": prefix}) if options["json"] else new.key
+            try:
+                show_once(self.stdout, text, otherwise=f"the key {prefix} was deleted again. Make another one.")
+            except BaseException:
+                delete_key(prefix, actor=ACTOR)
+                raise
+
+
+def _record(key: ApiKey) -> None:
+    audit.record(actor=ACTOR, action="key.create", target_kind="key", target_id=key.prefix, after={"name": key.name})

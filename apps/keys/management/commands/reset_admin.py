@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from apps.core import audit
-from apps.core.command import clear_failures
+from apps.core.command import clear_failures, show_once
 from apps.keys.admins import find_admin_by_name, reset_password, set_admin_active
 from apps.keys.arguments import ACTOR
 from apps.keys.second_factor import remove_second_factor
@@ -35,11 +35,8 @@ class Command(BaseCommand):
             if options["activate"] and set_admin_active(user, active=True):
                 self._record("user.activate", user.username)
         made = {"username": user.username, "password": password}
-        if options["json"]:
-            self.stdout.write(json.dumps(made))
-        else:
-            for name, value in made.items():
-                self.stdout.write(f"{name}: {value}")
+        text = json.dumps(made) if options["json"] else "\n".join(f"{name}: {value}" for name, value in made.items())
+        show_once(self.stdout, text, otherwise="the old password is gone, too. Run this again.")
 
     def _record(self, action: str, username: str) -> None:
         audit.record(actor=ACTOR, action=action, target_kind="user", target_id=username)

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from apps.core.command import clear_failures
+from apps.core.command import clear_failures, show_once
 from apps.keys.arguments import ACTOR
 from apps.keys.changes import DEFAULT_GRACE_S, rotate_key
 
@@ -31,8 +31,11 @@ class Command(BaseCommand):
         with clear_failures():
             new = rotate_key(options["prefix"], grace_s=options["grace_s"], actor=ACTOR)
         until = new.document.old_secret_until.isoformat(timespec="seconds")
-        if options["json"]:
-            self.stdout.write(json.dumps({"key": new.key, "prefix": new.document.prefix, "old_works_until": until}))
-        else:
-            self.stdout.write(new.key)
+        said = {"key": new.key, "prefix": new.document.prefix, "old_works_until": until}
+        text = json.dumps(said) if options["json"] else new.key
+        otherwise = (
+            f"the old secret works until {until}. Rotate again when nobody uses it any more: that ends it at once."
+        )
+        show_once(self.stdout, text, otherwise=otherwise)
+        if not options["json"]:
             self.stderr.write(f"The old secret works until {until}.")

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from apps.core.command import clear_failures
+from apps.core.command import clear_failures, show_once
 from apps.keys.webhooks import remove_webhook, set_webhook
 
 ACTOR = "command line"
@@ -34,4 +34,5 @@ class Command(BaseCommand):
             else:
                 line = set_webhook(options["prefix"], options["url"], actor=ACTOR)
                 answer = {"secret": line}
-        self.stdout.write(json.dumps(answer) if options["json"] else line)
+        text = json.dumps(answer) if options["json"] else line
+        show_once(self.stdout, text, otherwise="it is done all the same. To see the secret, set the address again.")
