@@ -23,10 +23,9 @@ hypothesis_settings.register_profile("ytserver", deadline=None, suppress_health_
 hypothesis_settings.load_profile("ytserver")
 
 
-@pytest.fixture(scope="module")
-def no_collection_scans() -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True)
+def _no_collection_scans() -> Iterator[None]:
     """Whatever the program asks MongoDB for in this module's tests, an index serves it."""
-    scans.found()
     yield
     found = scans.found()
     assert not found, "no index serves these queries:\n" + "\n".join(found)

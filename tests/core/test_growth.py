@@ -21,12 +21,20 @@ from apps.dashboard.key_list import KEY_LIST
 from apps.dashboard.lists.page import read_page
 from apps.dashboard.warm_up_lists import entry_list
 from apps.dashboard.webhook_list import delivery_list
-from apps.downloads.documents import Batch, JobState, MediaJob, WebhookDelivery
-from apps.downloads.selectors import active_assets, list_jobs, waits_in_another_batch
+from apps.downloads.documents import Batch, JobPriority, JobState, MediaJob, WebhookDelivery
+from apps.downloads.selectors import (
+    active_assets,
+    count_clips,
+    list_jobs,
+    unannounced_jobs,
+    waits_in_another_batch,
+)
+from apps.downloads.services.queue import next_turn, pick_job
 from apps.downloads.services.warm_rounds import advance_warm_ups
 from apps.downloads.services.warm_ups import cancel_warm_up, make_warm_up
+from apps.downloads.services.webhooks import _claim, _keys_due
 from apps.downloads.warm_documents import WarmUpEntry
-from apps.downloads.warm_selectors import bytes_fetched, waiting_entries, warm_counts
+from apps.downloads.warm_selectors import bytes_fetched, is_fetched_elsewhere, waiting_entries, warm_counts
 from apps.keys import selectors as key_selectors
 from apps.keys.documents import ApiKey, User
 from apps.keys.transfer import export_lines
@@ -120,6 +128,14 @@ class TestLists:
             )
         assert looked_at(lambda: read_page(AUDIT_LIST, {**chosen, "since": "24h"})) == (PAGE, False)
 
+    def test_the_audit_log_of_one_thing(self):
+        AuditEntry._get_collection().insert_many(
+            {"at": NOW - timedelta(minutes=n), "actor": "a", "action": "key.create", "target_kind": "key",
+             "target_id": f"k{n % 40}", "words": ["key", "create"]}
+            for n in range(MANY)
+        )  # fmt: skip
+        assert looked_at(lambda: selectors.history("key", "k7")) == (MANY // 40, False)
+
     @pytest.mark.parametrize("chosen", [{}, {"state": "delivered"}])
     def test_webhooks_of_a_key(self, chosen):
         WebhookDelivery._get_collection().insert_many(
@@ -173,6 +189,32 @@ def test_jobs_of_one_key_in_one_state():
     assert looked_at(lambda: list_jobs(key_prefix="abcdefgh", skip=0, limit=20, state=JobState.FAILED)) == (20, False)
 
 
+def test_jobs_of_one_key():
+    put_jobs("done")
+    put_jobs("failed", MANY)
+    MediaJob._get_collection().update_many(
+        {"state": "failed"}, {"$set": {"key_prefix": "someelse", "joined_by": ["abcdefgh"]}}
+    )
+    put_jobs("done", 2 * MANY)
+    others = {"video_id": {"$gte": f"v{2 * MANY:010}"}}
+    MediaJob._get_collection().update_many(others, {"$set": {"key_prefix": "third"}})
+    found, total = list_jobs(key_prefix="abcdefgh", skip=0, limit=20)
+    assert (len(found), total) == (20, 2 * MANY)
+    assert looked_at(lambda: list_jobs(key_prefix="abcdefgh", skip=0, limit=20)) == (20, False)
+
+
+@pytest.mark.parametrize("kept_back", [[], ["nobody12"]])
+def test_the_next_job_and_the_next_turn(kept_back):
+    put_jobs("queued")
+    MediaJob._get_collection().update_many({}, {"$set": {"active": True, "priority": "interactive", "turn": 5}})
+    put_jobs("done", MANY)
+    examined, sorts = looked_at(lambda: pick_job(behind=kept_back))
+    assert examined <= 3  # the job, how many were picked, the turn that the queue has reached
+    assert not sorts
+    assert looked_at(lambda: next_turn("abcdefgh", JobPriority.INTERACTIVE))[0] <= 3
+    assert looked_at(lambda: next_turn("newcomer", JobPriority.INTERACTIVE))[0] <= 1
+
+
 def test_what_a_key_waits_for_among_all_that_it_ever_joined():
     put_jobs("done")
     put_jobs("queued", MANY)
@@ -193,6 +235,27 @@ def test_whether_another_batch_of_a_key_has_a_job():
     assert waits_in_another_batch("job7", key_prefix="abcdefgh", but="b1")
     assert not waits_in_another_batch("job7", key_prefix="abcdefgh", but="b7")
     assert looked_at(lambda: waits_in_another_batch("job7", key_prefix="abcdefgh", but="b7")) == (1, False)
+
+
+def test_what_is_still_to_be_announced_and_told():
+    put_jobs("done")
+    MediaJob._get_collection().update_many({}, {"$set": {"announced": True, "finished_at": NOW}})
+    assert looked_at(lambda: unannounced_jobs(ended_before=NOW, limit=50)) == (0, False)
+    WebhookDelivery._get_collection().insert_many(
+        {"_id": str(n), "job_id": "j", "key_prefix": f"key{n % 2}", "state": "pending",
+         "next_at": NOW + timedelta(days=n % 2)}
+        for n in range(MANY)
+    )  # fmt: skip
+    assert _keys_due() == ["key0"]
+    assert keys_looked_at(_keys_due) <= 4
+    assert looked_at(lambda: _claim("key1")) == (0, False)
+    assert looked_at(lambda: _claim("key0")) == (1, False)
+
+
+def test_clips_of_a_key():
+    put_jobs("done")
+    assert count_clips(key_prefix="abcdefgh", since=NOW - timedelta(days=1), limit=9) == 0
+    assert keys_looked_at(lambda: count_clips(key_prefix="abcdefgh", since=NOW - timedelta(days=1), limit=9)) <= 1
 
 
 class TestWarmUps:
@@ -218,6 +281,14 @@ class TestWarmUps:
         assert (counts[over.id]["failed"], counts[stopped.id]["cancelled"]) == (MANY, MANY)
         assert [sum(of_one.values()) for of_one in counts.values()] == [MANY, MANY]
         assert keys_looked_at(lambda: warm_counts([over.id, stopped.id])) <= 2
+
+    def test_whether_another_one_waits_for_the_same_job(self):
+        self.put()
+        WarmUpEntry._get_collection().update_many({}, {"$set": {"state": "fetching"}})
+        WarmUpEntry._get_collection().update_many({"number": {"$gte": MANY - 2}}, {"$set": {"job_id": "j"}})
+        last = WarmUpEntry.objects.get(number=MANY - 1)
+        assert is_fetched_elsewhere(last)
+        assert looked_at(lambda: is_fetched_elsewhere(last))[0] <= 2
 
     def test_the_bytes_of_a_day_come_from_an_index(self):
         self.put(started_at=NOW, size_bytes=7)

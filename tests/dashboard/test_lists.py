@@ -23,6 +23,7 @@ from apps.downloads.documents import JobState, MediaJob
 from apps.keys.documents import ApiKey
 from apps.keys.services import create_key
 from tests.dashboard.samples import make_asset, make_job
+from tests.scans import scans
 
 
 def walk(params: dict[str, str], *, direction: str = "next_href") -> tuple[list[str], str]:
@@ -177,3 +178,4 @@ def test_a_list_that_takes_too_long_to_read_says_so_and_what_to_do(mongo, monkey
         read_everything(slow, {})
     with pytest.raises(NotReady, match="took too long to read"):
         read_chosen(slow, [str(key.id) for key in ApiKey.objects])
+    assert all("$range" in scan for scan in scans.found())  # that condition is only there to be slow
