@@ -10,13 +10,15 @@ from rest_framework import serializers
 from apps.analytics.reports import MAX_TOP, TOP
 from apps.analytics.spans import RANGES
 
+NO_OFFSET = "A time without an offset (`+01:00`, `Z`) is UTC, whatever `zone` says."
+
 
 class SpanRequestSerializer(serializers.Serializer):
     """A range up to now, or an own one with ``start`` and ``end``."""
 
     range = serializers.ChoiceField(list(RANGES), default="24h", help_text="Up to now. Not used with `start`.")
-    start = serializers.DateTimeField(required=False, help_text="ISO 8601, for a range of your own.")
-    end = serializers.DateTimeField(required=False, help_text="ISO 8601; now when left out.")
+    start = serializers.DateTimeField(required=False, help_text=f"ISO 8601, for a range of your own. {NO_OFFSET}")
+    end = serializers.DateTimeField(required=False, help_text=f"ISO 8601; now when left out. {NO_OFFSET}")
     zone = serializers.CharField(
         default="UTC", max_length=64, help_text="Time zone that days are cut in, such as Europe/Berlin."
     )

@@ -9,6 +9,7 @@ from apps.analytics import spans
 from apps.analytics.rendering import to_csv
 from apps.analytics.reports import Sums, TopRow, usage_report
 from apps.analytics.rollups import roll_up
+from apps.analytics.serializers import SpanRequestSerializer
 from apps.analytics.spans import named_span, read_zone
 from apps.core.clock import utcnow
 from apps.keys.documents import Role, Scope
@@ -48,6 +49,14 @@ class TestApi:
             plain = create_key(name="plain", scopes=(Scope.INFO,)).key
             assert client.get(path, headers={"X-API-Key": plain}).json()["error"] == "scope_missing"
         assert viewer.get(f"{PATH}/live").status_code == 200
+
+    def test_a_time_without_an_offset_is_utc_whatever_the_zone(self, client):
+        key = create_key(name="admin", scopes=(Scope.ADMIN,)).key
+        asked = {"start": "2026-10-25T00:00:00", "end": "2026-10-26T00:00:00Z", "zone": "Europe/Berlin"}
+        given = client.get(PATH, asked, headers={"X-API-Key": key}).json()
+        assert (given["start"], given["end"]) == ("2026-10-25T00:00:00Z", "2026-10-26T00:00:00Z")
+        for name in ("start", "end"):
+            assert "UTC" in SpanRequestSerializer().fields[name].help_text
 
     def test_the_same_figures_as_the_page(self, client, viewer, usage):
         key = create_key(name="admin", scopes=(Scope.ADMIN,)).key

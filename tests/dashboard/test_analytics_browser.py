@@ -52,6 +52,22 @@ def test_charts_are_drawn_and_a_range_is_chosen(open_screen, usage, width):  # n
     assert screen.problems == []
 
 
+ROWS = """
+() => {
+  const rows = Object.groupBy(document.querySelectorAll(".tiles .tile"), (tile) => tile.offsetTop);
+  return Object.values(rows).map((row) => row.length);
+}
+"""
+
+
+@pytest.mark.parametrize(("width", "in_a_row"), [(360, 2), (1300, 3), (1600, 6)])
+def test_every_row_of_figures_is_full(open_screen, usage, width, in_a_row):  # noqa: F811 - the fixture
+    screen = open_screen(width)
+    screen.log_in()
+    screen.go("analytics")
+    assert set(screen.page.evaluate(ROWS)) == {in_a_row}
+
+
 def test_the_page_of_a_key_shows_its_use(open_screen, usage):  # noqa: F811 - the fixture
     key = create_key(name="Bot", owner="the-owner", scopes=("info",)).document
     add_events(utcnow() - timedelta(hours=3), 5, key_prefix=key.prefix)
