@@ -54,13 +54,14 @@ WHAT = {
 
 
 def changes(entry: AuditEntry) -> list[tuple[str, str | None, str]]:
-    """Each field that changed: its name, what it was (None: nothing), what it is now."""
+    """Each field that changed: its name, what it was (None: nothing), what it is now. A field that is only in
+    ``before`` says of what somebody did something, so it is shown as it was."""
     names = dict.fromkeys((*entry.before, *entry.after))
     return [
         (
             name.removesuffix("_s").replace("_", " "),
-            _text(entry.before[name], _unit(entry, name)) if name in entry.before else None,
-            _text(entry.after.get(name), _unit(entry, name)),
+            _text(entry.before[name], _unit(entry, name)) if name in entry.before and name in entry.after else None,
+            _text((entry.after if name in entry.after else entry.before)[name], _unit(entry, name)),
         )
         for name in names
         if (entry.before.get(name) or entry.after.get(name) is not None)

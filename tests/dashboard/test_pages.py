@@ -154,6 +154,15 @@ class TestAudit:
         assert "playable" not in page
         assert "scratch chat" not in page
 
+    def test_what_was_not_changed_is_not_shown_as_gone(self, viewer):
+        audit.record(
+            actor="sam", action="asset.verify", target_kind="asset", target_id="abc",
+            before={"title": "Evening raga", "state": "cached"},
+        )  # fmt: skip
+        page = viewer.get("/admin/audit").content.decode()
+        assert "Evening raga" in page
+        assert "<s>Evening raga" not in page
+
     @pytest.mark.parametrize(
         ("what", "some", "none"),
         [
