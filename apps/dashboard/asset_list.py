@@ -122,6 +122,7 @@ ASSET_LIST = ListSpec(
     ),
     exclude=("block_sha256", "parts"),
     bulk_actions=tuple(_bulk(name) for name in WORKS),
+    name=lambda asset: f"{asset.title or asset.video_id} ({asset.kind}, {asset.variant})",
     things=("file", "files"),
     empty=Empty(
         title="Nothing in the cache yet",
