@@ -38,7 +38,7 @@ WORDS = {
     "job.cancel": "Cancelled a job",
     "job.retry": "Tried a job again",
     "asset.fetch": "Asked for a file on the try-it page",
-    "asset.verify": "Verified a file in Telegram",
+    "asset.verify": "Had a file in Telegram verified",
     "asset.repair": "Repaired an upload",
     "asset.upload": "Sent a file to Telegram again",
     "asset.refetch": "Fetched a file again from outside",

@@ -112,9 +112,23 @@ for (const list of document.querySelectorAll(".list")) {
   if (list.dataset.liveList) window.setInterval(() => refreshList(list, update), Number(list.dataset.liveList) * 1000);
 }
 
-// Nothing moves under somebody's hands: not while a row is ticked or something in the list has the focus.
+// Nothing moves under somebody's hands: while a row is ticked or something in the list has the focus, rows stay where they
+// are, and only what they say is renewed.
+const inHand = (list) => list.contains(document.activeElement) || list.querySelector("tbody .tick :checked");
+const nameOf = (row) => row.querySelector(".tick input")?.value ?? row.querySelector("a")?.getAttribute("href");
+function renewCells(list, fresh) {
+  const rows = new Map([...fresh.querySelectorAll("tbody tr")].map((row) => [nameOf(row), row]));
+  for (const row of list.querySelectorAll("tbody tr")) {
+    const cells = [...(rows.get(nameOf(row))?.cells ?? [])];
+    for (const [at, cell] of [...row.cells].entries()) {
+      if (!cells[at] || cell.matches(".tick") || cell.contains(document.activeElement)) continue;
+      if (cell.innerHTML !== cells[at].innerHTML) cell.replaceWith(cells[at]);
+    }
+  }
+}
+
 async function refreshList(list, update) {
-  if (document.hidden || list.contains(document.activeElement) || list.querySelector("tbody .tick :checked")) return;
+  if (document.hidden) return;
   try {
     const answer = await fetch(window.location.href, {
       headers: { "X-Requested-With": "fetch" },
@@ -124,7 +138,11 @@ async function refreshList(list, update) {
     if (!answer.ok) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const fresh = page.querySelector(`.list[aria-label="${CSS.escape(list.getAttribute("aria-label"))}"]`);
-    if (!fresh || list.contains(document.activeElement) || list.querySelector("tbody .tick :checked")) return;
+    if (!fresh) return;
+    if (inHand(list)) {
+      renewCells(list, fresh);
+      return;
+    }
     list.replaceChildren(...fresh.childNodes);
     update();
   } catch {

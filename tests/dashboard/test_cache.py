@@ -49,6 +49,18 @@ class TestPlaying:
             writer.finish()
         assert b'preload="metadata"' in viewer.get(f"/admin/cache/{asset.id}").content
 
+    def test_a_verification_that_found_not_everything_right_is_told(self, viewer):
+        words, now = b"without a full result", utcnow()
+        for times, is_told in (
+            ({}, False),
+            ({"verify_tried_at": now}, True),
+            ({"verify_tried_at": now, "verified_at": now - HOUR}, True),
+            ({"verify_tried_at": now - HOUR, "verified_at": now}, False),
+        ):
+            asset = stored(**times)
+            assert (words in viewer.get(f"/admin/cache/{asset.id}").content) == is_told
+            asset.delete()
+
     @pytest.mark.parametrize("change", [{"role": "none"}, {"active": False}, {"inc__session_version": 1}])
     def test_the_link_ends_with_the_persons_entry(self, make_user, change):
         user = make_user(Role.VIEWER)

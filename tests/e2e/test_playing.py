@@ -10,6 +10,7 @@ from tests.waiting import wait_until
 
 VIDEO = "largeplayed"  # 100 s, several MiB: a browser does not hold all of it before it seeks
 WATCHED = "largewatchd"
+TICKED = "largeticked"
 SLOW_BYTES_PER_S = 800_000
 MOVED_ON = """
 (before) => {
@@ -69,6 +70,21 @@ class TestWatching:
         page.locator("h1 .state", has_text="done").wait_for()
         assert MediaJob.objects.get(video_id=WATCHED).state == JobState.DONE
         assert any("/ws/jobs/" in address for address in sockets)
+        assert (screen.refused(), screen.problems) == ([], [])
+
+    def test_a_list_of_jobs_goes_on_telling_while_a_row_is_ticked(self, open_screen, world):
+        world.slow_down(SLOW_BYTES_PER_S)
+        screen = open_screen()
+        try_it(screen.page, screen.url, TICKED)
+        screen.go("admin/jobs")
+        row = screen.page.locator("tbody tr", has_text=TICKED)
+        row.locator(".tick input").check()
+        row.locator("progress").wait_for()
+        screen.page.evaluate("row => { window.ofBefore = row; }", row.element_handle())
+        for words in ("running", "done"):
+            row.locator(".state", has_text=words).wait_for()
+            assert row.locator(".tick input").is_checked()
+        assert row.evaluate("row => row === window.ofBefore && document.activeElement.matches('.tick input')")
         assert (screen.refused(), screen.problems) == ([], [])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -15,7 +17,7 @@ from apps.dashboard.lists import answer_list
 from apps.dashboard.pages import confirm_page
 from apps.downloads.selectors import active_job
 from apps.keys.documents import Role
-from apps.telegram_cache.documents import AssetState
+from apps.telegram_cache.documents import Asset, AssetState
 from apps.telegram_cache.selectors import find_asset
 
 
@@ -45,6 +47,7 @@ def asset_detail(request: AdminRequest, asset_id: str) -> HttpResponse:
         "history": selectors.history("asset", asset_id),
         "play_href": play_link(request.admin_user, asset) if can_play else "",
         "preload": "none" if tiers == ["telegram"] else "metadata",  # a look at the page brings nothing back from there
+        "verify_begun_at": _verify_without_result(asset),
         "works": works_for(request.admin_user, asset),
     }
     return render(request, "dashboard/assets/detail.html", context)
@@ -73,6 +76,12 @@ def asset_work(request: AdminRequest, asset_id: str, name: str) -> HttpResponse:
         back_label=asset.title or asset.video_id,
         do=do,
     )
+
+
+def _verify_without_result(asset: Asset) -> datetime | None:
+    """When the last verification began, unless it found everything right."""
+    begun = asset.verify_tried_at
+    return begun if begun and (asset.verified_at is None or asset.verified_at < begun) else None
 
 
 def _not_there(request: AdminRequest) -> HttpResponse:
