@@ -8,8 +8,10 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from bson import ObjectId
+from pymongo.errors import AutoReconnect
 
 from apps.core.documents import AuditEntry
+from apps.dashboard import key_work
 from apps.dashboard.asset_list import ASSET_LIST
 from apps.dashboard.key_list import KEY_LIST
 from apps.dashboard.lists import page, read_page, view
@@ -17,7 +19,7 @@ from apps.dashboard.lists.page import MAX_CHOSEN, read_chosen, read_everything
 from apps.dashboard.warm_up_lists import entry_list
 from apps.downloads.warm_documents import WarmUpEntry
 from apps.keys.documents import ApiKey
-from apps.keys.services import create_key
+from apps.keys.services import create_key, set_key_active
 from apps.telegram_cache.documents import Part
 from tests.dashboard.samples import make_asset
 
@@ -175,3 +177,18 @@ def test_the_first_click_on_a_column_sorts_it_as_people_read_it(mongo, label, fi
     again = dict(parse_qsl(first))
     headings = {heading.label: heading for heading in read_page(ASSET_LIST, again).headings}
     assert headings[label].href != f"?{first}"
+
+
+def test_a_database_that_goes_away_in_between_is_told_with_how_many_were_done(operator, monkeypatch):
+    add_keys("other", 4)
+    ids = [str(key.id) for key in ApiKey.objects]
+    calls = iter([set_key_active, set_key_active, _is_away])
+    monkeypatch.setattr(key_work, "set_key_active", lambda *given, **named: next(calls)(*given, **named))
+    answer = operator.post("/admin/keys", {"action": "deactivate", "confirmed": "yes", "id": ids}, follow=True)
+    assert b"2 keys switched off." in answer.content
+    assert b"it is not known whether this was done." in answer.content
+    assert b"did not answer any more: 1 key of those you chose is as it was." in answer.content
+
+
+def _is_away(*_: object, **__: object) -> None:
+    raise AutoReconnect("connection closed")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+import redis
 from django.contrib import messages
 from django.core.cache import cache
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
+from pymongo.errors import PyMongoError
 
 from apps.core.errors import ApiError
 from apps.dashboard.access import AdminRequest, ask_again, may, problem
@@ -22,6 +25,8 @@ from apps.keys.sessions import CONFIRMED_FOR_S, is_confirmed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+logger = logging.getLogger(__name__)
 
 SHOWN_NAMES = 10
 SHOWN_PROBLEMS = 5
@@ -149,10 +154,12 @@ def _is_everything(request: AdminRequest) -> bool:
 
 
 def _run(request: AdminRequest, action: BulkAction, spec: ListSpec, documents: Sequence[Any]) -> None:
-    """One after another, until all are done or RUN_S is over: nobody looks at a blank page for longer."""
+    """One after another, until all are done or RUN_S is over: nobody looks at a blank page for longer. Also when
+    MongoDB or Redis goes away in between, whoever chose them is told how many were done."""
     ends_at = time.monotonic() + RUN_S
     problems: list[str] = []
     tried = so_already = 0
+    stopped = "It took too long"
     for document in documents:
         if tried and time.monotonic() > ends_at:
             break
@@ -161,6 +168,11 @@ def _run(request: AdminRequest, action: BulkAction, spec: ListSpec, documents: S
             so_already += action.run(request, document) is False
         except ApiError as error:
             problems.append(f"{spec.name_of(document)}: {error.message}")
+        except (PyMongoError, redis.RedisError):
+            logger.exception("a service did not answer in the middle of a bulk action")
+            problems.append(f"{spec.name_of(document)}: it is not known whether this was done.")
+            stopped = "A part of the server did not answer any more"
+            break
     if done := tried - len(problems) - so_already:
         messages.success(request, action.done.format(things=spec.count_of(done)))
     if so_already:
@@ -170,4 +182,5 @@ def _run(request: AdminRequest, action: BulkAction, spec: ListSpec, documents: S
     if len(problems) > SHOWN_PROBLEMS:
         messages.error(request, f"{len(problems) - SHOWN_PROBLEMS:,} more could not be done.")
     if left := len(documents) - tried:
-        messages.error(request, f"It took too long: {spec.count_of(left)} of those you chose are as they were.")
+        are = "is as it was" if left == 1 else "are as they were"
+        messages.error(request, f"{stopped}: {spec.count_of(left)} of those you chose {are}.")
