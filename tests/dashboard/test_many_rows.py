@@ -145,7 +145,7 @@ class TestPaging:
         return dict(parse_qsl(getattr(read_page(ASSET_LIST, params), direction).removeprefix("?")))
 
     def titles(self, params: dict[str, str]) -> list[str]:
-        return [row.name for row in read_page(ASSET_LIST, params).rows]
+        return [row.name.partition(" ")[0] for row in read_page(ASSET_LIST, params).rows]
 
     def fill(self, number: int) -> None:
         for one in range(number):
