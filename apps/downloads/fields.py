@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from django.http import QueryDict
@@ -10,6 +10,7 @@ from rest_framework.request import Request
 from rest_framework.serializers import Serializer
 
 from apps.core.errors import InvalidParameter
+from apps.downloads.request_serializers import WordsField
 
 CSRF_FIELD = "csrfmiddlewaretoken"
 BESIDE_FIELDS = frozenset({"api_key", CSRF_FIELD})
@@ -25,20 +26,27 @@ def read_fields(request: Request, serializer_class: type[Serializer]) -> dict[st
     Raises InvalidParameter, which names the field, for one that is unknown, missing, given twice or wrong.
     """
     given = dict(_single_values(request.query_params))
+    typed = set(given)
     if request.method in {"POST", "PATCH"}:
         is_page_form = isinstance(request.data, QueryDict) and CSRF_FIELD in request.data
         sent = _single_values(request.data)
         given.update((name, value) for name, value in sent if value != "" or not is_page_form)
-    return check_fields(given, serializer_class)
+        typed = set(given) if isinstance(request.data, QueryDict) else typed - request.data.keys()
+    return check_fields(given, serializer_class, typed=typed)
 
 
-def check_fields(given: Mapping[str, Any], serializer_class: type[Serializer]) -> dict[str, Any]:
-    """``given`` as the serializer understands it, defaults filled in. Raises InvalidParameter."""
+def check_fields(
+    given: Mapping[str, Any], serializer_class: type[Serializer], *, typed: Collection[str] = ()
+) -> dict[str, Any]:
+    """``given`` as the serializer understands it, defaults filled in. ``typed`` names what comes from an address or a
+    form, where a list is one text. Raises InvalidParameter."""
     serializer = serializer_class(data={name: value for name, value in given.items() if name not in BESIDE_FIELDS})
-    for name in serializer.initial_data:
+    for name, value in serializer.initial_data.items():
         if name not in serializer.fields:
             known = ", ".join(serializer.fields) or "none"
             raise InvalidParameter(f"{_shown(name)}: unknown field. Known here: {known}.", parameter=_shown(name))
+        if name in typed and isinstance(serializer.fields[name], WordsField):
+            serializer.initial_data[name] = WordsField.split(value)
     if not serializer.is_valid():
         name, problems = next(iter(serializer.errors.items()))
         raise InvalidParameter(f"{name}: {_first_text(problems)}", parameter=name)

@@ -37,17 +37,16 @@ CLIP_HELP = "Seconds from the start of the video; only what lies between start a
 
 
 class WordsField(serializers.ListField):
-    """A list of texts; in a form, one text with commas or a line for each."""
+    """A list of texts; in a form, one text with commas or a line for each (``split``)."""
 
     child = serializers.CharField()
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(style={"base_template": "textarea.html", "rows": 2}, **kwargs)
 
-    def to_internal_value(self, data: Any) -> list[Any]:
-        if isinstance(data, str):
-            data = [word.strip() for word in re.split(r"[,\r\n]", data) if word.strip()]
-        return list(super().to_internal_value(data))
+    @staticmethod
+    def split(text: str) -> list[str]:
+        return [word.strip() for word in re.split(r"[,\r\n]", text) if word.strip()]
 
 
 class UrlFields(serializers.Serializer):

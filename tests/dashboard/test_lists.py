@@ -83,7 +83,8 @@ class TestSearching:
         asset = make_asset(1, title="Evening raga")
         make_asset(2, title="Other")
         for query in ("rag", "EVE", "video000001", str(asset.id)):
-            assert [row.name for row in read_page(ASSET_LIST, {"q": query}).rows] == ["Evening raga"], query
+            names = [row.name for row in read_page(ASSET_LIST, {"q": query}).rows]
+            assert names == ["Evening raga (audio, m4a)"], query
 
     @pytest.mark.parametrize(
         "spec", [ASSET_LIST, AUDIT_LIST, JOB_LIST, KEY_LIST], ids=lambda spec: spec.document.__name__
