@@ -139,12 +139,13 @@ class MediaStreamBackend(StreamBackend):
             try:
                 if question is None or waited_s >= SHARED_FOR_S:
                     return await look()
-                return await self._looks.look(question, look)
+                return await self._looks.look((question, is_first), look)  # a first one's record is too old for others
             except Suspend as pending:
                 topic = pending.topic
             if waited_s >= MAX_WAIT_S:
                 raise UpstreamTimeout("The file is not ready yet. Try again later.")
-            await self._wait(topic, since=looked_at)
+            seen_at = looked_at - max_age_s if is_first else looked_at  # what is older than the record was in it
+            await self._wait(topic, since=seen_at)
             is_first = False
 
     async def _look(self, find: Find, *, waited_s: float, max_age_s: float | None) -> StreamTarget:

@@ -1,5 +1,6 @@
 import asyncio
 import dataclasses
+import threading
 import time
 from urllib.parse import parse_qsl, urlsplit
 
@@ -26,7 +27,8 @@ from apps.core.errors import (
     VideoPrivate,
 )
 from apps.core.redis import redis_client
-from apps.core.wake import wake_hub
+from apps.core.suspend import Suspend
+from apps.core.wake import publish, wake_hub
 from apps.downloads import stream_backend, stream_records, stream_targets
 from apps.downloads.documents import MediaJob
 from apps.downloads.services.claims import claim_asset, commit_failed, ensure_asset
@@ -356,6 +358,50 @@ class TestWaitingForAFetch:
         assert len({id(target.meter) for target in targets}) == 200
         assert MediaJob.objects.count() == 1
         assert len(looks) < 200, "each alone would look twice"
+
+    async def test_who_looks_from_memory_hears_what_was_published_since_that_record(self, api, backend, monkeypatch):
+        monkeypatch.setattr(stream_backend, "RECHECK_S", 3600.0)
+        monkeypatch.setattr(stream_backend, "RECORD_MAX_AGE_S", 3600.0)
+        known_info()
+        early = asyncio.create_task(backend.open_target(by_key(api)))
+        await until(lambda: backend.waiting == 1)
+        early.cancel()  # nobody is there whom the word would wake, to read the record anew
+        await asyncio.wait([early])
+        await asyncio.to_thread(begin_fetch, AUDIO, CONTENT[:1000], size_bytes=len(CONTENT))
+        heard_from = time.monotonic()
+        await asyncio.to_thread(publish, f"asset:{AUDIO.asset_id}")
+        assert await wake_hub().wait(f"asset:{AUDIO.asset_id}", timeout_s=60, since=heard_from)
+        target = await asyncio.wait_for(backend.open_target(by_key(api)), 60)
+        assert target.asset_id == AUDIO.asset_id
+
+    async def test_who_was_woken_shares_no_look_with_newcomers_who_look_from_memory(self, backend, monkeypatch):
+        monkeypatch.setattr(stream_backend, "RECHECK_S", 3600.0)
+        there_since, looks, gate = [], [], threading.Event()
+
+        def find(*, waited_s, not_before):
+            looks.append(not_before)
+            assert gate.wait(60)
+            if not there_since or not_before < there_since[0]:
+                raise Suspend("asset:any")
+            return "target"
+
+        def ask():
+            return asyncio.create_task(backend._wait_for_target(find, max_age_s=3600.0, question="any"))
+
+        assert await wake_hub().until_listening(timeout_s=60)
+        gate.set()
+        asking = [ask()]
+        await until(lambda: backend.waiting == 1)
+        gate.clear()
+        asking.append(ask())
+        await until(lambda: len(looks) == 2)
+        asking.append(ask())  # begins when the second one's look has ended
+        await until(lambda: backend._looks._next)
+        there_since.append(time.monotonic())
+        await asyncio.to_thread(publish, "asset:any")
+        await until(lambda: backend.waiting == 0)
+        gate.set()
+        assert await asyncio.wait_for(asyncio.gather(*asking), 60) == ["target"] * 3
 
     async def test_only_who_asks_for_the_same_bytes_shares_a_look(self, api, backend):
         asked = ({}, {"range": "bytes=0-9"}, {"range": "bytes=5-"}, {"range": "bytes=5-", "if-range": '"x"'}) * 2
