@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from django_redis.exceptions import ConnectionInterrupted
 from mongoengine.connection import ConnectionFailure as MongoEngineConnectionFailure
 from pymongo.errors import ConnectionFailure, ExecutionTimeout
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
@@ -45,7 +46,9 @@ SERVICE_DOWN = (
     RedisConnectionError,
     RedisTimeoutError,
     ReadOnlyError,
+    OutOfMemoryError,
 )
+_NO_WRITES = re.compile(r"\b(?:OOM|MISCONF) ")  # in a script's error of Redis 6, and of a Redis whose disk is full
 _BY_DRF_CLASS: tuple[tuple[type[Exception], type[errors.ApiError]], ...] = (
     (drf.NotAuthenticated, errors.KeyMissing),
     (drf.AuthenticationFailed, errors.KeyInvalid),
@@ -78,7 +81,7 @@ def to_api_error(error: BaseException) -> errors.ApiError | None:
             return ours(retry_after_s=getattr(error, "wait", None))
     if isinstance(error, SuspiciousOperation):
         return errors.InvalidParameter("The request is not valid.")
-    if isinstance(error, SERVICE_DOWN):
+    if isinstance(error, SERVICE_DOWN) or (isinstance(error, ResponseError) and _NO_WRITES.search(str(error))):
         return errors.NotReady(retry_after_s=2)
     return None
 

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with the limits that it lacks: how large a request's head is, and how slowly it comes.
+"""uvicorn's HTTP protocol with what it lacks: bounds on the size and slowness of a request's head, and one Host.
 
 What follows a chunked body (trailers) is no header here: a caller could say with it what only a proxy may say.
 
@@ -156,6 +156,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError("too many requests at once")  # ends the connection
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            raise ValueError("Host is missing, or there twice")  # RFC 9112 3.2: 400
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:

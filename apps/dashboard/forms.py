@@ -15,6 +15,11 @@ SCOPE_LABELS = {
     Scope.SEARCH: "search: search and playlists",
     Scope.ADMIN: "admin: everything, also other people's keys",
 }
+BOUNDS = {
+    "min_value": "Give %(limit_value)s or more.",
+    "max_value": "Give %(limit_value)s or less.",
+    "max_length": "Give at most %(limit_value)s characters; these are %(show_value)s.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,7 @@ class AdminForm(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for field in self.fields.values():
+            field.error_messages = {**BOUNDS, **field.error_messages}
             kind = getattr(field.widget, "input_type", "text")
             by_kind = {"checkbox": "form-check-input", "radio": "form-check-input", "select": "form-select"}
             field.widget.attrs["class"] = by_kind.get(kind, "form-control")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django import forms
 
 from apps.dashboard.forms import AdminForm
-from apps.telegram_cache.services.channels import MAX_MESSAGES_PER_MIN
+from apps.telegram_cache.services.channels import MAX_CHANNEL_CHARACTERS, MAX_MESSAGES_PER_MIN
 
 
 class BotForm(AdminForm):
@@ -23,7 +23,7 @@ class ChannelForm(AdminForm):
 
     channel = forms.CharField(
         label="Channel",
-        max_length=200,
+        max_length=MAX_CHANNEL_CHARACTERS,
         help_text="The link of one of its messages, its id, such as -1001234567890, or its @name. "
         "The bots must be in it.",
     )
@@ -35,7 +35,7 @@ class ChannelSettingsForm(AdminForm):
 
     scratch_chat = forms.CharField(
         label="Scratch chat",
-        max_length=64,
+        max_length=MAX_CHANNEL_CHARACTERS,
         required=False,
         help_text="Where short-lived copies go when a bot needs its own access to what another one stored: "
         "the id or @name of a chat that all bots may post in. Empty: into the channel itself, and away again.",

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.http import QueryDict
 from rest_framework.request import Request
-from rest_framework.serializers import Serializer
+from rest_framework.serializers import Field, ListField, Serializer
 
 from apps.core.errors import InvalidParameter
 from apps.downloads.request_serializers import WordsField
@@ -49,7 +49,8 @@ def check_fields(
             serializer.initial_data[name] = WordsField.split(value)
     if not serializer.is_valid():
         name, problems = next(iter(serializer.errors.items()))
-        raise InvalidParameter(f"{name}: {_first_text(problems)}", parameter=name)
+        problem = _first_problem(problems, serializer.fields.get(name))
+        raise InvalidParameter(f"{name}: {problem}", parameter=name)
     return dict(serializer.validated_data)
 
 
@@ -70,7 +71,28 @@ def _shown(name: str) -> str:
     return name[:SHOWN_NAME_CHARACTERS].encode("ascii", "backslashreplace").decode()
 
 
-def _first_text(problems: Any) -> str:
+def _first_problem(problems: Any, field: Field | None) -> str:
     while isinstance(problems, list | dict):
+        if isinstance(problems, dict):  # of a list's entries, by their place
+            field = getattr(field, "child", None)
         problems = next(iter(problems.values() if isinstance(problems, dict) else problems))
-    return str(problems)
+    code = getattr(problems, "code", "")
+    bound = getattr(field, code, None) if code in _BOUNDS else None
+    return str(problems) if bound is None else _out_of_bounds(code, bound, is_list=isinstance(field, ListField))
+
+
+def _out_of_bounds(code: str, bound: Any, *, is_list: bool) -> str:
+    """REST framework's own words are hard to read."""
+    side, of_what = _BOUNDS[code]
+    if of_what == "length":
+        unit = ("entry" if bound == 1 else "entries") if is_list else ("character" if bound == 1 else "characters")
+        return f"must have {side} {bound} {unit}"
+    return f"must be {side} {bound}"
+
+
+_BOUNDS = {
+    "min_value": ("at least", "value"),
+    "max_value": ("at most", "value"),
+    "min_length": ("at least", "length"),
+    "max_length": ("at most", "length"),
+}

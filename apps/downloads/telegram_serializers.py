@@ -5,7 +5,7 @@ from __future__ import annotations
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from apps.telegram_cache.services.channels import MAX_MESSAGES_PER_MIN
+from apps.telegram_cache.services.channels import MAX_CHANNEL_CHARACTERS, MAX_MESSAGES_PER_MIN
 
 
 class TokenRequestSerializer(serializers.Serializer):
@@ -15,17 +15,18 @@ class TokenRequestSerializer(serializers.Serializer):
 
 
 class TelegramChannelRequestSerializer(serializers.Serializer):
-    channel = serializers.RegexField(
-        r"^(-?\d{1,20}|@[A-Za-z][A-Za-z0-9_]{3,63})$", help_text="Its id, such as -1001234567890, or its @name."
+    channel = serializers.CharField(
+        max_length=MAX_CHANNEL_CHARACTERS,
+        help_text="Its id, such as -1001234567890, its @name, or the link of one of its messages.",
     )
     make_default = serializers.BooleanField(default=True, help_text="Send new media there.")
 
 
 class ChannelSettingsRequestSerializer(serializers.Serializer):
-    scratch_chat = serializers.RegexField(
-        r"^(none|-?\d{1,20}|@[A-Za-z][A-Za-z0-9_]{3,63})$",
+    scratch_chat = serializers.CharField(
         required=False,
-        help_text="Where short-lived copies go; `none`: into the channel itself.",
+        max_length=MAX_CHANNEL_CHARACTERS,
+        help_text="Where short-lived copies go, named as a channel is; `none`: into the channel itself.",
     )
     playable = serializers.BooleanField(
         required=False, allow_null=True, default=None, help_text="Also post new media up to 50 MB playable."

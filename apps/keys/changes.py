@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mongoengine.errors import NotUniqueError
 from pymongo import ReturnDocument
+from pymongo.errors import PyMongoError
 
 from apps.core import audit
 from apps.core.errors import Conflict, InvalidParameter, NotFound
@@ -73,13 +75,14 @@ def switch_key(prefix: str, *, active: bool, actor: str, address: str = "") -> b
 def rotate_key(prefix: str, *, grace_s: int = DEFAULT_GRACE_S, actor: str, address: str = "") -> NewKey:
     """Give a key a new secret. The old one works for ``grace_s`` more; one that was in its grace time stops at once.
 
-    One atomic update. Raises NotFound, InvalidParameter, and Conflict for a key that was revoked for good.
+    One atomic update. Raises NotFound, InvalidParameter, and Conflict for a key that was revoked for good. A secret
+    that could not be put on record is taken back: nobody has seen it.
     """
     if not 0 <= grace_s <= MAX_GRACE_S:
         raise InvalidParameter(f"The grace time is 0 to {MAX_GRACE_S} seconds.", parameter="grace_s")
     secret, now = new_secret(), datetime.now(UTC)
     until = now + timedelta(seconds=grace_s)
-    changed = ApiKey._get_collection().find_one_and_update(
+    before = ApiKey._get_collection().find_one_and_update(
         {"prefix": prefix, "revoked_at": None},
         [
             {
@@ -91,17 +94,33 @@ def rotate_key(prefix: str, *, grace_s: int = DEFAULT_GRACE_S, actor: str, addre
                 }
             }
         ],
-        return_document=ReturnDocument.AFTER,
+        return_document=ReturnDocument.BEFORE,
     )
     forget_cached_keys()
-    key = known_key(prefix)
-    if changed is None:
+    if before is None:
+        known_key(prefix)
         raise Conflict("This key was revoked for good. Create a new one.")
-    audit.record(
-        actor=actor, action="key.rotate", target_kind="key", target_id=prefix, after={"old_works_until": until},
-        address=address,
-    )  # fmt: skip
+    try:
+        key = known_key(prefix)
+        audit.record(
+            actor=actor, action="key.rotate", target_kind="key", target_id=prefix, after={"old_works_until": until},
+            address=address,
+        )  # fmt: skip
+    except BaseException:
+        _take_back(before, unseen=secret)
+        raise
     return NewKey(key=f"yt_{prefix}_{secret}", document=key)
+
+
+def _take_back(before: Mapping[str, Any], *, unseen: str) -> None:
+    """Undo a rotation, unless another one followed. Where MongoDB is away by now, it stays."""
+    names = ("secret_sha256", "old_secret_sha256", "old_secret_until", "rotated_at")
+    was = {"$set": {name: before[name] for name in names if name in before}}
+    gone = {name: "" for name in names if name not in before}
+    with suppress(PyMongoError):
+        ours = {"_id": before["_id"], "secret_sha256": hash_secret(unseen)}
+        ApiKey._get_collection().update_one(ours, was | ({"$unset": gone} if gone else {}))
+    forget_cached_keys()
 
 
 def delete_key(prefix: str, *, actor: str, address: str = "") -> None:

@@ -20,6 +20,8 @@ def set_webhook(prefix: str, url: str, *, actor: str, address: str = "") -> str:
 
     Raises InvalidParameter for an address that is not public https, and NotFound.
     """
+    if not url.isprintable() or " " in url:
+        raise InvalidParameter("A webhook address has no spaces, line breaks or invisible characters.")
     try:
         check_url(url)
     except ApiError:

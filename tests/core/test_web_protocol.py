@@ -172,6 +172,23 @@ class TestBoundedHttpProtocol:
         assert answer.startswith(b"HTTP/1.1 400")
         assert b"/whole/2" not in answer
 
+    @pytest.mark.parametrize(
+        ("version", "hosts", "status"),
+        [
+            (b"1.1", (b"x",), b"200"),
+            (b"1.1", (), b"400"),
+            (b"1.1", (b"x", b"x"), b"400"),
+            (b"1.0", (), b"200"),
+            (b"1.0", (b"x", b"y"), b"400"),
+        ],
+    )
+    def test_says_once_whom_it_asks(self, port, version, hosts, status):
+        """RFC 9112 3.2: a proxy may go by another Host than we do."""
+        lines = b"".join(b"Host: %b\r\n" % host for host in hosts)
+        with connect(port) as client:
+            client.sendall(b"GET /whole HTTP/%b\r\n%bConnection: close\r\n\r\n" % (version, lines))
+            assert read_all(client).startswith(b"HTTP/1.1 " + status)
+
     @pytest.mark.parametrize("path", [b"/", b"/at-once"], ids=["of a body that is read", "of an answered request"])
     @pytest.mark.parametrize("endless", [b"0\r\nX-Long: ", b"0\r\n" + b"X-Y: 1\r\n" * 9999, b"1;"])
     def test_refuses_endless_trailers_and_extensions(self, port, path, endless):

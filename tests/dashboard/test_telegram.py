@@ -99,7 +99,8 @@ class TestChannels:
         operator.post(f"{page}/settings", {"scratch_chat": "", "messages_per_min": "60"})
         channel = TelegramChannel.objects.get()
         assert (channel.scratch_chat_id, channel.playable, channel.messages_per_min) == ("", False, 60)
-        assert operator.post(f"{page}/settings", {"messages_per_min": "0"}).status_code == 422
+        refused = operator.post(f"{page}/settings", {"messages_per_min": "0"})
+        assert (refused.status_code, refused.context["form"].errors["messages_per_min"]) == (422, ["Give 1 or more."])
         first = AuditEntry.objects(action="channel.settings").order_by("at").first()
         assert first.before == {"scratch_chat_id": "", "playable": False, "messages_per_min": 60}
         assert first.after == {"scratch_chat_id": "-100777", "playable": True, "messages_per_min": 30}

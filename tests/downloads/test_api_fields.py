@@ -46,6 +46,20 @@ class TestQueries:
     def test_wait_is_a_whole_number_from_0_to_30(self, api, route, wait):
         assert_refused(api.get(route, url=VIDEO_ID, wait=wait), 400, "invalid_parameter", "wait")
 
+    @pytest.mark.parametrize(
+        ("route", "fields", "message"),
+        [
+            ("video", {"url": VIDEO_ID, "wait": "-1"}, "wait: must be at least 0"),
+            ("video", {"url": VIDEO_ID, "fps": "241"}, "fps: must be at most 240"),
+            ("batch", {"urls": []}, "urls: must have at least 1 entry"),
+            ("batch", {"urls": ["a"] * 51}, "urls: must have at most 50 entries"),
+            ("batch", {"urls": ["a", "x" * 5000]}, "urls: must have at most 2048 characters"),
+        ],
+    )
+    def test_bounds_are_told_in_simple_words(self, api, route, fields, message):
+        response = api.post(route, fields) if route == "batch" else api.get(route, **fields)
+        assert (response.status_code, response.json()["message"]) == (400, message)
+
     @pytest.mark.parametrize("quality", ["", "worst", "0", "-1", "1080pp", "1e3", "100000", "10\n80", "٣٦٠"])
     def test_quality_is_best_or_a_height(self, api, quality):
         assert_refused(api.get("video", url=VIDEO_ID, quality=quality), 400, "invalid_parameter", "quality")

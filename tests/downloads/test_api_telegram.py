@@ -92,6 +92,20 @@ class TestChannels:
         assert admin.post("admin/channels/-1002/enable", {}).json()["channel"]["state"] == "active"
         assert len(json.loads(admin.get("admin/channels").content)["channels"]) == 2
 
+    def test_a_channel_is_named_as_on_the_page_of_the_admin(self, admin, store):  # noqa: F811
+        store.telegram.channels[CHANNEL_ID].username = "nonesuch"
+        store.telegram.make_admin(store.bot, store.telegram.add_channel(-1001234567891, title="Second"))
+        link = "https://t.me/c/1234567891/5?single"
+        assert admin.post("admin/channels", {"channel": link}).json()["channel"]["channel_id"] == "-1001234567891"
+        for chat in ("t.me/c/1234567890/7", "@nonesuch"):
+            changed = admin.post("admin/channels/-1001234567891/settings", {"scratch_chat": chat}).json()
+            assert changed["channel"]["scratch_chat_id"] == str(CHANNEL_ID)
+        for path, field in (("admin/channels", "channel"), ("admin/channels/-1001234567891/settings", "scratch_chat")):
+            for wrong in ("https://example.com/c/1/5", "none of these"):
+                answer = admin.post(path, {field: wrong})
+                assert (answer.status_code, answer.json()["parameter"]) == (400, field)
+                assert "the link of one of its messages" in answer.json()["message"]
+
     def test_a_channel_where_no_bot_may_post_is_refused_with_what_to_fix(self, admin, store):  # noqa: F811
         store.telegram.add_channel(-1002)
         answer = admin.post("admin/channels", {"channel": "-1002"})

@@ -8,7 +8,7 @@ from django.conf import settings
 from apps.core import suspend
 from apps.core.asker import asker_var
 from apps.core.clock import utcnow
-from apps.core.errors import LiveNotSupported, Overloaded, UpstreamError, VideoPrivate
+from apps.core.errors import LiveNotSupported, NotReady, Overloaded, UpstreamError, VideoPrivate
 from apps.core.owners import make_owner
 from apps.core.redis import redis_client
 from apps.core.suspend import Suspend
@@ -227,6 +227,22 @@ class TestRequestInfo:
         for video_id in videos:
             info.request_info(video_id, patient=True)
         assert redis_client().llen(LAST_QUEUE) == 2 * places
+
+    def test_a_question_that_cannot_be_sent_is_no_question_that_took_too_long(self, monkeypatch):
+        """Redis that is full takes no message; what waits counts for nobody then, and is sent once there is room."""
+        token = asker_var.set("somebody")
+        redis_client().config_set("maxmemory", 1)
+        try:
+            for _ in range(2):
+                with pytest.raises(NotReady):
+                    info.request_info(VIDEO_ID)
+            info.renew_info(VIDEO_ID)
+            info.request_info(VIDEO_ID, patient=True)
+        finally:
+            redis_client().config_set("maxmemory", 0)
+            asker_var.reset(token)
+        info.request_info(VIDEO_ID)
+        assert messages() == 1
 
     def test_the_queue_is_bounded(self, monkeypatch):
         monkeypatch.setattr(flights, "MAX_WAITING", 1)

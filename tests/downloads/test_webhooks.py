@@ -2,8 +2,10 @@ import asyncio
 import hashlib
 import hmac
 import json
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from io import StringIO
 
@@ -228,7 +230,7 @@ def test_nobody_there_is_a_failure(receiver, job_id):
     receiver.stop()
     finish_job(job_id)
     webhooks.deliver_due()
-    assert "Connector" in WebhookDelivery.objects.get().last_error
+    assert WebhookDelivery.objects.get().last_error == "nothing answers at this address"
 
 
 def test_an_address_that_leads_into_a_private_network_is_not_asked(receiver, job_id, monkeypatch):
@@ -236,7 +238,47 @@ def test_an_address_that_leads_into_a_private_network_is_not_asked(receiver, job
     monkeypatch.setattr(settings, "ENV", settings.ENV.model_copy(update={"outbound_allow": ()}))
     webhooks.deliver_due()
     assert receiver.got == []
-    assert WebhookDelivery.objects.get().last_error
+    assert (
+        WebhookDelivery.objects.get().last_error == "its name leads to an address that this server does not connect to"
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"", "it hung up without an answer"),
+        (b"\0 something else \r\n\r\n", "what it answered is no HTTP"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 100_000, "what it answered is no HTTP"),
+    ],
+)
+def test_what_went_wrong_is_told_in_simple_words(api, answer, words):
+    with raw_receiver(answer) as url:
+        set_webhook(api.prefix, url, actor="test")
+        assert webhooks.send_test(api.prefix) == words
+        if answer:
+            set_webhook(api.prefix, url.replace("http:", "https:"), actor="test")
+            assert webhooks.send_test(api.prefix) == "it does not speak TLS"
+    set_webhook(api.prefix, "https://nobody.invalid/", actor="test")
+    assert webhooks.send_test(api.prefix) == "its name is not known"
+
+
+@contextmanager
+def raw_receiver(answer: bytes):
+    """Sends ``answer``, whatever comes, and hangs up when the caller does or after a head without an end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    with listener.accept()[0] as client, suppress(OSError):
+                        client.recv(65536)
+                        client.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(timeout=60)
 
 
 class TestSetWebhook:
@@ -252,7 +294,18 @@ class TestSetWebhook:
         assert not ApiKey.objects.get(prefix=api.prefix).webhook_url
 
     @pytest.mark.parametrize(
-        "url", ["http://bot.example/", "ftp://bot.example/", "https://10.0.0.1/", "https://[::1", "nonsense", ""]
+        "url",
+        [
+            "http://bot.example/",
+            "ftp://bot.example/",
+            "https://10.0.0.1/",
+            "https://[::1",
+            "nonsense",
+            "",
+            "https://bot.example/\r\nX-Own: 1",
+            "https://bot.example/a b",
+            "https://bot.example/\u202e",
+        ],
     )
     def test_other_than_public_https_is_refused(self, api, url):
         with pytest.raises(CommandError):

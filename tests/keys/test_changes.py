@@ -5,6 +5,7 @@ import json
 import threading
 from datetime import UTC, datetime, timedelta
 
+import pymongo.errors
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
@@ -158,6 +159,21 @@ class TestRotate:
         new = rotate_key(create_key(name="bot").document.prefix, **WHO)
         secret = new.key.split("_", 2)[2]
         assert all(secret not in str(entry.to_mongo()) for entry in AuditEntry.objects)
+
+    def test_a_secret_that_could_not_be_put_on_record_is_taken_back(self, monkeypatch):
+        def fail(**_fields):
+            raise pymongo.errors.AutoReconnect
+
+        prefix = create_key(name="bot").document.prefix
+        old = rotate_key(prefix, grace_s=3600, **WHO)
+        for rotated in (prefix, create_key(name="never").document.prefix):
+            before = ApiKey.objects.get(prefix=rotated)
+            with monkeypatch.context() as patched:
+                patched.setattr("apps.core.audit.record", fail)
+                with pytest.raises(pymongo.errors.AutoReconnect):
+                    rotate_key(before.prefix, grace_s=0, **WHO)
+            assert ApiKey.objects.get(prefix=before.prefix).to_mongo() == before.to_mongo()
+        assert authenticate(old.key)
 
     def test_the_grace_time_is_bounded(self):
         with pytest.raises(InvalidParameter):

@@ -13,7 +13,7 @@ from django.conf import settings
 from redis.exceptions import RedisError
 
 from apps.core.asker import asker_var
-from apps.core.errors import Overloaded
+from apps.core.errors import NotReady, Overloaded
 from apps.core.owners import is_owner_dead, make_owner
 from apps.core.queues import NotSent, send_task
 from apps.core.redis import redis_client
@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 RESOLVE_QUEUE = "yt:celery:resolve"  # celery_config: global_keyprefix and the queue's name
 MAX_WAITING = 2000
 OVERLOAD_RETRY_S = 10.0
+NOT_SENT_RETRY_S = 2.0
 LOCK_S = 30  # longer than an answer can take
 PATIENT = "yt:flights:patient"  # questions of lists that are on their way; score: since when
 
@@ -58,7 +59,8 @@ class Flight:
 
         Any number of callers on any number of machines send one task; one that gets lost is sent again by a later
         call. Raises Overloaded when too many questions wait already, of all keys or of this one (``asker_var``): a few
-        of each key go first, its others behind those of all keys. Does nothing for nobody in particular.
+        of each key go first, its others behind those of all keys; and NotReady when Redis takes no message. Does
+        nothing for nobody in particular.
 
         ``patient``: nobody waits for this answer right now. Such questions hold half of a worker's threads at most, and
         stand behind all others; when no place is free this call does nothing, so call again.
@@ -69,7 +71,7 @@ class Flight:
         if patient:
             places = max(1, settings.ENV.worker_threads // 2)
             if redis.eval(_TAKE_PLACE, 1, PATIENT, self.topic, time.time(), LOCK_S, places):
-                self._send(priority=Lane.LAST.value)
+                self._send(Lane.LAST)
             return
         prefix = asker_var.get()
         if prefix is None:
@@ -84,7 +86,9 @@ class Flight:
         if int(redis.llen(queue_of(lane))) >= MAX_WAITING:
             leave_lane(self.kind, self.name)
             raise Overloaded(retry_after_s=OVERLOAD_RETRY_S)
-        self._send(priority=lane.value)
+        if not self._send(lane):
+            leave_lane(self.kind, self.name)
+            raise NotReady(retry_after_s=NOT_SENT_RETRY_S)
 
     def renew(self, *, patient: bool = False) -> None:
         """As ``request``, for callers that have an answer already: a newer one can wait, so nothing is raised when too
@@ -92,14 +96,16 @@ class Flight:
         """
         try:
             self.request(patient=patient or asker_var.get() is None)
-        except (Overloaded, RedisError) as error:
+        except (Overloaded, NotReady, RedisError) as error:
             log.warning("aged answer not renewed", kind=self.kind, name=self.name, reason=type(error).__name__)
 
-    def _send(self, *, priority: int) -> None:
+    def _send(self, lane: Lane) -> bool:
         try:
-            send_task(self.task, *self.arguments, priority=priority)
+            send_task(self.task, *self.arguments, priority=lane.value)
         except NotSent as error:
             log.warning("task not sent", kind=self.kind, reason=str(error))
+            return False
+        return True
 
     @contextmanager
     def lead(self) -> Iterator[bool]:

@@ -21,7 +21,8 @@ from django.conf import settings
 from pymongo import ReturnDocument
 
 from apps.core.clock import utcnow
-from apps.core.errors import ApiError, Conflict, NotFound
+from apps.core.errors import Conflict, NotFound
+from apps.core.outbound import OutboundRefused
 from apps.core.secrets import SecretUnreadable, decrypt_secret
 from apps.downloads.documents import WebhookDelivery, WebhookState
 from apps.downloads.selectors import find_job
@@ -193,9 +194,17 @@ async def _in_words(sending: Coroutine[Any, Any, str]) -> str:
     except TimeoutError:
         return f"no answer within {TOTAL_S:.0f} s"
     except (aiohttp.ClientError, OSError) as error:
-        return type(error).__name__
-    except ApiError as error:  # the outbound guard
-        return error.message
+        words = {
+            aiohttp.ClientConnectorCertificateError: "its TLS certificate is not trusted",
+            aiohttp.ClientSSLError: "it does not speak TLS",
+            aiohttp.ClientConnectorDNSError: "its name is not known",
+            aiohttp.ClientConnectorError: "nothing answers at this address",
+            aiohttp.ServerDisconnectedError: "it hung up without an answer",
+            aiohttp.ClientResponseError: "what it answered is no HTTP",
+        }
+        return next((text for kind, text in words.items() if isinstance(error, kind)), type(error).__name__)
+    except OutboundRefused:
+        return "its name leads to an address that this server does not connect to"
     except (_NothingToTellError, SecretUnreadable) as error:
         return str(error)
 

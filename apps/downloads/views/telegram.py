@@ -185,7 +185,7 @@ class ChannelsViewSet(_AdminViewSet):
         fields = self.fields()
         channel = known_channel(pk)
         if "scratch_chat" in fields:
-            channel = set_scratch_chat(pk, fields["scratch_chat"].replace("none", ""))
+            channel = set_scratch_chat(pk, "" if fields["scratch_chat"] == "none" else fields["scratch_chat"])
         if fields["playable"] is not None:
             channel = set_playable(pk, fields["playable"])
         if "messages_per_min" in fields:

@@ -17,6 +17,7 @@ from apps.telegram_cache.services.bot_records import known_channel, set_channel
 from apps.telegram_cache.services.checks import Finding, look_up, note_rights
 
 log = structlog.get_logger(__name__)
+MAX_CHANNEL_CHARACTERS = 200
 MAX_MESSAGES_PER_MIN = 1800  # about 30 a second, the most that Telegram gives one bot over all chats
 CHANNEL_PATTERN = re.compile(r"-?\d{1,20}|@[A-Za-z][A-Za-z0-9_]{3,}", re.ASCII)
 # Bot API: -100 and the number in links to a private channel's messages are its id; links of a public one have its name
@@ -33,7 +34,7 @@ def add_channel(channel: str, *, make_default: bool = True) -> tuple[TelegramCha
     """
     channel = _chat_of(channel)
     if not channel:
-        raise InvalidParameter(f"This is not a channel. {HOW_TO_NAME}")
+        raise InvalidParameter(f"This is not a channel. {HOW_TO_NAME}", parameter="channel")
     bots = [bot for bot in all_bots() if bot.state != BotState.DISABLED]
     if not bots:
         raise InvalidParameter("Add a bot first: the channel is looked up with it.")
@@ -93,7 +94,7 @@ def set_scratch_chat(channel_id: str, chat: str) -> TelegramChannel:
     if chat:
         chat = _chat_of(chat)
         if not chat:
-            raise InvalidParameter(f"This is not a chat. {HOW_TO_NAME}")
+            raise InvalidParameter(f"This is not a chat. {HOW_TO_NAME}", parameter="scratch_chat")
         bots = [bot for bot in all_bots() if bot.state != BotState.DISABLED]
         found, findings = look_up(chat, bots)
         if found is None or not all(finding.ok for finding in findings):
@@ -126,7 +127,7 @@ def store_channel(chat: Chat, *, make_default: bool) -> None:
 def make_channel_default(channel_id: str) -> None:
     """Send new parts to this channel from now on. The others stay readable. Raises NotFound, InvalidParameter."""
     if known_channel(channel_id).state == BotState.DISABLED:
-        raise InvalidParameter("This channel is disabled. Enable it first.")
+        raise InvalidParameter("This channel is not in use. Use it again first.")
     collection = TelegramChannel._get_collection()
     while True:  # ends: each round is lost only to somebody else who made another channel the default
         collection.update_many({"is_default": True, "_id": {"$ne": channel_id}}, {"$set": {"is_default": False}})

@@ -52,7 +52,9 @@ class Command(BaseCommand):
                 "--token-stdin", action="store_true", help="read the token from standard input instead of asking for it"
             )
         channel = actions.add_parser("add-channel", help="add a channel and check that a bot can post in it")
-        channel.add_argument("channel", help="its id, such as -1001234567890, or its @name")
+        channel.add_argument(
+            "channel", help="its id, such as -1001234567890, its @name, or the link of one of its messages"
+        )
         channel.add_argument("--not-default", action="store_true", help="keep sending new media to the present channel")
         actions.add_parser("check", help="ask Telegram about every bot and its rights, and say what to fix")
         listing = actions.add_parser("list", help="list bots, channels and alerts; never tokens")
