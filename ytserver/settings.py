@@ -92,7 +92,7 @@ CHANNEL_LAYERS = {
     }
 }
 
-SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+SESSION_ENGINE = "apps.keys.session_store"
 SESSION_COOKIE_NAME = "ytserver_session"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import redis
 from django.conf import settings
 from django.core.cache import cache
 from django.test import Client
@@ -92,6 +93,20 @@ class TestSessions:
         client.get("/sign-in", {"name": "ada"})
         ada.delete()
         assert client.get("/who").content == b"nobody"
+
+
+def test_a_redis_that_is_away_for_a_moment_logs_nobody_out(ada, monkeypatch):
+    client = Client(raise_request_exception=False)
+    client.get("/sign-in", {"name": "ada"})
+    cookie = client.cookies["ytserver_session"].value
+    away = redis.ConnectionPool(host="127.0.0.1", port=1, retry=None)
+    with monkeypatch.context() as patched:
+        patched.setattr(cache.client.get_client(), "connection_pool", away)
+        answer = client.get("/who")
+        assert (answer.status_code, answer.json()["error"], dict(answer.cookies)) == (503, "not_ready", {})
+        with pytest.raises(redis.ConnectionError):
+            sessions.user_of_session_key(cookie)
+    assert client.get("/who").content == b"ada"
 
 
 class TestTimes:
