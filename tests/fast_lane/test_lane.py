@@ -6,10 +6,11 @@ import re
 import socket
 import threading
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 import httpx
+import psutil
 import pytest
 from django.conf import settings as django_settings
 from django.core.wsgi import get_wsgi_application
@@ -32,7 +33,7 @@ from apps.keys.services import create_key, revoke_key
 from apps.telegram_cache.documents import Asset, AssetState
 from tests.core.serving import serving
 from tests.downloads.library import AUDIO, CONTENT, VIDEO, VIDEO_ID, known_info, put_hot, put_in_telegram
-from tests.waiting import Clock
+from tests.waiting import Clock, wait_until
 from ytserver.entrance import Entrance
 from ytserver.fast_lane import first_answers, till
 from ytserver.fast_lane.reading import Reader
@@ -781,6 +782,220 @@ class TestTill:
         states = await self.told(it, grant, 3)
         assert [state is None for state in states].count(True) == 1
         assert not it.is_open
+
+
+class TestTillEarly:
+    """Enough requests that wait are written to Redis while others of the same turn of the event loop are being read."""
+
+    MANY = till.EARLY_BATCH * 5 + 1
+
+    @pytest.fixture
+    async def it(self):
+        it = Till()
+        yield it
+        await it.aclose()
+
+    @pytest.fixture
+    async def grant(self, it, key):
+        """One request of it has been counted, so that the connection is there."""
+        grant = authenticate(key)
+        self.told, self.charged, self.all_told = {}, 0, asyncio.Event()
+        await self.outcomes(self.charge(it, grant, 1))
+        return grant
+
+    def charge(self, it, grant, count, *, size=0):
+        """In this turn of the event loop. The numbers of the requests."""
+        numbers = range(self.charged, self.charged + count)
+        self.charged += count
+        for number in numbers:
+            event = json.dumps({"id": f"early-{number}", "more": "x" * size})
+            it.charge(grant, event, partial(self._tell, number))
+        return numbers
+
+    def _tell(self, number, state):
+        self.told.setdefault(number, []).append(state)
+        if len(self.told) == self.charged:
+            self.all_told.set()
+
+    async def outcomes(self, numbers):
+        """How these went. All that were charged have been told, each once."""
+        async with asyncio.timeout(60):
+            await self.all_told.wait()
+        self.all_told.clear()
+        assert sorted(self.told) == list(range(self.charged))
+        assert {len(states) for states in self.told.values()} == {1}
+        return [self.told[number][0] for number in numbers]
+
+    def appended(self):
+        entries = redis_client().xrange(events.STREAM)
+        return [json.loads(fields[events.FIELD])["id"] for _, fields in entries]
+
+    async def ended(self, it):
+        """Its talk with Redis is over."""
+        if it._running is not None:
+            async with asyncio.timeout(10):
+                await asyncio.wait([it._running])
+
+    @contextmanager
+    def standing_redis(self):
+        """It takes nothing from its sockets."""
+        process = psutil.Process(redis_client().info("server")["process_id"])
+        process.suspend()
+        try:
+            wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
+            yield
+        finally:
+            process.resume()
+
+    async def test_redis_has_them_before_the_turn_of_the_event_loop_ends(self, it, grant):
+        numbers = self.charge(it, grant, till.EARLY_BATCH)
+        wait_until(lambda: redis_client().xlen(events.STREAM) == 1 + till.EARLY_BATCH, timeout_s=10)
+        states = await self.outcomes(numbers)
+        assert [state.remaining for state in states] == list(range(998, 998 - till.EARLY_BATCH, -1))
+
+    async def test_one_that_waits_alone_leaves_at_the_end_of_the_turn(self, it, grant):
+        assert [state.remaining for state in await self.outcomes(self.charge(it, grant, 1))] == [998]
+        assert self.appended() == ["early-0", "early-1"]
+
+    async def test_each_is_counted_once_and_in_its_turn_also_before_there_is_a_connection(self, key):
+        it, grant = Till(), authenticate(key)
+        self.told, self.charged, self.all_told = {}, 0, asyncio.Event()
+        states = await self.outcomes(self.charge(it, grant, self.MANY))
+        assert [state.remaining for state in states] == list(range(999, 999 - self.MANY, -1))
+        assert self.appended() == [f"early-{number}" for number in range(self.MANY)]
+        await it.aclose()
+
+    async def test_no_more_is_on_its_way_than_at_the_end_of_a_turn(self, it, grant):
+        with self.standing_redis():
+            numbers = self.charge(it, grant, 200)
+            assert [len(batch) for batch in it._on_way] == [till.EARLY_BATCH] * till.MAX_ON_WAY
+        assert [state.remaining for state in await self.outcomes(numbers)] == list(range(998, 798, -1))
+        assert self.appended() == [f"early-{number}" for number in range(201)]
+
+    async def test_nothing_more_is_written_while_the_connection_is_full(self, it, grant):
+        with self.standing_redis():
+            numbers = [*self.charge(it, grant, till.EARLY_BATCH, size=3_000_000), *self.charge(it, grant, self.MANY)]
+            assert len(it._on_way) == 1
+        states = await self.outcomes(numbers)
+        assert [state.remaining for state in states] == list(range(998, 998 - len(numbers), -1))
+        assert self.appended() == [f"early-{number}" for number in range(1 + len(numbers))]
+
+    async def test_a_full_connection_is_left_when_the_time_is_over(self, it, grant, monkeypatch):
+        monkeypatch.setattr(till, "REDIS_PAUSE_S", 0)
+        with monkeypatch.context() as patch, self.standing_redis():
+            patch.setattr(till, "ANSWER_TIMEOUT_S", 0.2)
+            numbers = [*self.charge(it, grant, till.EARLY_BATCH, size=3_000_000), *self.charge(it, grant, self.MANY)]
+            assert await self.outcomes(numbers) == [None] * len(numbers)
+            await self.ended(it)
+        assert None not in await self.outcomes(self.charge(it, grant, self.MANY))
+
+    @pytest.mark.parametrize("turns", [0, 1, 2])
+    async def test_it_can_be_closed_while_the_connection_is_full(self, it, grant, turns):
+        with self.standing_redis():
+            self.charge(it, grant, till.EARLY_BATCH, size=3_000_000)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await it.aclose()
+            assert it._running is None
+        assert list(self.told) == [0]  # the server has cut the connections of the others
+
+    async def test_a_connection_that_was_cut_in_the_same_turn_is_not_made_again_by_writing(
+        self, it, grant, monkeypatch
+    ):
+        monkeypatch.setattr(till, "REDIS_PAUSE_S", 0)
+        redis_client().execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        made = redis_client().info("stats")["total_connections_received"]
+        numbers = self.charge(it, grant, self.MANY)
+        assert await self.outcomes(numbers) == [None] * self.MANY
+        assert redis_client().info("stats")["total_connections_received"] == made
+        assert self.appended() == ["early-0"]
+        states = await self.outcomes(self.charge(it, grant, self.MANY))
+        assert [state.remaining for state in states] == list(range(998, 998 - self.MANY, -1))
+
+    async def test_what_comes_while_a_lost_connection_is_given_up_makes_no_other_one(self, it, grant, monkeypatch):
+        monkeypatch.setattr(till, "REDIS_PAUSE_S", 60)
+        redis_client().execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        made = redis_client().info("stats")["total_connections_received"]
+        while it._line.is_connected:  # noqa: ASYNC110 - the very turn in which it is lost is meant
+            await asyncio.sleep(0)
+        assert it._running is not None
+        assert await self.outcomes(self.charge(it, grant, self.MANY)) == [None] * self.MANY
+        assert redis_client().info("stats")["total_connections_received"] == made
+        assert self.appended() == ["early-0"]
+
+    async def test_those_who_ask_again_when_they_are_refused_are_counted_over_a_new_connection(
+        self, it, grant, monkeypatch
+    ):
+        monkeypatch.setattr(till, "REDIS_PAUSE_S", 0)
+        refused = []
+
+        def ask_again(state):
+            refused.append(state)
+            self.charge(it, grant, self.MANY)  # no turn of the event loop between
+
+        redis_client().execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        it.charge(grant, '{"id": "refused"}', ask_again)
+        states = await self.outcomes(range(1, 1 + self.MANY))
+        assert refused == [None]
+        assert [state.remaining for state in states] == list(range(998, 998 - self.MANY, -1))
+
+    async def test_a_connection_that_redis_closes_half_way_counts_nobody_twice(self, it, grant, monkeypatch):
+        monkeypatch.setattr(till, "REDIS_PAUSE_S", 0)
+        numbers = self.charge(it, grant, till.EARLY_BATCH)
+        wait_until(lambda: redis_client().xlen(events.STREAM) == 1 + till.EARLY_BATCH, timeout_s=10)
+        redis_client().execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        numbers = [*numbers, *self.charge(it, grant, self.MANY)]
+        states = await self.outcomes(numbers)
+        assert states[till.EARLY_BATCH :] == [None] * self.MANY
+        assert self.appended() == [f"early-{number}" for number in range(1 + till.EARLY_BATCH)]
+
+    async def test_a_redis_that_says_nothing_is_written_to_no_more_when_the_time_is_over(self, it, grant, monkeypatch):
+        monkeypatch.setattr(till, "ANSWER_TIMEOUT_S", 0.2)
+        with self.standing_redis():
+            numbers = self.charge(it, grant, till.EARLY_BATCH)
+            while not it._patience.expired():  # noqa: ASYNC110 - the very turn in which it expires is meant
+                await asyncio.sleep(0)
+            later = self.charge(it, grant, self.MANY)  # the talk is being given up, and its connection still there
+            assert len(it._on_way) <= 1
+            assert await self.outcomes([*numbers, *later]) == [None] * (till.EARLY_BATCH + self.MANY)
+            assert not it.is_open
+
+    async def test_a_replica_refuses_each_of_them_once(self, it, grant, monkeypatch):
+        monkeypatch.setattr(till, "REDIS_PAUSE_S", 0)
+        redis_client().replicaof("127.0.0.1", 1)  # nobody is there
+        try:
+            assert await self.outcomes(self.charge(it, grant, self.MANY)) == [None] * self.MANY
+        finally:
+            redis_client().replicaof("NO", "ONE")
+        await self.ended(it)
+        states = await self.outcomes(self.charge(it, grant, self.MANY))
+        assert [state.remaining for state in states] == list(range(998, 998 - self.MANY, -1))
+
+    async def test_a_redis_without_memory_refuses_each_of_them_once(self, it, grant, monkeypatch):
+        monkeypatch.setattr(till, "REDIS_PAUSE_S", 0)
+        before = redis_client().config_get("maxmemory")["maxmemory"]
+        redis_client().config_set("maxmemory", 1)
+        try:
+            assert await self.outcomes(self.charge(it, grant, self.MANY)) == [None] * self.MANY
+        finally:
+            redis_client().config_set("maxmemory", before)
+        await self.ended(it)
+        assert self.appended() == ["early-0"]
+        assert None not in await self.outcomes(self.charge(it, grant, self.MANY))
+
+    async def test_a_redis_that_was_started_since_counts_each_of_them_once(self, it, grant):
+        redis_client().script_flush()
+        states = await self.outcomes(self.charge(it, grant, self.MANY))
+        assert sorted(state.remaining for state in states) == list(range(999 - self.MANY, 999))
+        assert sorted(self.appended()) == sorted(f"early-{number}" for number in range(1 + self.MANY))
+
+    async def test_what_cannot_be_written_is_refused_and_raises_nothing(self, it, grant, monkeypatch, caplog):
+        with monkeypatch.context() as patch:
+            patch.setattr(till, "REDIS_PAUSE_S", 0)
+            patch.setattr(till, "_command", lambda script, batch: 1 / 0)
+            assert await self.outcomes(self.charge(it, grant, self.MANY)) == [None] * self.MANY
+        assert "the till stopped" in caplog.text
+        assert None not in await self.outcomes(self.charge(it, grant, self.MANY))
 
 
 def test_a_dialect_that_was_switched_off_meanwhile_is_for_django_to_refuse():

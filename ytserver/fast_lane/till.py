@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from typing import Any
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 MAX_BATCH = 100  # a script keeps Redis to itself: about 3 ms
 MAX_ON_WAY = 4  # batches that Redis has, or whose answers are on their way; the next one fills meanwhile
 MAX_WAITING = 10_000
+EARLY_BATCH = 12  # so many leave at once, while others of the same turn of the event loop are still being read
 REDIS_PAUSE_S = 1.0
 
 # Runs the limits' own script for each request in turn, and appends the event of each that it lets through.
@@ -73,8 +74,9 @@ Sale = tuple[KeyGrant, str, Callable[[LimitState | None], None]]
 class Till:
     """Belongs to one event loop. After an error Redis is left alone for REDIS_PAUSE_S: the lane is closed meanwhile.
 
-    It has a connection of its own, on which batches follow each other without waiting for answers: so the ones that
-    came in one turn of the event loop leave at its end. Redis answers in the order in which it was asked.
+    It has a connection of its own, on which batches follow each other without waiting for answers: those that came in
+    one turn of the event loop leave at its end, or as soon as there are EARLY_BATCH of them. Redis answers in the order
+    in which it was asked.
     """
 
     def __init__(self) -> None:
@@ -84,6 +86,8 @@ class Till:
         self._work = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._patience: asyncio.Timeout  # of the present talk
+        self._line: AbstractConnection | None = None  # while batches may be written to it
+        self._sending: _Begun | None = None  # a batch that the line could not take at once, or that failed
         self._closed_until = 0.0
 
     @property
@@ -97,7 +101,10 @@ class Till:
         When Redis does not answer, it may all the same have counted and appended: the event's id tells it apart.
         """
         self._waiting.append((grant, event, done))
-        self._work.set()
+        if len(self._waiting) >= EARLY_BATCH and (line := self._free_line()) is not None:
+            self._begin_batch(line)
+        else:
+            self._work.set()
         if self._running is None:
             self._running = asyncio.create_task(self._run(), name="till")
 
@@ -131,23 +138,52 @@ class Till:
             _connection() as connection,
             asyncio.TaskGroup() as both,
         ):
-            both.create_task(self._send(connection))
+            self._line, self._sending = connection, None
+            both.create_task(self._send())
             both.create_task(self._receive(connection))
 
-    async def _send(self, connection: AbstractConnection) -> None:
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            while (self._waiting or self._unknown) and len(self._on_way) < MAX_ON_WAY:
-                if not self._on_way:
-                    self._expect_an_answer()
-                if self._unknown:
-                    script, batch = ("EVAL", BATCH_SCRIPT), self._unknown.popleft()
-                else:
-                    batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
-                    script = ("EVALSHA", BATCH_SHA)
-                self._on_way.append(batch)
-                await connection.send_packed_command(_command(script, batch), check_health=False)
+    async def _send(self) -> None:
+        try:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                if self._sending is not None:
+                    await self._sending
+                    self._sending = None
+                while self._has_batch and (line := self._free_line()) is not None:
+                    self._begin_batch(line)
+        finally:
+            if self._sending is not None:
+                self._sending.close()
+
+    @property
+    def _has_batch(self) -> bool:
+        return bool(self._waiting or self._unknown)
+
+    def _free_line(self) -> AbstractConnection | None:
+        """The connection, when a batch may be written to it now: it is there, not full, and not being given up."""
+        line = self._line
+        if line is None or self._sending is not None or len(self._on_way) >= MAX_ON_WAY or self._patience.expired():
+            return None
+        return line if line.is_connected else None  # else the library would make another connection
+
+    def _begin_batch(self, line: AbstractConnection) -> None:
+        """Raises nothing: ``_send`` sees to what is left to do, and to errors."""
+        sending = _Begun(self._send_batch(line))
+        if not sending.is_done:
+            self._sending = sending
+            self._work.set()
+
+    async def _send_batch(self, line: AbstractConnection) -> None:
+        if not self._on_way:
+            self._expect_an_answer()
+        if self._unknown:
+            script, batch = ("EVAL", BATCH_SCRIPT), self._unknown.popleft()
+        else:
+            batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+            script = ("EVALSHA", BATCH_SHA)
+        self._on_way.append(batch)
+        await line.send_packed_command(_command(script, batch), check_health=False)
 
     async def _receive(self, connection: AbstractConnection) -> None:
         """Raises Redis's first error once nothing is on its way any more: it may have become a replica, and the next
@@ -164,13 +200,14 @@ class Till:
             else:
                 self._tell(answer)
             self._expect_an_answer()
-            if self._waiting or self._unknown:
+            if self._has_batch:
                 self._work.set()
+        self._line = None  # nobody would read the answers
         raise error
 
     def _expect_an_answer(self) -> None:
         if not self._patience.expired():
-            is_any = self._on_way or self._unknown or self._waiting
+            is_any = self._on_way or self._has_batch
             self._patience.reschedule(asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S if is_any else None)
 
     def _tell(self, answer: bytes) -> None:
@@ -191,6 +228,33 @@ class Till:
         self._unknown.clear()
         self._waiting.clear()
         _tell(refused, [None] * len(refused))
+
+
+class _Begun:
+    """Work that has run up to where it first has to wait, or to its end, without a turn of the event loop. Whoever
+    awaits it, once, takes it to its end and gets its error. (Python 3.12 has eager tasks for that.)"""
+
+    def __init__(self, work: Coroutine[Any, Any, None]) -> None:
+        self._work = work
+        self._waits_for: Any = None
+        self._error: Exception | None = None
+        self.is_done = False
+        try:
+            self._waits_for = work.send(None)
+        except StopIteration:
+            self.is_done = True
+        except Exception as error:  # noqa: BLE001 - whoever awaits it gets it
+            self._error = error
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        if self._error is not None:
+            raise self._error
+        yield self._waits_for
+        yield from self._work.__await__()
+
+    def close(self) -> None:
+        """Nobody will await it: it ends where it is."""
+        self._work.close()
 
 
 @asynccontextmanager
