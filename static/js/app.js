@@ -112,21 +112,6 @@ for (const list of document.querySelectorAll(".list")) {
   if (list.dataset.liveList) window.setInterval(() => refreshList(list, update), Number(list.dataset.liveList) * 1000);
 }
 
-// Nothing moves under somebody's hands: while a row is ticked or something in the list has the focus, rows stay where they
-// are, and only what they say is renewed.
-const inHand = (list) => list.contains(document.activeElement) || list.querySelector("tbody .tick :checked");
-const nameOf = (row) => row.querySelector(".tick input")?.value ?? row.querySelector("a")?.getAttribute("href");
-function renewCells(list, fresh) {
-  const rows = new Map([...fresh.querySelectorAll("tbody tr")].map((row) => [nameOf(row), row]));
-  for (const row of list.querySelectorAll("tbody tr")) {
-    const cells = [...(rows.get(nameOf(row))?.cells ?? [])];
-    for (const [at, cell] of [...row.cells].entries()) {
-      if (!cells[at] || cell.matches(".tick") || cell.contains(document.activeElement)) continue;
-      if (cell.innerHTML !== cells[at].innerHTML) cell.replaceWith(cells[at]);
-    }
-  }
-}
-
 async function refreshList(list, update) {
   if (document.hidden) return;
   try {
@@ -138,14 +123,50 @@ async function refreshList(list, update) {
     if (!answer.ok) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const fresh = page.querySelector(`.list[aria-label="${CSS.escape(list.getAttribute("aria-label"))}"]`);
-    if (!fresh) return;
-    if (inHand(list)) {
-      renewCells(list, fresh);
-      return;
-    }
-    list.replaceChildren(...fresh.childNodes);
+    if (fresh) bringUpToDate(list, fresh);
     update();
   } catch {
     // the server is away for a moment: the next try is soon
+  }
+}
+
+// Nothing moves under somebody's hands: while a row is ticked, or something in the rows has the focus, the rows that
+// are there are brought up to date in place, and others come and go afterwards. Search and filters are left alone
+// while they have the focus.
+function bringUpToDate(list, fresh) {
+  const rows = list.querySelector("table");
+  const inHand = rows && (list.querySelector(".bulk, table").contains(document.activeElement) || rows.querySelector("tbody .tick :checked"));
+  const tools = list.querySelector(".list-tools");
+  const freshTools = fresh.querySelector(".list-tools");
+  if (inHand) {
+    updateRows(rows, fresh);
+  } else if (tools?.contains(document.activeElement) && freshTools) {
+    while (tools.nextSibling) tools.nextSibling.remove();
+    while (freshTools.nextSibling) list.append(freshTools.nextSibling);
+  } else {
+    list.replaceChildren(...fresh.childNodes);
+    return;
+  }
+  const count = tools?.querySelector(".count");
+  const freshCount = freshTools?.querySelector(".count");
+  if (count && freshCount && !count.isEqualNode(freshCount)) count.textContent = freshCount.textContent;
+}
+
+function updateRows(table, fresh) {
+  const freshRows = new Map([...fresh.querySelectorAll("tr[data-row]")].map((row) => [row.dataset.row, row]));
+  for (const row of table.querySelectorAll("tr[data-row]")) {
+    const now = freshRows.get(row.dataset.row);
+    row.classList.toggle("gone", !now);
+    row.title = now ? "" : "No longer in this list";
+    if (!now) continue;
+    for (const [place, cell] of [...row.cells].entries()) {
+      const cellNow = now.cells[place];
+      if (cell.matches(".tick") || cell.isEqualNode(cellNow)) continue;
+      const focused = cell.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+      cell.replaceChildren(...cellNow.childNodes);
+      if (focused === null) continue;
+      const same = [...cell.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused);
+      (same ?? row.querySelector(".tick input, a"))?.focus({ preventScroll: true });
+    }
   }
 }

@@ -15,12 +15,13 @@ from django.core.wsgi import get_wsgi_application
 from apps.core.redis import redis_client
 from apps.dashboard.frontend import missing_files
 from apps.dashboard.live.publisher import LEASE_KEY
+from apps.downloads.documents import JobState, MediaJob
 from apps.keys.changes import add_user
 from apps.keys.documents import ApiKey, Role, Scope
 from apps.keys.services import create_key
 from tests.core.serving import serving
 from tests.dashboard.conftest import PASSWORD
-from tests.dashboard.samples import fill_server, make_asset
+from tests.dashboard.samples import fill_server, make_asset, make_job
 from ytserver.entrance import Entrance
 
 CHROMIUM = shutil.which("chromium")
@@ -195,6 +196,69 @@ def test_all_that_match_are_chosen_beyond_the_page(open_screen):
     page.get_by_text("53 keys switched off.").wait_for()
     assert ApiKey.objects(active=False).count() == 53
     assert screen.problems == []
+
+
+class TestLiveList:
+    """The list of jobs reads itself anew every three seconds, and nothing moves under somebody's hands."""
+
+    @pytest.fixture
+    def screen(self, open_screen) -> Screen:
+        screen = open_screen()
+        screen.log_in()
+        return screen
+
+    def row(self, screen, job):
+        return screen.page.locator("tbody tr").filter(has_text=job.video_id)
+
+    def move(self, job, **fields) -> None:
+        MediaJob.objects(id=job.id).update(**fields)
+
+    def test_rows_move_while_one_has_the_focus_and_another_is_ticked(self, screen):
+        ticked, focused = make_job(1, bytes_total=100), make_job(2, bytes_total=100)
+        screen.go("jobs")
+        self.row(screen, ticked).get_by_role("checkbox").check()
+        self.row(screen, focused).get_by_role("link", name=focused.video_id).focus()
+        for job in (ticked, focused):
+            self.move(job, bytes_done=60)
+        for job in (ticked, focused):
+            self.row(screen, job).locator("progress[value='60']").wait_for()
+        assert self.row(screen, ticked).get_by_role("checkbox").is_checked()
+        assert "1 chosen:" in screen.page.locator("[data-bulk-count]").inner_text()
+        assert screen.page.evaluate("document.activeElement.textContent") == focused.video_id
+        assert screen.problems == []
+
+    def test_the_focus_stays_in_its_row_when_what_had_it_is_gone(self, screen):
+        job, other = make_job(1), make_job(2)
+        screen.go("jobs")
+        self.row(screen, job).get_by_role("link", name="Cancel").focus()
+        for one in (job, other):
+            self.move(one, state=JobState.FAILED.value, active=False)
+        self.row(screen, job).get_by_role("link", name="Try again").wait_for()
+        assert screen.page.evaluate("document.activeElement.value") == job.id  # its tick: Enter must do nothing else
+
+    def test_rows_come_and_go_only_when_nothing_is_ticked(self, screen):
+        job, ends = make_job(1), make_job(2)
+        screen.go("jobs?active=yes")
+        self.row(screen, job).get_by_role("checkbox").check()
+        late = make_job(3)
+        self.move(ends, state=JobState.DONE.value, active=False)
+        screen.page.locator("tbody tr.gone").filter(has_text=ends.video_id).wait_for()
+        assert self.row(screen, late).count() == 0
+        self.row(screen, job).get_by_role("checkbox").uncheck()
+        screen.page.locator("h1").click()  # the focus is elsewhere too
+        self.row(screen, late).wait_for()
+        self.row(screen, ends).wait_for(state="detached")
+        assert screen.problems == []
+
+    def test_a_search_field_with_the_focus_keeps_nothing_waiting(self, screen):
+        make_job(1)
+        screen.go("jobs")
+        field = screen.page.get_by_role("searchbox")
+        field.fill("half a wo")
+        late = make_job(2)
+        self.row(screen, late).wait_for()
+        assert field.input_value() == "half a wo"
+        assert screen.page.evaluate("document.activeElement.type") == "search"
 
 
 def test_the_theme_switch_is_remembered(open_screen):
