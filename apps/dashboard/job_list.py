@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from django.urls import reverse
@@ -99,9 +100,11 @@ def job_keys(job: MediaJob) -> list[Cell]:
 
 
 def _source(job: MediaJob) -> Cell:
-    """Which source serves it and how long that took; why others could not."""
+    """Which source serves it and how long that took; why others could not. How long those took is on the job's page."""
+    failures = Counter((str(error.get("provider")), str(error.get("code"))) for error in job.provider_errors)
     failed = [
-        f"{error.get('provider')}: {error.get('code')}{_seconds(error.get('took_s'))}" for error in job.provider_errors
+        f"{provider}: {code.replace('_', ' ')}" + (f", {times} times" if times > 1 else "")
+        for (provider, code), times in failures.items()
     ]
     return Cell(value=f"{job.provider or ''}{_seconds(job.provider_took_s)}", note="; ".join(failed[-SHOWN_FAILURES:]))
 

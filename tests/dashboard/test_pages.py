@@ -121,6 +121,13 @@ class TestCache:
         assert b"No part of it is in Telegram." in page.content
 
 
+class TestSources:
+    def test_the_list_says_once_why_a_source_failed_again_and_again(self, viewer):
+        failures = [{"provider": "savetube", "code": "upstream_error", "took_s": 1.0}] * 3
+        make_job(1, provider_errors=[*failures, {"provider": "ytdlp", "code": "bot_check"}])
+        assert b"savetube: upstream error, 3 times; ytdlp: bot check" in viewer.get("/admin/jobs").content
+
+
 class TestAudit:
     def test_keeps_no_secret_whatever_it_is_given(self, server):
         key = f"yt_abcdefgh_{'s' * 43}"
