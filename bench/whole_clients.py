@@ -7,7 +7,7 @@ time.
 Every byte is compared with the file as it should be, which costs a tenth of hashing it: callers have machines of their
 own, these share two cores with the server. And they take turns, a piece at a time. (uvloop reads up to 8 MB from one
 connection before it looks at the next one: the last caller's first byte then waits for all that the others got. As long
-as one has no first byte the pieces are small for the same reason: 500 times 256 KiB delayed others by about 0.1 s here.)
+as one has no first byte the pieces are small for the same reason: 500 times 256 KiB delayed others by 0.1 s here.)
 """
 
 from __future__ import annotations
