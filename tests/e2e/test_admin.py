@@ -111,7 +111,8 @@ NOTHING = {"headings": 0, "overflow": 0, "faults": [], "refused": []}
 
 
 def found(screen, *, begun=False):
-    """What is wrong with a page."""
+    """What is wrong with a page, once it has its styles: a text of it may be there before."""
+    screen.page.wait_for_load_state("load")
     return {
         "headings": screen.page.locator("h1").count() - 1,
         "overflow": max(0, screen.overflow_px()),

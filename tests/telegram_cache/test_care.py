@@ -242,7 +242,7 @@ class TestChanging:
         assert enable_bot("111111").state == "active"
         run("telegram", "disable-channel", str(CHANNEL_ID))
         assert not roster().can_upload
-        with pytest.raises(InvalidParameter, match="disabled"):
+        with pytest.raises(InvalidParameter, match="not in use"):
             make_channel_default(str(CHANNEL_ID))
         run("telegram", "enable-channel", str(CHANNEL_ID))
         assert roster().can_upload
