@@ -111,8 +111,10 @@ NOTHING = {"headings": 0, "overflow": 0, "faults": [], "refused": []}
 
 
 def found(screen, *, begun=False):
-    """What is wrong with a page, once it has its styles: a text of it may be there before."""
+    """What is wrong with a page, once it has its styles and its heading: a text may be there before the styles, and
+    the heading of the API's documentation is drawn by its script."""
     screen.page.wait_for_load_state("load")
+    screen.page.locator("h1").first.wait_for(state="attached")
     return {
         "headings": screen.page.locator("h1").count() - 1,
         "overflow": max(0, screen.overflow_px()),
