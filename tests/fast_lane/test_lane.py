@@ -698,14 +698,15 @@ class TestReadyAnswers:
         assert json.loads(body) == {"title": title, "response_time": 0.25}
 
 
+@pytest.fixture
+async def it():
+    it = Till()
+    yield it
+    await it.aclose()
+
+
 class TestTill:
     """Requests are counted over one connection, batch after batch."""
-
-    @pytest.fixture
-    async def it(self):
-        it = Till()
-        yield it
-        await it.aclose()
 
     @pytest.fixture
     def grant(self, key):
@@ -788,12 +789,6 @@ class TestTillEarly:
     """Enough requests that wait are written to Redis while others of the same turn of the event loop are being read."""
 
     MANY = till.EARLY_BATCH * 5 + 1
-
-    @pytest.fixture
-    async def it(self):
-        it = Till()
-        yield it
-        await it.aclose()
 
     @pytest.fixture
     async def grant(self, it, key):
