@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 import string
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -65,22 +65,16 @@ def create_key(
 
 
 def create_recorded_key(record: Callable[[ApiKey], object], **fields: Any) -> NewKey:
-    """``create_key``, and put it on record. A key that ``record`` fails for is taken away: nobody has seen it."""
+    """``create_key``, and put it on record. A key that ``record`` fails for is taken away: nobody has seen it. Where
+    MongoDB is away by then, it stays."""
     new = create_key(**fields)
-    with gone_if_unseen(new):
-        record(new.document)
-    return new
-
-
-@contextmanager
-def gone_if_unseen(new: NewKey) -> Iterator[None]:
-    """Take a new key away if what is inside fails: nobody knows it. Where MongoDB is away by then, it stays."""
     try:
-        yield
+        record(new.document)
     except BaseException:
         with suppress(PyMongoError):
             ApiKey.objects(prefix=new.document.prefix, secret_sha256=new.document.secret_sha256).delete()
         raise
+    return new
 
 
 def new_secret() -> str:
