@@ -13,6 +13,7 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _V4_COMPATIBLE = ipaddress.IPv6Network("::/96")
 _MAYBE_IPV4 = re.compile(r"[0-9a-fx.]+", re.IGNORECASE | re.ASCII)
+_ENDS_IN_NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)\.?", re.IGNORECASE | re.ASCII)
 
 
 def is_public(address: IpAddress) -> bool:
@@ -46,3 +47,16 @@ def literal_address(host: str) -> str | None:
         return socket.inet_ntoa(socket.inet_aton(host))
     except OSError:
         return None
+
+
+def is_odd_number(host: str) -> bool:
+    """Whether a host ends in a number, so that it is no name, and is not an IPv4 address as people write it either:
+    256.256.256.256, 0x7f.1, 1.2.3. Programs differ in what they make of those (WHATWG URL: "ends in a number").
+    """
+    if not _ENDS_IN_NUMBER.fullmatch(host) or ":" in host:
+        return False
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return True
+    return False

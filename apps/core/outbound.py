@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import certifi
 from django.conf import settings
 
-from apps.core.addresses import IpNetwork, is_allowed_private, is_public, literal_address
+from apps.core.addresses import IpNetwork, is_allowed_private, is_odd_number, is_public, literal_address
 from apps.core.errors import UpstreamError
 
 MAX_REDIRECTS = 5
@@ -54,7 +54,7 @@ def check_url(url: str, *, allow: Iterable[IpNetwork] | None = None) -> None:
         raise OutboundRefused from None
     if not host or not _HOST.fullmatch(host) or port == 0 or parts.username is not None or parts.password is not None:
         raise OutboundRefused
-    if parts.scheme not in {"https", "http"} or (parts.scheme == "http" and not allow):
+    if is_odd_number(host) or parts.scheme not in {"https", "http"} or (parts.scheme == "http" and not allow):
         raise OutboundRefused
     literal = literal_address(host)
     if literal is not None:

@@ -6,6 +6,7 @@ import secrets
 from urllib.parse import urlsplit
 
 from apps.core import audit
+from apps.core.addresses import is_odd_number
 from apps.core.errors import ApiError, InvalidParameter, NotFound
 from apps.core.outbound import check_url, resolves_only_to_allowed
 from apps.core.secrets import encrypt_secret
@@ -13,6 +14,7 @@ from apps.keys.documents import ApiKey
 
 MAX_URL_CHARACTERS = 2000
 WRONG_ADDRESS = "A webhook address is a public https:// address (http:// only to what OUTBOUND_ALLOW names)."
+ODD_NUMBER = "The host of a webhook address is a name, or an IP address of four numbers up to 255, such as 203.0.113.7."
 
 
 def set_webhook(prefix: str, url: str, *, actor: str, address: str = "") -> str:
@@ -20,20 +22,27 @@ def set_webhook(prefix: str, url: str, *, actor: str, address: str = "") -> str:
 
     Raises InvalidParameter for an address that is not public https, and NotFound.
     """
-    if not url.isprintable() or " " in url:
-        raise InvalidParameter("A webhook address has no spaces, line breaks or invisible characters.")
-    try:
-        check_url(url)
-    except ApiError:
-        raise InvalidParameter(WRONG_ADDRESS) from None
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not resolves_only_to_allowed(parts.hostname or ""):
-        raise InvalidParameter(WRONG_ADDRESS)
-    if len(url) > MAX_URL_CHARACTERS:
-        raise InvalidParameter(f"A webhook address has at most {MAX_URL_CHARACTERS} characters.")
+    if problem := _problem_of(url):
+        raise InvalidParameter(problem, parameter="url")
     secret = f"whsec_{secrets.token_urlsafe(32)}"
     _change(prefix, url=url, secret_encrypted=encrypt_secret(secret), actor=actor, address=address)
     return secret
+
+
+def _problem_of(url: str) -> str:
+    """What is wrong with an address, in words; empty where nothing is."""
+    if not url.isprintable() or " " in url:
+        return "A webhook address has no spaces, line breaks or invisible characters."
+    if len(url) > MAX_URL_CHARACTERS:
+        return f"A webhook address has at most {MAX_URL_CHARACTERS} characters."
+    try:
+        parts = urlsplit(url)
+        if is_odd_number(parts.hostname or ""):
+            return ODD_NUMBER
+        check_url(url)
+    except (ApiError, ValueError):
+        return WRONG_ADDRESS
+    return "" if parts.scheme == "https" or resolves_only_to_allowed(parts.hostname or "") else WRONG_ADDRESS
 
 
 def remove_webhook(prefix: str, *, actor: str, address: str = "") -> None:

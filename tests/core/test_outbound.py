@@ -150,13 +150,20 @@ class TestCheckUrl:
             "https://u:p@example.com/", "https://example.com:99999/", "https://example.com:0/", "https://[::1/",
             "http://example.com/", "https://127.0.0.1/", "https://0x7f.1/", "https://2130706433/", "https://[::1]/",
             "https://[::ffff:127.0.0.1]/", "https://169.254.169.254/latest", "https://[fe80::1%25eth0]/",
+            "https://256.256.256.256/", "https://1.2.3/", "https://017700000001/", "https://134744072/",
+            "https://8.8.8.8./", "https://08.8.8.8/", "https://0x08080808/", "https://example.0x/", "https://example.1/",
+            "https://1.2.3.4.5/", "https://99999999999/",
         ],
     )  # fmt: skip
     def test_refuses_what_is_not_public_https(self, url: str) -> None:
         with pytest.raises(OutboundRefused):
             check_url(url, allow=())
 
-    @pytest.mark.parametrize("url", ["https://example.com/", "https://example.com:8443/x?y#z", "https://8.8.8.8/"])
+    @pytest.mark.parametrize(
+        "url",
+        ["https://example.com/", "https://example.com:8443/x?y#z", "https://8.8.8.8/", "https://1.example.0xg/",
+         "https://4.3.2.1.in-addr.arpa/", "https://[2606:4700::6810:84e5]/"],
+    )  # fmt: skip
     def test_lets_public_https_through(self, url: str) -> None:
         check_url(url, allow=())
 

@@ -44,6 +44,15 @@ class TestAddress:
         assert (answer.status_code, b"public https" in answer.content) == (422, True)
         assert ApiKey.objects.get(prefix=prefix).webhook_url == ""
 
+    @pytest.mark.parametrize("host", ["256.256.256.256", "0x7f.1", "1.2.3", "017700000001"])
+    def test_a_host_of_odd_numbers_is_explained_beside_the_field_and_not_kept(self, operator, prefix, host):
+        answer = operator.post(f"/admin/webhooks/{prefix}/set", {"url": f"https://{host}/x"})
+        text = answer.content.decode()
+        assert answer.status_code == 422
+        assert "four numbers up to 255" in text[text.index('id="id_url_error"') :]
+        assert f"https://{host}/x" in text
+        assert ApiKey.objects.get(prefix=prefix).webhook_url == ""
+
     def test_is_removed_after_a_question(self, operator, prefix, receiver):
         set_webhook(prefix, receiver.url, actor="test")
         assert b"nothing more?" in operator.get(f"/admin/webhooks/{prefix}/remove").content

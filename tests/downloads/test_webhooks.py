@@ -16,7 +16,7 @@ from django.core.management import CommandError, call_command
 
 from apps.core.clock import utcnow
 from apps.core.documents import AuditEntry
-from apps.core.errors import UpstreamError
+from apps.core.errors import InvalidParameter, UpstreamError
 from apps.downloads import tasks
 from apps.downloads.documents import MediaJob, WebhookDelivery, WebhookState
 from apps.downloads.services import jobs, webhooks
@@ -305,11 +305,17 @@ class TestSetWebhook:
             "https://bot.example/\r\nX-Own: 1",
             "https://bot.example/a b",
             "https://bot.example/\u202e",
+            "https://256.256.256.256/",
+            "https://0x7f.1/",
+            "https://1.2.3/",
+            "https://017700000001/",
         ],
     )
     def test_other_than_public_https_is_refused(self, api, url):
         with pytest.raises(CommandError):
             call_command("set_webhook", api.prefix, "--url", url)
+        with pytest.raises(InvalidParameter):
+            set_webhook(api.prefix, url, actor="test")
 
     def test_an_unknown_key_is_said_so(self, api):
         with pytest.raises(CommandError, match="no key"):
