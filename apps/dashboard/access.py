@@ -125,10 +125,11 @@ def asks_again(view: View) -> View:
     return checked
 
 
-def ask_again(request: HttpRequest, then: str = "") -> HttpResponse:
-    """To the page that asks for the password (and code), and from there ``then`` (or back to this address)."""
-    then = then or request.get_full_path()
-    return redirect(f"{reverse('dashboard:account-confirm')}?{urlencode({'next': then})}")
+def ask_again(request: HttpRequest, then: str = "", back: str = "") -> HttpResponse:
+    """To the page that asks for the password (and code), and from there ``then`` (or back to this address). ``back`` is
+    for those who give none."""
+    query = {"next": then or request.get_full_path()} | ({"back": back} if back else {})
+    return redirect(f"{reverse('dashboard:account-confirm')}?{urlencode(query)}")
 
 
 def problem(request: HttpRequest, status: int, title: str, text: str) -> HttpResponse:

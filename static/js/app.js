@@ -71,6 +71,13 @@ window.addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
 });
 
+// What "Go back" ticked is ticked once, not with each look at the list from now on.
+const seen = new URL(window.location.href);
+if (seen.searchParams.has("ticked")) {
+  seen.searchParams.delete("ticked");
+  window.history.replaceState(null, "", seen);
+}
+
 // Lists: ticking rows, and lists that read themselves anew while somebody looks.
 for (const list of document.querySelectorAll(".list")) {
   const update = () => {

@@ -198,6 +198,77 @@ def test_all_that_match_are_chosen_beyond_the_page(open_screen):
     assert screen.problems == []
 
 
+class TestTicks:
+    """Ticks, the question, the password, and the way back."""
+
+    def tick(self, page, *names):
+        for name in names:
+            page.locator("tbody tr").filter(has_text=name).get_by_role("checkbox").check()
+
+    def ticked(self, page) -> list[str]:
+        return page.locator("tbody .tick :checked").evaluate_all("ticks => ticks.map(tick => tick.ariaLabel).sort()")
+
+    def test_are_there_still_for_who_goes_back_and_exactly_those_are_changed(self, open_screen):
+        keys = {name: create_key(name=name, scopes=("admin",)).document for name in ("ash", "birch", "cedar")}
+        names = sorted(f"{name} ({keys[name].prefix})" for name in ("ash", "cedar"))
+        screen = open_screen()
+        page = screen.page
+        screen.log_in()
+        screen.go("keys")
+        self.tick(page, "ash", "cedar")
+        page.get_by_role("button", name="Delete").click()
+        page.get_by_label("Your password").fill("not this one")
+        page.get_by_role("button", name="Go on").click()
+        page.locator(".field-error", has_text="The password is wrong.").wait_for()
+        page.get_by_role("link", name="Go back").click()
+        page.wait_for_url(f"{screen.url}/admin/keys")
+        assert self.ticked(page) == names
+        assert page.locator("[data-bulk-count]").inner_text() == "2 chosen:"
+        page.get_by_role("button", name="Delete").click()
+        page.get_by_label("Your password").fill(PASSWORD)
+        page.get_by_role("button", name="Go on").click()
+        page.get_by_role("heading", name="Delete 2 keys?").wait_for()
+        page.get_by_role("link", name="Go back").click()
+        page.wait_for_url(f"{screen.url}/admin/keys")
+        assert self.ticked(page) == names
+        page.get_by_role("button", name="Delete").click()
+        page.get_by_role("button", name="Delete").click()
+        page.get_by_text("2 keys deleted.").wait_for()
+        assert [key.name for key in ApiKey.objects] == ["birch"]
+
+    def test_are_everything_still_for_who_goes_back_from_that(self, open_screen):
+        for number in range(53):
+            create_key(name=f"wheelbarrow {number}")
+        screen = open_screen()
+        page = screen.page
+        screen.log_in()
+        screen.go("keys?q=wheelbarrow")
+        page.get_by_label("All rows of this page").check()
+        page.get_by_label("All 53 keys that match").check()
+        page.get_by_role("button", name="Switch off").first.click()
+        page.get_by_role("link", name="Go back").click()
+        page.wait_for_url(f"{screen.url}/admin/keys?q=wheelbarrow")
+        assert page.get_by_label("All 53 keys that match").is_checked()
+        assert page.locator("[data-bulk-count]").inner_text() == "All chosen:"
+        assert screen.problems == []
+
+    def test_that_were_taken_back_stay_so_in_a_list_that_moves(self, open_screen):
+        job, other = make_job(1), make_job(2)
+        screen = open_screen()
+        page = screen.page
+        screen.log_in()
+        screen.go("jobs")
+        self.tick(page, job.video_id)
+        page.get_by_role("button", name="Cancel").first.click()
+        page.get_by_role("link", name="Go back").click()
+        box = page.locator("tbody tr").filter(has_text=job.video_id).get_by_role("checkbox")
+        box.uncheck()
+        page.locator("h1").click()
+        late = make_job(3)
+        page.locator("tbody tr").filter(has_text=late.video_id).wait_for()
+        assert not box.is_checked()
+
+
 class TestLiveList:
     """The list of jobs reads itself anew every three seconds, and nothing moves under somebody's hands."""
 

@@ -74,10 +74,18 @@ class TestKeys:
             back = owner.post(answer["Location"], {"password": PASSWORD})
             asked = owner.get(back["Location"]).content.decode()
             assert f"powerful ({powerful.prefix})" in asked
-            assert 'href="/admin/keys?q=powerful"' in asked
+            assert f'href="/admin/keys?q=powerful&amp;ticked={powerful.id}"' in asked
             done = owner.post(back["Location"], {"action": action, "id": str(powerful.id), "confirmed": "yes"})
             assert done["Location"] == "/admin/keys?q=powerful"
             assert AuditEntry.objects(action=f"key.{action}").count() == 1
+
+    def test_who_gives_no_password_finds_them_ticked_still(self, owner):
+        powerful, _ = add_key("powerful", scopes=(Scope.ADMIN,)), add_key("plain")
+        asked = owner.post("/admin/keys?q=p", {"action": "delete", "id": str(powerful.id)})
+        for client_answer in (owner.get(asked["Location"]), owner.post(asked["Location"], {"password": "wrong"})):
+            assert f'href="/admin/keys?q=p&amp;ticked={powerful.id}"' in client_answer.content.decode()
+        outside = owner.get("/admin/account/confirm?next=/admin/keys&back=https://example.com/")
+        assert b'href="/admin/account"' in outside.content
 
     def test_that_were_chosen_before_the_password_are_only_for_who_chose_them(self, owner, operator):
         powerful = add_key("powerful", scopes=(Scope.ADMIN,))

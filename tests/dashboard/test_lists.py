@@ -1,4 +1,5 @@
 import base64
+import re
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
@@ -112,6 +113,17 @@ class TestBulkActions:
         assert "had ended already: done" in answer
         assert MediaJob.objects(state=JobState.CANCELLED).count() == 2
         assert AuditEntry.objects(action="job.cancel").count() == 2
+
+    def test_who_goes_back_finds_the_same_rows_ticked(self, operator):
+        jobs = [make_job(number) for number in range(4)]
+        chosen = {"action": "cancel", "id": [jobs[0].id, jobs[2].id]}
+        asked = operator.post("/admin/jobs?active=yes&ticked=x", chosen).content.decode()
+        back = re.search(r'href="([^"]*)">Go back', asked)[1].replace("&amp;", "&")
+        assert back == f"/admin/jobs?active=yes&ticked={jobs[0].id}+{jobs[2].id}"
+        listed = operator.get(back).content.decode()
+        assert sorted(re.findall(r'value="([\w-]+)"[^>]* checked>', listed)) == sorted(chosen["id"])
+        done = operator.post(back, {**chosen, "confirmed": "yes"})
+        assert done["Location"] == "/admin/jobs?active=yes"
 
     def test_a_viewer_sees_no_boxes_and_may_not(self, viewer):
         job = make_job(1)

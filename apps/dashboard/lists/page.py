@@ -26,6 +26,8 @@ MAX_SEARCH_LENGTH = 100
 MAX_COUNT = 10_000
 MAX_CHOSEN = 1_000  # for one bulk action
 MAX_TIME_MS = 5_000
+TICKED = "ticked"  # in the address: the ids of rows that are ticked, with spaces between them, or
+EVERYTHING = "*"
 TOO_LONG = "This list took too long to read. Go back, and search for other words or choose less at once."
 
 
@@ -46,6 +48,7 @@ class Row:
     cells: Sequence[Cell]
     cells_html: SafeString  # the cells in their ``<td>``
     actions: Sequence[Action]
+    is_ticked: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,7 @@ class Page:
     total_is_capped: bool
     is_narrowed: bool  # a search or a filter is on
     everything: str  # what choosing more than this page's rows means: "All 345 keys"; empty when there are no more
+    is_everything: bool  # that is ticked
     has_tools: bool  # there is something to search or filter by
     has_actions: bool
     bulk_actions: Sequence[BulkAction]  # those that this person may use
@@ -99,7 +103,7 @@ def read_page(
     return Page(
         spec=spec,
         headings=[_heading(spec, column, sort, kept) for column in spec.columns],
-        rows=_rows(spec, documents, has_actions=has_actions),
+        rows=_rows(spec, documents, ticked=params.get(TICKED, ""), has_actions=has_actions),
         filters=filters,
         query=query,
         sort=kept["sort"],
@@ -107,6 +111,7 @@ def read_page(
         total_is_capped=total > MAX_COUNT,
         is_narrowed=bool(query or any(item.chosen for item in filters)),
         everything=_everything(spec, total, query, filters) if bulk_actions and total > len(documents) else "",
+        is_everything=params.get(TICKED) == EVERYTHING,
         has_tools=bool(spec.is_searched or spec.filters),
         has_actions=has_actions,
         bulk_actions=bulk_actions,
@@ -259,7 +264,8 @@ def _tag(column: Column, *, is_first: bool) -> SafeString:
     )
 
 
-def _rows(spec: ListSpec, documents: Sequence[Any], *, has_actions: bool) -> list[Row]:
+def _rows(spec: ListSpec, documents: Sequence[Any], *, ticked: str, has_actions: bool) -> list[Row]:
+    ids = set(ticked.split())
     tags = [_tag(column, is_first=not number) for number, column in enumerate(spec.columns)]
     by_row = zip(*(column.of(documents) for column in spec.columns), strict=True)
     return [
@@ -269,6 +275,7 @@ def _rows(spec: ListSpec, documents: Sequence[Any], *, has_actions: bool) -> lis
             cells=cells,
             cells_html=SafeString("".join(f"{tag}{cell}</td>" for tag, cell in zip(tags, cells, strict=True))),
             actions=spec.row_actions(document) if has_actions and spec.row_actions else (),
+            is_ticked=ticked == EVERYTHING or str(document.pk) in ids,
         )
         for document, cells in zip(documents, by_row, strict=True)
     ]

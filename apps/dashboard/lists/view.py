@@ -18,7 +18,7 @@ from pymongo.errors import PyMongoError
 
 from apps.core.errors import ApiError
 from apps.dashboard.access import AdminRequest, ask_again, may, problem
-from apps.dashboard.lists.page import read_chosen, read_everything, read_page
+from apps.dashboard.lists.page import EVERYTHING, TICKED, read_chosen, read_everything, read_page
 from apps.dashboard.lists.spec import BulkAction, ListSpec
 from apps.keys.documents import Role
 from apps.keys.sessions import CONFIRMED_FOR_S, is_confirmed
@@ -78,7 +78,7 @@ def _bulk(request: AdminRequest, spec: ListSpec, title: str) -> HttpResponse:
         return redirect(request.get_full_path())
     if action.asks_again and not is_confirmed(request) and any(map(action.asks_again, documents)):
         messages.info(request, "Some of these may do what an owner may. Give your password; what you chose is kept.")
-        return ask_again(request, _keep(request, action, documents))
+        return ask_again(request, _keep(request, action, documents), back=_ticked(request, spec, documents))
     if request.POST.get("confirmed") == "yes" and not _is_everything(request):
         _run(request, action, spec, documents)
         return redirect(_without_kept(request))
@@ -114,10 +114,18 @@ def _kept_as(request: AdminRequest, name: str) -> str:
     return f"chosen:{request.admin_user.id}:{request.path}:{name[:64]}"
 
 
-def _without_kept(request: AdminRequest) -> str:
+def _without_kept(request: AdminRequest, **more: str) -> str:
     """The address of the list as it was searched and filtered."""
-    query = urlencode({name: value for name, value in request.GET.dict().items() if name != KEPT})
+    params = {name: value for name, value in request.GET.dict().items() if name not in (KEPT, TICKED)}
+    query = urlencode({**params, **more})
     return f"{request.path}?{query}" if query else request.path
+
+
+def _ticked(request: AdminRequest, spec: ListSpec, documents: Sequence[Any]) -> str:
+    """The same with these rows ticked, for those who think again. More than a page has are everything."""
+    is_everything = len(documents) > spec.page_size
+    ids = EVERYTHING if is_everything else SEPARATOR.join(str(document.pk) for document in documents)
+    return _without_kept(request, **{TICKED: ids})
 
 
 def _ask(
@@ -133,7 +141,7 @@ def _ask(
         "more": max(0, len(names) - SHOWN_NAMES),
         "chosen": spec.count_of(len(documents)),
         "is_cut": is_cut,
-        "back": _without_kept(request),
+        "back": _ticked(request, spec, documents),
         "back_label": title,
     }
     return render(request, "dashboard/lists/confirm.html", context)

@@ -13,9 +13,9 @@ from apps.core.errors import InvalidParameter
 from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, asks_again, client_address, record_change
 from apps.dashboard.account_forms import CodeForm, ConfirmForm, PasswordForm
-from apps.dashboard.login import confirm_password, confirm_person
+from apps.dashboard.login import WRONG_CODE, confirm_password, confirm_person
 from apps.dashboard.pages import confirm_page, form_page
-from apps.dashboard.views.auth import safe_next
+from apps.dashboard.views.auth import is_own_page, safe_next
 from apps.keys.admins import end_sessions
 from apps.keys.second_factor import (
     finish_setup,
@@ -132,13 +132,15 @@ def confirm(request: AdminRequest) -> HttpResponse:
             address=client_address(request),
         )
         if problem:
-            raise InvalidParameter(problem)
+            raise InvalidParameter(problem, parameter="code" if problem == WRONG_CODE else "password")
         mark_confirmed(request)
         return redirect(safe_next(request))
 
+    asked_from = request.GET.get("back", "")
+    back, back_label = (asked_from, "What you chose") if is_own_page(request, asked_from) else (reverse(PAGE), BACK)
     form = ConfirmForm(request.POST or None, with_code=has_second_factor(request.admin_user))
     return form_page(
-        request, form, title="Is it you?", label="Go on", icon="shield", back=reverse(PAGE), back_label=BACK, save=save,
+        request, form, title="Is it you?", label="Go on", icon="shield", back=back, back_label=back_label, save=save,
         help_template="dashboard/account/_confirm.html",
     )  # fmt: skip
 

@@ -88,9 +88,13 @@ def _refused(request: HttpRequest, template: str, result: LoginResult, context: 
 def safe_next(request: HttpRequest) -> str:
     """Where the caller wants to go, if it is a page of this server; else the overview."""
     goal = request.POST.get("next") or request.GET.get("next") or ""
-    if url_has_allowed_host_and_scheme(goal, allowed_hosts={request.get_host()}, require_https=request.is_secure()):
-        return goal
-    return reverse("dashboard:overview")
+    return goal if is_own_page(request, goal) else reverse("dashboard:overview")
+
+
+def is_own_page(request: HttpRequest, address: str) -> bool:
+    """Whether an address from outside is one of this server."""
+    allowed = {request.get_host()}
+    return url_has_allowed_host_and_scheme(address, allowed_hosts=allowed, require_https=request.is_secure())
 
 
 @never_cache
