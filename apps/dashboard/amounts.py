@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 
+from apps.dashboard.forms import BOUNDS
 from apps.dashboard.templatetags.ui import grouped, human_bytes
 
 UNITS = {
@@ -14,7 +15,12 @@ UNITS = {
     "s": {"s": 1, "min": 60, "h": 3600, "d": 86400},
 }
 ON_OFF = "on_off"
-_AMOUNT = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,3})?)\s*(?P<unit>[A-Za-z]*)", re.ASCII)
+SUCH_AS = {
+    "bytes": " and one of B, KB, MB, GB, TB, such as 20 GB or 1.5 GB",
+    "s": " and one of s, min, h, d, such as 90 min or 1.5 h",
+}
+MOST = 10**18  # that MongoDB keeps as a number
+_AMOUNT = re.compile(r"(?P<number>(?:\d{1,3}(?:,\d{3})+|\d{1,30})(?:\.\d{1,3})?)\s*(?P<unit>[A-Za-z]*)", re.ASCII)
 
 
 def amount_text(value: int, unit: str) -> str:
@@ -41,8 +47,12 @@ def unit_of(name: str) -> str:
 
 
 def _limit_words(value: int, unit: str) -> str:
-    """The exact value with its thousands apart, as messages say it."""
+    """The value with its thousands apart, as messages say it: exact, or where nobody could read that, a little less in
+    the largest unit."""
     number, _, name = amount_text(value, unit).partition(" ")
+    if unit in UNITS and int(number) > 99_999:
+        name, size = max(UNITS[unit].items(), key=lambda item: item[1])
+        number = str(value // size)
     return f"{grouped(int(number))} {name}".rstrip()
 
 
@@ -51,9 +61,9 @@ class AmountField(forms.CharField):
 
     says_what_empty_means = True  # the form or its help does, so "optional" beside each field would be noise
 
-    def __init__(self, *, unit: str, limits: tuple[int, int] | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, unit: str, limits: tuple[int, int] = (0, MOST), **kwargs: Any) -> None:
         self.unit, self.limits = unit, limits
-        super().__init__(required=False, max_length=30, **kwargs)
+        super().__init__(required=False, max_length=30, error_messages=BOUNDS, **kwargs)
         self.widget.attrs |= {"autocomplete": "off"} | ({} if unit in UNITS else {"inputmode": "numeric"})
 
     def prepare_value(self, value: Any) -> Any:
@@ -66,18 +76,20 @@ class AmountField(forms.CharField):
             return True
 
     def clean(self, value: Any) -> int | None:
-        text = super().clean(value).strip().replace(",", "")
+        text = super().clean(value).strip()
         if not text:
             return None
         match = _AMOUNT.fullmatch(text)
         sizes = {name.lower(): size for name, size in UNITS.get(self.unit, {}).items()} | {"": 1}
         size = sizes.get(match["unit"].lower()) if match else None
-        if match is None or size is None:
-            names = ", ".join(UNITS.get(self.unit, {}))
-            raise forms.ValidationError(f"Write a number{f' and one of {names}' if names else ''}.")
-        number = match["number"]
+        if match is None or size is None or ("." in match["number"] and size == 1):
+            such_as = SUCH_AS.get(self.unit)
+            raise forms.ValidationError(
+                f"Write a number{such_as}." if such_as else "Write a number. Whole, 0 or more, such as 1000."
+            )
+        number = match["number"].replace(",", "")
         amount = round(float(number) * size) if "." in number else int(number) * size
-        if self.limits and not self.limits[0] <= amount <= self.limits[1]:
+        if not self.limits[0] <= amount <= self.limits[1]:
             least, most = (_limit_words(value, self.unit) for value in self.limits)
             raise forms.ValidationError(f"From {least} to {most}.")
         return amount

@@ -185,6 +185,9 @@ class NewUserForm(UserForm):
     """Somebody new who has keys, and no entry to the admin."""
 
     username = forms.RegexField(
-        r"^[A-Za-z0-9._@+-]{1,64}$", max_length=64, help_text="1 to 64 letters, digits or any of . _ @ + -"
+        r"^[A-Za-z0-9._@+-]{1,64}$",
+        max_length=64,
+        help_text="1 to 64 letters, digits or any of . _ @ + -",
+        error_messages={"invalid": "Use only letters from a to z, digits and . _ @ + -"},
     )
     field_order = ("username", "name", "contact", "notes")

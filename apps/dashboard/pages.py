@@ -39,7 +39,7 @@ def form_page(
             return save(form.cleaned_data)
         except ApiError as error:
             field = str(error.context.get("parameter", ""))
-            form.add_error(field if field in form.fields else blamed or None, error.message)
+            form.add_error(field if field in form.fields else blamed or None, _beside(field, error.message))
     values = {
         "form": form,
         "title": title,
@@ -51,6 +51,12 @@ def form_page(
         **context,
     }
     return render(request, "dashboard/form.html", values, status=422 if form.errors else 200)
+
+
+def _beside(field: str, message: str) -> str:
+    """A message as it reads beside the field, whose name in the API it may begin with."""
+    text = message.removeprefix(f"{field}: ")
+    return text[:1].upper() + text[1:]
 
 
 def confirm_page(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from apps.core.addresses import is_odd_number
 from apps.core.errors import InvalidParameter
 from apps.keys.documents import LIMIT_NAMES, MAX_BYTES, MAX_CONCURRENT, MAX_LIMIT, MAX_NOTES, Scope
 
@@ -24,7 +26,10 @@ LIMIT_RANGES = {
     "longest_video_s": (0, MAX_LIMIT),
     "largest_file_bytes": (0, MAX_BYTES),
 }
-_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:\d{1,5})?", re.ASCII)
+_ORIGIN = re.compile(
+    r"https?://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:(?P<port>\d{1,5}))?", re.ASCII
+)
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they turn what follows them around
 _USERNAME = re.compile(r"[A-Za-z0-9._@+-]{1,64}", re.ASCII)
 
 
@@ -57,13 +62,28 @@ def _check(fields: Mapping[str, Any], checks: Mapping[str, Callable[[Any], Any]]
     return checked
 
 
-def _text(least: int, most: int) -> Callable[[Any], str]:
+def _text(least: int, most: int, *, lines: bool = False) -> Callable[[Any], str]:
     def check(value: Any) -> str:
-        if not isinstance(value, str) or not least <= len(value) <= most or "\x00" in value:
+        if not isinstance(value, str) or not least <= len(value) <= most:
             raise ValueError(f"a text of {least} to {most} characters.")
+        _check_readable(value, lines=lines)
         return value
 
     return check
+
+
+def _check_readable(text: str, *, lines: bool = False) -> None:
+    """Raises ValueError for what makes a text look like another one, or like nothing. ``lines``: it may have some."""
+    kinds = [unicodedata.category(character) for character in text if not (lines and character in "\r\n\t")]
+    if _TURNING & set(text) or {"Cc", "Cs", "Zl", "Zp"} & set(kinds):
+        raise ValueError("no control characters, and none that turn the direction of what follows.")
+    if kinds and all(kind[0] in "CZ" for kind in kinds):
+        raise ValueError("something to read: these characters cannot be seen.")
+
+
+def _shown(text: str) -> str:
+    """What somebody wrote, as a message repeats it."""
+    return "“" + "".join(character if character.isprintable() else "\ufffd" for character in text[:60]) + "”"
 
 
 def _flag(value: Any) -> bool:
@@ -102,7 +122,9 @@ def _scopes(value: Any) -> list[str]:
 def _labels(value: Any) -> list[str]:
     labels = _texts(value)
     if len(labels) > MAX_LABELS or any(not 1 <= len(label) <= MAX_LABEL_CHARACTERS for label in labels):
-        raise ValueError(f"at most {MAX_LABELS} labels of 1 to {MAX_LABEL_CHARACTERS} characters.")
+        raise ValueError(f"write at most {MAX_LABELS} labels of 1 to {MAX_LABEL_CHARACTERS} characters.")
+    for label in labels:
+        _check_readable(label)
     return labels
 
 
@@ -110,24 +132,37 @@ def _cidrs(value: Any) -> list[str]:
     texts = _texts(value)
     if len(texts) > MAX_CIDRS:
         raise ValueError(f"at most {MAX_CIDRS} networks.")
+    return list(dict.fromkeys(map(_cidr, texts)))
+
+
+def _cidr(text: str) -> str:
     try:
-        return list(dict.fromkeys(str(ipaddress.ip_network(text, strict=False)) for text in texts))
+        return str(ipaddress.ip_network(text, strict=False))
     except ValueError:
-        raise ValueError("networks such as 203.0.113.0/24 or 2001:db8::/32.") from None
+        such_as = "write networks such as 203.0.113.0/24 or 2001:db8::/32"
+        raise ValueError(f"{such_as}, not {_shown(text)}.") from None
 
 
 def _origins(value: Any) -> list[str]:
     origins = [text.rstrip("/").lower() for text in _texts(value)]
     if len(origins) > MAX_ORIGINS:
         raise ValueError(f"at most {MAX_ORIGINS} origins.")
-    if any(len(origin) > 200 or (origin != "*" and not _ORIGIN.fullmatch(origin)) for origin in origins):
-        raise ValueError("origins such as https://app.example.com, or * for all.")
+    for origin in origins:
+        if origin != "*" and not _is_origin(origin):
+            raise ValueError(f"write origins such as https://app.example.com, or * for all, not {_shown(origin)}.")
     return list(dict.fromkeys(origins))
+
+
+def _is_origin(text: str) -> bool:
+    match = _ORIGIN.fullmatch(text)
+    if match is None or len(text) > 200 or is_odd_number(match["host"]):
+        return False
+    return match["port"] is None or 1 <= int(match["port"]) <= 65_535
 
 
 def _owner(value: Any) -> str:
     if not isinstance(value, str) or (value and not _USERNAME.fullmatch(value)):
-        raise ValueError("a username.")
+        raise ValueError("write a username: 1 to 64 letters from a to z, digits or any of . _ @ + -")
     return value
 
 
@@ -156,7 +191,7 @@ _KEY_CHECKS: dict[str, Callable[[Any], Any]] = {
 _USER_CHECKS: dict[str, Callable[[Any], Any]] = {
     "name": _text(0, 100),
     "contact": _text(0, 254),
-    "notes": _text(0, MAX_NOTES),
+    "notes": _text(0, MAX_NOTES, lines=True),
     "active": _flag,
     **_LIMIT_CHECKS,
 }

@@ -253,7 +253,7 @@ class TestTicks:
         assert screen.problems == []
 
     def test_that_were_taken_back_stay_so_in_a_list_that_moves(self, open_screen):
-        job, other = make_job(1), make_job(2)
+        job, _ = make_job(1), make_job(2)
         screen = open_screen()
         page = screen.page
         screen.log_in()

@@ -172,6 +172,7 @@ class TestUsers:
     def test_a_taken_or_wrong_name_is_said_beside_its_field(self, operator):
         for name in ("a b", "", "the-operator"):
             answer = operator.post("/admin/users/new", {"username": name})
+            assert "username" in answer.context["form"].errors
             assert answer.status_code == 422
 
     def test_people_of_the_admin_are_changed_by_owners_only_and_switched_elsewhere(self, operator, owner):

@@ -55,7 +55,24 @@ class TestCreate:
             ("scopes", ["everything"], "not one of the available choices"),
             ("limit_per_hour", "0", "From 1 to 1,000,000,000."),
             ("limit_per_hour", "many", "Write a number."),
+            ("limit_per_hour", "-1", "0 or more"),
+            ("limit_per_hour", "1.5", "Write a number. Whole"),
+            ("limit_per_hour", "1,5", "Write a number."),
+            ("limit_per_hour", "9" * 20, "From 1 to 1,000,000,000."),
+            ("limit_per_hour", "9" * 31, "Give at most 30 characters; these are 31."),
             ("bytes_per_day", "9 parrots", "Write a number and one of"),
+            ("bytes_per_day", "1,5 GB", "Write a number and one of"),
+            ("bytes_per_day", "9999999 TB", "From 0 to 909 TB."),
+            ("longest_video_s", "99999 d", "From 0 to 11,574 d."),
+            ("name", "a\x07b", "No control characters"),
+            ("name", "\u202egnp.exe", "No control characters"),
+            ("name", "\u200b", "Something to read"),
+            ("labels", "a\x00b", "No control characters"),
+            ("labels", "fine, \u2066x", "No control characters"),
+            ("allowed_origins", "https://a.example:99999", "not “https://a.example:99999”"),
+            ("allowed_origins", "https://a.example:0", "Write origins"),
+            ("allowed_origins", "https://256.256.256.256", "Write origins"),
+            ("allowed_cidrs", "10.0.0.0/8, ten", "not “ten”"),
             ("allowed_cidrs", "here", "networks such as 203.0.113.0/24"),
             ("allowed_origins", "app", "origins such as https://app.example.com"),
             ("labels", "x" * 51, "at most 20 labels"),
@@ -68,6 +85,7 @@ class TestCreate:
         assert answer.status_code == 422
         assert words in str(answer.context["form"].errors[field])
         assert words in answer.content.decode()
+        assert f"{field}:" not in str(answer.context["form"].errors[field])  # people read labels, not names of fields
         assert (ApiKey.objects.count(), AuditEntry.objects(action="key.create").count()) == (0, 0)
 
     def test_a_key_works_to_the_end_of_its_last_day(self, operator):

@@ -83,7 +83,7 @@ def user_new(request: AdminRequest) -> HttpResponse:
 
     return form_page(
         request, form, title="Add a user", label="Add", icon="user-plus", back=reverse("dashboard:users"),
-        back_label="Users", save=save,
+        back_label="Users", save=save, blamed="username",
     )  # fmt: skip
 
 
