@@ -13,11 +13,12 @@ from apps.core.errors import InvalidParameter
 from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, asks_again, client_address, record_change
 from apps.dashboard.account_forms import CodeForm, ConfirmForm, PasswordForm
-from apps.dashboard.login import WRONG_CODE, confirm_password, confirm_person
+from apps.dashboard.login import confirm_password, confirm_person
 from apps.dashboard.pages import confirm_page, form_page
 from apps.dashboard.views.auth import is_own_page, safe_next
 from apps.keys.admins import end_sessions
 from apps.keys.second_factor import (
+    WRONG_CODE,
     finish_setup,
     has_second_factor,
     new_pending,
