@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mongoengine
 import pytest
 from django.conf import settings
 from hypothesis import HealthCheck
@@ -16,6 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from apps.core.indexes import ensure_indexes
 from apps.core.redis import redis_client
 from apps.core.tunables import dialects
+from tests.emptying import empty_hot_store, empty_mongo
 from tests.scans import scans
 
 # Timings never decide a test: neither hypothesis's limit for one example nor its complaint about slow data.
@@ -39,9 +38,7 @@ def _indexes() -> None:
 @pytest.fixture
 def mongo(_indexes: None) -> None:
     """The real MongoDB, with every index and no documents."""
-    database = mongoengine.get_db()
-    for name in database.list_collection_names():
-        database[name].delete_many({})
+    empty_mongo()
 
 
 @pytest.fixture
@@ -53,7 +50,7 @@ def redis_server() -> None:
 @pytest.fixture
 def hot_root() -> Path:
     """The folder of the hot store, empty."""
-    shutil.rmtree(settings.ENV.hot_root, ignore_errors=True)
+    empty_hot_store()
     settings.ENV.hot_root.mkdir(parents=True)
     return settings.ENV.hot_root
 

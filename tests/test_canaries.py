@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 from collections.abc import Iterator
 
 import httpx
@@ -13,7 +12,6 @@ import pytest
 from django.conf import settings
 
 from apps.core.backup import write_backup
-from apps.core.indexes import ensure_indexes
 from apps.core.redis import redis_client
 from apps.core.secrets import decrypt_secret
 from apps.downloads.documents import JobState, MediaJob
@@ -21,6 +19,7 @@ from apps.keys.documents import Role, Scope, User
 from apps.keys.second_factor import finish_setup, new_pending
 from apps.keys.services import create_key, create_user
 from apps.keys.webhooks import set_webhook
+from tests.emptying import empty_everything
 from tests.instance import Instance
 from tests.standins.savetube import SaveTubeStandIn
 from tests.standins.telegram import TelegramStandIn
@@ -44,11 +43,7 @@ class Used:
 
 @pytest.fixture(scope="module")
 def used(tmp_path_factory) -> Iterator[Used]:
-    for name in mongoengine.get_db().list_collection_names():
-        mongoengine.get_db()[name].delete_many({})
-    redis_client().flushdb()
-    shutil.rmtree(settings.ENV.hot_root, ignore_errors=True)
-    ensure_indexes()
+    empty_everything()
     folder = tmp_path_factory.mktemp("canaries")
     with SaveTubeStandIn() as savetube, TelegramStandIn(folder=folder) as telegram:
         bot, channel = telegram.add_bot(111111), telegram.add_channel(CHANNEL_ID)

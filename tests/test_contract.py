@@ -3,24 +3,20 @@
 import asyncio
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import mongoengine
 import pytest
-from django.conf import settings
 
 from apps.core.errors import ERRORS_BY_CODE
-from apps.core.indexes import ensure_indexes
-from apps.core.redis import redis_client
 from apps.downloads.services.media import hot_store
 from apps.keys.services import create_key, revoke_key
 from apps.streaming.links import sign_link
 from apps.telegram_cache.documents import Asset, AssetState
+from tests.emptying import empty_everything
 from tests.instance import Instance
 from tests.standins.savetube import SaveTubeStandIn
 from tests.standins.telegram import TelegramStandIn
@@ -59,12 +55,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    database = mongoengine.get_db()
-    for name in database.list_collection_names():
-        database[name].delete_many({})
-    redis_client().flushdb()
-    shutil.rmtree(settings.ENV.hot_root, ignore_errors=True)
-    ensure_indexes()
+    empty_everything()
     folder = tmp_path_factory.mktemp("contract")
     with SaveTubeStandIn() as savetube, TelegramStandIn(folder=folder) as telegram:
         bot, channel = telegram.add_bot(111111), telegram.add_channel(CHANNEL_ID)

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -14,13 +13,10 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import httpx
-import mongoengine
 import pytest
-from django.conf import settings
 
-from apps.core.indexes import ensure_indexes
-from apps.core.redis import redis_client
 from apps.keys.services import create_key
+from tests.emptying import empty_everything
 from tests.instance import Instance
 from tests.standins.youtube import YouTubeStandIn
 from tests.standins.youtube_videos import YouTubeVideo
@@ -33,11 +29,7 @@ SECRET, BODY = "whsec_example", b'{"event": "job.done"}'
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Instance]:
-    for name in mongoengine.get_db().list_collection_names():
-        mongoengine.get_db()[name].delete_many({})
-    redis_client().flushdb()
-    shutil.rmtree(settings.ENV.hot_root, ignore_errors=True)
-    ensure_indexes()
+    empty_everything()
     with YouTubeStandIn() as youtube:
         youtube.videos[VIDEO_ID] = YouTubeVideo(title="Me at the zoo", captions=True)
         folder = tmp_path_factory.mktemp("examples")

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import mongoengine
 import pytest
-from django.conf import settings
 
-from apps.core.indexes import ensure_indexes
-from apps.core.redis import redis_client
 from apps.downloads.documents import MediaJob
 from apps.keys.documents import Scope
 from apps.keys.services import create_key
 from tests.downloads.library import AUDIO, VIDEO, VIDEO_ID, known_info, put_hot
+from tests.emptying import empty_everything
 from tests.instance import Instance
 from tests.standins.savetube import SaveTubeStandIn
 from tests.standins.telegram import TelegramStandIn
@@ -82,11 +78,7 @@ def seed_jobs(url: str, key: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def instance(tmp_path_factory) -> Iterator[Instance]:
     """Has one video; the stand-in for the outside knows none, and refuses them at once."""
-    for name in mongoengine.get_db().list_collection_names():
-        mongoengine.get_db()[name].delete_many({})
-    redis_client().flushdb()
-    shutil.rmtree(settings.ENV.hot_root, ignore_errors=True)
-    ensure_indexes()
+    empty_everything()
     known_info()
     put_hot(AUDIO)
     put_hot(VIDEO)

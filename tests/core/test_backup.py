@@ -23,6 +23,7 @@ from apps.keys.documents import ApiKey, Role, User
 from apps.keys.people import find_person, person_prefix
 from apps.keys.services import create_key, create_user
 from tests.dashboard.samples import fill_server
+from tests.emptying import empty_mongo
 
 pytestmark = pytest.mark.usefixtures("mongo")
 PASSWORD = "correct horse battery"
@@ -48,12 +49,6 @@ def index_names(collections) -> dict[str, set[str]]:
     return {name: set(mongoengine.get_db()[name].index_information()) - {"_id_"} for name in collections}
 
 
-def empty() -> None:
-    database = mongoengine.get_db()
-    for name in database.list_collection_names():
-        database[name].delete_many({})
-
-
 class TestThereAndBack:
     def test_every_collection_comes_back_as_it_was_with_its_indexes(self, path):
         fill_server()
@@ -63,7 +58,7 @@ class TestThereAndBack:
         contents = write_backup(path)
         assert contents.counts == {name: len(found) for name, found in before.items()}
         assert contents.counts["usage_stats"] > 0
-        empty()
+        empty_mongo()
         assert restore_backup(path) == check_backup(path) == contents
         assert without_session_versions(everything()) == without_session_versions(before)
         assert index_names(before) == indexes
@@ -214,7 +209,7 @@ class TestCommands:
         out = StringIO()
         call_command("backup", str(path), "--json", stdout=out)
         assert json.loads(out.getvalue())["counts"]["users"] == 1
-        empty()
+        empty_mongo()
         monkeypatch.setattr("sys.stdin", io.StringIO("restore\n"))
         with pytest.raises(CommandError, match="Say --yes"):
             call_command("restore", str(path))

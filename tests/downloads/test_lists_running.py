@@ -1,18 +1,14 @@
 """Lists, batches, subtitles and pictures over a running server and worker, with the YouTube stand-in outside."""
 
 import asyncio
-import shutil
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import mongoengine
 import pytest
-from django.conf import settings
 
-from apps.core.indexes import ensure_indexes
-from apps.core.redis import redis_client
 from apps.keys.services import create_key
+from tests.emptying import empty_everything
 from tests.instance import Instance
 from tests.standins.youtube import PIXEL, YouTubeStandIn
 from tests.standins.youtube_lists import CHANNEL_ID, channel_ids, playlist_ids, search_ids
@@ -38,12 +34,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    database = mongoengine.get_db()
-    for name in database.list_collection_names():
-        database[name].delete_many({})
-    redis_client().flushdb()
-    shutil.rmtree(settings.ENV.hot_root, ignore_errors=True)
-    ensure_indexes()
+    empty_everything()
     with YouTubeStandIn() as youtube:
         instance = Instance(
             tmp_path_factory.mktemp("lists"), {"PUBLIC_URL": "", "PROVIDERS": "ytdlp", **youtube.settings}

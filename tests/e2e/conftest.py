@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import mongoengine
 import pyotp
 import pytest
 
-from apps.core.indexes import ensure_indexes
-from apps.core.redis import redis_client
 from apps.core.secrets import decrypt_secret
 from apps.dashboard.frontend import missing_files
 from apps.downloads.documents import JobState, MediaJob
@@ -21,6 +18,7 @@ from apps.keys.services import create_key, create_user
 from tests.dashboard.samples import fill_hour, fill_server, fill_usage
 from tests.e2e.pages import Pages, fill_pages
 from tests.e2e.screen import CHROMIUM, PICTURE, Screen, axe_source
+from tests.emptying import empty_everything
 from tests.instance import Instance
 from tests.standins.demo import StandInWorld
 
@@ -46,10 +44,7 @@ def world() -> Iterator[StandInWorld]:
 
 @pytest.fixture(scope="package")
 def instance(world, tmp_path_factory) -> Iterator[Instance]:
-    for name in mongoengine.get_db().list_collection_names():
-        mongoengine.get_db()[name].delete_many({})
-    redis_client().flushdb()
-    ensure_indexes()
+    empty_everything()
     create_user(username=OWNER, password=PASSWORD, role=Role.OWNER)
     running = Instance(tmp_path_factory.mktemp("e2e"), world.environment)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +11,9 @@ from itertools import count, cycle
 from pathlib import Path
 
 import httpx
-import mongoengine
 import pytest
 from django.conf import settings as django_settings
 
-from apps.core.indexes import ensure_indexes
-from apps.core.redis import redis_client
 from apps.keys.services import create_key
 from apps.streaming.hotstore import HotStore
 from apps.streaming.links import sign_link
@@ -26,6 +22,7 @@ from apps.telegram_cache.roster import forget_roster
 from apps.telegram_cache.services import request_upload, sweep_uploads
 from apps.telegram_cache.services.bots import add_bot, disable_bot, enable_bot, replace_token
 from apps.telegram_cache.services.channels import add_channel, make_channel_default
+from tests.emptying import empty_everything
 from tests.instance import Instance
 from tests.standins.faults import FOREVER
 from tests.standins.telegram import FakeBot, TelegramStandIn
@@ -118,12 +115,7 @@ def sweep_until(ended: threading.Event) -> None:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory) -> Iterator[World]:
-    database = mongoengine.get_db()
-    for name in database.list_collection_names():
-        database[name].delete_many({})
-    redis_client().flushdb()
-    shutil.rmtree(django_settings.ENV.hot_root, ignore_errors=True)
-    ensure_indexes()
+    empty_everything()
     folder: Path = tmp_path_factory.mktemp("processes")
     own = django_settings.ENV
     with TelegramStandIn(folder=folder) as telegram:

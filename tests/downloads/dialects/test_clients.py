@@ -1,21 +1,17 @@
 """Bots against a running server, with yt-dlp's own extractor and the YouTube stand-in behind it."""
 
 import asyncio
-import shutil
 import threading
 from dataclasses import dataclass
 
 import aiohttp
 import httpx
-import mongoengine
 import pytest
-from django.conf import settings
 
-from apps.core.indexes import ensure_indexes
-from apps.core.redis import redis_client
 from apps.downloads.dialects import track
 from apps.keys.services import create_key
 from tests.downloads.dialects.clients import BotClient, BotError
+from tests.emptying import empty_everything
 from tests.instance import Instance
 from tests.standins.youtube import YouTubeStandIn
 from tests.standins.youtube_lists import search_ids
@@ -45,12 +41,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    database = mongoengine.get_db()
-    for name in database.list_collection_names():
-        database[name].delete_many({})
-    redis_client().flushdb()
-    shutil.rmtree(settings.ENV.hot_root, ignore_errors=True)
-    ensure_indexes()
+    empty_everything()
     with YouTubeStandIn() as youtube:
         instance = Instance(
             tmp_path_factory.mktemp("dialects"),
