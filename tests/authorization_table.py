@@ -118,6 +118,7 @@ TABLE: dict[str, Policy] = {
     "api/v1/playlist": Key(Scope.SEARCH),
     "api/v1/channel": Key(Scope.SEARCH),
     "api/v1/subtitles": Key(Scope.INFO),
+    "api/v1/thumbnail": Key(Scope.INFO),
     "api/v1/thumbnail/(?P<pk>[A-Za-z0-9_-]{11})": Key(Scope.INFO),
     "api/v1/batch": Key(Scope.MEDIA),
     "api/v1/batch/(?P<pk>[A-Za-z0-9_-]{1,64})": Key(Scope.MEDIA),

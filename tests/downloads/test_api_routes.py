@@ -31,6 +31,7 @@ ROUTES = [
     "playlist",
     "channel",
     "subtitles",
+    "thumbnail",
     "batch",
     "status",
     "cache/stats",

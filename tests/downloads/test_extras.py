@@ -155,6 +155,18 @@ class TestThumbnail:
         outside.faults.add("thumbnail", **fault)
         assert api.get(f"thumbnail/{WITHOUT}").json()["error"] == "upstream_error"
 
+    def test_is_asked_for_by_a_link_too(self, api, outside):
+        response = api.get("thumbnail", url=f"https://youtu.be/{WITHOUT}?t=5")
+        assert (response.status_code, response.content) == (200, PIXEL)
+        assert response.headers["ETag"] == api.get(f"thumbnail/{WITHOUT}").headers["ETag"]
+        assert outside.counts["thumbnail"] == 1
+
+    def test_a_link_to_something_else_is_refused(self, api, outside):
+        assert api.get("thumbnail", url="https://example.org/").json()["error"] == "invalid_url"
+        assert api.get("thumbnail").json()["error"] == "invalid_parameter"
+        assert api.get(f"thumbnail/{WITHOUT}", url=WITHOUT).json()["error"] == "invalid_parameter"
+        assert outside.counts["thumbnail"] == 0
+
     def test_only_ids_are_taken(self, api):
         for path in ("thumbnail/short", "thumbnail/..%2f..%2fetc", "thumbnail/dQw4w9WgXcQ.jpg"):
             assert api.get(path).status_code == 404

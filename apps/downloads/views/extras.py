@@ -15,7 +15,7 @@ from apps.core.suspend import waited_s
 from apps.downloads.answer_serializers import SubtitleSerializer
 from apps.downloads.links import parse_video_id
 from apps.downloads.openapi import CONTENT_ERRORS, FIELD_ERRORS, KEY_ERRORS, LIST_ERRORS, error_responses
-from apps.downloads.request_serializers import URL_HELP
+from apps.downloads.request_serializers import URL_HELP, NoFieldsSerializer, UrlFields
 from apps.downloads.services.subtitles import MIMES, as_text, get_subtitles
 from apps.downloads.services.thumbnails import get_thumbnail
 from apps.downloads.views.base import ApiViewSet
@@ -98,6 +98,15 @@ class SubtitlesViewSet(ApiViewSet):
 
 @extend_schema(tags=["media"])
 @extend_schema_view(
+    list=extend_schema(
+        operation_id="thumbnail_by_url",
+        summary="The picture of a video, by its link",
+        parameters=[UrlFields],
+        responses={
+            (200, "image/jpeg"): OpenApiTypes.BINARY,
+            **error_responses("not_found", *FIELD_ERRORS, *KEY_ERRORS, *LIST_ERRORS),
+        },
+    ),
     retrieve=extend_schema(
         operation_id="thumbnail",
         summary="The picture of a video",
@@ -106,7 +115,7 @@ class SubtitlesViewSet(ApiViewSet):
             (200, "image/jpeg"): OpenApiTypes.BINARY,
             **error_responses("invalid_url", "not_found", *KEY_ERRORS, *LIST_ERRORS),
         },
-    )
+    ),
 )
 class ThumbnailViewSet(ApiViewSet):
     """The picture itself, in the best size that YouTube has."""
@@ -114,11 +123,21 @@ class ThumbnailViewSet(ApiViewSet):
     lookup_value_regex = "[A-Za-z0-9_-]{11}"
     required_scope = Scope.INFO
 
+    def get_serializer_class(self) -> type[serializers.Serializer]:
+        return UrlFields if self.action == "list" else NoFieldsSerializer
+
+    def list(self, request: Request) -> HttpResponse:
+        return picture_answer(request, parse_video_id(self.fields()["url"]))
+
     def retrieve(self, request: Request, pk: str) -> HttpResponse:
         self.fields()
-        picture = get_thumbnail(pk, waited_s=waited_s(request))
-        headers = {
-            "Cache-Control": f"private, max-age={PICTURE_MAX_AGE_S}",
-            "ETag": f'"{hashlib.sha256(picture.content).hexdigest()[:32]}"',
-        }
-        return HttpResponse(picture.content, content_type=picture.mime, headers=headers)
+        return picture_answer(request, pk)
+
+
+def picture_answer(request: Request, video_id: str) -> HttpResponse:
+    picture = get_thumbnail(video_id, waited_s=waited_s(request))
+    headers = {
+        "Cache-Control": f"private, max-age={PICTURE_MAX_AGE_S}",
+        "ETag": f'"{hashlib.sha256(picture.content).hexdigest()[:32]}"',
+    }
+    return HttpResponse(picture.content, content_type=picture.mime, headers=headers)
