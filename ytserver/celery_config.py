@@ -36,6 +36,7 @@ task_routes = {
 }
 beat_schedule = {
     "sweep-jobs": {"task": "apps.downloads.tasks.sweep_jobs", "schedule": 5.0, "options": {"expires": 5}},
+    "send-unsent": {"task": "apps.downloads.tasks.send_unsent", "schedule": 1.0, "options": {"expires": 1}},
     "deliver-webhooks": {"task": "apps.downloads.tasks.deliver_webhooks", "schedule": 5.0, "options": {"expires": 5}},
     "revive-batches": {"task": "apps.downloads.tasks.revive_batches", "schedule": 10.0, "options": {"expires": 10}},
     "warm-ups": {"task": "apps.downloads.tasks.advance_warm_ups", "schedule": 5.0, "options": {"expires": 5}},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from redis.exceptions import RedisError
+
 from apps.core.heartbeats import QUEUES
 from apps.core.imports import import_celery
 from apps.core.redis import redis_client
@@ -19,6 +21,10 @@ class NotSent(Exception):
 def send_task(name: str, *arguments: str, delay_s: float = 0, **options: int) -> None:
     """Have a worker carry out a task, in ``delay_s`` seconds at the earliest. ``options`` are Celery's own, such as
     ``priority``. Raises NotSent."""
+    try:
+        redis_client().ping()  # while Redis gives no answer, Celery's own connection would take 15 s to say so
+    except RedisError as error:
+        raise NotSent(type(error).__name__) from error
     app = import_celery()
     from celery.exceptions import OperationalError  # not at the top: see apps.core.imports
 

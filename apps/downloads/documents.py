@@ -67,6 +67,7 @@ class MediaJob(StoredDocument):
     turn = IntField(default=0)  # place among the waiting jobs of its priority: lowest first (services/queue.py)
     moved_up_by = StringField()  # the key whose turn it has, when that is not the key that asked first
     not_before = DateTimeField()  # is not picked before then
+    unsent = BooleanField()  # True: its message could not be sent
     resume = DictField()  # what a later attempt needs to go on from the bytes it has
     retry_at = DateTimeField()
     announced = BooleanField()  # False from its end until its keys' webhooks are noted; the sweep finds what stays so
@@ -95,6 +96,7 @@ class MediaJob(StoredDocument):
             {"fields": ["active", "moved_up_by", "priority", "-turn"]},
             {"fields": ["key_prefix", "created_at"], "partialFilterExpression": {"clip": True}, "name": "clips_of_key"},
             {"fields": ["announced", "finished_at"], "partialFilterExpression": {"announced": False}},
+            {"fields": ["unsent", "updated_at"], "partialFilterExpression": {"unsent": True}},
             {"fields": ["finished_at"], "expireAfterSeconds": 30 * 86400},
         ],
     }

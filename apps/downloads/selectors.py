@@ -73,6 +73,13 @@ def waiting_jobs(*, untouched_since: datetime, limit: int, of_batches: bool) -> 
     return list(chosen.order_by("updated_at").limit(limit))
 
 
+def unsent_jobs(*, now: datetime, limit: int) -> list[MediaJob]:
+    """Jobs that wait, may be picked, and whose message could not be sent; those not touched for longest first."""
+    may_be_picked = Q(not_before=None) | Q(not_before__lte=now)
+    unsent = MediaJob.objects(may_be_picked, unsent=True, active=True, state=JobState.QUEUED.value)
+    return list(unsent.order_by("updated_at").limit(limit))
+
+
 def count_clips(*, key_prefix: str, since: datetime, limit: int) -> int:
     """How many clips a key has had made since then; stops counting at ``limit``."""
     made = MediaJob.objects(key_prefix=key_prefix, clip=True, created_at__gte=since)

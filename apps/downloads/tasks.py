@@ -68,6 +68,11 @@ def sweep_jobs() -> None:
     sweep.sweep_jobs()
 
 
+@shared_task(name="apps.downloads.tasks.send_unsent")
+def send_unsent() -> None:
+    sweep.send_unsent()
+
+
 @shared_task(name="apps.downloads.tasks.deliver_webhooks")
 def deliver_webhooks() -> None:
     jobs.announce_missed()

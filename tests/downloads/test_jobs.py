@@ -6,11 +6,13 @@ import pytest
 from apps.core.clock import utcnow
 from apps.core.errors import NotFound, Overloaded, UpstreamError, VideoUnavailable
 from apps.core.owners import make_owner
+from apps.core.queues import NotSent
 from apps.core.redis import redis_client
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.selectors import active_job, find_job
-from apps.downloads.services import claims, job_limits, jobs, media
-from apps.downloads.services.sweep import FETCH_QUEUE, sweep_jobs
+from apps.downloads.services import claims, job_limits, jobs, media, turns
+from apps.downloads.services.queue import pick_job
+from apps.downloads.services.sweep import FETCH_QUEUE, send_unsent, sweep_jobs
 from apps.telegram_cache.documents import Asset, AssetState, Part, PartState
 from tests.downloads.racers import ask_for_job, claim_and_hold, race
 from tests.downloads.samples import VIDEO_ID, audio_key, known_key, video_info
@@ -30,6 +32,11 @@ def ask() -> MediaJob:
 
 def claim(owner: str = "one") -> claims.Claim:
     return claims.claim_asset(key=audio_key(), owner=owner, lease_s=3600)
+
+
+def not_sent(*_arguments: object, **_options: object) -> None:
+    """As ``send_task`` in a process that does not reach Redis."""
+    raise NotSent("ConnectionError")
 
 
 def messages() -> int:
@@ -224,6 +231,41 @@ class TestSweepJobs:
         assert sweep_jobs() == 1
         assert sweep_jobs() == 0
         assert messages() == 1
+
+    def test_a_message_that_could_not_be_sent_goes_out_without_waiting(self, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(turns, "send_task", not_sent)
+            job = ask()
+        assert messages() == 0
+        assert (send_unsent(), messages()) == (1, 1)
+        assert (send_unsent(), messages()) == (0, 1)
+        assert find_job(job.id).state == JobState.QUEUED
+
+    def test_a_message_that_can_still_not_be_sent_is_tried_again(self, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(turns, "send_task", not_sent)
+            ask()
+            send_unsent()
+        assert (send_unsent(), messages()) == (1, 1)
+
+    def test_a_message_for_later_that_could_not_be_sent_waits_for_its_time(self, monkeypatch):
+        job = ask()
+        redis_client().flushdb()
+        pick_job()
+        with monkeypatch.context() as patch:
+            patch.setattr(turns, "send_task", not_sent)
+            jobs.requeue_job(job.id, delay_s=3600)
+        assert (send_unsent(), messages()) == (0, 0)
+        MediaJob.objects(id=job.id).update_one(set__not_before=utcnow() - timedelta(seconds=1))
+        assert (send_unsent(), messages()) == (1, 1)
+
+    def test_a_job_that_got_another_ones_turn_needs_no_message_any_more(self, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(turns, "send_task", not_sent)
+            job = ask()
+        assert pick_job().job_id == job.id
+        assert (send_unsent(), messages()) == (0, 0)
+        assert find_job(job.id).unsent is None
 
     def test_does_not_add_to_a_long_queue(self):
         job = ask()

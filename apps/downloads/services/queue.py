@@ -122,7 +122,8 @@ def _pick(priority: JobPriority, left_out: Collection[str]) -> Pick | None:
     if left_out:
         own = {"moved_up_by": None, "key_prefix": {"$nin": list(left_out)}}
         waiting["$and"] = [{"$or": [own, {"moved_up_by": {"$nin": [None, *left_out]}}]}]
-    change = {"$set": {"state": JobState.RUNNING.value, "stage": "connecting", "updated_at": utcnow()}}
+    begun = {"state": JobState.RUNNING.value, "stage": "connecting", "updated_at": utcnow()}
+    change = {"$set": begun, "$unset": {"unsent": ""}}
     line = [("turn", 1), ("created_at", 1)]
     picked = _jobs().find_one_and_update(waiting, change, {"turn": 1, "key_prefix": 1, "moved_up_by": 1}, sort=line)
     if picked is None:

@@ -12,7 +12,7 @@ from apps.core.owners import is_owner_dead
 from apps.core.redis import redis_client
 from apps.core.tunables import max_active_jobs
 from apps.downloads.documents import JobState, MediaJob
-from apps.downloads.selectors import count_active_jobs, running_jobs, waiting_jobs
+from apps.downloads.selectors import count_active_jobs, running_jobs, unsent_jobs, waiting_jobs
 from apps.downloads.services.claims import free_dead_lease
 from apps.downloads.services.turns import send_fetch
 from apps.telegram_cache.documents import Asset, AssetState
@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 FETCH_QUEUE = "yt:celery:fetch"  # celery_config: global_keyprefix and the queue's name
 LOST_AFTER_S = 15.0  # a queued job not touched for so long may have lost its message
 BATCH_TURNS = 20  # at most, in one sweep: jobs of batches that wait without a message mostly wait for a free slot
+UNSENT_AT_ONCE = 500
 
 
 def sweep_jobs() -> int:
@@ -46,6 +47,11 @@ def sweep_jobs() -> int:
     return sum(_send_again(job) for job in (*abandoned, *lost))
 
 
+def send_unsent() -> int:
+    """Send the tasks of jobs that were made by a process which does not reach Redis. Returns how many."""
+    return sum(_send_again(job) for job in unsent_jobs(now=utcnow(), limit=UNSENT_AT_ONCE))
+
+
 def _messages() -> int:
     try:
         return int(redis_client().llen(FETCH_QUEUE))
@@ -64,7 +70,9 @@ def _is_abandoned(asset: Asset | None) -> bool:
 
 def _send_again(job: MediaJob) -> bool:
     seen = {"id": job.id, "active": True, "state": job.state, "attempts": job.attempts, "updated_at": job.updated_at}
-    if not MediaJob.objects(**seen).update_one(set__state=JobState.QUEUED.value, set__updated_at=utcnow()):
+    if not MediaJob.objects(**seen).update_one(
+        set__state=JobState.QUEUED.value, set__updated_at=utcnow(), unset__unsent=1
+    ):
         return False  # it moved on, or another sweep was faster
     log.info("job sent again", job_id=job.id, asset_id=job.asset_id, attempts=job.attempts)
     send_fetch(job.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 
 from apps.core.queues import NotSent, send_task
+from apps.downloads.documents import MediaJob
 from apps.downloads.selectors import next_batch_job
 
 FETCH_TASK = "apps.downloads.tasks.fetch_asset"
@@ -13,11 +14,12 @@ log = structlog.get_logger(__name__)
 
 
 def send_fetch(job_id: str, *, delay_s: float = 0) -> None:
-    """Send the task. When the broker cannot take it, the job waits and ``sweep_jobs`` sends it later."""
+    """Send the task. When this process cannot, that is noted, and a worker sends it (``send_unsent``)."""
     try:
         send_task(FETCH_TASK, job_id, delay_s=delay_s)
     except NotSent as error:
         log.warning("task not sent", job_id=job_id, reason=str(error))
+        MediaJob.objects(id=job_id, active=True).update_one(set__unsent=True)
 
 
 def pass_turn_on() -> None:
