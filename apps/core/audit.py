@@ -5,13 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from apps.core.documents import AuditEntry
 from apps.core.logs import REDACTED, redact, request_id_var
 
 MAX_VALUE_LENGTH = 500
 _SECRET_NAME = re.compile(r"password|secret|token|cookie|hash|^key$", re.IGNORECASE)
+
+
+class Who(TypedDict):
+    """Who does something, and from which address."""
+
+    actor: str
+    address: str
 
 
 def record(

@@ -51,7 +51,7 @@ def client_address(request: HttpRequest) -> str:
     return str(request.META.get("REMOTE_ADDR", ""))
 
 
-def who(request: AdminRequest) -> dict[str, str]:
+def who(request: AdminRequest) -> audit.Who:
     """Who does something, and from where, for services that write the audit log themselves."""
     return {"actor": request.admin_user.username, "address": client_address(request)}
 

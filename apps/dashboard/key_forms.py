@@ -8,6 +8,7 @@ from typing import Any
 from django import forms
 
 from apps.dashboard.amounts import AmountField, amount_words
+from apps.dashboard.change_forms import ChangeForm
 from apps.dashboard.form_tokens import FormTokenField
 from apps.dashboard.forms import SCOPE_LABELS, AdminForm, FieldGroup
 from apps.keys.documents import LIMIT_NAMES, MAX_NOTES, ApiKey, Role, Scope, User
@@ -129,7 +130,7 @@ class KeyForm(_KeyFields):
         return _as_stored({name: value for name, value in self.cleaned_data.items() if name != "form_token"})
 
 
-class KeyEditForm(_KeyFields):
+class KeyEditForm(ChangeForm, _KeyFields):
     """A key that is there."""
 
     def __init__(self, *args: Any, key: ApiKey, user: User, **kwargs: Any) -> None:
@@ -141,7 +142,7 @@ class KeyEditForm(_KeyFields):
         super().__init__(*args, user=user, initial=initial, **kwargs)
 
     def changes(self) -> dict[str, Any]:
-        """What differs from the key as the form was shown, as ``update_key`` takes it."""
+        """What was changed in the form, as ``update_key`` takes it."""
         return _as_stored({name: self.cleaned_data[name] for name in self.changed_data})
 
 
@@ -157,7 +158,7 @@ class RotateForm(AdminForm):
     grace_s = forms.ChoiceField(label="The old secret works", choices=GRACE_CHOICES, initial="86400")
 
 
-class UserForm(_WithLimits):
+class _UserFields(_WithLimits):
     """A user and their plan."""
 
     limits_note = "What keys of this user start from. Empty: the default. 0: no limit."
@@ -171,17 +172,20 @@ class UserForm(_WithLimits):
         help_text="Only admins see them.",
     )
 
-    def __init__(self, *args: Any, person: User | None = None, **kwargs: Any) -> None:
-        names = ("name", "contact", "notes", *LIMIT_NAMES)
-        initial = {name: getattr(person, name) for name in names} if person else {}
-        super().__init__(*args, initial=initial, **kwargs)
-
     def changes(self) -> dict[str, Any]:
-        """What differs from the user as the form was shown."""
+        """What was changed in the form, as ``update_user`` and ``add_user`` take it."""
         return {name: self.cleaned_data[name] for name in self.changed_data if name != "username"}
 
 
-class NewUserForm(UserForm):
+class UserForm(ChangeForm, _UserFields):
+    """A user who is there."""
+
+    def __init__(self, *args: Any, person: User, **kwargs: Any) -> None:
+        names = ("name", "contact", "notes", *LIMIT_NAMES)
+        super().__init__(*args, initial={name: getattr(person, name) for name in names}, **kwargs)
+
+
+class NewUserForm(_UserFields):
     """Somebody new who has keys, and no entry to the admin."""
 
     username = forms.RegexField(

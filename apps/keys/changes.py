@@ -21,6 +21,7 @@ from apps.keys.services import NewKey, ensure_user, new_secret, set_key_active
 
 DEFAULT_GRACE_S = 86_400
 MAX_GRACE_S = 30 * 86_400
+CHANGED_MEANWHILE = "Somebody else changed the same at this moment. Send the form again: it shows what they chose."
 
 
 def known_key(prefix: str) -> ApiKey:
@@ -39,17 +40,21 @@ def known_user(username: str) -> User:
     return user
 
 
-def update_key(prefix: str, fields: Mapping[str, Any], *, actor: str, address: str = "") -> ApiKey:
+def update_key(
+    prefix: str, fields: Mapping[str, Any], *, seen: Mapping[str, Any] | None = None, actor: str, address: str = ""
+) -> ApiKey:
     """Change some fields, in every process within a second. Raises NotFound, InvalidParameter.
 
-    Fields that are not named stay as they are, also when somebody else changes them at the same time.
+    Fields that are not named stay as they are, also when somebody else changes them at the same time. ``seen``: raises
+    Conflict, and changes nothing, where these fields are no longer what they were.
     """
     changes = check_key_fields(fields)
     if changes.get("owner"):
         ensure_user(changes["owner"])
-    before = ApiKey.objects(prefix=prefix).modify(**_setting(changes)) if changes else known_key(prefix)
+    before = _still(ApiKey, seen, prefix=prefix).modify(**_setting(changes)) if changes else known_key(prefix)
     if before is None:
-        raise NotFound(f"There is no key with the prefix {prefix}.")
+        known_key(prefix)
+        raise Conflict(CHANGED_MEANWHILE)
     forget_cached_keys()
     _keep_words(ApiKey, {"prefix": prefix}, changes)
     _record("key.update", "key", prefix, before, changes, actor=actor, address=address)
@@ -147,16 +152,21 @@ def add_user(username: str, fields: Mapping[str, Any], *, actor: str, address: s
     return user
 
 
-def update_user(username: str, fields: Mapping[str, Any], *, actor: str, address: str = "") -> User:
-    """Change some fields of a user; their keys follow within a second. Raises NotFound, InvalidParameter.
+def update_user(
+    username: str, fields: Mapping[str, Any], *, seen: Mapping[str, Any] | None = None, actor: str, address: str = ""
+) -> User:
+    """Change some fields of a user; their keys follow within a second. Raises NotFound, InvalidParameter. ``seen`` is
+    as with ``update_key``.
 
     Raises Conflict for switching somebody off, or on, who may enter the admin: owners do that (``apps.keys.admins``).
     """
     changes = check_user_fields(fields)
     which = {"username": username} | ({"role": Role.NONE.value} if "active" in changes else {})
-    before = User.objects(**which).modify(**_setting(changes)) if changes else known_user(username)
+    before = _still(User, seen, **which).modify(**_setting(changes)) if changes else known_user(username)
     if before is None:
         known_user(username)
+        if "active" not in changes:
+            raise Conflict(CHANGED_MEANWHILE)
         raise Conflict(f"{username} may enter the admin. An owner switches admins off and on, on the page Admins.")
     forget_cached_keys()
     _keep_words(User, {"username": username}, changes)
@@ -177,6 +187,15 @@ def delete_user(username: str, *, actor: str, address: str = "") -> None:
     audit.record(
         actor=actor, action="user.delete", target_kind="user", target_id=username, before=before, address=address
     )
+
+
+def _still(document: type[ApiKey | User], seen: Mapping[str, Any] | None, **which: str) -> Any:
+    """The document, where the fields in ``seen`` are those values. What is empty may also be missing."""
+    wanted = {
+        name: {"$in": [value, None]} if value in (None, "", []) or value is False else value
+        for name, value in (seen or {}).items()
+    }
+    return document.objects(__raw__={**which, **wanted})
 
 
 def _setting(changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,6 +81,35 @@ class TestKeys:
         operator.post(address, {**values(operator.get(address).context["form"]), "bytes_per_day": "20480 MB"})
         assert AuditEntry.objects(action="key.update").count() == 1
 
+    def test_what_somebody_else_changed_meanwhile_stays_and_the_same_field_is_asked_about(self, operator, owner):
+        prefix = create_key(name="bot", limit_per_day=5, labels=["a"], bytes_per_day=7).document.prefix
+        address = f"/admin/keys/{prefix}/edit"
+        mine, theirs = (values(client.get(address).context["form"]) for client in (operator, owner))
+        owner.post(address, {**theirs, "limit_per_day": "50", "bind_links": "on", "labels": "a, b"})
+        typed = {**mine, "name": "my bot", "limit_per_day": "60"}
+        asked = operator.post(address, typed)
+        assert asked.status_code == 422
+        assert "changed this meanwhile, to “50”" in str(asked.context["form"].errors["limit_per_day"])
+        assert set(asked.context["form"].errors) == {"limit_per_day"}
+        assert (known_key(prefix).name, known_key(prefix).limit_per_day) == ("bot", 50)
+        shown = values(asked.context["form"])
+        assert (shown["name"], shown["limit_per_day"]) == ("my bot", "60")
+        operator.post(address, shown)
+        key = known_key(prefix)
+        assert (key.name, key.limit_per_day, key.bind_links, list(key.labels)) == ("my bot", 60, True, ["a", "b"])
+        entries = AuditEntry.objects(action="key.update").order_by("at")
+        assert [set(entry.after) for entry in entries] == [
+            {"limit_per_day", "bind_links", "labels"}, {"name", "limit_per_day"},
+        ]  # fmt: skip
+        assert entries[1].before["limit_per_day"] == 50
+
+    @pytest.mark.parametrize("seen", ["", "nonsense", "[]", '{"name": 5}', "{"])
+    def test_a_form_that_does_not_say_what_it_showed_is_taken_as_of_now(self, operator, seen):
+        prefix = create_key(name="bot").document.prefix
+        fields = {**values(operator.get(f"/admin/keys/{prefix}/edit").context["form"]), "seen": seen}
+        assert operator.post(f"/admin/keys/{prefix}/edit", {**fields, "name": "car"}).status_code == 302
+        assert known_key(prefix).name == "car"
+
     def test_a_new_secret_is_shown_once(self, operator):
         old = create_key(name="bot")
         prefix = old.document.prefix
@@ -162,6 +191,17 @@ class TestUsers:
         assert [entry.action for entry in AuditEntry.objects(target_id="ada.l").order_by("at")] == [
             "user.create", "user.update", "user.update", "user.delete",
         ]  # fmt: skip
+
+    def test_what_somebody_else_changed_meanwhile_stays(self, operator, owner):
+        operator.post("/admin/users/new", {"username": "ada", "limit_per_day": "5"})
+        address = "/admin/users/of/ada/edit"
+        mine, theirs = (values(client.get(address).context["form"]) for client in (operator, owner))
+        owner.post(address, {**theirs, "limit_per_day": "50", "notes": "theirs"})
+        asked = operator.post(address, {**mine, "contact": "x", "notes": "mine"})
+        assert set(asked.context["form"].errors) == {"notes"}
+        operator.post(address, values(asked.context["form"]))
+        user = User.objects.get(username="ada")
+        assert (user.limit_per_day, user.contact, user.notes) == (50, "x", "mine")
 
     def test_lists_and_finds_people(self, operator):
         operator.post("/admin/users/new", {"username": "ada", "name": "Ada Lovelace"})

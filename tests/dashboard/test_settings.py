@@ -39,6 +39,20 @@ class TestSettings:
         owner.post("/admin/settings", {"link_ttl_s": ""})
         assert link_ttl_s() == 21600
 
+    def test_what_somebody_else_set_meanwhile_stays_and_the_same_setting_is_asked_about(self, owner):
+        def shown():
+            form = owner.get("/admin/settings").context["form"]
+            return {name: form[name].value() or "" for name in form.fields}
+
+        mine, theirs = shown(), shown()
+        owner.post("/admin/settings", {**theirs, "link_ttl_s": "2 h", "dialect_song": "1"})
+        asked = owner.post("/admin/settings", {**mine, "link_ttl_s": "3 h", "hot_max_bytes": "2 GB"})
+        assert (asked.status_code, set(asked.context["form"].errors)) == (422, {"link_ttl_s"})
+        assert link_ttl_s() == 7200
+        again = {name: asked.context["form"][name].value() or "" for name in mine}
+        owner.post("/admin/settings", again)
+        assert (link_ttl_s(), hot_max_bytes(), dialects["song"]()) == (10_800, 2 * 1024**3, 1)
+
     def test_a_dialect_is_switched_on_and_off_while_the_server_runs(self, owner):
         key = create_key(name="bot", owner="sam").key
 

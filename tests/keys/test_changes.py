@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pymongo.errors
@@ -87,6 +88,25 @@ class TestUpdateKey:
         with pytest.raises(InvalidParameter, match=field):
             update_key(prefix, {field: value}, **WHO)
         assert ApiKey.objects.get().to_mongo() == before
+
+    def test_of_many_who_saw_the_same_one_changes_it(self):
+        prefix = create_key(name="bot").document.prefix
+        seen = {"limit_per_day": None, "labels": []}
+
+        def change(number: int) -> bool:
+            try:
+                update_key(prefix, {"limit_per_day": number, "labels": [str(number)]}, seen=seen, **WHO)
+            except Conflict:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            outcomes = list(pool.map(change, range(1, 9)))
+        assert sum(outcomes) == 1
+        assert known_key(prefix).limit_per_day == outcomes.index(True) + 1
+        update_key(prefix, {"name": "car"}, seen={"name": "bot"}, **WHO)
+        with pytest.raises(Conflict):
+            update_key(prefix, {"name": "cow"}, seen={"name": "bot"}, **WHO)
 
     def test_an_unknown_key_is_not_found(self):
         with pytest.raises(NotFound):

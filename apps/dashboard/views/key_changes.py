@@ -55,7 +55,7 @@ def key_edit(request: AdminRequest, key: ApiKey) -> HttpResponse:
         changes = form.changes()
         if Scope.ADMIN in changes.get("scopes", ()) and not is_confirmed(request):
             return ask_again(request)
-        update_key(key.prefix, changes, **who(request))
+        update_key(key.prefix, changes, seen={name: getattr(key, name) for name in changes}, **who(request))
         messages.success(request, "Changed. It counts everywhere within a second." if changes else "Nothing changed.")
         return redirect(_page(key))
 

@@ -15,11 +15,12 @@ from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, client_address, may, problem
 from apps.dashboard.amounts import ON_OFF, AmountField, amount_text, amount_words
 from apps.dashboard.audit_list import changes
-from apps.dashboard.forms import AdminForm, FieldGroup
+from apps.dashboard.change_forms import ChangeForm
+from apps.dashboard.forms import FieldGroup
 from apps.keys.documents import Role
 
 
-class TunablesForm(AdminForm):
+class TunablesForm(ChangeForm):
     """One field for each setting, in groups; an empty one means the default."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -82,7 +83,8 @@ def _label(name: str) -> str:
 
 def _save(request: AdminRequest, form: TunablesForm) -> bool:
     """Check all, then store what differs. False: something does not fit; nothing was stored."""
-    for name, value in list(form.cleaned_data.items()):
+    changes = {name: form.cleaned_data[name] for name in form.changed_data}
+    for name, value in changes.items():
         try:
             if value is not None:
                 TUNABLES[name].check(value)
@@ -92,9 +94,7 @@ def _save(request: AdminRequest, form: TunablesForm) -> bool:
         return False
     actor, address = request.admin_user.username, client_address(request)
     changed = [
-        _label(name)
-        for name, value in form.cleaned_data.items()
-        if set_tunable(name, value, actor=actor, address=address)
+        _label(name) for name, value in changes.items() if set_tunable(name, value, actor=actor, address=address)
     ]
     if changed:
         messages.success(request, f"Changed: {', '.join(changed)}. In effect everywhere within two seconds.")

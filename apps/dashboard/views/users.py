@@ -93,7 +93,7 @@ def user_edit(request: AdminRequest, user: User) -> HttpResponse:
 
     def save(_: dict[str, Any]) -> HttpResponse:
         changes = form.changes()
-        update_user(user.username, changes, **who(request))
+        update_user(user.username, changes, seen={name: getattr(user, name) for name in changes}, **who(request))
         messages.success(request, "Changed. Their keys follow within a second." if changes else "Nothing changed.")
         return redirect(href(user))
 

@@ -72,7 +72,7 @@ class _PeopleViewSet(ApiViewSet):
         return {name: value for name, value in self.fields().items() if value is not None or name not in flags}
 
     @property
-    def who(self) -> dict[str, str]:
+    def who(self) -> audit.Who:
         return {"actor": self.request.user.actor, "address": client_address(self.request._request)}
 
     @property
