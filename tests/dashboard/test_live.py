@@ -29,12 +29,13 @@ from apps.core.machines import (
 )
 from apps.core.redis import redis_client
 from apps.dashboard import sockets
-from apps.dashboard.live.moment import PIECES, moment_text
+from apps.dashboard.live.moment import PIECES, moment_text, read_moment
 from apps.dashboard.live.publisher import LEASE_KEY, Publisher
 from apps.dashboard.sockets import FORBIDDEN, LOGGED_OUT
 from apps.keys.documents import Role, User
+from apps.telegram_cache.services.bots import disable_bot
 from tests.core.serving import serving
-from tests.dashboard.samples import fill_server, make_bot, make_job
+from tests.dashboard.samples import fill_server, make_bot, make_channel, make_job
 from tests.waiting import Clock, wait_until
 from ytserver.asgi import application
 from ytserver.heartbeat import _try_beat
@@ -240,6 +241,19 @@ class TestMachines:
         task = asyncio.create_task(keep_reporting())
         await until(lambda: redis_client().hlen(KEY) == 1)
         task.cancel()
+
+
+def test_the_health_of_telegram_is_that_of_this_moment(server):
+    make_channel()
+    bots = [make_bot("123456"), make_bot("234567")]
+
+    def said() -> str:
+        return next(part.text for part in read_moment()["health"] if part.name == "Telegram")
+
+    assert said().startswith("2 of 2 bots usable")
+    for bot, words in zip(bots, ("1 of 2 bots usable", "No bot can be used."), strict=True):
+        disable_bot(bot.bot_id)
+        assert said().startswith(words)
 
 
 def test_the_moment_holds_no_secret_and_stays_small(server):

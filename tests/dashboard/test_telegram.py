@@ -151,6 +151,22 @@ def test_a_bot_that_may_not_delete_is_not_called_fine(operator, bot, telegram): 
     assert b"is fine" not in page
 
 
+def test_check_all_says_each_thing_once(operator, bot, telegram):  # noqa: F811
+    operator.post("/admin/telegram/bots/new", {"token": bot.token})
+    operator.post("/admin/telegram/channels/new", {"channel": str(CHANNEL_ID), "make_default": "on"})
+    telegram.channels[CHANNEL_ID].admins[111111]["can_post_messages"] = False
+
+    def said() -> str:  # above the lists, which show the states
+        return operator.post("/admin/telegram/check", follow=True).content.decode().partition("<h2>Bots</h2>")[0]
+
+    notices = said()
+    assert notices.count("may not post in Store") == 1
+    assert "Telegram was asked." in notices
+    del telegram.bots[bot.token]
+    notices = said()
+    assert notices.count("Telegram refuses") == notices.count("current token") == 1
+
+
 def test_when_the_channel_for_new_parts_is_stopped_the_page_asks_for_another(operator, bot, telegram):  # noqa: F811
     operator.post("/admin/telegram/bots/new", {"token": bot.token})
     telegram.make_admin(bot, telegram.add_channel(-1002, title="Another"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+
 import pytest
 
 from apps.core.documents import AuditEntry
@@ -154,3 +157,26 @@ class TestLimits:
         answer = operator.post("/admin/warm-ups/limits", {**LIMITS, "time_zone": "Mars/Base"})
         assert (answer.status_code, b"A time zone such as" in answer.content) == (422, True)
         assert warm_limits().time_zone == "UTC"
+
+
+class TestTryIt:
+    """What is no link to one video there, but to many."""
+
+    LIST = "PLrAXtmErZgOeiKm4sgNOknGvNjby9efdf"
+
+    def test_a_playlist_is_sent_to_the_warm_ups_with_its_link(self, operator):
+        answer = operator.post("/admin/try", {"link": f"https://www.youtube.com/playlist?list={self.LIST}"})
+        text = answer.content.decode()
+        assert (answer.status_code, "This is a playlist" in text) == (422, True)
+        href = re.search(r'href="(/admin/warm-ups/new[^"]*)"', text)[1]
+        assert self.LIST in operator.get(html.unescape(href)).context["form"]["playlist"].value()
+
+    @pytest.mark.parametrize("link", ["https://www.youtube.com/@somebody/videos", "@somebody"])
+    def test_a_channel_is_told_what_to_paste_instead(self, operator, link):
+        answer = operator.post("/admin/try", {"link": link})
+        assert (answer.status_code, b"This is a channel" in answer.content) == (422, True)
+
+    def test_what_is_neither_is_said_so_and_no_markup(self, operator):
+        answer = operator.post("/admin/try", {"link": "<b>x</b>"})
+        assert b"not a YouTube video link" in answer.content
+        assert b"<b>x" not in answer.content

@@ -38,7 +38,10 @@ def read_moment() -> dict[str, Any]:
         "bots": [{"bot": bot, "state": bot_state(bot)} for bot in selectors.bots_at_work()],
         "queues": selectors.queues(),
         "machines": machines(),
-        "health": _fresh("health", selectors.health, HEALTH_FRESH_S),
+        "health": [
+            *_fresh("health", selectors.parts_that_take_time, HEALTH_FRESH_S),
+            selectors.telegram_health(),  # beside its bots, which are those of this moment
+        ],
     }
 
 

@@ -1,7 +1,7 @@
 """Reads for the admin's pages that no other app has a use for."""
 
 from apps.dashboard.selectors.figures import Figures, figures
-from apps.dashboard.selectors.health import Health, health
+from apps.dashboard.selectors.health import Health, health, parts_that_take_time, telegram_health
 from apps.dashboard.selectors.history import asset_jobs, history, history_of_kind
 from apps.dashboard.selectors.requests import KeyUsage, key_usage
 from apps.dashboard.selectors.system import ShownSetting, shown_settings, versions
@@ -20,8 +20,10 @@ __all__ = [
     "history",
     "history_of_kind",
     "key_usage",
+    "parts_that_take_time",
     "queues",
     "shown_settings",
+    "telegram_health",
     "versions",
     "with_titles",
 ]

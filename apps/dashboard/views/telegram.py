@@ -16,8 +16,9 @@ from apps.dashboard.lists import read_page
 from apps.dashboard.pages import confirm_page, form_page
 from apps.dashboard.telegram_lists import BOT_LIST, CHANNEL_LIST
 from apps.keys.documents import Role
-from apps.telegram_cache.alerts import alerts
+from apps.telegram_cache.alerts import Alert, alerts
 from apps.telegram_cache.services.bots import check_all
+from apps.telegram_cache.services.checks import Finding
 
 PAGE = "dashboard:telegram"
 
@@ -63,14 +64,25 @@ def telegram(request: AdminRequest) -> HttpResponse:
 
 @admin_page(Role.OPERATOR, methods=("POST",))
 def check(request: AdminRequest) -> HttpResponse:
-    """Ask Telegram about every bot and channel, and say what it said."""
+    """Ask Telegram about every bot and channel, and say what it said, but for what the page's alerts say already."""
     findings = check_all()
-    for finding in findings:
-        if not finding.ok or finding.fix:
-            say = messages.warning if finding.ok else messages.error
-            say(request, f"{finding.text} {finding.fix}".strip())
-    if findings and all(finding.ok and not finding.fix for finding in findings):
-        messages.success(request, "Telegram was asked: every bot and channel is fine.")
+    open_alerts = alerts()
+    wrong = [finding for finding in findings if not finding.ok or finding.fix]
+    untold = [finding for finding in wrong if not any(_tells(alert, finding) for alert in open_alerts)]
+    for finding in untold:
+        say = messages.warning if finding.ok else messages.error
+        say(request, f"{finding.text} {finding.fix}".strip())
     if not findings:
         messages.info(request, "There is nothing to check yet: add a bot first.")
+    elif not wrong:
+        messages.success(request, "Telegram was asked: every bot and channel is fine.")
+    elif not untold:
+        messages.info(request, "Telegram was asked. What needs attention stands below.")
     return redirect(PAGE)
+
+
+def _tells(alert: Alert, finding: Finding) -> bool:
+    """Whether an alert of the page says what was found: of a bot that is not used at all, or in the same words."""
+    if alert.kind == "bot" and alert.id == finding.bot_id and not finding.channel_id:
+        return True
+    return alert.id in (finding.bot_id, finding.channel_id) and finding.text in alert.text

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from urllib.parse import urlencode
+
 from django import forms
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.html import format_html
 
 from apps.core.errors import ApiError
 from apps.core.suspend import Suspend, suspended, waited_s
 from apps.dashboard.access import AdminRequest, admin_page, record_change
 from apps.dashboard.forms import AdminForm
 from apps.downloads.links import parse_video_id
+from apps.downloads.list_links import parse_channel, parse_playlist_id
 from apps.downloads.providers.base import VideoInfo
 from apps.downloads.services.media import MediaAsk, request_media, wait_for_info
 from apps.keys.documents import Role
@@ -39,8 +45,25 @@ def start(request: AdminRequest) -> HttpResponse:
         try:
             return redirect("dashboard:try-video", parse_video_id(form.cleaned_data["link"]))
         except ApiError as error:
-            form.add_error("link", error.message)
+            form.add_error("link", _of_many(form.cleaned_data["link"]) or error.message)
     return render(request, FORM, {"form": form}, status=422 if form.errors else 200)
+
+
+def _of_many(link: str) -> str:
+    """What to do with a link to many videos; empty for others."""
+    with suppress(ApiError):
+        parse_playlist_id(link)
+        href = f"{reverse('dashboard:warm-ups-new')}?{urlencode({'playlist': link})}"
+        text = 'This is a playlist, and one video is tried here. <a href="{}">Warm-ups</a> fetch all of its videos.'
+        return format_html(text, href)
+    with suppress(ApiError):
+        parse_channel(link)
+        return format_html(
+            "This is a channel. Paste the link of one of its videos here, or give one of its playlists to "
+            '<a href="{}">Warm-ups</a>.',
+            reverse("dashboard:warm-ups-new"),
+        )
+    return ""
 
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))

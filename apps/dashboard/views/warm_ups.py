@@ -41,7 +41,8 @@ def warm_up_list(request: AdminRequest) -> HttpResponse:
 
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
 def warm_up_new(request: AdminRequest) -> HttpResponse:
-    form = WarmUpForm(request.POST or None)
+    """``?playlist=``: the field begins with that."""
+    form = WarmUpForm(request.POST or None, initial={"playlist": request.GET.get("playlist", "")[:500]})
 
     def save(_: dict[str, Any]) -> HttpResponse:
         made = make_warm_up(**form.arguments(), created_by=request.admin_user.username)
