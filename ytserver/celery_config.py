@@ -33,6 +33,7 @@ task_routes = {
     "apps.downloads.tasks.fetch_asset": {"queue": "fetch"},
     "apps.telegram_cache.tasks.upload_asset": {"queue": "upload"},
     "apps.telegram_cache.tasks.verify_asset": {"queue": "upload"},  # any number, each as long as an upload
+    "apps.telegram_cache.tasks.verify_sample": {"queue": "upload"},  # long too: care must go on meanwhile
 }
 beat_schedule = {
     "sweep-jobs": {"task": "apps.downloads.tasks.sweep_jobs", "schedule": 5.0, "options": {"expires": 5}},

@@ -65,6 +65,8 @@ class _Parts:
             await self._streams(scope, receive, send)
         elif path == "/healthz":  # not through the thread pool: a busy server lives
             await send_answer(send, 200, [("Content-Type", "application/json")], b'{"status": true}')
+        elif path == "/readyz":
+            await self._bridge(_in_our_name(scope), receive, send)
         elif path == "/api/song":  # with download=true it answers with a stream
             await hand_over(self._bridge, self._streams, scope, receive, send)
         elif _is_of_the_admin(path):  # threads of its own: whatever waits in the queue of the API, it stays usable
@@ -82,6 +84,12 @@ class _Parts:
         await self._backend.aclose()
         await self.recorder.close()
         await wake_hub().aclose()
+
+
+def _in_our_name(scope: Scope) -> Scope:
+    """As if asked of this server by its own name: health checks of load balancers send an address, or any name."""
+    others = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    return {**scope, "headers": [*others, (b"host", settings.ENV.own_host.encode())]}
 
 
 def _is_of_the_admin(path: str) -> bool:

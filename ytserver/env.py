@@ -295,6 +295,12 @@ class Env(BaseSettings):
         public = urlsplit(self.public_url).hostname
         return tuple(dict.fromkeys((*named, *((public,) if public else ()))))
 
+    @property
+    def own_host(self) -> str:
+        """A host name that own_hosts lets through."""
+        first = self.own_hosts[0]
+        return "localhost" if first == "*" else first.removeprefix(".")
+
 
 def _with_secrets(env: Env) -> Env:
     missing = [name for name in ("secret_key", "field_keys") if not _has_value(env, name)]

@@ -121,7 +121,7 @@ class Launcher:
     def _web_answers(self) -> bool:
         try:
             answer = httpx.get(
-                f"{local_url(self._env)}/healthz", headers={"Host": own_host(self._env)}, timeout=2, trust_env=False
+                f"{local_url(self._env)}/healthz", headers={"Host": self._env.own_host}, timeout=2, trust_env=False
             )
         except httpx.TransportError:
             return False
@@ -171,9 +171,3 @@ def local_url(env: Env) -> str:
     """Where this machine itself reaches the web server."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(env.host, env.host)  # noqa: S104 - compared, not bound
     return f"http://[{host}]:{env.port}" if ":" in host else f"http://{host}:{env.port}"
-
-
-def own_host(env: Env) -> str:
-    """A host name that ALLOWED_HOSTS lets through."""
-    first = env.own_hosts[0]
-    return "localhost" if first == "*" else first.removeprefix(".")

@@ -11,7 +11,7 @@ from apps.dashboard.lists import BulkAction, Cell, Column, Empty, ListSpec, choi
 from apps.dashboard.templatetags.ui import human_bytes
 from apps.dashboard.warm_up_work import STEERING
 from apps.downloads.warm_documents import WarmEntryState, WarmState, WarmUp, WarmUpEntry
-from apps.downloads.warm_selectors import warm_counts
+from apps.downloads.warm_selectors import recent_warm_counts
 
 TONES = {
     WarmState.RUNNING: "info",
@@ -40,7 +40,7 @@ def what_of(warm_up: WarmUp) -> str:
 
 
 def _progress(warm_ups: Sequence[WarmUp]) -> list[Cell]:
-    counts = warm_counts([warm_up.id for warm_up in warm_ups])
+    counts = recent_warm_counts([warm_up.id for warm_up in warm_ups])
     return [_progress_of(warm_up, counts[warm_up.id]) for warm_up in warm_ups]
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from typing import cast
 
 from apps.downloads.warm_documents import WarmEntryState, WarmState, WarmUp, WarmUpEntry
+
+RECENT_S = 5.0
+FEW = 500
+_recent: dict[str, tuple[float, dict[str, int]]] = {}
 
 
 def find_warm_up(warm_up_id: str) -> WarmUp | None:
@@ -33,6 +38,20 @@ def warm_counts(warm_up_ids: list[str]) -> dict[str, dict[str, int]]:
     for row in WarmUpEntry._get_collection().aggregate(pipeline) if changing else ():
         counts[row["_id"]["warm_up"]][row["_id"]["state"]] = row["count"]
     return counts
+
+
+def recent_warm_counts(warm_up_ids: list[str]) -> dict[str, dict[str, int]]:
+    """``warm_counts`` for pages that are asked again and again: of a warm-up with more than FEW entries as of the last
+    RECENT_S."""
+    now = time.monotonic()
+    recent = {name: _recent[name][1] for name in warm_up_ids if name in _recent and now - _recent[name][0] < RECENT_S}
+    counted = warm_counts([name for name in warm_up_ids if name not in recent])
+    for name, counts in counted.items():
+        if sum(counts.values()) > FEW:
+            _recent[name] = (now, counts)
+    for name in [name for name, (at, _) in list(_recent.items()) if now - at >= RECENT_S]:
+        _recent.pop(name, None)
+    return {name: dict(recent.get(name) or counted[name]) for name in warm_up_ids}
 
 
 def fetching_entries(warm_up_id: str | None = None) -> list[WarmUpEntry]:

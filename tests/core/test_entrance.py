@@ -45,6 +45,11 @@ class TestEntrance:
         with httpx.Client(base_url=url, headers={"X-API-Key": create_key(name="bot").key}, timeout=60) as client:
             assert client.get("/healthz").json() == {"status": True}
             assert client.get("/readyz").json()["status"] is True
+            for host in ("10.1.2.3", "balancer_7!"):  # whatever name a load balancer's health check sends
+                checks = [
+                    client.get(path, headers={"Host": host}) for path in ("/healthz", "/readyz", "/api/v1/status")
+                ]
+                assert [check.status_code for check in checks] == [200, 200, 400]
             status = client.get("/api/v1/status")
             assert (status.status_code, status.headers["RateLimit-Limit"]) == (200, "1000")
             assert client.get("/stream/video/dQw4w9WgXcQ", headers={"X-API-Key": "x"}).json()["error"] == "key_invalid"

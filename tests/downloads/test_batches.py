@@ -1,5 +1,6 @@
 import threading
 import time
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
@@ -287,12 +288,12 @@ class TestTheKeysPart:
         advance_batch(first)
         order(api, urls=[VIDEO_ID])
 
-    def test_batches_leave_half_of_the_threads_to_the_servers_care(self, api, sent, monkeypatch):
+    def test_batches_leave_half_of_the_threads_to_the_servers_care(self, api, sent):
         known_info()
-        places = threading.BoundedSemaphore(1)
-        monkeypatch.setattr(batch_turns, "_places", lambda: places)
         batch_id = order(api, urls=[VIDEO_ID])["id"]
-        with batch_turns.lane():
+        with ExitStack() as half:
+            for _ in range(settings.ENV.worker_threads // 2):
+                assert half.enter_context(batch_turns.lane())
             advance_batch(batch_id)
         assert (sent, MediaJob.objects.count()) == ([batch_id, batch_id], 0)
         advance_batch(batch_id)

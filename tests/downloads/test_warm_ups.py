@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from apps.core.clock import utcnow
 from apps.core.errors import Conflict, InvalidParameter, NotFound, UpstreamError, VideoPrivate
+from apps.downloads import warm_selectors
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.listing import ListedVideo, Listing
 from apps.downloads.services import warm_rounds, warming
@@ -20,7 +23,7 @@ from apps.downloads.services.warm_limits import is_quiet, next_quiet, save_warm_
 from apps.downloads.services.warm_rounds import advance_warm_ups
 from apps.downloads.services.warm_ups import cancel_warm_up, make_warm_up, pause_warm_up, resume_warm_up
 from apps.downloads.warm_documents import WarmState, WarmUp, WarmUpEntry
-from apps.downloads.warm_selectors import find_warm_up, warm_counts
+from apps.downloads.warm_selectors import find_warm_up, recent_warm_counts, warm_counts
 from apps.telegram_cache.documents import Asset, AssetKey, MediaKind
 from tests.downloads.library import CONTENT, begin_fetch, known_info, put_hot
 from tests.waiting import wait_until
@@ -53,6 +56,20 @@ def finish(video_id: str) -> None:
 def _known(mongo):
     for video_id in IDS:
         known_info(video_id)
+
+
+def test_pages_that_are_asked_often_count_a_large_list_now_and_then(monkeypatch):
+    monkeypatch.setattr(warm_selectors, "FEW", 3)
+    clock = SimpleNamespace(now=time.monotonic())
+    monkeypatch.setattr(warm_selectors, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    large, small = warm_up(IDS[:4]), warm_up(IDS[:3])
+    seen = []
+    for past_s in (0, warm_selectors.RECENT_S - 1, 1):
+        clock.now += past_s
+        seen.append([counts["waiting"] for counts in recent_warm_counts([large.id, small.id]).values()])
+        WarmUpEntry.objects(warm_up_id__in=[large.id, small.id]).update(state="failed")
+    assert seen == [[4, 3], [4, 0], [0, 0]]
+    assert warm_counts([large.id])[large.id]["failed"] == 4
 
 
 @pytest.mark.usefixtures("_known")

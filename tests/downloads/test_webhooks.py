@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from io import StringIO
 
@@ -19,7 +19,7 @@ from apps.core.documents import AuditEntry
 from apps.core.errors import InvalidParameter, UpstreamError
 from apps.downloads import tasks
 from apps.downloads.documents import MediaJob, WebhookDelivery, WebhookState
-from apps.downloads.services import jobs, webhooks
+from apps.downloads.services import batch_turns, jobs, webhooks
 from apps.downloads.services.jobs import cancel_job, finish_job
 from apps.downloads.services.webhook_records import announce_end
 from apps.keys.documents import ApiKey
@@ -202,6 +202,26 @@ class TestSlowReceivers:
             receiver.answer.set()
         webhooks.deliver_due()
         assert receiver.counts["POST /late/another"] == 1
+
+    def test_leave_a_thread_also_when_batches_take_long(self, receiver, owe_slow, monkeypatch):
+        monkeypatch.setattr(webhooks, "LOOK_S", 3600)  # each round keeps to its own
+        free = threads = settings.ENV.worker_threads
+        with ExitStack() as batches, ThreadPoolExecutor(threads) as others:
+            while free > 1:
+                if not batches.enter_context(batch_turns.lane()):
+                    break
+                free -= 1
+            while free > 1:
+                owe_slow(f"of{free}")
+                others.submit(webhooks.deliver_due)
+                wait_until(lambda told=f"POST /late/of{free}": receiver.counts[told])
+                free -= 1
+            owe_slow("another")
+            last = others.submit(webhooks.deliver_due)
+            wait_until(lambda: last.done() or receiver.counts["POST /late/another"])
+            assert receiver.counts["POST /late/another"] == 0
+            assert not batches.enter_context(batch_turns.lane())
+            receiver.answer.set()
 
     def test_leave_their_round_to_tell_who_is_owed_something_meanwhile(self, other_api, receiver, job_id, owe_slow):
         set_webhook(other_api.prefix, f"{receiver.url}/fast", actor="test")

@@ -101,6 +101,8 @@ class TestCache:
         for _ in range(3):
             touch_asset(made.asset_id)
         assert made.asset_id in run("cache", "list")
+        assert "leftover messages" in run("cache", "list")
+        assert "leftover messages" not in run("cache", "list", "--no-totals")
         rows = [json.loads(line) for line in run("cache", "list", "--state", "cached", "--json").splitlines()]
         assert [(row["asset_id"], row["access_count"]) for row in rows] == [(made.asset_id, 3)]
         totals = cache_totals()

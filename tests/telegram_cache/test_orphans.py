@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -258,6 +260,18 @@ def test_a_round_that_ran_out_of_time_goes_on_where_it_ended(store, monkeypatch)
     for left in (5, 4, 3):
         sweep_uploads()
         assert cache_totals().orphans == left
+
+
+def test_where_looking_for_them_takes_long_it_is_done_less_often(store, monkeypatch):
+    def look_in_vain(*, after_id, limit):
+        clock.now += 3.0
+        return []
+
+    clock = SimpleNamespace(now=time.monotonic())
+    monkeypatch.setattr(queueing, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(queueing, "assets_with_orphans", look_in_vain)
+    sweep_uploads()
+    assert queueing.ORPHANS_EVERY_S < redis_client().ttl("yt:tg:last:orphans") <= 300
 
 
 def test_a_copy_left_in_the_scratch_chat_is_noted_there(store, make_asset):

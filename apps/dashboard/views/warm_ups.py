@@ -20,7 +20,7 @@ from apps.dashboard.warm_up_work import STEERING, Steering
 from apps.downloads.services.warm_limits import is_quiet, next_quiet, save_warm_limits, warm_limits
 from apps.downloads.services.warm_ups import make_warm_up
 from apps.downloads.warm_documents import WarmUp, WarmUpLimits
-from apps.downloads.warm_selectors import find_warm_up, warm_counts
+from apps.downloads.warm_selectors import find_warm_up, recent_warm_counts
 from apps.keys.documents import Role
 
 LIMIT_FIELDS = ("quiet_from", "quiet_until", "time_zone", "at_once", "max_per_hour", "max_bytes_per_day")
@@ -93,7 +93,7 @@ def warm_up_detail(request: AdminRequest, warm_up_id: str) -> HttpResponse:
     warm_up = find_warm_up(warm_up_id)
     if warm_up is None:
         return _unknown(request)
-    counts = warm_counts([warm_up_id])[warm_up_id]
+    counts = recent_warm_counts([warm_up_id])[warm_up_id]
     context = {
         "warm_up": warm_up,
         "state": warm_up_state(warm_up),

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from contextlib import AbstractContextManager
 
 import structlog
-from django.conf import settings
 
+from apps.core.places import place
 from apps.core.queues import NotSent, send_task
 from apps.core.redis import redis_client
 from apps.downloads.documents import Batch
@@ -29,21 +26,9 @@ def is_in_turn(batch: Batch) -> bool:
     return batch.id in oldest_open_batches(key_prefix=batch.key_prefix, limit=AT_ONCE)
 
 
-@cache
-def _places() -> threading.BoundedSemaphore:
-    return threading.BoundedSemaphore(max(1, settings.ENV.worker_threads // 2))
-
-
-@contextmanager
-def lane() -> Iterator[bool]:
-    """Whether this thread may advance a batch now: half of a process's threads at most do, so that the server's own
-    care never stands behind batches."""
-    is_free = _places().acquire(blocking=False)
-    try:
-        yield is_free
-    finally:
-        if is_free:
-            _places().release()
+def lane() -> AbstractContextManager[bool]:
+    """Whether this thread may advance a batch now, so that the server's own care never stands behind batches."""
+    return place("batches")
 
 
 def send_advance(batch_id: str, *, delay_s: float = 0) -> None:

@@ -8,21 +8,19 @@ import hmac
 import json
 import random
 import secrets
-import threading
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from django.conf import settings
 from pymongo import ReturnDocument
 
 from apps.core.clock import utcnow
 from apps.core.errors import Conflict, NotFound
 from apps.core.outbound import OutboundRefused
+from apps.core.places import place
 from apps.core.secrets import SecretUnreadable, decrypt_secret
 from apps.downloads.documents import WebhookDelivery, WebhookState
 from apps.downloads.selectors import find_job
@@ -49,22 +47,13 @@ log = structlog.get_logger(__name__)
 def deliver_due() -> None:
     """One round over what is due: keys side by side, each key's deliveries one after another, until one fails.
 
-    Of any number of rounds at once one tells a key: a slow receiver holds up nobody but itself. Half of a process's
-    threads at most run rounds, so that the server's own care does not stand behind slow receivers: a round that finds
-    no place ends at once, and those that run, or the next, tell its keys.
+    Of any number of rounds at once one tells a key: a slow receiver holds up nobody but itself. Nor does the server's
+    own care stand behind slow receivers: a round that finds no place ends at once, and those that run, or the next,
+    tell its keys.
     """
-    if not _places().acquire(blocking=False):
-        return
-    try:
-        if _keys_due():
+    with place("webhooks") as is_free:
+        if is_free and _keys_due():
             asyncio.run(_deliver())
-    finally:
-        _places().release()
-
-
-@cache
-def _places() -> threading.BoundedSemaphore:
-    return threading.BoundedSemaphore(max(1, settings.ENV.worker_threads // 2))
 
 
 def send_test(prefix: str) -> str:

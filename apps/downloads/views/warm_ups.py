@@ -22,7 +22,7 @@ from apps.downloads.services.warm_limits import is_quiet, next_quiet, warm_limit
 from apps.downloads.services.warm_ups import cancel_warm_up, make_warm_up, pause_warm_up, resume_warm_up
 from apps.downloads.views.base import ApiViewSet
 from apps.downloads.warm_documents import WarmState, WarmUp, WarmUpEntry
-from apps.downloads.warm_selectors import failed_entries, find_warm_up, list_warm_ups, warm_counts
+from apps.downloads.warm_selectors import failed_entries, find_warm_up, list_warm_ups, recent_warm_counts
 from apps.keys.documents import Scope
 from apps.keys.drf import client_address
 from apps.telegram_cache.documents import MediaKind
@@ -75,7 +75,7 @@ class WarmUpsViewSet(ApiViewSet):
         fields = self.fields()
         page, page_size = fields["page"], fields["page_size"]
         found, total = list_warm_ups(skip=(page - 1) * page_size, limit=page_size)
-        counts = warm_counts([warm_up.id for warm_up in found])
+        counts = recent_warm_counts([warm_up.id for warm_up in found])
         shown = [_fields(warm_up, counts[warm_up.id]) for warm_up in found]
         return Response({"status": True, "page": page, "page_size": page_size, "total": total, "warm_ups": shown})
 
@@ -130,7 +130,7 @@ class WarmUpsViewSet(ApiViewSet):
 
     @staticmethod
     def _answer(warm_up: WarmUp, *, status: int = 200) -> Response:
-        counts = warm_counts([warm_up.id])[warm_up.id]
+        counts = recent_warm_counts([warm_up.id])[warm_up.id]
         failed = failed_entries(warm_up.id, limit=shapes.SHOWN_FAILURES)
         shown = {"warm_up": _fields(warm_up, counts), "failures": [_failure(entry) for entry in failed]}
         return Response({"status": True, **shown}, status=status)

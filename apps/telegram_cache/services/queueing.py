@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import cast
 
 import structlog
 
+from apps.core.places import place
 from apps.core.queues import NotSent, send_task, waiting_messages
 from apps.core.redis import redis_client
-from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState
+from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, Asset, BotState
 from apps.telegram_cache.roster import roster
 from apps.telegram_cache.selectors import all_bots, all_channels, assets_with_orphans, playable_left
 from apps.telegram_cache.services.bots import check_all
@@ -29,8 +31,10 @@ QUEUED_AGAIN_ANYWAY_S = 3600.0  # its message may well be among those that wait
 CHECK_EVERY_S = 300
 ORPHANS_EVERY_S = 60
 ORPHANS_FOR_S = 20.0
+ORPHANS_SHARE = 100  # looking for them takes a hundredth of the time at most
 OLD_ORPHANS_EVERY_S = 3600
 SLOW_WORK_S = 900  # a process that dies in the middle of it keeps the others from it for no longer
+LAST = "yt:tg:last:"
 ORPHANS_AFTER = "yt:tg:orphans:after"  # the asset that was looked at last
 
 
@@ -100,7 +104,7 @@ def _remove_some_orphans() -> None:
     end_at = time.monotonic() + ORPHANS_FOR_S
     last = cast("bytes | None", redis_client().get(ORPHANS_AFTER))
     after_id = last.decode() if last else ""
-    while page := assets_with_orphans(after_id=after_id, limit=20):
+    while page := _next_with_orphans(after_id):
         for asset in page:
             redis_client().set(ORPHANS_AFTER, asset.id)
             remove_orphans(asset, end_at=end_at)
@@ -110,19 +114,30 @@ def _remove_some_orphans() -> None:
     redis_client().delete(ORPHANS_AFTER)
 
 
+def _next_with_orphans(after_id: str) -> list[Asset]:
+    """Where that takes long, since very many were given up or wait, the next round comes only so much later."""
+    began_at = time.monotonic()
+    page = assets_with_orphans(after_id=after_id, limit=20)
+    rest_s = math.ceil(ORPHANS_SHARE * (time.monotonic() - began_at))
+    if rest_s > ORPHANS_EVERY_S:
+        redis_client().expire(f"{LAST}orphans", rest_s)
+    return page
+
+
 def _is_time(name: str, every_s: int) -> bool:
     """Once in ``every_s`` among all processes."""
-    return bool(redis_client().set(f"yt:tg:last:{name}", b"1", nx=True, ex=every_s))
+    return bool(redis_client().set(f"{LAST}{name}", b"1", nx=True, ex=every_s))
 
 
 def _alone(name: str, work: Callable[[], None]) -> None:
-    """Do it unless another process is doing it right now."""
+    """Do it unless another process is doing it right now, or too much else that takes long holds this one's threads."""
     key = f"yt:tg:doing:{name}"
-    if redis_client().set(key, b"1", nx=True, ex=SLOW_WORK_S):
-        try:
-            work()
-        finally:
-            redis_client().delete(key)
+    with place(name) as is_free:
+        if is_free and redis_client().set(key, b"1", nx=True, ex=SLOW_WORK_S):
+            try:
+                work()
+            finally:
+                redis_client().delete(key)
 
 
 def _something_to_check() -> bool:

@@ -36,6 +36,7 @@ class Command(BaseCommand):
         listing.add_argument("--kind", choices=list(MediaKind))
         listing.add_argument("--state", choices=list(AssetState))
         listing.add_argument("--json", action="store_true", help="print one JSON object a line")
+        listing.add_argument("--no-totals", action="store_true", help="leave them out (3 s of counting for a million)")
         verify = actions.add_parser("verify", help="read every stored part back from Telegram and check it")
         verify.add_argument("asset_id", nargs="*", help="default: every asset that is in Telegram")
         evict = actions.add_parser("evict", help="remove the least recently read files that are safe in Telegram")
@@ -62,7 +63,7 @@ class Command(BaseCommand):
                     f"{row['asset_id']} {row['state']:<9} {row['kind']} {row['variant']:<7} {row['size_bytes']:>12} "
                     f"{row['access_count']:>6}x {row['video_id']} {row['title']}"
                 )
-        if not options["json"]:
+        if not options["json"] and not options["no_totals"]:
             totals = cache_totals(most_used=0)
             left = f" ({totals.orphans_left} of them for people to remove)" if totals.orphans_left else ""
             self.stdout.write(
