@@ -21,10 +21,10 @@ class Clock:
         return self._time_s + self.ahead_s
 
 
-def wait_until(condition: Callable[[], object], *, timeout_s: float = 60) -> None:
+def wait_until(condition: Callable[[], object], *, timeout_s: float = 60, what: str = "it") -> None:
     """Return once ``condition`` holds. Fails after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"still not so after {timeout_s} s")
+            raise AssertionError(f"{what} did not happen within {timeout_s} s")
         time.sleep(0.005)

@@ -19,6 +19,15 @@ class ErrorSerializer(serializers.Serializer):
     request_id = serializers.CharField(help_text="Names this request in the server's log.")
 
 
+class PageAnswerSerializer(serializers.Serializer):
+    """What the answer with one page of a list begins with."""
+
+    status = serializers.BooleanField(help_text="Always true.")
+    page = serializers.IntegerField()
+    page_size = serializers.IntegerField()
+    total = serializers.IntegerField()
+
+
 class JobSummarySerializer(serializers.Serializer):
     id = serializers.CharField()
     state = serializers.ChoiceField([state.value for state in JobState])
@@ -190,13 +199,9 @@ class JobAnswerSerializer(JobSerializer):
 
 
 @extend_schema_serializer(many=False)
-class JobListAnswerSerializer(serializers.Serializer):
+class JobListAnswerSerializer(PageAnswerSerializer):
     """The jobs that this key asked for, newest first."""
 
-    status = serializers.BooleanField(help_text="Always true.")
-    page = serializers.IntegerField()
-    page_size = serializers.IntegerField()
-    total = serializers.IntegerField()
     jobs = JobSerializer(many=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from apps.downloads.answer_serializers import JobErrorSerializer, JobSummarySerializer
+from apps.downloads.answer_serializers import JobErrorSerializer, JobSummarySerializer, PageAnswerSerializer
 from apps.downloads.documents import JobState
 from apps.downloads.links import MAX_LINK_CHARS
 from apps.downloads.request_serializers import (
@@ -116,11 +116,7 @@ class BatchAnswerSerializer(BatchSummarySerializer):
 
 
 @extend_schema_serializer(many=False)
-class BatchListAnswerSerializer(serializers.Serializer):
+class BatchListAnswerSerializer(PageAnswerSerializer):
     """The batches of this key, newest first."""
 
-    status = serializers.BooleanField(help_text="Always true.")
-    page = serializers.IntegerField()
-    page_size = serializers.IntegerField()
-    total = serializers.IntegerField()
     batches = BatchSummarySerializer(many=True)

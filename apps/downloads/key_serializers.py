@@ -7,6 +7,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
+from apps.downloads.answer_serializers import PageAnswerSerializer
 from apps.downloads.request_serializers import PageRequestSerializer, WordsField
 from apps.keys.changes import DEFAULT_GRACE_S, MAX_GRACE_S
 from apps.keys.documents import MAX_NOTES, Scope
@@ -140,13 +141,9 @@ class NewKeyAnswerSerializer(KeyAnswerSerializer):
 
 
 @extend_schema_serializer(many=False)
-class KeyListAnswerSerializer(serializers.Serializer):
+class KeyListAnswerSerializer(PageAnswerSerializer):
     """Newest first."""
 
-    status = serializers.BooleanField(help_text="Always true.")
-    page = serializers.IntegerField()
-    page_size = serializers.IntegerField()
-    total = serializers.IntegerField()
     keys = KeySerializer(many=True)
 
 
@@ -156,13 +153,9 @@ class UserAnswerSerializer(serializers.Serializer):
 
 
 @extend_schema_serializer(many=False)
-class UserListAnswerSerializer(serializers.Serializer):
+class UserListAnswerSerializer(PageAnswerSerializer):
     """By username."""
 
-    status = serializers.BooleanField(help_text="Always true.")
-    page = serializers.IntegerField()
-    page_size = serializers.IntegerField()
-    total = serializers.IntegerField()
     users = UserSerializer(many=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from apps.downloads.answer_serializers import JobErrorSerializer
+from apps.downloads.answer_serializers import JobErrorSerializer, PageAnswerSerializer
 from apps.downloads.batch_serializers import FILE_TYPES, BatchRequestSerializer
 from apps.downloads.links import MAX_LINK_CHARS
 from apps.downloads.request_serializers import WordsField
@@ -71,9 +71,7 @@ class WarmUpAnswerSerializer(serializers.Serializer):
 
 
 @extend_schema_serializer(many=False)
-class WarmUpListAnswerSerializer(serializers.Serializer):
-    status = serializers.BooleanField(help_text="Always true.")
-    page = serializers.IntegerField()
-    page_size = serializers.IntegerField()
-    total = serializers.IntegerField()
+class WarmUpListAnswerSerializer(PageAnswerSerializer):
+    """Newest first."""
+
     warm_ups = WarmUpSerializer(many=True)

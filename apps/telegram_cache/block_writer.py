@@ -46,7 +46,6 @@ class BlockWriter:
         self._block = flight.stretch.first_block
         self._filled = 0
         self._buffer = memoryview(bytearray(BLOCK_BYTES))
-        self._free: list[memoryview] = []
         self._made = 1
         self._writing: list[asyncio.Task[memoryview]] = []
 

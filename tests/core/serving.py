@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
 
 from tests.waiting import wait_until
 
@@ -33,3 +35,12 @@ def serving(app: Any, *, ws: Any = "none", lifespan: Any = "on", http: Any = "ht
         server.should_exit = True
         thread.join(timeout=60)
         assert not thread.is_alive()
+
+
+def closed_with(websocket: ClientConnection) -> int:
+    """Read a websocket to its end; the close code."""
+    try:
+        while True:
+            websocket.recv(timeout=60)
+    except ConnectionClosed as end:
+        return end.rcvd.code

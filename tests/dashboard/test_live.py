@@ -11,7 +11,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from apps.core.heartbeats import QUEUES, idle_queues
@@ -34,7 +34,7 @@ from apps.dashboard.live.publisher import LEASE_KEY, Publisher
 from apps.dashboard.sockets import FORBIDDEN, LOGGED_OUT
 from apps.keys.documents import Role, User
 from apps.telegram_cache.services.bots import disable_bot
-from tests.core.serving import serving
+from tests.core.serving import closed_with, serving
 from tests.dashboard.samples import fill_server, make_bot, make_channel, make_job
 from tests.waiting import Clock, wait_until
 from ytserver.asgi import application
@@ -51,14 +51,6 @@ def look(url: str, client=None, *, origin: str | None = None) -> ClientConnectio
     cookies = "; ".join(f"{name}={morsel.value}" for name, morsel in client.cookies.items()) if client else ""
     own = url.replace("ws", "http", 1)
     return connect(f"{url}/ws/admin/live", origin=origin or own, additional_headers={"Cookie": cookies})
-
-
-def closed_with(socket: ClientConnection) -> int:
-    try:
-        while True:
-            socket.recv(timeout=60)
-    except ConnectionClosed as end:
-        return end.rcvd.code
 
 
 class TestWhoMayListen:

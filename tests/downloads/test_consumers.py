@@ -3,13 +3,13 @@ import json
 
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 
 from apps.core.redis import redis_client
 from apps.core.websockets import BUSY
 from apps.downloads.consumers import NORMAL, NOT_FOUND, REFUSED, JobConsumer
 from apps.downloads.services import jobs
-from tests.core.serving import serving
+from tests.core.serving import closed_with, serving
 from tests.downloads.library import VIDEO_ID, known_info
 from tests.waiting import wait_until
 from ytserver.asgi import application
@@ -25,15 +25,6 @@ def url():
 def job_id(api) -> str:
     known_info()
     return api.get("audio", url=VIDEO_ID).json()["job"]["id"]
-
-
-def closed_with(socket: ClientConnection) -> int:
-    """Read to the end; the close code."""
-    try:
-        while True:
-            socket.recv(timeout=60)
-    except ConnectionClosed as end:
-        return end.rcvd.code
 
 
 def test_tells_progress_until_the_job_ends_and_closes(url, api, job_id):

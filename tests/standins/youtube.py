@@ -28,7 +28,6 @@ from tests.standins.youtube_lists import GONE, browse_response, channel_data, pl
 from tests.standins.youtube_videos import VIDEOS, YouTubeVideo, file_of_itag, initial_data, player_response, timed_text
 
 HOSTS = ("youtube.com", "*.youtube.com", "*.googlevideo.com", "i.ytimg.com", "youtubei.googleapis.com")
-MAX_HEAD_BYTES = 16 * 1024
 PIXEL = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffd9")
 
 

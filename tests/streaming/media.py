@@ -7,8 +7,6 @@ import random
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from apps.streaming.hotstore import BLOCK_BYTES
@@ -56,10 +54,3 @@ def run_process(root: Path, code: str, *arguments: str) -> str:
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0
         return output
-
-
-def wait_until(condition: Callable[[], object], *, timeout_s: float = 60, what: str = "it") -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"
-        time.sleep(0.005)

@@ -23,7 +23,8 @@ from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import HotFile, HotStore
 from apps.streaming.ports import StreamRequest, StreamTarget
 from apps.streaming.timing import StreamTiming
-from tests.streaming.media import ASSET, block_hashes, block_of, wait_until
+from tests.streaming.media import ASSET, block_hashes, block_of
+from tests.waiting import wait_until
 
 VIDEO_ID = "dQw4w9WgXcQ"
 CURL = shutil.which("curl")

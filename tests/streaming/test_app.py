@@ -19,7 +19,7 @@ from apps.core.trace import noted
 from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import BLOCK_BYTES, HotStore
 from apps.streaming.ports import BytesGone, StreamTarget
-from tests.streaming.media import ASSET, block_hashes, block_of, make_bytes, wait_until
+from tests.streaming.media import ASSET, block_hashes, block_of, make_bytes
 from tests.streaming.serving import (
     PATIENT,
     QUICK,
@@ -31,6 +31,7 @@ from tests.streaming.serving import (
     run_curl,
     serve,
 )
+from tests.waiting import wait_until
 
 SIZE = 3 * BLOCK_BYTES + 12345
 DATA = make_bytes(SIZE, seed=9)

@@ -18,7 +18,7 @@ from apps.core.asgi import Message
 from apps.core.errors import UpstreamUnreachable, VideoUnavailable
 from apps.streaming.app import FIRST_BYTES, StreamApp
 from apps.streaming.hotstore import BLOCK_BYTES, HotStore
-from tests.streaming.media import ASSET, make_bytes, start_process, wait_until
+from tests.streaming.media import ASSET, make_bytes, start_process
 from tests.streaming.serving import (
     QUICK,
     VIDEO_ID,
@@ -29,6 +29,7 @@ from tests.streaming.serving import (
     run_curl,
     serve,
 )
+from tests.waiting import wait_until
 
 PATH = f"/stream/video/{VIDEO_ID}"
 SIZE = 2 * BLOCK_BYTES + 777

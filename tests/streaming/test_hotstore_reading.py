@@ -21,8 +21,8 @@ from tests.streaming.media import (
     make_bytes,
     run_process,
     start_process,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 SIZE = 3 * BLOCK_BYTES + 500
 DATA = make_bytes(SIZE)

@@ -76,7 +76,6 @@ class HotBytes:
         self._store = store
         self._asset_id = asset.id
         self._generation = asset.generation
-        self._size_bytes = asset.size_bytes or 0
         self._hashes = asset.block_hashes
 
     def sha256_of(self, offset: int, size: int) -> str:

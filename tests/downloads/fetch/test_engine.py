@@ -12,9 +12,9 @@ from apps.downloads.fetch import engine, making
 from apps.downloads.selectors import find_job
 from apps.streaming.hotstore import FileState
 from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind
-from tests.downloads.fetch.conftest import wait_until
 from tests.downloads.fetch.origin import SampleProvider, remote
 from tests.downloads.samples import VIDEO_ID, audio_key, audio_plan
+from tests.waiting import wait_until
 
 MIB = 1024 * 1024
 VIDEO = AssetKey(VIDEO_ID, MediaKind.VIDEO, "360p")

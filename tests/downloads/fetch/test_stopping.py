@@ -22,11 +22,11 @@ from apps.downloads.services.jobs import cancel_job
 from apps.downloads.services.sweep import sweep_jobs
 from apps.streaming.hotstore import FileState
 from apps.telegram_cache.documents import Asset, AssetKey, AssetState, MediaKind
-from tests.downloads.fetch.conftest import wait_until
 from tests.downloads.fetch.origin import SampleProvider, remote
 from tests.downloads.fetch.test_engine import MIB, VIDEO, asset, serve
 from tests.downloads.samples import audio_key
 from tests.standins.media import make_media
+from tests.waiting import wait_until
 
 
 class TestStopping:

@@ -20,10 +20,10 @@ from apps.keys.job_slots import set_name
 from apps.keys.services import create_key
 from apps.keys.webhooks import set_webhook
 from apps.telegram_cache.documents import Asset, AssetState
-from tests.downloads.fetch.conftest import wait_until
 from tests.downloads.fetch.test_engine import serve
 from tests.downloads.library import known_info
 from tests.downloads.samples import VIDEO_ID, audio_key, video_info
+from tests.waiting import wait_until
 
 MIB = 1024 * 1024
 LIMIT = 500_000

@@ -8,8 +8,8 @@ import sys
 from apps.downloads.documents import JobState
 from apps.downloads.selectors import find_job
 from apps.telegram_cache.documents import Asset, AssetState
-from tests.downloads.fetch.conftest import wait_until
 from tests.downloads.samples import audio_key
+from tests.waiting import wait_until
 
 MIB = 1024 * 1024
 SLACK_BYTES = 512 * 1024  # on its way when the worker died, and the overlap that is compared

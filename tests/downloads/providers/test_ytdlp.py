@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from apps.downloads.providers.ytdlp import YtDlpProvider, kept_options, make_opt
 from apps.downloads.providers.ytdlp_pool import ChildPool
 from apps.telegram_cache.documents import AssetKey
 from tests.standins.youtube import YouTubeStandIn
+from tests.waiting import wait_until
 
 ID = "dQw4w9WgXcQ"
 TIMEOUT_S = 30.0
@@ -43,15 +44,6 @@ async def fetch(plan_file: Any) -> tuple[int, bytes]:
         session.get(plan_file.url, ssl=plan_file.verify_tls, **options) as response,
     ):
         return response.status, await response.read()
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 class TestResolve:
@@ -292,7 +284,7 @@ class TestProcesses:
 
     def test_one_that_was_started_ahead_answers_the_first_question(self, pool: ChildPool) -> None:
         pool.warm()
-        assert wait_until(lambda: bool(pool._idle))
+        wait_until(lambda: bool(pool._idle))
         assert pool._idle[0].pid == self.pid(pool)
 
     def test_one_that_hangs_is_killed_with_all_it_started(self, pool: ChildPool) -> None:
@@ -302,7 +294,7 @@ class TestProcesses:
         with pytest.raises(UpstreamTimeout):
             pool.ask({"video_id": "hang"}, timeout_s=0.5)
         assert not psutil.pid_exists(pid)
-        assert wait_until(lambda: not psutil.pid_exists(helper) or psutil.Process(helper).status() == "zombie")
+        wait_until(lambda: not psutil.pid_exists(helper) or psutil.Process(helper).status() == "zombie")
         assert self.pid(pool) != pid
 
     @pytest.mark.parametrize("how", ["die", "babble", "nonsense", "array"])
@@ -376,7 +368,7 @@ class TestProcesses:
         finally:
             parent.kill()
             parent.communicate()
-        assert wait_until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie")
+        wait_until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie")
 
 
 def test_the_stand_in_settings_are_json(youtube: YouTubeStandIn) -> None:
