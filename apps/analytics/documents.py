@@ -35,11 +35,7 @@ class UsageEvent(StoredDocument):
 
     meta = {
         "collection": "usage_stats",
-        "indexes": [
-            {"fields": ["at"], "expireAfterSeconds": settings.ENV.usage_kept_days * DAY_S},
-            {"fields": ["key_prefix", "-at"]},
-            {"fields": ["video_id", "-at"]},
-        ],
+        "indexes": [{"fields": ["at"], "expireAfterSeconds": settings.ENV.usage_kept_days * DAY_S}],
     }
 
     @classmethod
@@ -147,7 +143,7 @@ class ConcurrentUser(StoredDocument):
 
     meta = {
         "collection": "concurrent_users",
-        "indexes": [{"fields": ["key_prefix"]}, {"fields": ["expires_at"], "expireAfterSeconds": 0}],
+        "indexes": [{"fields": ["expires_at"], "expireAfterSeconds": 0}],
     }
 
 

@@ -32,8 +32,10 @@ REPLACED = {
     "warm_up_entries": ("warm_up_id_1_state_1_number_1", "started_at_1"),
     "lookups": ("kind_1_created_at_1",),
     "batches": ("open_1_created_at_1",),
+    "usage_stats": ("key_prefix_1_at_-1", "video_id_1_at_-1"),
+    "concurrent_users": ("key_prefix_1",),
 }
-"""Indexes of older versions, by collection, which others do the work of now."""
+"""Indexes of older versions, by collection, which others do the work of now, or which nothing asks for any more."""
 
 
 def documents() -> list[type[Document]]:

@@ -52,14 +52,17 @@ class _Gate(Retry):
     def _note_silence(self) -> None:
         with self._lock:
             if not self.is_silent:
-                self.is_silent = True
                 threading.Thread(target=self._wait_for_answer, name="redis-probe", daemon=True).start()
+                self.is_silent = True  # only where a thread runs that ends it
 
     def _wait_for_answer(self) -> None:
         """Whatever is no silence ends it, also a refused connection: callers learn that without waiting."""
-        while self._gives_no_answer():
-            time.sleep(PROBE_EVERY_S)
-        self.is_silent = False
+        try:
+            while self._gives_no_answer():
+                time.sleep(PROBE_EVERY_S)
+        finally:
+            with self._lock:
+                self.is_silent = False
 
     def _gives_no_answer(self) -> bool:
         probe = redis.Redis.from_url(

@@ -1,3 +1,4 @@
+import re
 import threading
 from typing import ClassVar
 
@@ -66,8 +67,8 @@ class TestEnsureIndexes:
         now = ensure_indexes()
         for collection, names in REPLACED.items():
             for name in names:
-                fields = name.removesuffix("_1").split("_1_")
-                assert database[collection].create_index([(field, 1) for field in fields]) == name
+                fields = re.findall(r"(\w+?)_(-?1)(?:_|$)", name)
+                assert database[collection].create_index([(field, int(way)) for field, way in fields]) == name
         assert ensure_indexes() == now
         assert {name: sorted(database[name].index_information()) for name in REPLACED} == {
             name: now[name] for name in REPLACED

@@ -75,3 +75,27 @@ def test_calls_go_through_again_once_redis_answers(silent):
     wait_until(lambda: not redis_module._gate().is_silent)
     with pytest.raises(redis.ConnectionError, match="refused"):
         redis_client().get("x")
+
+
+def test_where_no_thread_can_be_started_nobody_is_kept_out_for_good(silent, monkeypatch):
+    def no_thread(*_arguments, **_options):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(redis_module.threading, "Thread", no_thread)
+    with pytest.raises(RuntimeError, match="new thread"):
+        redis_client().get("x")
+    assert not redis_module._gate().is_silent
+
+
+def test_a_probe_that_breaks_lets_the_next_call_through(silent, monkeypatch):
+    ended = threading.Event()
+
+    def breaks(*_arguments, **_options):
+        raise ValueError("not an address")
+
+    monkeypatch.setattr(threading, "excepthook", lambda _broken: ended.set())
+    monkeypatch.setattr(redis_module._Gate, "_gives_no_answer", breaks)
+    with pytest.raises(redis.TimeoutError):
+        redis_client().get("x")
+    assert ended.wait(10)
+    assert not redis_module._gate().is_silent
