@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from django.urls import Resolver404, resolve
@@ -26,6 +27,7 @@ CLIENT_LEFT = 499
 KEYLESS_BURST = 100
 KEYLESS_PER_S = 2.0
 NO_ROUTE = "*"
+SHORT_PATH_CHARS = 64  # longer ones are not worth remembering
 STREAM_STATUSES = frozenset({200, 206})
 EVENT_ID = "ytserver.event_id"  # in the scope: of an event that may have been appended already
 TRACE_FIELDS = ("key_prefix", "video_id", "asset_id", "tier", "error")
@@ -39,12 +41,19 @@ def route_of(path: str) -> str:
     if path.startswith("/stream/"):
         kind = path.split("/")[2]
         return f"/stream/{kind if kind in STREAM_KINDS else NO_ROUTE}"
-    try:
-        resolve(path)
-    except Resolver404:
+    if not (_has_view(path) if len(path) <= SHORT_PATH_CHARS else _has_view.__wrapped__(path)):
         return f"/api/v1/{NO_ROUTE}"
     depth = 2 if path.startswith(("/song/", "/video/")) else 4
     return "/".join(path.split("/")[:depth])
+
+
+@lru_cache(maxsize=1024)
+def _has_view(path: str) -> bool:
+    try:
+        resolve(path)
+    except Resolver404:
+        return False
+    return True
 
 
 class AnswerKind:

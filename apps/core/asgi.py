@@ -36,6 +36,10 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     length = header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > MAX_BODY_BYTES:
         raise TooLarge
+    if length is None and header(scope, b"transfer-encoding") is None:  # has none, and nothing need be waited for
+        if (await receive())["type"] == "http.disconnect":
+            raise ClientLeft
+        return b""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):

@@ -17,11 +17,13 @@ import redis
 from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 from pymongo.errors import PyMongoError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from apps.core.errors import NotReady, error_body
 from apps.core.heartbeats import idle_queues
 from apps.core.logs import request_id_var
-from apps.core.redis import ping_redis
+from apps.core.redis import NOWHERE
 
 CHECK_TIMEOUT_S = 2.0
 STRAGGLER_S = 1.0  # for checks that end a little after their own time limit
@@ -47,8 +49,15 @@ def _mongodb_problem() -> str | None:
 
 
 def _redis_problem() -> str | None:
+    client = redis.Redis.from_url(
+        settings.SERVICES.redis_url or NOWHERE,
+        socket_connect_timeout=CHECK_TIMEOUT_S,
+        socket_timeout=CHECK_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
     try:
-        ping_redis(timeout_s=CHECK_TIMEOUT_S)
+        with client:
+            client.ping()
     except redis.RedisError as error:
         return f"does not answer ({type(error).__name__})"
     return None

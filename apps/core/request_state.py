@@ -6,6 +6,7 @@ STARTED_AT = "ytserver.started_at"  # time.monotonic() when the request came in
 REQUEST_ID = "ytserver.request_id"
 BRIDGE = "ytserver.bridge"  # present when the request came through the ASGI bridge
 CHARGED = "ytserver.charged"  # apps.keys.limits.LimitState once the request has been counted
+USED = "ytserver.used"  # where each of the key's windows stands, for a request that is not counted
 KEY_PREFIX = "ytserver.key_prefix"
 REFUSED = "ytserver.refused"  # present once the request has been counted as one without a good key
 WAITED_FOR_FETCH = "ytserver.waited_for_fetch"  # present once the request has waited for a fetch from outside

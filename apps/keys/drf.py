@@ -14,13 +14,13 @@ from rest_framework.request import Request
 from apps.core.api_errors import WWW_AUTHENTICATE
 from apps.core.asker import asker_var
 from apps.core.errors import ApiError, RateLimited, RoleMissing
-from apps.core.request_state import ASGI_SCOPE, CHARGED, KEY_PREFIX, REFUSED
+from apps.core.request_state import ASGI_SCOPE, CHARGED, KEY_PREFIX, REFUSED, USED
 from apps.core.trace import note
 from apps.keys.authentication import authenticate, extract_key
 from apps.keys.documents import Role, Scope
 from apps.keys.grants import KeyGrant
 from apps.keys.last_used import note_keys_used
-from apps.keys.limits import charge, charge_failure, peek
+from apps.keys.limits import LimitState, charge, charge_failure, tightest, usage
 from apps.keys.roles import SAFE_METHODS, AdminGrant, reaches, role_needed
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         note(django_request.META.get(ASGI_SCOPE), key_prefix=grant.prefix)
         if CHARGED not in django_request.META:
             try:
-                django_request.META[CHARGED] = charge(grant) if counts_request(request) else peek(grant)
+                django_request.META[CHARGED] = _charge(request, grant)
             except RateLimited as error:
                 django_request.META[CHARGED] = error.limit_state
                 raise
@@ -62,6 +62,13 @@ class ApiKeyAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return WWW_AUTHENTICATE
+
+
+def _charge(request: Request, grant: KeyGrant) -> LimitState:
+    if counts_request(request):
+        return charge(grant)
+    states = request._request.META[USED] = usage(grant)
+    return tightest(states)
 
 
 class AdminSessionAuthentication(BaseAuthentication):

@@ -146,11 +146,9 @@ def _seen(window: Window, fields: dict[bytes, bytes]) -> WindowState:
     )
 
 
-def peek(grant: KeyGrant) -> LimitState:
-    """Where a key stands, without counting: the window of requests with the fewest left."""
-    return min(
-        (state for state in usage(grant) if state.kind is not WindowKind.BYTES), key=lambda state: state.remaining
-    )
+def tightest(states: Sequence[WindowState]) -> LimitState:
+    """Of what ``usage`` gives: the window of requests with the fewest left."""
+    return min((state for state in states if state.kind is not WindowKind.BYTES), key=lambda state: state.remaining)
 
 
 def charge_failure(client_address: str) -> None:

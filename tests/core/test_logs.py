@@ -6,11 +6,14 @@ import logging
 import secrets
 import subprocess
 import sys
+from datetime import datetime
+from math import nan
 
 import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.stdlib import ProcessorFormatter
 
 from apps.core.logs import REDACTED, LoggedElsewhere, redact, request_id_var, shown_path
 
@@ -102,6 +105,39 @@ class TestLogging:
         assert KEY_SECRET not in text
         assert BOT not in text
         assert lines[2]["n"] == 3
+
+    @pytest.mark.parametrize(
+        ("words", "extra"),
+        [
+            (("plain",), {}),
+            (("%s of %d", KEY, 3), {"path": f"/x?api_key={KEY}", "status": 200, "route": None, "took": 1.5}),
+            (
+                ("a \udcff surrogate",),
+                {"number": 2**80, "nested": {"deep": [KEY, {"er": (1, KEY)}]}},
+            ),
+            (("odd",), {"thing": ValueError(KEY), "set": frozenset({KEY}), "raw": KEY.encode(), "not a number": nan}),
+        ],
+    )
+    def test_the_quick_way_writes_what_structlogs_processors_write(self, words, extra):
+        formatter = next(
+            handler.formatter for handler in logging.getLogger().handlers if hasattr(handler.formatter, "processors")
+        )
+        message, *arguments = words
+        record = logging.getLogger("x").makeRecord(
+            "x", logging.WARNING, "f", 1, message, tuple(arguments), None, extra=extra
+        )
+        token = request_id_var.set("req-1")
+        quick, slow = (
+            json.loads(each) for each in (formatter.format(record), ProcessorFormatter.format(formatter, record))
+        )
+        request_id_var.reset(token)
+        ages_s = [datetime.fromisoformat(line.pop("timestamp")).timestamp() - record.created for line in (quick, slow)]
+        assert abs(ages_s[0]) < 1e-5  # when it happened, not when it is written
+        assert ages_s[1] >= -1e-5
+        assert repr(quick.pop("not a number", "")) == repr(slow.pop("not a number", ""))
+        assert quick == slow
+        assert quick["request_id"] == "req-1"
+        assert KEY_SECRET not in str(quick)
 
     def test_an_exceptions_text_and_chain_are_redacted(self, log_lines):
         address = "mongodb://" + "user:hunter2@host"  # not in the line that raises: a traceback quotes that

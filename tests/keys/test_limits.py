@@ -17,7 +17,7 @@ from apps.core.errors import QuotaExceeded, RateLimited
 from apps.core.redis import redis_client
 from apps.keys import limits, redis_loss
 from apps.keys.grants import KeyGrant
-from apps.keys.limits import charge, charge_failure, limit_headers, peek
+from apps.keys.limits import charge, charge_failure, limit_headers, tightest, usage
 from apps.keys.local_limits import LocalLimiter
 from apps.keys.windows import Window, WindowKind
 from tests.waiting import Clock
@@ -260,17 +260,17 @@ class TestLimitsOfADay:
                 ("day", 2, 1),
                 ("bytes", 10, 10),
             ]
-        assert peek(grant).kind == "day"
+        assert tightest(usage(grant)).kind == "day"
 
 
 class TestPeek:
     def test_tells_without_counting(self):
         grant = make_grant(limit=5)
-        assert peek(grant) == limits.LimitState(kind=limits.WindowKind.HOUR, limit=5, remaining=5, reset_s=0)
+        assert tightest(usage(grant)) == limits.LimitState(kind=limits.WindowKind.HOUR, limit=5, remaining=5, reset_s=0)
         charge(grant)
         charge(grant)
         before = redis_client().time()[0]
-        seen, again = peek(grant), peek(grant)
+        seen, again = tightest(usage(grant)), tightest(usage(grant))
         passed_s = redis_client().time()[0] - before
         assert (seen.remaining, again.remaining) == (3, 3)
         assert 3600 - passed_s - 11 <= again.reset_s <= seen.reset_s <= 3610
@@ -331,8 +331,8 @@ class TestRedisAway:
         with pytest.raises(RateLimited):
             charge_failure("192.0.2.1")
 
-    def test_peek_reads_as_unused(self):
-        assert peek(make_grant(limit=3)).remaining == 3
+    def test_usage_reads_as_unused(self):
+        assert tightest(usage(make_grant(limit=3))).remaining == 3
 
 
 class TestChargeFailure:

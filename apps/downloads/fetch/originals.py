@@ -10,8 +10,9 @@ from apps.core.errors import UpstreamError
 from apps.downloads.fetch.room import require_room
 from apps.downloads.fetch.threads import in_thread
 from apps.streaming.hotstore import BLOCK_BYTES, HotStore
+from apps.streaming.ports import StreamTarget
 from apps.telegram_cache.documents import Asset
-from apps.telegram_cache.reader import TelegramFiller, target_to_fill
+from apps.telegram_cache.reader import TelegramFiller
 
 
 async def bring_original(store: HotStore, asset: Asset, path: Path, *, keep_free_bytes: int) -> None:
@@ -30,9 +31,20 @@ async def bring_original(store: HotStore, asset: Asset, path: Path, *, keep_free
 
 async def _fill(store: HotStore, asset: Asset) -> None:
     """Bring every block that is missing here back from Telegram."""
-    size_bytes, target = asset.size_bytes or 0, target_to_fill(asset)
+    size_bytes, hashes = asset.size_bytes or 0, tuple(asset.block_hashes)
+    target = StreamTarget(
+        asset_id=asset.id,
+        generation=asset.generation,
+        size_bytes=size_bytes,
+        mime=asset.mime,
+        file_name="",
+        attachment=False,
+        block_hashes=hashes,
+        etag="",
+        key_prefix="",
+    )
     hot_file = await in_thread(
-        lambda _: store.open_sparse(asset.id, asset.generation, size_bytes=size_bytes, block_hashes=target.block_hashes)
+        lambda _: store.open_sparse(asset.id, asset.generation, size_bytes=size_bytes, block_hashes=hashes)
     )
     filler = TelegramFiller()
     try:

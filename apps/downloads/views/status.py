@@ -11,13 +11,13 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from apps.core.request_state import USED
 from apps.downloads.answer_serializers import CacheStatsAnswerSerializer, StatusAnswerSerializer
 from apps.downloads.openapi import KEY_ERRORS, error_responses
 from apps.downloads.services.answers import iso_utc
 from apps.downloads.services.cache_stats import cache_stats
 from apps.downloads.views.base import ApiViewSet
 from apps.keys.grants import KeyGrant
-from apps.keys.limits import usage
 
 
 @extend_schema(tags=["server"])
@@ -56,7 +56,7 @@ def _key_status(request: Request) -> dict[str, Any] | None:
     grant: KeyGrant | None = request.user
     if grant is None:
         return None
-    hour = usage(grant)[0]
+    hour = request.META[USED][0]
     return {
         "prefix": grant.prefix,
         "name": grant.name,
