@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,17 +18,12 @@ from django.core.exceptions import (
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.http.multipartparser import MultiPartParserError
 from django.utils.html import escape
-from django_redis.exceptions import ConnectionInterrupted
-from mongoengine.connection import ConnectionFailure as MongoEngineConnectionFailure
-from pymongo.errors import ConnectionFailure, ExecutionTimeout
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
 from apps.core import errors
 from apps.core.logs import request_id_var
+from apps.core.outages import outage_of
 from apps.core.request_state import ASGI_SCOPE
 from apps.core.suspend import Suspend, suspended
 from apps.core.trace import note
@@ -38,17 +32,6 @@ logger = logging.getLogger(__name__)
 
 WWW_AUTHENTICATE = 'Bearer realm="ytserver"'
 JSON_PATHS = ("/api/", "/stream/", "/song/", "/video/", "/youtube/", "/queued/", "/healthz", "/readyz", "/metrics")
-SERVICE_DOWN = (
-    ConnectionFailure,
-    ExecutionTimeout,
-    MongoEngineConnectionFailure,
-    ConnectionInterrupted,
-    RedisConnectionError,
-    RedisTimeoutError,
-    ReadOnlyError,
-    OutOfMemoryError,
-)
-_NO_WRITES = re.compile(r"\b(?:OOM|MISCONF) ")  # in a script's error of Redis 6, and of a Redis whose disk is full
 _BY_DRF_CLASS: tuple[tuple[type[Exception], type[errors.ApiError]], ...] = (
     (drf.NotAuthenticated, errors.KeyMissing),
     (drf.AuthenticationFailed, errors.KeyInvalid),
@@ -81,7 +64,7 @@ def to_api_error(error: BaseException) -> errors.ApiError | None:
             return ours(retry_after_s=getattr(error, "wait", None))
     if isinstance(error, SuspiciousOperation):
         return errors.InvalidParameter("The request is not valid.")
-    if isinstance(error, SERVICE_DOWN) or (isinstance(error, ResponseError) and _NO_WRITES.search(str(error))):
+    if outage_of(error) is not None:
         return errors.NotReady(retry_after_s=2)
     return None
 

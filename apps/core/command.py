@@ -11,11 +11,7 @@ from django.core.management.base import CommandError, OutputWrapper
 
 from apps.core.api_errors import to_api_error
 from apps.core.ending import say_nothing_more
-from apps.core.errors import ApiError, NotReady
-
-SERVICES_HINT = (
-    "MongoDB or Redis does not answer. Is the server running (`manage.py up`)? Else check MONGO_URI, REDIS_URL."
-)
+from apps.core.outages import outage_of
 
 
 def show_once(out: OutputWrapper, text: str, *, otherwise: str) -> None:
@@ -45,9 +41,9 @@ def clear_failures() -> Iterator[None]:
     except BrokenPipeError:
         raise  # `| head` has seen enough: ``ending`` knows how a program ends then
     except Exception as error:
+        if outage := outage_of(error):
+            raise CommandError(outage.for_operators) from None
         api_error = to_api_error(error)
         if api_error is None:
             raise
-        if isinstance(api_error, NotReady) and not isinstance(error, ApiError):
-            raise CommandError(SERVICES_HINT) from None
         raise CommandError(api_error.message) from None

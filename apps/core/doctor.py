@@ -20,6 +20,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from apps.core.embedded import EmbeddedServerError, binary_path
 from apps.core.heartbeats import idle_queues
 from apps.core.instance import MIN_FREE_BYTES, raise_file_limit
+from apps.core.outages import REDIS_AWAY, outage_of
 from ytserver.env import BASE_DIR, Env, ServiceUrls
 
 OLDEST_PYTHON = (3, 11)
@@ -156,12 +157,14 @@ def check_redis(env: Env, services: ServiceUrls) -> Result:
     try:
         with redis.Redis.from_url(services.redis_url, socket_connect_timeout=3, socket_timeout=3) as client:
             version = str(client.info("server")["redis_version"])
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        if isinstance(error, redis.AuthenticationError):
-            return Result(name="Redis", ok=False, text="refuses our password", fix="check REDIS_URL")
-        return _silent("Redis", "REDIS_URL", given=given)
+            client.set("yt:doctor", "1", ex=1)
     except redis.RedisError as error:
-        return Result(name="Redis", ok=False, text=f"refuses us ({type(error).__name__})", fix="check REDIS_URL")
+        outage = outage_of(error)
+        if outage is None:
+            return Result(name="Redis", ok=False, text=f"refuses us ({type(error).__name__})", fix="check REDIS_URL")
+        if outage is REDIS_AWAY:
+            return _silent("Redis", "REDIS_URL", given=given)
+        return Result(name="Redis", ok=False, text=outage.what.removeprefix("Redis "), fix=outage.remedy)
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
         return Result(name="Redis", ok=False, text=version, fix="use Redis 6.2 or newer")
     return Result(name="Redis", ok=True, text=f"{version}, {'given' if given else 'embedded'}")

@@ -16,6 +16,7 @@ from django.utils.cache import add_never_cache_headers
 from pymongo.errors import PyMongoError
 
 from apps.core import audit
+from apps.core.outages import outage_of
 from apps.keys.documents import Role, User
 from apps.keys.roles import may
 from apps.keys.sessions import is_confirmed, note_use
@@ -60,7 +61,7 @@ def admin_page(role: Role = Role.VIEWER, *, methods: tuple[str, ...] = ("GET", "
     """Let only people with ``role`` or a higher one reach a view. Its answers are never stored by caches.
 
     Nobody logged in: to the login page and back (401 for scripts). A lower role: 403 in plain words. When MongoDB or
-    Redis does not answer: a page that says so, 503.
+    Redis does not do its work: a page that says why, 503.
     """
 
     def decorate(view: View) -> View:
@@ -73,7 +74,7 @@ def admin_page(role: Role = Role.VIEWER, *, methods: tuple[str, ...] = ("GET", "
                         note_use(request)
                     response = view(request, *args, **kwargs)
             except (PyMongoError, redis.RedisError) as error:
-                logger.exception("a service did not answer")
+                logger.exception("a service does not work")
                 response = unavailable(request, error)
             add_never_cache_headers(response)
             return response
@@ -138,9 +139,10 @@ def problem(request: HttpRequest, status: int, title: str, text: str) -> HttpRes
 
 
 def unavailable(request: HttpRequest, error: Exception) -> HttpResponse:
-    """503: MongoDB or Redis does not answer."""
-    name = "MongoDB" if isinstance(error, PyMongoError) else "Redis"
-    return render(request, "dashboard/unavailable.html", {"name": name}, status=503)
+    """503: what is the matter with MongoDB or Redis."""
+    outage = outage_of(error)
+    what = outage.what if outage else f"{'MongoDB' if isinstance(error, PyMongoError) else 'Redis'} reports an error"
+    return render(request, "dashboard/unavailable.html", {"what": what}, status=503)
 
 
 def record_change(

@@ -12,9 +12,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from apps.core.api_errors import SERVICE_DOWN
 from apps.core.asker import asker_var
 from apps.core.errors import ApiError, Conflict, LinkInvalid, NotFound, NotReady, Overloaded, UpstreamTimeout
+from apps.core.outages import SERVICE_DOWN
 from apps.core.shared_looks import SharedLooks
 from apps.core.suspend import Suspend
 from apps.core.wake import wake_hub

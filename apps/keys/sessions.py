@@ -8,13 +8,16 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
 from django.conf import settings
+from django.contrib.sessions.backends.base import UpdateError
 from django.http import HttpRequest
 from django.middleware.csrf import rotate_token
+from redis.exceptions import RedisError
 
 from apps.keys.documents import Role, User
 from apps.keys.selectors import find_user_by_id
@@ -92,8 +95,19 @@ def logout(request: HttpRequest) -> None:
 
 
 def note_use(request: HttpRequest) -> None:
-    """Somebody did something by hand: the idle time starts anew. Written at most every NOTE_USE_EVERY_S."""
-    note_use_in(request.session)
+    """Somebody did something by hand: the idle time starts anew. Written at most every NOTE_USE_EVERY_S.
+
+    Where Redis takes no changes, the page is shown all the same, and the next one tries again.
+    """
+    session = request.session
+    was_modified, before = session.modified, session.get(_USED_AT)
+    if note_use_in(session):
+        try:
+            with suppress(UpdateError):  # it was ended meanwhile: who saves it after the answer says so
+                session.save()
+        except RedisError:
+            session[_USED_AT] = before
+            session.modified = was_modified
 
 
 def start_times(times: MutableMapping[str, Any]) -> None:

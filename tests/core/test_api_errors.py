@@ -14,6 +14,7 @@ from apps.core.api_errors import handle_exception, to_api_error
 from apps.core.redis import redis_client
 from apps.keys.documents import Role
 from apps.keys.services import create_key, create_user
+from tests.full_redis import full_redis
 
 pytestmark = [pytest.mark.urls("tests.urls_for_tests"), pytest.mark.usefixtures("mongo", "redis_server")]
 FIELDS = {"status", "error", "message", "retryable", "request_id"}
@@ -156,17 +157,9 @@ class TestServicesThatAreDown:
         assert [type(to_api_error(error)).code for error in raised] == ["not_ready"] * 4
 
     def test_redis_that_takes_no_more_is_not_ready(self):
-        redis_client().config_set("maxmemory", 1)
-        try:
-            with pytest.raises(redis.RedisError) as refused:
-                redis_client().set("anything", 1)
-            with pytest.raises(redis.RedisError) as in_script:
-                redis_client().eval("return redis.call('set', 'anything', 1)", 0)
-        finally:
-            redis_client().config_set("maxmemory", 0)
-        full_disk = redis.ResponseError("MISCONF Redis is configured to save RDB snapshots, but it cannot.")
-        for error in (refused.value, in_script.value, full_disk):
-            assert isinstance(to_api_error(error), errors.NotReady)
+        with full_redis() as full, pytest.raises(redis.RedisError) as refused:
+            full.set("anything", 1)
+        assert isinstance(to_api_error(refused.value), errors.NotReady)
         assert to_api_error(redis.ResponseError("WRONGTYPE Operation against a key")) is None
 
     def test_a_session_that_cannot_be_written_is_not_ready_and_no_fault(self, client, monkeypatch):

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from django.core.management.base import CommandError
 
+from apps.core.command import clear_failures
+from tests.full_redis import full_redis
 from ytserver.env import BASE_DIR
 
 ENDLESS = """
@@ -30,6 +34,23 @@ def test_a_reader_that_has_seen_enough_is_no_fault():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+def test_says_that_it_is_mongodb_that_does_not_answer():
+    with manage("users", "list", env={**os.environ, "MONGO_URI": "mongodb://127.0.0.1:1/x"}) as process:
+        out, said = process.communicate(timeout=120)
+    hint = "Is the server running (`manage.py up`)? Else check MONGO_URI."
+    assert (process.returncode, out, said) == (1, "", f"CommandError: MongoDB does not answer. {hint}\n")
+
+
+def test_says_that_it_is_redis_that_does_not_answer():
+    with pytest.raises(CommandError, match=r"^Redis does not answer\. .* REDIS_URL\.$"), clear_failures():
+        redis.Redis(port=1, retry=None).ping()
+
+
+def test_says_that_redis_is_full(redis_server):
+    with full_redis() as full, pytest.raises(CommandError, match=r"^Redis is full\. .*maxmemory"), clear_failures():
+        full.set("anything", 1)
 
 
 def manage(*arguments: str, **options: Any) -> subprocess.Popen[str]:

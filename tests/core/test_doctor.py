@@ -12,6 +12,7 @@ from apps.core.heartbeats import QUEUES, beat
 from apps.core.management.commands.doctor import _cookies_and_proxies
 from apps.downloads.services.identities import Actor, add_proxy
 from apps.downloads.services.ways import PooledWays
+from tests.full_redis import full_redis
 from tests.ports import free_port
 from ytserver.env import ServiceUrls
 
@@ -72,6 +73,12 @@ class TestChecks:
         assert not check(ENV, NOBODY).ok
         assert check(NOT_GIVEN, NOBODY).ok
         assert "manage.py up" in check(NOT_GIVEN, ServiceUrls()).fix
+
+    def test_a_full_redis_is_a_problem(self):
+        with full_redis():
+            result = doctor.check_redis(ENV, settings.SERVICES)
+        assert (result.ok, result.text) == (False, "is full")
+        assert "maxmemory" in result.fix
 
     def test_a_public_server_in_development_mode_is_a_problem(self):
         assert not doctor.check_settings(ENV.model_copy(update={"public_url": "https://media.example"})).ok

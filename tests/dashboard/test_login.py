@@ -11,10 +11,11 @@ from apps.core.documents import AuditEntry
 from apps.core.redis import redis_client
 from apps.dashboard import login as login_service
 from apps.dashboard.login import FREE_TRIES, MAX_KNOWN_NETWORKS, confirm_password, confirm_person, try_login
-from apps.keys import services
+from apps.keys import services, sessions
 from apps.keys.documents import Role, User
 from apps.keys.services import create_user, set_password
 from tests.dashboard.conftest import PASSWORD
+from tests.full_redis import full_redis
 
 
 def send(client: Client, username: str, password: str, **extra: str):
@@ -143,6 +144,20 @@ class TestLogin:
         answer = send(Client(), "the-viewer", PASSWORD)
         assert answer.status_code == 503
         assert b"Redis does not answer" in answer.content
+
+    @pytest.mark.parametrize("password", [PASSWORD, "wrong"])
+    def test_says_so_when_redis_is_full(self, make_user, password):
+        make_user(Role.VIEWER)
+        with full_redis():
+            answer = send(Client(), "the-viewer", password)
+        assert answer.status_code == 503
+        assert b"<h1>Redis is full right now</h1>" in answer.content
+        assert b"does not answer" not in answer.content
+
+    def test_who_is_logged_in_sees_pages_while_redis_is_full(self, viewer, monkeypatch):
+        monkeypatch.setattr(sessions, "NOTE_USE_EVERY_S", 0)  # this look would be written to the session
+        with full_redis():
+            assert viewer.get("/admin/keys").status_code == 200
 
 
 def attack(username: str) -> None:

@@ -18,6 +18,7 @@ from apps.downloads.services.lookups import Lookup, LookupKind, wait_for_lookup
 from apps.downloads.services.media import wait_for_info, wait_for_new_info
 from apps.downloads.services.question_lanes import Lane
 from tests.downloads.samples import VIDEO_ID, video_info
+from tests.full_redis import full_redis
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
 
@@ -231,15 +232,14 @@ class TestRequestInfo:
     def test_a_question_that_cannot_be_sent_is_no_question_that_took_too_long(self, monkeypatch):
         """Redis that is full takes no message; what waits counts for nobody then, and is sent once there is room."""
         token = asker_var.set("somebody")
-        redis_client().config_set("maxmemory", 1)
         try:
-            for _ in range(2):
-                with pytest.raises(NotReady):
-                    info.request_info(VIDEO_ID)
-            info.renew_info(VIDEO_ID)
-            info.request_info(VIDEO_ID, patient=True)
+            with full_redis():
+                for _ in range(2):
+                    with pytest.raises(NotReady):
+                        info.request_info(VIDEO_ID)
+                info.renew_info(VIDEO_ID)
+                info.request_info(VIDEO_ID, patient=True)
         finally:
-            redis_client().config_set("maxmemory", 0)
             asker_var.reset(token)
         info.request_info(VIDEO_ID)
         assert messages() == 1

@@ -33,6 +33,7 @@ from apps.keys.services import create_key, revoke_key
 from apps.telegram_cache.documents import Asset, AssetState
 from tests.core.serving import serving
 from tests.downloads.library import AUDIO, CONTENT, VIDEO, VIDEO_ID, known_info, put_hot, put_in_telegram
+from tests.full_redis import full_redis
 from tests.waiting import Clock, wait_until
 from ytserver.entrance import Entrance
 from ytserver.fast_lane import first_answers, till
@@ -464,11 +465,8 @@ class TestOverConnections:
             for _ in range(2):
                 await client.get(self.PATH)
             before = server.in_django
-            redis_client().config_set("maxmemory", "1")
-            try:
+            with full_redis():
                 answer = await client.get(self.PATH)
-            finally:
-                redis_client().config_set("maxmemory", "0")
         assert (answer.status_code, server.in_django) == (200, before + 1)
 
     async def test_what_redis_answers_unreadably_is_answered_by_django(self, server, key, monkeypatch):
@@ -668,11 +666,8 @@ class TestLimits:
             for _ in range(2):
                 await client.get(self.PATH)
             assert lane.in_django == 1
-            redis_client().config_set("maxmemory", "1")
-            try:
+            with full_redis():
                 statuses = [(await client.get(self.PATH)).status_code for _ in range(share + 1)]
-            finally:
-                redis_client().config_set("maxmemory", "0")
         assert (statuses, lane.in_django) == ([200] * share + [429], 1 + share + 1)
 
 
@@ -968,12 +963,8 @@ class TestTillEarly:
 
     async def test_a_redis_without_memory_refuses_each_of_them_once(self, it, grant, monkeypatch):
         monkeypatch.setattr(till, "REDIS_PAUSE_S", 0)
-        before = redis_client().config_get("maxmemory")["maxmemory"]
-        redis_client().config_set("maxmemory", 1)
-        try:
+        with full_redis():
             assert await self.outcomes(self.charge(it, grant, self.MANY)) == [None] * self.MANY
-        finally:
-            redis_client().config_set("maxmemory", before)
         await self.ended(it)
         assert self.appended() == ["early-0"]
         assert None not in await self.outcomes(self.charge(it, grant, self.MANY))

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from apps.core.api_errors import SERVICE_DOWN
 from apps.core.errors import KeyDisabled, KeyExpired, KeyInvalid, KeyMissing
+from apps.core.outages import SERVICE_DOWN
 from apps.keys import authentication, key_cache
 from apps.keys.authentication import authenticate, extract_key, forget_cached_keys, grant_for_prefix
 from apps.keys.documents import ApiKey

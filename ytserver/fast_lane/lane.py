@@ -19,10 +19,10 @@ from functools import partial
 from typing import TypeVar
 
 from apps.analytics.recorder import EVENT_ID, EventRecorder
-from apps.core.api_errors import SERVICE_DOWN
 from apps.core.asgi import BODY_TIMEOUT_S, AsgiApp, Message, Receive, Scope, Send
 from apps.core.errors import ApiError
 from apps.core.gather import Gatherer
+from apps.core.outages import SERVICE_DOWN
 from apps.core.request_state import STARTED_AT
 from apps.core.web_protocol import send_whole
 from apps.downloads.ready import Question, Ready, ReadyAnswers, look_up

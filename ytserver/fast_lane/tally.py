@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from apps.analytics.recorder import EventRecorder
-from apps.core.api_errors import SERVICE_DOWN
+from apps.core.outages import SERVICE_DOWN
 from apps.downloads.ready import Ready
 from apps.downloads.services.cache_stats import Answered, count_answers
 from apps.downloads.services.media import Tier

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 from django.core.management.base import BaseCommand, CommandError
 
 from apps.core.api_errors import to_api_error
-from apps.core.command import SERVICES_HINT
-from apps.core.errors import ApiError, NotReady, UpstreamTimeout
+from apps.core.errors import ApiError, UpstreamTimeout
+from apps.core.outages import outage_of
 from apps.downloads.fields import check_fields
 from apps.downloads.links import parse_video_id
 from apps.downloads.management.progress import ProgressLine
@@ -72,8 +72,8 @@ class Command(BaseCommand):
             told = to_api_error(error)
             if told is None:  # a fault of ours keeps its traceback
                 raise
-            is_down = isinstance(told, NotReady) and not isinstance(error, ApiError)
-            self._fail(told, SERVICES_HINT if is_down else told.message, as_json=options["json"])
+            outage = outage_of(error)
+            self._fail(told, outage.for_operators if outage else told.message, as_json=options["json"])
         facts = _facts(state, saved)
         if options["json"]:
             self.stdout.write(json.dumps({"status": True, **facts}))

@@ -1,0 +1,75 @@
+"""What is the matter with a MongoDB or a Redis that does not do what it was asked, in words for people."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from django_redis.exceptions import ConnectionInterrupted
+from mongoengine.connection import ConnectionFailure as MongoEngineConnectionFailure
+from pymongo.errors import ConnectionFailure, ExecutionTimeout
+from redis.exceptions import AuthenticationError, OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+_MONGODB_DOWN = (ConnectionFailure, ExecutionTimeout, MongoEngineConnectionFailure)
+SERVICE_DOWN = (
+    *_MONGODB_DOWN,
+    ConnectionInterrupted,
+    RedisConnectionError,
+    RedisTimeoutError,
+    ReadOnlyError,
+    OutOfMemoryError,
+)
+_REFUSED = re.compile(r"\b(OOM|MISCONF|READONLY) ")  # in a script's error of Redis 6, and of a Redis whose disk is full
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outage:
+    """``what``: "Redis is full". ``remedy``: sentences for who runs the server."""
+
+    what: str
+    remedy: str
+
+    @property
+    def for_operators(self) -> str:
+        return f"{self.what}. {self.remedy}"
+
+
+_IS_IT_RUNNING = "Is the server running (`manage.py up`)? Else check"
+_MONGODB_AWAY = Outage(what="MongoDB does not answer", remedy=f"{_IS_IT_RUNNING} MONGO_URI.")
+REDIS_AWAY = Outage(what="Redis does not answer", remedy=f"{_IS_IT_RUNNING} REDIS_URL.")
+_WRONG_PASSWORD = Outage(what="Redis refuses our password", remedy="Check REDIS_URL.")
+_BY_REFUSAL = {
+    "OOM": Outage(
+        what="Redis is full",
+        remedy="It has used all the memory that it may: give it more (`maxmemory` in its configuration).",
+    ),
+    "MISCONF": Outage(
+        what="Redis cannot write to its disk",
+        remedy="Make room on that disk; the log of Redis says more.",
+    ),
+    "READONLY": Outage(
+        what="Redis takes no changes",
+        remedy="It is a replica: set REDIS_URL to the Redis that it copies.",
+    ),
+}
+
+
+def outage_of(error: BaseException) -> Outage | None:
+    """None: the error has another reason, or is a fault of ours."""
+    if isinstance(error, ConnectionInterrupted):
+        return (outage_of(error.__cause__) if error.__cause__ is not None else None) or REDIS_AWAY
+    if isinstance(error, _MONGODB_DOWN):
+        return _MONGODB_AWAY
+    if isinstance(error, OutOfMemoryError):
+        return _BY_REFUSAL["OOM"]
+    if isinstance(error, ReadOnlyError):
+        return _BY_REFUSAL["READONLY"]
+    if isinstance(error, AuthenticationError):
+        return _WRONG_PASSWORD
+    if isinstance(error, RedisConnectionError | RedisTimeoutError):
+        return REDIS_AWAY
+    if isinstance(error, ResponseError) and (refused := _REFUSED.search(str(error))):
+        return _BY_REFUSAL[refused[1]]
+    return None
