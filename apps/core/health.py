@@ -17,13 +17,11 @@ import redis
 from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 from pymongo.errors import PyMongoError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from apps.core.errors import NotReady, error_body
 from apps.core.heartbeats import idle_queues
 from apps.core.logs import request_id_var
-from apps.core.redis import NOWHERE
+from apps.core.redis import ping_redis
 
 CHECK_TIMEOUT_S = 2.0
 STRAGGLER_S = 1.0  # for checks that end a little after their own time limit
@@ -49,15 +47,8 @@ def _mongodb_problem() -> str | None:
 
 
 def _redis_problem() -> str | None:
-    client = redis.Redis.from_url(
-        settings.SERVICES.redis_url or NOWHERE,
-        socket_connect_timeout=CHECK_TIMEOUT_S,
-        socket_timeout=CHECK_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
     try:
-        with client:
-            client.ping()
+        ping_redis(timeout_s=CHECK_TIMEOUT_S)
     except redis.RedisError as error:
         return f"does not answer ({type(error).__name__})"
     return None

@@ -65,15 +65,8 @@ class _Gate(Retry):
                 self.is_silent = False
 
     def _gives_no_answer(self) -> bool:
-        probe = redis.Redis.from_url(
-            settings.SERVICES.redis_url or NOWHERE,
-            socket_connect_timeout=PROBE_TIMEOUT_S,
-            socket_timeout=PROBE_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
         try:
-            with probe:
-                probe.ping()
+            ping_redis(timeout_s=PROBE_TIMEOUT_S)
         except redis.RedisError as error:
             return isinstance(error, redis.TimeoutError)
         return False
@@ -100,6 +93,20 @@ def redis_client() -> redis.Redis:
         retry=_gate(),
     )
     return redis.Redis(connection_pool=pool)
+
+
+def ping_redis(*, timeout_s: float) -> None:
+    """Ask once, past the gate, over a connection of its own. ``timeout_s`` holds for connecting, and for the answer.
+
+    Raises redis.RedisError."""
+    client = redis.Redis.from_url(
+        settings.SERVICES.redis_url or NOWHERE,
+        socket_connect_timeout=timeout_s,
+        socket_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+    )
+    with client:
+        client.ping()
 
 
 def make_async_redis(

@@ -20,6 +20,7 @@ from apps.telegram_cache.clients.errors import (
     TelegramUncertain,
     TelegramUnreachable,
 )
+from apps.telegram_cache.documents import Asset
 from apps.telegram_cache.failures import Failures
 from apps.telegram_cache.flights import Flight
 from apps.telegram_cache.judging import Verdict, judge
@@ -48,6 +49,21 @@ RECORD_LIFE_S = 5.0
 MAX_RECORDS = 1000
 LOCAL_WINDOW_BLOCKS = 16
 READ_AHEAD_MAX = 3
+
+
+def target_to_fill(asset: Asset) -> StreamTarget:
+    """All of a stored asset, for who fills its hot file and sends nothing to anybody."""
+    return StreamTarget(
+        asset_id=asset.id,
+        generation=asset.generation,
+        size_bytes=asset.size_bytes,
+        mime=asset.mime,
+        file_name="",
+        attachment=False,
+        block_hashes=tuple(asset.block_hashes),
+        etag="",
+        key_prefix="",
+    )
 
 
 class TelegramFiller:

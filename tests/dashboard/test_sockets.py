@@ -13,7 +13,7 @@ from apps.core.websockets import BUSY
 from apps.dashboard import sockets
 from apps.dashboard.sockets import AdminConsumer
 from apps.keys.documents import Role, User
-from tests.core.serving import serving
+from tests.core.serving import closed_with, serving
 from tests.waiting import wait_until
 
 
@@ -50,32 +50,23 @@ def open_as(url, log_in) -> Callable[..., ClientConnection]:
     return enter
 
 
-def close_code(socket: ClientConnection) -> int:
-    """Read to the end; the close code."""
-    try:
-        while True:
-            socket.recv(timeout=60)
-    except ConnectionClosed as end:
-        return end.rcvd.code
-
-
 def test_the_role_decides(open_as):
     with open_as(Role.OPERATOR) as socket:
         assert socket.recv(timeout=60) == "hello the-operator"
     with open_as(Role.VIEWER) as socket:
-        assert close_code(socket) == sockets.FORBIDDEN
+        assert closed_with(socket) == sockets.FORBIDDEN
 
 
 @pytest.mark.parametrize("cookies", ["ytserver_session=nonsense", "ytserver_session=", "=;;[", "x=y"])
 def test_nobody_is_let_in(server, url, cookies):
     with connect(f"{url}/short", additional_headers={"Cookie": cookies}) as socket:
-        assert close_code(socket) == sockets.LOGGED_OUT
+        assert closed_with(socket) == sockets.LOGGED_OUT
 
 
 def test_ends_when_there_is_no_more_to_say(open_as):
     with open_as(Role.VIEWER, "/short") as socket:
         assert socket.recv(timeout=60) == "all"
-        assert close_code(socket) == 1000
+        assert closed_with(socket) == 1000
 
 
 @pytest.mark.parametrize(
@@ -88,13 +79,13 @@ def test_who_loses_the_right_is_cut_off(open_as, monkeypatch, change, code):
     with open_as(Role.OPERATOR) as socket:
         assert socket.recv(timeout=60)
         User.objects(username="the-operator").update_one(**change)
-        assert close_code(socket) == code
+        assert closed_with(socket) == code
 
 
 def test_there_is_a_bound(server, url, monkeypatch):
     monkeypatch.setattr(sockets, "MAX_OPEN", 0)
     with connect(f"{url}/short") as socket:
-        assert close_code(socket) == BUSY
+        assert closed_with(socket) == BUSY
 
 
 def test_when_redis_goes_away_the_places_are_given_back(server, url, channels_away):

@@ -10,9 +10,8 @@ from apps.core.errors import UpstreamError
 from apps.downloads.fetch.room import require_room
 from apps.downloads.fetch.threads import in_thread
 from apps.streaming.hotstore import BLOCK_BYTES, HotStore
-from apps.streaming.ports import StreamTarget
 from apps.telegram_cache.documents import Asset
-from apps.telegram_cache.reader import TelegramFiller
+from apps.telegram_cache.reader import TelegramFiller, target_to_fill
 
 
 async def bring_original(store: HotStore, asset: Asset, path: Path, *, keep_free_bytes: int) -> None:
@@ -31,20 +30,9 @@ async def bring_original(store: HotStore, asset: Asset, path: Path, *, keep_free
 
 async def _fill(store: HotStore, asset: Asset) -> None:
     """Bring every block that is missing here back from Telegram."""
-    size_bytes, hashes = asset.size_bytes or 0, tuple(asset.block_hashes)
-    target = StreamTarget(
-        asset_id=asset.id,
-        generation=asset.generation,
-        size_bytes=size_bytes,
-        mime=asset.mime,
-        file_name="",
-        attachment=False,
-        block_hashes=hashes,
-        etag="",
-        key_prefix="",
-    )
+    size_bytes, target = asset.size_bytes or 0, target_to_fill(asset)
     hot_file = await in_thread(
-        lambda _: store.open_sparse(asset.id, asset.generation, size_bytes=size_bytes, block_hashes=hashes)
+        lambda _: store.open_sparse(asset.id, asset.generation, size_bytes=size_bytes, block_hashes=target.block_hashes)
     )
     filler = TelegramFiller()
     try:

@@ -12,7 +12,7 @@ from apps.downloads.services.media import hot_store
 from apps.streaming.hotstore import BLOCK_BYTES, HotFile
 from apps.streaming.ports import StreamTarget
 from apps.telegram_cache.documents import Asset
-from apps.telegram_cache.reader import TelegramFiller
+from apps.telegram_cache.reader import TelegramFiller, target_to_fill
 
 
 def save_asset(asset: Asset, path: Path, *, on_bytes: Callable[[int], None]) -> None:
@@ -23,11 +23,13 @@ def save_asset(asset: Asset, path: Path, *, on_bytes: Callable[[int], None]) -> 
     """
     if not asset.is_finished or not asset.size_bytes:
         raise NotFound("This file is not complete.")
-    hashes = tuple(asset.block_hashes)
-    hot_file = hot_store().open_sparse(asset.id, asset.generation, size_bytes=asset.size_bytes, block_hashes=hashes)
+    target = target_to_fill(asset)
+    hot_file = hot_store().open_sparse(
+        asset.id, asset.generation, size_bytes=asset.size_bytes, block_hashes=target.block_hashes
+    )
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        asyncio.run(_copy(hot_file, _target(asset, hashes), unfinished, on_bytes))
+        asyncio.run(_copy(hot_file, target, unfinished, on_bytes))
         unfinished.replace(path)
     finally:
         hot_file.close()
@@ -47,17 +49,3 @@ async def _copy(hot_file: HotFile, target: StreamTarget, path: Path, on_bytes: C
                 on_bytes(stop)
     finally:
         await filler.aclose()
-
-
-def _target(asset: Asset, hashes: tuple[bytes, ...]) -> StreamTarget:
-    return StreamTarget(
-        asset_id=asset.id,
-        generation=asset.generation,
-        size_bytes=asset.size_bytes,
-        mime=asset.mime,
-        file_name="",
-        attachment=True,
-        block_hashes=hashes,
-        etag="",
-        key_prefix="",
-    )

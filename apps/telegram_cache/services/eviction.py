@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 import time
@@ -28,10 +29,10 @@ LEAST_FREE_BYTES = 512 * 1024 * 1024
 STALE_S = 3600.0
 LONGEST_REST_S = 60.0  # a bot that Telegram lets rest for longer cannot bring anything back now
 GIVEN_UP = (AssetState.ABSENT.value, AssetState.FAILED.value)
-EVERY_S = 30.0  # celery_config
 _BATCH = 500
 _ASKED_AT_ONCE = 1000
 _TURNS = 120
+_runs = itertools.count(int(time.time()))  # of this process; not from 0, so that restarts begin at different turns
 
 
 OnRemoved = Callable[[str, int, int], None]
@@ -56,8 +57,8 @@ def evict_hot(
     on record there is no such place, and the bound alone decides; a bot or channel that is only disabled counts as on
     record. Files read just now are the last to go. Leftovers of assets that are no longer on
     record, of older generations and of abandoned work go when they are older than an hour; in a large store they are
-    looked for over an hour, a part in each run. ``on_removed`` is told after
-    each file: its asset, the bytes it had, the bytes that still have to go.
+    looked for a part in each run, all of it within _TURNS. ``on_removed`` is told after each file: its asset, the bytes
+    it had, the bytes that still have to go.
     """
     now = time.time() if now is None else now
     store = HotStore(settings.ENV.hot_root)
@@ -163,7 +164,7 @@ def _stale(entries: list[HotEntry], now: float) -> Iterator[HotEntry]:
     """Files of no asset, of another generation than its own (and the one kept until that is stored), or of a fetch that
     was given up, not touched for an hour.
     """
-    old = _in_turn([entry for entry in entries if now - entry.last_read_at > STALE_S], now)
+    old = _in_turn([entry for entry in entries if now - entry.last_read_at > STALE_S])
     for at in range(0, len(old), _BATCH):
         batch = old[at : at + _BATCH]
         kept = kept_generations(entry.asset_id for entry in batch)
@@ -175,13 +176,13 @@ def _stale(entries: list[HotEntry], now: float) -> Iterator[HotEntry]:
                 yield entry
 
 
-def _in_turn(entries: list[HotEntry], now: float) -> list[HotEntry]:
+def _in_turn(entries: list[HotEntry]) -> list[HotEntry]:
     """Those that MongoDB is asked about in this run: about _ASKED_AT_ONCE. Where there are more, each has its turn once
-    in _TURNS runs (an hour), by its id."""
+    in _TURNS runs, by its id."""
     turns = min(_TURNS, math.ceil(len(entries) / _ASKED_AT_ONCE))
     if turns < 2:
         return entries
-    turn = int(now // EVERY_S) % turns
+    turn = next(_runs) % turns
     return [entry for entry in entries if zlib.crc32(entry.asset_id.encode()) % turns == turn]
 
 
