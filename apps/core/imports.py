@@ -9,7 +9,6 @@ it forks.
 from __future__ import annotations
 
 import sys
-import threading
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -26,8 +25,6 @@ EXTRAS = {
 }
 """Libraries, and what they import when it happens to be installed, though nothing here uses it."""
 
-_one_at_a_time = threading.Lock()  # Celery swaps its module at the end: a thread that waited finds the old one, empty
-
 
 def import_web() -> None:
     """Django with every view and the ASGI application: all that is needed before the first answer. Call it before
@@ -43,14 +40,17 @@ def import_web() -> None:
 
 def import_rest_of_web() -> None:
     for name in REST_OF_WEB:
-        with _one_at_a_time:
-            import_module(name)
+        import_module(name)
 
 
 def import_celery() -> Celery:
-    """The application of Celery, imported now if it was not before."""
-    with _one_at_a_time:
-        app: Celery = import_module("ytserver.celery").app
+    """The application of Celery, imported now if it was not before.
+
+    Nothing else of Celery may be imported before it returns. Celery swaps its first module at the end of that module:
+    of two threads that import it by themselves, the one that waits finds the old one, empty. Here Python lets it wait
+    for our own module instead.
+    """
+    app: Celery = import_module("ytserver.celery").app
     return app
 
 

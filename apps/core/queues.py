@@ -26,7 +26,7 @@ def send_task(name: str, *arguments: str, delay_s: float = 0, **options: int) ->
     except RedisError as error:
         raise NotSent(type(error).__name__) from error
     app = import_celery()
-    from celery.exceptions import OperationalError  # not at the top: see apps.core.imports
+    from celery.exceptions import OperationalError  # neither at the top nor before: see apps.core.imports
 
     try:
         app.send_task(name, list(arguments), countdown=delay_s or None, retry_policy=SEND_ONCE_MORE, **options)

@@ -39,7 +39,7 @@ def slow_namedtuple(name, *arguments, **options):  # Celery's first module calls
     if name == "version_info_t" and not began.is_set():
         began.set()
         both.wait(60)
-        time.sleep(0.3)  # the thread behind gets to Celery too, if nothing holds it up
+        time.sleep(0.3)  # the thread behind gets to Celery too, if it came by another way
     return namedtuple(name, *arguments, **options)
 
 def send():
