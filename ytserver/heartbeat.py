@@ -10,6 +10,7 @@ from celery import bootsteps
 from redis import RedisError
 
 from apps.core.heartbeats import INTERVAL_S, beat
+from apps.core.hot_names import QUEUES_WITH_FILES, tell_hot_store
 from apps.core.machines import forget_machine, report_machine
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,14 @@ class Heartbeat(bootsteps.StartStopStep):
 
 def _try_beat(queues: list[str]) -> None:
     try:
-        beat(queues)
+        say_alive(queues)
         report_machine()
     except (RedisError, OSError) as error:  # Redis or the disk is away for a while: the next beat is soon
         log.warning("no heartbeat could be sent (%s)", type(error).__name__)
+
+
+def say_alive(queues: list[str]) -> None:
+    """Once. Raises RedisError, OSError."""
+    beat(queues)
+    if not QUEUES_WITH_FILES.isdisjoint(queues):
+        tell_hot_store()

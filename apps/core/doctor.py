@@ -19,6 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from apps.core.embedded import EmbeddedServerError, binary_path
 from apps.core.heartbeats import idle_queues
+from apps.core.hot_names import hot_store_name, hot_stores_of_workers
 from apps.core.instance import MIN_FREE_BYTES, raise_file_limit
 from apps.core.outages import REDIS_AWAY, outage_of
 from ytserver.env import BASE_DIR, Env, ServiceUrls
@@ -210,6 +211,19 @@ def check_disk(env: Env) -> Result:
     return Result(name="disk", ok=True, text=text, fix=advice)
 
 
+def check_hot_store() -> Result:
+    try:
+        stores, own = hot_stores_of_workers(), hot_store_name()
+    except (redis.RedisError, OSError):
+        return Result(name="hot store", ok=True, text="not known while Redis or the disk is away")
+    if stores <= {own}:
+        return Result(name="hot store", ok=True, text="the one of all workers" if stores else "no worker uses one now")
+    return Result(
+        name="hot store", ok=False, text="workers use another one: new files come late, or are fetched more than once",
+        fix="set HOT_DIR to the same folder for all processes (docs/operations.md)",
+    )  # fmt: skip
+
+
 def check_files() -> Result:
     warning = raise_file_limit()
     return Result(name="open files", ok=True, text="enough" if warning is None else "few", fix=warning or "")
@@ -247,4 +261,5 @@ def all_checks(env: Env, services: ServiceUrls) -> list[Callable[[], Result]]:
         lambda: check_mongodb(env, services),
         lambda: check_redis(env, services),
         check_workers,
+        check_hot_store,
     ]

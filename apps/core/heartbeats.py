@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from apps.core.redis import redis_client
 
 PREFIX = "yt:heartbeat:"
+HOT_STORES = "yt:hot-stores"  # see apps.core.hot_names
 INTERVAL_S = 5.0
 LIFE_S = 15
 QUEUES = ("resolve", "fetch", "upload", "care")
@@ -29,4 +30,4 @@ def idle_queues() -> list[str]:
 
 def forget_beats() -> None:
     """Count nobody as alive until they speak again. For the start of an instance over its own Redis."""
-    redis_client().delete(*(f"{PREFIX}{queue}" for queue in QUEUES))
+    redis_client().delete(HOT_STORES, *(f"{PREFIX}{queue}" for queue in QUEUES))

@@ -9,12 +9,15 @@ from contextlib import closing
 import pytest
 from django.core.management import call_command
 
-from apps.core.errors import InvalidParameter, UpstreamUnreachable, VideoUnavailable
+from apps.core.errors import InvalidParameter, NotReady, UpstreamUnreachable, VideoUnavailable
+from apps.core.heartbeats import HOT_STORES
+from apps.core.hot_names import tell_hot_store
+from apps.core.redis import redis_client
 from apps.core.suspend import Suspend
 from apps.downloads.documents import MediaJob
 from apps.downloads.services import doubtful, flights, media
 from apps.downloads.services.info import record_info_error
-from apps.downloads.services.jobs import is_lost
+from apps.downloads.services.jobs import ensure_job, is_lost
 from apps.downloads.services.media import MediaAsk, Tier, request_media
 from apps.downloads.stream_records import AssetRecord
 from apps.downloads.variants import MediaOptions
@@ -62,6 +65,35 @@ def given(kind: MediaKind, wish: str | None, **options: object) -> str:
     state = request_media(ask, key_prefix="", wait_s=0, waited_s=0)
     assert state.tier is Tier.TELEGRAM
     return str(state.asset.variant)
+
+
+class TestAFileOfAnotherHotStore:
+    """This process sees another HOT_DIR than the workers do: it cannot know what is lost."""
+
+    @pytest.fixture
+    def asset(self, mongo, redis_server, hot_root):
+        asset = put_in_telegram(AssetKey(VIDEO_ID, MediaKind.AUDIO, "m4a"))
+        known_info()
+        Asset.objects(id=asset.id).update_one(set__state=AssetState.READY.value, unset__parts=1)
+        redis_client().zadd(HOT_STORES, {"another": redis_client().time()[0]})
+        return asset
+
+    def test_is_waited_for_and_not_fetched_again(self, asset):
+        ask = MediaAsk(kind=MediaKind.AUDIO, video_id=VIDEO_ID, wish="m4a")
+        with pytest.raises(Suspend):
+            request_media(ask, key_prefix="", wait_s=0, waited_s=0)
+        with pytest.raises(NotReady, match="not in Telegram yet"):
+            request_media(ask, key_prefix="", wait_s=0, waited_s=media.INFO_WAIT_S)
+        with pytest.raises(NotReady):
+            ensure_job(key=asset.key, info=known_info(), key_prefix="")
+        assert MediaJob.objects.count() == 0
+        assert find_asset(asset.id).generation == asset.generation
+
+    def test_is_fetched_again_by_who_sees_the_store_of_the_workers(self, asset):
+        tell_hot_store()
+        ask = MediaAsk(kind=MediaKind.AUDIO, video_id=VIDEO_ID, wish="m4a")
+        assert request_media(ask, key_prefix="", wait_s=0, waited_s=0).tier is Tier.EXTERNAL
+        assert find_asset(asset.id).generation == asset.generation + 1
 
 
 class TestABadPart:

@@ -12,7 +12,8 @@ from mongoengine.errors import NotUniqueError
 from pymongo import ReturnDocument
 
 from apps.core.clock import utcnow
-from apps.core.errors import ApiError, Conflict, NotFound
+from apps.core.errors import ApiError, Conflict, NotFound, NotReady
+from apps.core.hot_names import sees_hot_store_of_workers
 from apps.core.wake import publish
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
@@ -38,6 +39,8 @@ log = structlog.get_logger(__name__)
 JOIN_TRIES = 5
 ANNOUNCED_AFTER_S = 5.0  # an end that nobody has announced by then was missed
 ANNOUNCED_AT_ONCE = 200
+ELSEWHERE = "This file is on another machine, and not in Telegram yet. Try again soon."
+ELSEWHERE_RETRY_S = 5.0
 _ALL = {"$concatArrays": [["$key_prefix"], {"$ifNull": ["$joined_by", []]}]}
 _GONE = {"$setUnion": [{"$ifNull": ["$left_by", []]}, {"$ifNull": ["$too_large_for", []]}]}
 _NOBODY_WAITS = {"$setIsSubset": [_ALL, _GONE]}
@@ -50,7 +53,8 @@ def ensure_job(
 
     Of any number of simultaneous callers one makes the job (unique index), all get the same. An asset that is
     finished already gives its last job (or an unsaved finished one). Raises the stored error of an asset that failed
-    and may not be tried again yet, and Overloaded when too many jobs wait, of all keys or of this one.
+    and may not be tried again yet, Overloaded when too many jobs wait, of all keys or of this one, and NotReady for a
+    finished asset that may be in the hot store of the workers, when this process sees another one.
     """
     ensure_asset(
         key,
@@ -88,6 +92,8 @@ def _job_for(key: AssetKey, *, key_prefix: str, priority: JobPriority) -> MediaJ
             return latest_job(asset.id) or MediaJob(
                 **_about(key), state=JobState.DONE.value, active=False, stage="done"
             )
+        if not sees_hot_store_of_workers():
+            raise NotReady(ELSEWHERE, retry_after_s=ELSEWHERE_RETRY_S)
         raise_if_too_early(asset)  # it could not be had anew a moment ago
         _start_over(asset)
     elif asset.state == AssetState.FAILED:

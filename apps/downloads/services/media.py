@@ -13,6 +13,7 @@ from django.conf import settings
 
 from apps.core.clock import utcnow
 from apps.core.errors import ApiError, Conflict, Overloaded, QualityUnavailable, UpstreamTimeout
+from apps.core.hot_names import sees_hot_store_of_workers
 from apps.core.suspend import Suspend
 from apps.downloads.documents import JobPriority, JobState, MediaJob
 from apps.downloads.providers.base import VideoInfo
@@ -295,7 +296,8 @@ def _start_or_find(key: AssetKey, *, key_prefix: str, waited_s: float, priority:
         _raise_if_cancelled(key, within_s=waited_s)
         if asset is not None and asset.is_finished:  # it lost bytes, and could not be had anew a moment ago
             raise_if_too_early(asset)
-            if not has_been_looked_at(hot_store(), asset):
+            is_elsewhere = waited_s < INFO_WAIT_S and not sees_hot_store_of_workers()  # it may be in Telegram soon
+            if is_elsewhere or not has_been_looked_at(hot_store(), asset):
                 raise Suspend(f"asset:{key.asset_id}")
         info = _info_to_fetch(key, waited_s=waited_s, priority=priority)
         check_media(key_prefix, duration_s=info.duration_s, size_bytes=None)
