@@ -17,6 +17,7 @@ from pymongo.errors import PyMongoError
 
 from apps.core import audit
 from apps.core.outages import outage_of
+from apps.dashboard.kept import keep_typed
 from apps.keys.documents import Role, User
 from apps.keys.roles import may
 from apps.keys.sessions import is_confirmed, note_use
@@ -28,6 +29,7 @@ View = Callable[..., HttpResponse]
 __all__ = [
     "AdminRequest",
     "admin_page",
+    "ask_about_typed",
     "ask_again",
     "asks_again",
     "client_address",
@@ -117,7 +119,8 @@ def login_href(request: HttpRequest) -> str:
 
 def asks_again(view: View) -> View:
     """For what an open browser or a stolen session must not be enough for: only soon after the password (and code) were
-    given again (``views.account.confirm``). Inside ``admin_page``; what was typed into the form is not kept."""
+    given again (``views.account.confirm``). Inside ``admin_page``; what was typed is kept for forms bound to
+    ``kept.typed``."""
 
     @functools.wraps(view)
     def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -127,10 +130,16 @@ def asks_again(view: View) -> View:
 
 
 def ask_again(request: HttpRequest, then: str = "", back: str = "") -> HttpResponse:
-    """To the page that asks for the password (and code), and from there ``then`` (or back to this address). ``back`` is
-    for those who give none."""
-    query = {"next": then or request.get_full_path()} | ({"back": back} if back else {})
+    """To the page that asks for the password (and code), and from there ``then`` (or back to this address, with what
+    was typed). ``back`` is for those who give none."""
+    query = {"next": then or keep_typed(request)} | ({"back": back} if back else {})
     return redirect(f"{reverse('dashboard:account-confirm')}?{urlencode(query)}")
+
+
+def ask_about_typed(request: HttpRequest) -> HttpResponse:
+    """``ask_again`` for a form that needs it for some values only: who gives no password finds it as they sent it."""
+    address = keep_typed(request)
+    return ask_again(request, address, back=address)
 
 
 def problem(request: HttpRequest, status: int, title: str, text: str) -> HttpResponse:

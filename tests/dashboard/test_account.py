@@ -10,6 +10,7 @@ import pytest
 from django.test import Client
 
 from apps.core.documents import AuditEntry
+from apps.core.redis import redis_client
 from apps.dashboard.login import FREE_TRIES
 from apps.keys import second_factor, sessions
 from apps.keys.documents import Role, User
@@ -294,6 +295,20 @@ class TestAskingAgain:
         assert owner.get("/admin/admins/new").status_code == 200
         now[0] += 2
         assert owner.get("/admin/admins/new").status_code == 302
+
+    def test_what_was_typed_is_kept_encrypted_where_the_ten_minutes_were_over(self, owner, forms):
+        for path, form in forms.items():
+            owner.post("/admin/logout")
+            log_in(owner, "the-owner")
+            asked = owner.post(f"/admin/admins/{path}", form)["Location"]
+            assert ("typed" in asked) is bool(form)
+            stored = [redis_client().get(key) for key in redis_client().scan_iter("*kept:*")]
+            assert stored
+            assert not any(b"mallory" in value for value in stored)
+            back = owner.post(asked, {"password": PASSWORD})["Location"]
+            if form:
+                shown = owner.get(back).context["form"]
+                assert {name: shown[name].value() for name in form} == form
 
     def test_a_new_login_in_the_same_browser_is_asked_again(self, owner):
         confirm(owner)

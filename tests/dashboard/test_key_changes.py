@@ -43,6 +43,19 @@ class TestKeys:
         (entry,) = AuditEntry.objects(action="key.update")
         assert (entry.actor, set(entry.after)) == ("the-operator", {"limit_per_day", "labels", "bind_links"})
 
+    @pytest.mark.parametrize("is_powerful", [False, True])
+    def test_what_was_typed_stays_when_the_password_is_asked_for(self, owner, is_powerful):
+        key = create_key(name="bot", scopes=[Scope.ADMIN] if is_powerful else [Scope.INFO]).document
+        address = f"/admin/keys/{key.prefix}/edit"
+        asked = owner.post(address, {"name": "cow", "scopes": ["admin"], "limit_per_day": "7"})["Location"]
+        assert owner.post(asked, {"password": "wrong"}).status_code == 422
+        back = owner.post(asked, {"password": PASSWORD})["Location"]
+        fields = values(owner.get(back).context["form"])
+        assert (fields["name"], fields["scopes"], fields["limit_per_day"]) == ("cow", ["admin"], "7")
+        assert known_key(key.prefix).name == "bot"
+        assert owner.post(back, fields)["Location"] == f"/admin/keys/{key.prefix}"
+        assert (known_key(key.prefix).name, known_key(key.prefix).limit_per_day) == ("cow", 7)
+
     @pytest.mark.parametrize(
         ("field", "value"),
         [

@@ -9,7 +9,7 @@ from apps.core.redis import redis_client
 from apps.dashboard.key_forms import KeyForm
 from apps.keys.authentication import authenticate
 from apps.keys.changes import add_user
-from apps.keys.documents import ApiKey, Scope
+from apps.keys.documents import ApiKey, Role, Scope
 from apps.keys.services import create_key, revoke_key
 from tests.dashboard.conftest import PASSWORD
 
@@ -98,10 +98,32 @@ class TestCreate:
     def test_only_an_owner_may_give_the_admin_scope(self, operator, owner):
         assert create(operator, scopes=["admin"]).status_code == 422
         asked = create(owner, scopes=["admin"])
-        assert asked["Location"] == "/admin/account/confirm?next=%2Fadmin%2Fkeys%2Fnew"
+        assert re.fullmatch(
+            r"/admin/account/confirm\?next=(%2Fadmin%2Fkeys%2Fnew%3Ftyped%3D[0-9a-f]{32})&back=\1", asked["Location"]
+        )
         assert ApiKey.objects.count() == 0
         owner.post("/admin/account/confirm", {"password": PASSWORD})
         assert create(owner, scopes=["admin"]).status_code == 200
+
+    def test_what_was_typed_stays_when_the_password_is_asked_for(self, owner, log_in):
+        typed = {"owner": "sam", "labels": "a, b", "scopes": ["admin"], "expires_on": "2999-01-02"}
+        asked = create(owner, **typed)["Location"]
+        wrong = owner.post(asked, {"password": "wrong"})
+        (back,) = re.findall(r'href="(/admin/keys/new\?typed=[0-9a-f]{32})"', wrong.content.decode())[:1]
+        right = owner.post(asked, {"password": PASSWORD})["Location"]
+        assert right == back
+        page = owner.get(right)
+        assert "not saved yet" in page.content.decode()
+        assert page.status_code == 200
+        shown = {name: page.context["form"][name].value() for name in page.context["form"].fields}
+        assert {name: shown[name] for name in {**FORM, **typed}} == {**FORM, **typed}
+        assert ApiKey.objects.count() == 0
+        sent = {name: value for name, value in shown.items() if value not in (None, False)}
+        assert owner.post(right, sent).status_code == 200
+        assert (ApiKey.objects.get().owner, ApiKey.objects.get().scopes) == ("sam", ["admin"])
+        other = log_in(Role.OPERATOR).get(right)
+        assert "no longer known" in other.content.decode()
+        assert b"a, b" not in other.content
 
     def test_a_new_form_starts_with_the_usual_choices(self, operator):
         form = operator.get("/admin/keys/new").context["form"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,17 +10,17 @@ from urllib.parse import urlencode
 
 import redis
 from django.contrib import messages
-from django.core.cache import cache
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from pymongo.errors import PyMongoError
 
 from apps.core.errors import ApiError
 from apps.dashboard.access import AdminRequest, ask_again, may, problem
+from apps.dashboard.kept import keep, kept
 from apps.dashboard.lists.page import EVERYTHING, TICKED, read_chosen, read_everything, read_page
 from apps.dashboard.lists.spec import BulkAction, ListSpec
 from apps.keys.documents import Role
-from apps.keys.sessions import CONFIRMED_FOR_S, is_confirmed
+from apps.keys.sessions import is_confirmed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,26 +91,20 @@ def _allowed(request: AdminRequest, spec: ListSpec) -> dict[str, BulkAction]:
 
 def _keep(request: AdminRequest, action: BulkAction, documents: Sequence[Any]) -> str:
     """Remember what was chosen while the password is asked for, and return the address that goes on with it."""
-    name = secrets.token_hex(16)
     ids = SEPARATOR.join(str(document.pk) for document in documents)
-    cache.set(_kept_as(request, name), {"action": action.name, "ids": ids}, CONFIRMED_FOR_S)
-    query = {**request.GET.dict(), KEPT: name}
+    query = {**request.GET.dict(), KEPT: keep(request, {"action": action.name, "ids": ids})}
     return f"{request.path}?{urlencode(query)}"
 
 
 def _go_on(request: AdminRequest, spec: ListSpec, title: str, name: str) -> HttpResponse:
     """Ask whoever chose it, in this list, about what was kept under this name. Is it gone: the list itself."""
-    kept = cache.get(_kept_as(request, name)) or {}
-    action = _allowed(request, spec).get(kept.get("action", ""))
-    documents, is_cut = read_chosen(spec, kept.get("ids", "").split())
+    chosen = kept(request, name) or {}
+    action = _allowed(request, spec).get(chosen.get("action", ""))
+    documents, is_cut = read_chosen(spec, chosen.get("ids", "").split())
     if action is None or not documents:
         messages.info(request, "What you chose is no longer known. Tick the rows again.")
         return redirect(_without_kept(request))
     return _ask(request, action, spec, title, documents, is_cut=is_cut)
-
-
-def _kept_as(request: AdminRequest, name: str) -> str:
-    return f"chosen:{request.admin_user.id}:{request.path}:{name[:64]}"
 
 
 def _without_kept(request: AdminRequest, **more: str) -> str:

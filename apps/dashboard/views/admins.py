@@ -14,6 +14,7 @@ from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, asks_again, problem, record_change
 from apps.dashboard.account_forms import AdminUserForm, RoleForm
 from apps.dashboard.admin_list import ADMIN_LIST, admin_state
+from apps.dashboard.kept import typed
 from apps.dashboard.lists import answer_list
 from apps.dashboard.pages import confirm_page, form_page
 from apps.keys.admins import create_admin, find_admin, reset_password, set_admin_active, set_role
@@ -56,7 +57,7 @@ def admin_new(request: AdminRequest) -> HttpResponse:
         record_change(request, "user.create", target_kind="user", target_id=user.username, after=after)
         return _show_password(request, user, password, "can log in now")
 
-    form = AdminUserForm(request.POST or None)
+    form = AdminUserForm(typed(request))
     return form_page(
         request, form, title="Add an admin", label="Add", icon="user-plus", back=reverse(PAGE), back_label="Admins",
         save=save,
@@ -86,7 +87,7 @@ def admin_role(request: AdminRequest, user: User) -> HttpResponse:
             _record(request, user, "user.role", before={"role": before}, after={"role": data["role"]})
         return redirect(PAGE) if data["role"] == Role.NONE.value else redirect("dashboard:admins-detail", str(user.id))
 
-    form = RoleForm(request.POST or None, role=before)
+    form = RoleForm(typed(request), role=before)
     return form_page(
         request, form, title=f"Role of {user.username}", label="Change", back=_href(user), back_label=user.username,
         save=save,

@@ -10,8 +10,9 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 
-from apps.dashboard.access import AdminRequest, admin_page, ask_again, problem, who
+from apps.dashboard.access import AdminRequest, admin_page, ask_about_typed, ask_again, problem, who
 from apps.dashboard.form_tokens import sent_once
+from apps.dashboard.kept import typed
 from apps.dashboard.key_forms import KeyEditForm, RotateForm
 from apps.dashboard.key_work import delete, is_powerful
 from apps.dashboard.pages import confirm_page, form_page
@@ -49,12 +50,12 @@ def _page(key: ApiKey) -> str:
 
 @_on_key
 def key_edit(request: AdminRequest, key: ApiKey) -> HttpResponse:
-    form = KeyEditForm(request.POST or None, key=key, user=request.admin_user)
+    form = KeyEditForm(typed(request), key=key, user=request.admin_user)
 
     def save(_: dict[str, Any]) -> HttpResponse:
         changes = form.changes()
         if Scope.ADMIN in changes.get("scopes", ()) and not is_confirmed(request):
-            return ask_again(request)
+            return ask_about_typed(request)
         update_key(key.prefix, changes, seen={name: getattr(key, name) for name in changes}, **who(request))
         messages.success(request, "Changed. It counts everywhere within a second." if changes else "Nothing changed.")
         return redirect(_page(key))
@@ -78,7 +79,7 @@ def key_rotate(request: AdminRequest, key: ApiKey) -> HttpResponse:
         return render(request, "dashboard/keys/created.html", context)
 
     return form_page(
-        request, RotateForm(request.POST or None), title=f"New secret for “{key.name}”", label="Make a new secret",
+        request, RotateForm(typed(request)), title=f"New secret for “{key.name}”", label="Make a new secret",
         icon="refresh-cw", back=_page(key), back_label=key.name, save=save,
     )  # fmt: skip
 

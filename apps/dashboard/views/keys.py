@@ -11,8 +11,9 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from apps.dashboard import selectors
-from apps.dashboard.access import AdminRequest, admin_page, ask_again, problem, record_change
+from apps.dashboard.access import AdminRequest, admin_page, ask_about_typed, ask_again, problem, record_change
 from apps.dashboard.form_tokens import sent_once
+from apps.dashboard.kept import typed
 from apps.dashboard.key_forms import LIMIT_LABELS, KeyForm, limit_words
 from apps.dashboard.key_list import KEY_LIST, key_state
 from apps.dashboard.key_work import is_powerful, switch
@@ -38,14 +39,14 @@ def key_list(request: AdminRequest) -> HttpResponse:
 @admin_page(Role.OPERATOR, methods=("GET", "HEAD", "POST"))
 def key_new(request: AdminRequest) -> HttpResponse:
     """Create a key. The answer to the form shows it, once: it is stored nowhere, not even in the session."""
-    form = KeyForm(request.POST or None, user=request.admin_user)
+    form = KeyForm(typed(request), user=request.admin_user)
 
     def record(key: ApiKey) -> None:
         record_change(request, "key.create", target_kind="key", target_id=key.prefix, after=_facts(key))
 
     def save(data: dict[str, Any]) -> HttpResponse:
         if Scope.ADMIN in data["scopes"] and not is_confirmed(request):
-            return ask_again(request)  # such a key may do what an owner may
+            return ask_about_typed(request)  # such a key may do what an owner may
         with sent_once(data["form_token"]) as is_first:
             if not is_first:
                 messages.info(
