@@ -9,11 +9,17 @@ from typing import Any
 import pytest
 from django.conf import settings
 
+from apps.core import hot_names
 from apps.core.doctor import check_hot_store
-from apps.core.heartbeats import HOT_STORES, LIFE_S, forget_beats
+from apps.core.heartbeats import HOT_STORES, forget_beats
 from apps.core.hot_names import hot_store_name, hot_stores_of_workers, sees_hot_store_of_workers, tell_hot_store
 from apps.core.redis import redis_client
 from ytserver.heartbeat import say_alive
+
+
+@pytest.fixture(autouse=True)
+def _told_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hot_names, "LIFE_S", 3600)
 
 
 @pytest.fixture
@@ -54,7 +60,7 @@ class TestHotNames:
 
     def test_a_worker_that_is_gone_counts_no_more(self, elsewhere):
         elsewhere(tell_hot_store)
-        redis_client().zincrby(HOT_STORES, -LIFE_S - 1, elsewhere(hot_store_name))
+        redis_client().zincrby(HOT_STORES, -hot_names.LIFE_S - 1, elsewhere(hot_store_name))
         assert sees_hot_store_of_workers()
         tell_hot_store()
         assert redis_client().zcard(HOT_STORES) == 1

@@ -9,6 +9,7 @@ from contextlib import closing
 import pytest
 from django.core.management import call_command
 
+from apps.core import hot_names
 from apps.core.errors import InvalidParameter, NotReady, UpstreamUnreachable, VideoUnavailable
 from apps.core.heartbeats import HOT_STORES
 from apps.core.hot_names import tell_hot_store
@@ -71,7 +72,8 @@ class TestAFileOfAnotherHotStore:
     """This process sees another HOT_DIR than the workers do: it cannot know what is lost."""
 
     @pytest.fixture
-    def asset(self, mongo, redis_server, hot_root):
+    def asset(self, mongo, redis_server, hot_root, monkeypatch):
+        monkeypatch.setattr(hot_names, "LIFE_S", 3600)
         asset = put_in_telegram(AssetKey(VIDEO_ID, MediaKind.AUDIO, "m4a"))
         known_info()
         Asset.objects(id=asset.id).update_one(set__state=AssetState.READY.value, unset__parts=1)
