@@ -1,5 +1,6 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -44,6 +45,15 @@ def chain(monkeypatch):
     chain = Chain()
     monkeypatch.setattr(info, "provider_chain", lambda: chain)
     return chain
+
+
+@contextmanager
+def clock_ahead(monkeypatch, ahead_s: float):
+    """As on a machine whose clock is wrong by so many seconds; Redis's is not."""
+    right = time.time
+    with monkeypatch.context() as wrong:
+        wrong.setattr(time, "time", lambda: right() + ahead_s)
+        yield
 
 
 FIRST_QUEUE, LATER_QUEUE, LAST_QUEUE = (flights.queue_of(lane) for lane in Lane)
@@ -229,6 +239,26 @@ class TestRequestInfo:
             info.request_info(video_id, patient=True)
         assert redis_client().llen(LAST_QUEUE) == 2 * places
 
+    @pytest.mark.parametrize("ahead_s", [-40, 40])
+    def test_a_machine_with_a_wrong_clock_finds_the_patient_places_as_taken_as_they_are(self, monkeypatch, ahead_s):
+        places = settings.ENV.worker_threads // 2
+        for number in range(places):
+            info.request_info(f"video{number:06}", patient=True)
+        with clock_ahead(monkeypatch, ahead_s):
+            for number in range(2 * places):
+                info.request_info(f"video{number:06}", patient=True)
+        for number in range(2 * places):
+            info.request_info(f"video{number:06}", patient=True)
+        assert redis_client().llen(LAST_QUEUE) == places
+
+    def test_a_place_taken_by_a_machine_with_a_slow_clock_is_kept(self, monkeypatch):
+        places = settings.ENV.worker_threads // 2
+        with clock_ahead(monkeypatch, -40):
+            for number in range(places):
+                info.request_info(f"video{number:06}", patient=True)
+        info.request_info(VIDEO_ID, patient=True)
+        assert redis_client().llen(LAST_QUEUE) == places
+
     def test_a_question_that_cannot_be_sent_is_no_question_that_took_too_long(self, monkeypatch):
         """Redis that is full takes no message; what waits counts for nobody then, and is sent once there is room."""
         token = asker_var.set("somebody")
@@ -302,6 +332,15 @@ class TestFairnessBetweenKeys:
         long_ago = time.time() - question_lanes.LIFE_S - 1
         redis_client().zadd("yt:flights:of:greedy00", {"info:video000000": long_ago})
         self.ask("greedy00", 5)
+
+    @pytest.mark.parametrize(("first_s", "then_s"), [(0, 40), (-40, 0)])
+    def test_machines_whose_clocks_differ_count_the_same_questions(self, monkeypatch, first_s, then_s):
+        with clock_ahead(monkeypatch, first_s):
+            for number in range(5):
+                self.ask("greedy00", number)
+        with clock_ahead(monkeypatch, then_s), pytest.raises(Overloaded):
+            self.ask("greedy00", 5)
+        assert self.waiting() == (2, 3)
 
     def test_who_joins_pays_nothing(self):
         for number in range(5):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,13 +26,14 @@ MAX_WAITING = 2000
 OVERLOAD_RETRY_S = 10.0
 NOT_SENT_RETRY_S = 2.0
 LOCK_S = 30  # longer than an answer can take
-PATIENT = "yt:flights:patient"  # questions of lists that are on their way; score: since when
+PATIENT = "yt:flights:patient"  # questions of lists that are on their way; score: since when, by Redis's clock
 
 _TAKE_PLACE = """
-redis.call('zremrangebyscore', KEYS[1], '-inf', ARGV[2] - ARGV[3])
+local now = tonumber(redis.call('time')[1])
+redis.call('zremrangebyscore', KEYS[1], '-inf', now - ARGV[2])
 if redis.call('zscore', KEYS[1], ARGV[1]) then return 0 end
-if redis.call('zcard', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
-redis.call('zadd', KEYS[1], ARGV[2], ARGV[1])
+if redis.call('zcard', KEYS[1]) >= tonumber(ARGV[3]) then return 0 end
+redis.call('zadd', KEYS[1], now, ARGV[1])
 return 1
 """
 
@@ -70,7 +70,7 @@ class Flight:
             return
         if patient:
             places = max(1, settings.ENV.worker_threads // 2)
-            if redis.eval(_TAKE_PLACE, 1, PATIENT, self.topic, time.time(), LOCK_S, places):
+            if redis.eval(_TAKE_PLACE, 1, PATIENT, self.topic, LOCK_S, places):
                 self._send(Lane.LAST)
             return
         prefix = asker_var.get()

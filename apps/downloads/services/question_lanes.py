@@ -7,7 +7,6 @@ that question stands in the second lane, a key with few of its own brings it for
 
 from __future__ import annotations
 
-import time
 from enum import IntEnum
 from typing import Any
 
@@ -33,12 +32,12 @@ class KeyFull(Exception):
 
 
 # KEYS: the mark of a sent task, the question's lane, its askers, the key's set.
-# ARGV: the question, the key's prefix ("": no limits), now, then the numbers above.
+# ARGV: the question, the key's prefix ("": no limits), then the numbers above.
 # Returns a lane; -1: there is nothing to do; -2: the key's set is full.
 _TAKE = """
-local question, prefix, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local few, most, life = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local resend = {['0'] = ARGV[7], ['3'] = ARGV[8]}
+local question, prefix, now = ARGV[1], ARGV[2], tonumber(redis.call('time')[1])
+local few, most, life = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local resend = {['0'] = ARGV[6], ['3'] = ARGV[7]}
 local count, mine = 0, false
 if prefix ~= '' then
   redis.call('zremrangebyscore', KEYS[4], '-inf', now - life)
@@ -68,7 +67,7 @@ def take_lane(kind: str, name: str, *, prefix: str) -> Lane | None:
     client: Any = redis_client()
     keys = (sent_name(kind, name), _lane_name(kind, name), _askers_name(kind, name), _set_name(prefix))
     numbers = (FEW, MOST, LIFE_S, RESEND_S, RESEND_LATER_S)
-    taken = int(client.eval(_TAKE, len(keys), *keys, f"{kind}:{name}", prefix, time.time(), *numbers))
+    taken = int(client.eval(_TAKE, len(keys), *keys, f"{kind}:{name}", prefix, *numbers))
     if taken == -2:
         raise KeyFull
     return None if taken == -1 else Lane(taken)
