@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from django.conf import settings
-from mongoengine.errors import MongoEngineException
+from mongoengine.errors import MongoEngineException, NotUniqueError
 from pymongo.errors import PyMongoError
 
 from apps.core import audit
 from apps.core.clock import utcnow
+from apps.core.conditional import CHANGED_MEANWHILE
 from apps.core.documents import StoredTunable
-from apps.core.errors import InvalidParameter, NotFound
+from apps.core.errors import Conflict, InvalidParameter, NotFound
 
 POLL_S = 1.0
 MIB = 1024 * 1024
@@ -138,17 +139,28 @@ TUNABLES: Mapping[str, Tunable] = {
 }  # fmt: skip
 
 
-def set_tunable(name: str, value: int | None, *, actor: str, address: str = "") -> bool:
+def set_tunable(
+    name: str, value: int | None, *, seen: Mapping[str, int | None] | None = None, actor: str, address: str = ""
+) -> bool:
     """Store a value; None goes back to the default. Returns whether that changed anything. It is in the audit log.
 
-    Raises NotFound for an unknown name, and InvalidParameter.
+    Raises NotFound for an unknown name, and InvalidParameter. ``seen`` (as ``stored_tunables`` gave it): raises
+    Conflict, and changes nothing, where this setting is no longer what it was.
     """
     item = TUNABLES.get(name)
     if item is None:
         raise NotFound(f"There is no such setting: {name}.")
     if value is not None:
         item.check(value)
-    before = StoredTunable.objects(name=name).modify(upsert=True, new=False, set__value=value, set__changed_at=utcnow())
+    was = {} if seen is None else {"value": seen.get(name)}
+    try:
+        before = StoredTunable.objects(__raw__={"_id": name, **was}).modify(
+            upsert=was.get("value") is None, new=False, set__value=value, set__changed_at=utcnow()
+        )
+    except NotUniqueError:
+        raise Conflict(CHANGED_MEANWHILE) from None
+    if before is None and was.get("value") is not None:
+        raise Conflict(CHANGED_MEANWHILE)
     _memory.read_now()
     old = before.value if before else None
     if old == value:

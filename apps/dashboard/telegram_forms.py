@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django import forms
 
+from apps.dashboard.change_forms import ChangeForm
 from apps.dashboard.forms import AdminForm
 from apps.telegram_cache.services.channels import MAX_CHANNEL_CHARACTERS, MAX_MESSAGES_PER_MIN
 
@@ -30,7 +31,7 @@ class ChannelForm(AdminForm):
     make_default = forms.BooleanField(label="Send new parts here", required=False, initial=True)
 
 
-class ChannelSettingsForm(AdminForm):
+class ChannelSettingsForm(ChangeForm):
     """What can be chosen for one channel."""
 
     scratch_chat = forms.CharField(

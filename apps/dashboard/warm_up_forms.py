@@ -7,6 +7,7 @@ from typing import Any
 from django import forms
 
 from apps.core.errors import ApiError
+from apps.dashboard.change_forms import ChangeForm
 from apps.dashboard.forms import AdminForm
 from apps.downloads.list_links import parse_playlist_id
 from apps.downloads.variants import AUDIO_FORMATS
@@ -66,7 +67,7 @@ class WarmUpForm(AdminForm):
         }
 
 
-class WarmLimitsForm(AdminForm):
+class WarmLimitsForm(ChangeForm):
     """When and how much is fetched ahead."""
 
     quiet_from = forms.CharField(label="Quiet hours from", max_length=5, widget=forms.TimeInput(attrs={"type": "time"}))
@@ -83,8 +84,9 @@ class WarmLimitsForm(AdminForm):
         label="GiB a day", min_value=0.01, max_value=100_000, help_text="When so much was fetched, the rest waits."
     )
 
-    def arguments(self) -> dict[str, Any]:
-        """The valid form as keyword arguments of ``save_warm_limits``."""
-        data = dict(self.cleaned_data)
-        size = round(data.pop("gib_per_day") * GIB)
-        return {**data, "max_bytes_per_day": size}
+    def changes(self) -> dict[str, Any]:
+        """What was changed in the form, as ``save_warm_limits`` takes it."""
+        data = {name: self.cleaned_data[name] for name in self.changed_data}
+        if "gib_per_day" in data:
+            data["max_bytes_per_day"] = round(data.pop("gib_per_day") * GIB)
+        return data

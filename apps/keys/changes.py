@@ -12,6 +12,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import PyMongoError
 
 from apps.core import audit
+from apps.core.conditional import CHANGED_MEANWHILE, still
 from apps.core.errors import Conflict, InvalidParameter, NotFound
 from apps.keys.authentication import forget_cached_keys, hash_secret
 from apps.keys.documents import ApiKey, Role, User
@@ -21,7 +22,6 @@ from apps.keys.services import NewKey, ensure_user, new_secret, set_key_active
 
 DEFAULT_GRACE_S = 86_400
 MAX_GRACE_S = 30 * 86_400
-CHANGED_MEANWHILE = "Somebody else changed the same at this moment. Send the form again: it shows what they chose."
 
 
 def known_key(prefix: str) -> ApiKey:
@@ -190,12 +190,8 @@ def delete_user(username: str, *, actor: str, address: str = "") -> None:
 
 
 def _still(document: type[ApiKey | User], seen: Mapping[str, Any] | None, **which: str) -> Any:
-    """The document, where the fields in ``seen`` are those values. What is empty may also be missing."""
-    wanted = {
-        name: {"$in": [value, None]} if value in (None, "", []) or value is False else value
-        for name, value in (seen or {}).items()
-    }
-    return document.objects(__raw__={**which, **wanted})
+    """The document, where the fields in ``seen`` are those values."""
+    return document.objects(__raw__={**which, **still(seen)})
 
 
 def _setting(changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from apps.core import tunables
 from apps.core.documents import AuditEntry, StoredTunable
-from apps.core.errors import InvalidParameter, NotFound
+from apps.core.errors import Conflict, InvalidParameter, NotFound
 from apps.core.tunables import TUNABLES, Group, dialects, forget_tunables, link_ttl_s, set_tunable
 from ytserver.env import BASE_DIR
 
@@ -48,6 +49,25 @@ class TestSetting:
         with pytest.raises(InvalidParameter, match="from 60 to 604,800"):
             set_tunable("link_ttl_s", value, actor="sam")
         assert link_ttl_s() == 6 * 3600
+
+    def test_of_many_who_saw_the_same_one_changes_it(self, stored):
+        for seen in ({}, {"link_ttl_s": link_ttl_s.default()}, {"link_ttl_s": None}):
+            StoredTunable.objects.delete()
+            if seen.get("link_ttl_s"):
+                set_tunable("link_ttl_s", seen["link_ttl_s"], actor="sam")
+            AuditEntry.objects.delete()
+
+            def change(value: int, seen: dict[str, int | None] = seen) -> bool:
+                try:
+                    return set_tunable("link_ttl_s", value, seen=seen, actor="sam")
+                except Conflict:
+                    return False
+
+            with ThreadPoolExecutor(8) as pool:
+                outcomes = list(pool.map(change, range(600, 608)))
+            assert sum(outcomes) == 1
+            assert StoredTunable.objects.get().value == 600 + outcomes.index(True)
+            assert AuditEntry.objects.count() == 1
 
     def test_an_unknown_name_is_refused(self, stored):
         with pytest.raises(NotFound):

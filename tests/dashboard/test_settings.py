@@ -12,8 +12,9 @@ from pydantic import SecretStr
 
 from apps.core.documents import AuditEntry, StoredTunable
 from apps.core.error_log import recent_errors
-from apps.core.tunables import dialects, forget_tunables, hot_max_bytes, link_ttl_s
+from apps.core.tunables import dialects, forget_tunables, hot_max_bytes, link_ttl_s, set_tunable, stored_tunables
 from apps.dashboard.amounts import AmountField, amount_text
+from apps.dashboard.views import settings as settings_page
 from apps.keys.services import create_key
 from tests.waiting import wait_until
 
@@ -52,6 +53,25 @@ class TestSettings:
         again = {name: asked.context["form"][name].value() or "" for name in mine}
         owner.post("/admin/settings", again)
         assert (link_ttl_s(), hot_max_bytes(), dialects["song"]()) == (10_800, 2 * 1024**3, 1)
+
+    def test_what_somebody_else_sets_while_it_is_saved_is_not_overwritten(self, owner, monkeypatch):
+        def read_before_the_other() -> dict[str, int]:
+            stored = stored_tunables()
+            set_tunable("link_ttl_s", 7200, actor="sam")
+            return stored
+
+        seen = owner.get("/admin/settings").context["form"]["seen"].value()
+        monkeypatch.setattr(settings_page, "stored_tunables", read_before_the_other)
+        wanted = {"link_ttl_s": "3 h", "hot_max_bytes": "2 GB", "seen": seen}
+        asked = owner.post("/admin/settings", wanted)
+        assert (asked.status_code, set(asked.context["form"].errors)) == (422, {"link_ttl_s"})
+        assert b"Changed: Size of the hot store." in asked.content
+        assert (link_ttl_s(), hot_max_bytes()) == (7200, 2 * 1024**3)
+        monkeypatch.undo()
+        asked = owner.post("/admin/settings", {**wanted, "seen": asked.context["form"]["seen"].value()})
+        assert (asked.status_code, b"Somebody else changed this meanwhile, to" in asked.content) == (422, True)
+        owner.post("/admin/settings", {**wanted, "seen": asked.context["form"]["seen"].value()})
+        assert link_ttl_s() == 10_800
 
     def test_a_dialect_is_switched_on_and_off_while_the_server_runs(self, owner):
         key = create_key(name="bot", owner="sam").key

@@ -1,9 +1,13 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from apps.core.documents import AuditEntry
+from apps.core.errors import Conflict
 from apps.telegram_cache.documents import BotState, TelegramBot, TelegramChannel
 from apps.telegram_cache.roster import roster
 from apps.telegram_cache.services.bot_records import set_bot
+from apps.telegram_cache.services.channels import update_channel
 from tests.telegram_cache.conftest import CHANNEL_ID, telegram  # noqa: F401 - a fixture
 
 
@@ -104,6 +108,45 @@ class TestChannels:
         first = AuditEntry.objects(action="channel.settings").order_by("at").first()
         assert first.before == {"scratch_chat_id": "", "playable": False, "messages_per_min": 60}
         assert first.after == {"scratch_chat_id": "-100777", "playable": True, "messages_per_min": 30}
+
+    def test_what_somebody_else_set_meanwhile_stays_and_the_same_setting_is_asked_about(self, operator, bot, telegram):  # noqa: F811
+        operator.post("/admin/telegram/bots/new", {"token": bot.token})
+        operator.post("/admin/telegram/channels/new", {"channel": str(CHANNEL_ID), "make_default": "on"})
+        page = f"/admin/telegram/channels/{CHANNEL_ID}"
+
+        def shown():
+            form = operator.get(page).context["form"]
+            return {name: form[name].value() for name in form.fields if form[name].value() not in (None, False)}
+
+        mine, theirs = shown(), shown()
+        operator.post(f"{page}/settings", {**theirs, "playable": "on", "messages_per_min": "20"})
+        asked = operator.post(f"{page}/settings", {**mine, "messages_per_min": "30"})
+        assert (asked.status_code, set(asked.context["form"].errors)) == (422, {"messages_per_min"})
+        assert b"Somebody else changed this meanwhile" in asked.content
+        again = {**mine, "messages_per_min": "30", "seen": asked.context["form"]["seen"].value()}
+        assert operator.post(f"{page}/settings", again).status_code == 302
+        channel = TelegramChannel.objects.get()
+        assert (channel.playable, channel.messages_per_min) == (True, 30)
+        last = AuditEntry.objects(action="channel.settings").order_by("-at").first()
+        assert (last.before, last.after) == ({"messages_per_min": 20}, {"messages_per_min": 30})
+
+    def test_of_many_who_saw_the_same_one_changes_it(self, operator, bot, telegram):  # noqa: F811
+        operator.post("/admin/telegram/bots/new", {"token": bot.token})
+        operator.post("/admin/telegram/channels/new", {"channel": str(CHANNEL_ID), "make_default": "on"})
+        TelegramChannel.objects.update(unset__playable=1)  # a channel of an earlier version
+
+        def change(number: int) -> bool:
+            fields = {"messages_per_min": number, "playable": True}
+            try:
+                update_channel(str(CHANNEL_ID), fields, seen={"messages_per_min": 60, "playable": False})
+            except Conflict:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            outcomes = list(pool.map(change, range(10, 18)))
+        assert sum(outcomes) == 1
+        assert TelegramChannel.objects.get().messages_per_min == 10 + outcomes.index(True)
 
     def test_a_stopped_channel_is_used_again_after_a_check(self, operator, bot, telegram):  # noqa: F811
         operator.post("/admin/telegram/bots/new", {"token": bot.token})

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from apps.core.documents import AuditEntry
-from apps.downloads.services.warm_limits import warm_limits
+from apps.downloads.services.warm_limits import save_warm_limits, warm_limits
 from apps.downloads.services.warm_ups import make_warm_up
 from apps.downloads.warm_documents import WarmState, WarmUp, WarmUpEntry
 from apps.downloads.warm_selectors import find_warm_up
@@ -152,6 +152,25 @@ class TestLimits:
         assert limits.max_bytes_per_day == 1.5 * 1024**3
         (entry,) = AuditEntry.objects(action="warm_up.limits")
         assert (entry.before["at_once"], entry.after["at_once"]) == (2, 3)
+
+    def test_what_somebody_else_set_meanwhile_stays_and_the_same_limit_is_asked_about(self, operator):
+        def shown():
+            form = operator.get("/admin/warm-ups/limits").context["form"]
+            return {name: form[name].value() for name in form.fields}
+
+        save_warm_limits(max_bytes_per_day=5 * 1024**3 + 1)
+        mine, theirs = shown(), shown()
+        operator.post("/admin/warm-ups/limits", {**theirs, "at_once": "5", "time_zone": "Europe/Berlin"})
+        asked = operator.post("/admin/warm-ups/limits", {**mine, "at_once": "6", "max_per_hour": "70"})
+        assert (asked.status_code, set(asked.context["form"].errors)) == (422, {"at_once"})
+        assert (warm_limits().at_once, warm_limits().max_per_hour) == (5, 120)
+        again = {name: asked.context["form"][name].value() for name in mine}
+        assert operator.post("/admin/warm-ups/limits", again).status_code == 302
+        limits = warm_limits()
+        assert (limits.at_once, limits.max_per_hour, limits.time_zone) == (6, 70, "Europe/Berlin")
+        assert limits.max_bytes_per_day == 5 * 1024**3 + 1  # the form shows it rounded
+        last = AuditEntry.objects(action="warm_up.limits").order_by("-at").first()
+        assert (last.before, last.after) == ({"at_once": 5, "max_per_hour": 120}, {"at_once": 6, "max_per_hour": 70})
 
     def test_nonsense_stands_beside_its_field(self, operator):
         answer = operator.post("/admin/warm-ups/limits", {**LIMITS, "time_zone": "Mars/Base"})

@@ -331,6 +331,23 @@ class TestLimits:
         limits = save_warm_limits(quiet_from="05:00", quiet_until="05:00")
         assert all(is_quiet(limits, self.at(hour)) for hour in range(24))
 
+    def test_of_many_who_saw_the_same_one_changes_them(self):
+        for seen in ({"at_once": 2, "time_zone": "UTC"}, {"at_once": 7, "time_zone": "UTC"}):
+            if seen["at_once"] == 7:
+                save_warm_limits(at_once=7)
+
+            def change(number: int, seen: dict[str, object] = seen) -> bool:
+                try:
+                    save_warm_limits(at_once=number, time_zone="UTC", seen=seen)
+                except Conflict:
+                    return False
+                return True
+
+            with ThreadPoolExecutor(8) as pool:
+                outcomes = list(pool.map(change, range(10, 18)))
+            assert sum(outcomes) == 1
+            assert warm_limits().at_once == 10 + outcomes.index(True)
+
     def test_defaults_hold_until_others_are_saved(self):
         assert (warm_limits().quiet_from, warm_limits().at_once) == ("01:00", 2)
         save_warm_limits(at_once=7)

@@ -9,7 +9,7 @@ from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 
-from apps.core.errors import ApiError
+from apps.core.errors import ApiError, Conflict
 from apps.core.tunables import TUNABLES, Group, Tunable, set_tunable, stored_tunables
 from apps.dashboard import selectors
 from apps.dashboard.access import AdminRequest, admin_page, client_address, may, problem
@@ -25,10 +25,10 @@ class TunablesForm(ChangeForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        stored = stored_tunables()
+        self.stored = stored_tunables()
         for name, item in TUNABLES.items():
             self.fields[name] = field = _field(item)
-            field.initial = stored.get(name)
+            field.initial = self.stored.get(name)
 
     def groups(self) -> list[FieldGroup]:
         return [
@@ -82,7 +82,8 @@ def _label(name: str) -> str:
 
 
 def _save(request: AdminRequest, form: TunablesForm) -> bool:
-    """Check all, then store what differs. False: something does not fit; nothing was stored."""
+    """Check all, then store what differs. False: something does not fit and nothing was stored, or somebody else
+    changed one of them at this moment, which is said beside it."""
     changes = {name: form.cleaned_data[name] for name in form.changed_data}
     for name, value in changes.items():
         try:
@@ -93,11 +94,15 @@ def _save(request: AdminRequest, form: TunablesForm) -> bool:
     if form.errors:
         return False
     actor, address = request.admin_user.username, client_address(request)
-    changed = [
-        _label(name) for name, value in changes.items() if set_tunable(name, value, actor=actor, address=address)
-    ]
+    changed = []
+    for name, value in changes.items():
+        try:
+            if set_tunable(name, value, seen=form.stored, actor=actor, address=address):
+                changed.append(_label(name))
+        except Conflict as error:
+            form.add_error(name, error.message)
     if changed:
         messages.success(request, f"Changed: {', '.join(changed)}. In effect everywhere within two seconds.")
-    else:
+    elif not form.errors:
         messages.info(request, "Nothing was different.")
-    return True
+    return not form.errors

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpResponse
+from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
 
@@ -24,13 +24,11 @@ from apps.telegram_cache.services.channels import (
     disable_channel,
     enable_channel,
     make_channel_default,
-    set_messages_per_min,
-    set_playable,
-    set_scratch_chat,
+    update_channel,
 )
 from apps.telegram_cache.services.checks import Finding
 
-SETTINGS = ("scratch_chat_id", "playable", "messages_per_min")
+SETTINGS = {"scratch_chat": "scratch_chat_id", "playable": "playable", "messages_per_min": "messages_per_min"}
 
 
 @admin_page()
@@ -47,19 +45,17 @@ def channel_settings(request: AdminRequest, channel_id: str) -> HttpResponse:
     channel = find_channel(channel_id)
     if channel is None:
         return _unknown(request)
-    form = ChannelSettingsForm(request.POST)
+    form = _settings_form(channel, request.POST)
     if not form.is_valid():
         return _show(request, channel, form, status=422)
-    wanted = form.cleaned_data
+    changes = {SETTINGS[name]: form.cleaned_data[name] for name in form.changed_data}
     try:
-        if wanted["scratch_chat"].strip() != channel.scratch_chat_id:
-            set_scratch_chat(channel_id, wanted["scratch_chat"].strip())
+        after = update_channel(channel_id, changes, seen=_facts(channel, list(changes)))
     except ApiError as error:
-        form.add_error("scratch_chat", error.message)
+        field = str(error.context.get("parameter", ""))
+        form.add_error(field if field in form.fields else None, error.message)
         return _show(request, channel, form, status=422)
-    set_playable(channel_id, wanted["playable"])
-    after = set_messages_per_min(channel_id, wanted["messages_per_min"])
-    _record(request, "settings", channel, _facts(after, SETTINGS))
+    _record(request, "settings", channel, _facts(after, list(changes)))
     messages.success(request, "The settings are in use.")
     return redirect("dashboard:telegram-channel", channel_id)
 
@@ -145,14 +141,8 @@ def _record(request: AdminRequest, what: str, channel: TelegramChannel, after: d
     )
 
 
-def _settings_form(channel: TelegramChannel) -> ChannelSettingsForm:
-    return ChannelSettingsForm(
-        initial={
-            "scratch_chat": channel.scratch_chat_id,
-            "playable": channel.playable,
-            "messages_per_min": channel.messages_per_min,
-        }
-    )
+def _settings_form(channel: TelegramChannel, sent: QueryDict | None = None) -> ChannelSettingsForm:
+    return ChannelSettingsForm(sent, initial={name: getattr(channel, stored) for name, stored in SETTINGS.items()})
 
 
 def _show(

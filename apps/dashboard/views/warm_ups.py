@@ -71,10 +71,12 @@ def warm_up_limits(request: AdminRequest) -> HttpResponse:
     form = WarmLimitsForm(request.POST or None, initial=initial)
 
     def save(_: dict[str, Any]) -> HttpResponse:
-        after = save_warm_limits(**form.arguments())
-        changed = {name: getattr(after, name) for name in LIMIT_FIELDS}
-        record_change(request, "warm_up.limits", target_kind="warm_up", target_id="limits", before=shown, after=changed)
-        messages.success(request, "The limits hold from now on.")
+        after = form.changes()
+        was = {name: shown[name] for name in after}
+        if after:
+            save_warm_limits(**after, seen=was)
+            record_change(request, "warm_up.limits", target_kind="warm_up", target_id="limits", before=was, after=after)
+        messages.success(request, "The limits hold from now on." if after else "Nothing changed.")
         return redirect("dashboard:warm-ups")
 
     return form_page(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime, time, timedelta
 from typing import Any, cast
 from zoneinfo import ZoneInfo, available_timezones
 
+from pymongo.errors import DuplicateKeyError
+
 from apps.core.clock import utcnow
-from apps.core.errors import InvalidParameter
+from apps.core.conditional import CHANGED_MEANWHILE, still
+from apps.core.errors import Conflict, InvalidParameter
 from apps.downloads.warm_documents import WarmUpLimits
 
 LIMITS_ID = "limits"
@@ -21,8 +25,10 @@ def warm_limits() -> WarmUpLimits:
     return cast("WarmUpLimits", WarmUpLimits.objects(id=LIMITS_ID).first() or WarmUpLimits(id=LIMITS_ID))
 
 
-def save_warm_limits(**fields: Any) -> WarmUpLimits:
-    """Change some limits. Raises InvalidParameter, which names the field."""
+def save_warm_limits(*, seen: Mapping[str, Any] | None = None, **fields: Any) -> WarmUpLimits:
+    """Change some limits. Raises InvalidParameter, which names the field. ``seen``: raises Conflict, and changes
+    nothing, where these limits are no longer what they were.
+    """
     for name, value in fields.items():
         if name in BOUNDS:
             low, high = BOUNDS[name]
@@ -34,7 +40,12 @@ def save_warm_limits(**fields: Any) -> WarmUpLimits:
         elif not _HOUR.fullmatch(value):
             raise InvalidParameter("A time of day such as 01:30.", parameter=name)
     change = {"$set": {**fields, "updated_at": utcnow()}}
-    WarmUpLimits._get_collection().update_one({"_id": LIMITS_ID}, change, upsert=True)
+    defaults = WarmUpLimits(id=LIMITS_ID)
+    as_seen = still(seen, defaults={name: getattr(defaults, name) for name in seen or ()})
+    try:
+        WarmUpLimits._get_collection().update_one({"_id": LIMITS_ID, **as_seen}, change, upsert=True)
+    except DuplicateKeyError:  # they are stored, and others
+        raise Conflict(CHANGED_MEANWHILE) from None
     return warm_limits()
 
 

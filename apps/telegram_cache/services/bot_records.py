@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
+from apps.core.conditional import still
 from apps.core.errors import NotFound
 from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState, TelegramBot, TelegramChannel
 from apps.telegram_cache.roster import forget_roster, roster
@@ -65,10 +67,14 @@ def bar_bot(bot_id: str, channel_id: str, *, reason: str) -> None:
         log.error("telegram_channel_parked", channel_id=channel_id, reason=reason)
 
 
-def set_channel(channel_id: str, fields: dict[str, Any]) -> None:
+def set_channel(channel_id: str, fields: dict[str, Any], *, seen: Mapping[str, Any] | None = None) -> bool:
+    """``seen``: only where these fields are still those values. Returns whether there was such a channel."""
     fields = {**fields, "updated_at": datetime.now(UTC)}
-    TelegramChannel._get_collection().update_one({"_id": channel_id}, {"$set": fields})
+    defaults = TelegramChannel()
+    as_seen = still(seen, defaults={name: getattr(defaults, name) for name in seen or ()})
+    result = TelegramChannel._get_collection().update_one({"_id": channel_id, **as_seen}, {"$set": fields})
     forget_roster()
+    return bool(result.matched_count)
 
 
 def known_bot(bot_id: str) -> TelegramBot:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 from pymongo.errors import DuplicateKeyError
 
-from apps.core.errors import InvalidParameter
+from apps.core.conditional import CHANGED_MEANWHILE
+from apps.core.errors import Conflict, InvalidParameter
 from apps.telegram_cache.clients.answers import Chat
 from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, BotState, TelegramChannel
 from apps.telegram_cache.roster import forget_roster
@@ -68,41 +71,54 @@ def enable_channel(channel_id: str) -> tuple[TelegramChannel, list[Finding]]:
     return add_channel(channel_id, make_default=False)
 
 
-def set_playable(channel_id: str, playable: bool) -> TelegramChannel:
-    """Whether new media up to 50 MB is also posted playable there. Raises NotFound."""
+def update_channel(
+    channel_id: str, fields: Mapping[str, Any], *, seen: Mapping[str, Any] | None = None
+) -> TelegramChannel:
+    """Change some settings at once: ``scratch_chat_id`` (where copies that are only made to look at a message go, as an
+    id, @name or link; empty: into the channel itself, and away again), ``playable`` (whether new media up to 50 MB is
+    also posted playable there), ``messages_per_min`` (how many each bot sends there at most).
+
+    Raises NotFound, and InvalidParameter, also when a bot cannot post in the scratch chat. ``seen``: raises Conflict,
+    and changes nothing, where these settings are no longer what they were.
+    """
     known_channel(channel_id)
-    set_channel(channel_id, {"playable": playable})
+    changes = dict(fields)
+    if not 1 <= changes.get("messages_per_min", 1) <= MAX_MESSAGES_PER_MIN:
+        raise InvalidParameter(f"Messages a minute go from 1 to {MAX_MESSAGES_PER_MIN}.", parameter="messages_per_min")
+    if changes.get("scratch_chat_id"):
+        changes["scratch_chat_id"] = _scratch_chat_id(changes["scratch_chat_id"])
+    if not set_channel(channel_id, changes, seen=seen):
+        known_channel(channel_id)
+        raise Conflict(CHANGED_MEANWHILE)
     return known_channel(channel_id)
+
+
+def _scratch_chat_id(text: str) -> str:
+    chat = _chat_of(text)
+    if not chat:
+        raise InvalidParameter(f"This is not a chat. {HOW_TO_NAME}", parameter="scratch_chat")
+    bots = [bot for bot in all_bots() if bot.state != BotState.DISABLED]
+    found, findings = look_up(chat, bots)
+    if found is None or not all(finding.ok for finding in findings):
+        problems = dict.fromkeys(f"{finding.text} {finding.fix}" for finding in findings if not finding.ok)
+        text = " ".join(problems) or "There is no bot that could post there."
+        raise InvalidParameter(text, parameter="scratch_chat")
+    return found.chat_id
+
+
+def set_playable(channel_id: str, playable: bool) -> TelegramChannel:
+    """``update_channel`` for one setting."""
+    return update_channel(channel_id, {"playable": playable})
 
 
 def set_messages_per_min(channel_id: str, messages_per_min: int) -> TelegramChannel:
-    """How many messages each bot sends there at most. Raises NotFound, InvalidParameter."""
-    known_channel(channel_id)
-    if not 1 <= messages_per_min <= MAX_MESSAGES_PER_MIN:
-        raise InvalidParameter(f"Messages a minute go from 1 to {MAX_MESSAGES_PER_MIN}.")
-    set_channel(channel_id, {"messages_per_min": messages_per_min})
-    return known_channel(channel_id)
+    """``update_channel`` for one setting."""
+    return update_channel(channel_id, {"messages_per_min": messages_per_min})
 
 
 def set_scratch_chat(channel_id: str, chat: str) -> TelegramChannel:
-    """Where copies that are only made to look at a message go; empty: into the channel itself, and away again.
-
-    Raises NotFound, and InvalidParameter when a bot cannot post in that chat.
-    """
-    known_channel(channel_id)
-    scratch_chat_id = ""
-    if chat:
-        chat = _chat_of(chat)
-        if not chat:
-            raise InvalidParameter(f"This is not a chat. {HOW_TO_NAME}", parameter="scratch_chat")
-        bots = [bot for bot in all_bots() if bot.state != BotState.DISABLED]
-        found, findings = look_up(chat, bots)
-        if found is None or not all(finding.ok for finding in findings):
-            problems = dict.fromkeys(f"{finding.text} {finding.fix}" for finding in findings if not finding.ok)
-            raise InvalidParameter(" ".join(problems) or "There is no bot that could post there.")
-        scratch_chat_id = found.chat_id
-    set_channel(channel_id, {"scratch_chat_id": scratch_chat_id})
-    return known_channel(channel_id)
+    """``update_channel`` for one setting."""
+    return update_channel(channel_id, {"scratch_chat_id": chat})
 
 
 def store_channel(chat: Chat, *, make_default: bool) -> None:
