@@ -150,7 +150,10 @@ def wants_json(request: HttpRequest) -> bool:
 
 def _page(error: errors.ApiError, request_id: str) -> str:
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{error.status}</title></head>'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="dark light">'
+        f"<title>{error.status}</title></head>"
         f"<body><h1>{escape(error.message)}</h1><p>{error.status} {escape(error.code)}</p>"
         f"<p>Request {escape(request_id)}</p></body></html>"
     )

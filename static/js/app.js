@@ -23,7 +23,16 @@ async function copy(source) {
 
 for (const form of document.querySelectorAll("form.list-tools")) {
   for (const select of form.querySelectorAll("[data-submit]")) {
-    select.addEventListener("change", () => form.requestSubmit());
+    // With the arrow keys each step is a change: then Enter, or the button, applies it.
+    let isStepping = false;
+    select.addEventListener("pointerdown", () => { isStepping = false; });
+    select.addEventListener("keydown", (event) => {
+      isStepping = event.key !== "Enter";
+      if (isStepping || select.selectedOptions[0]?.defaultSelected) return;
+      event.preventDefault();
+      form.requestSubmit();
+    });
+    select.addEventListener("change", () => { if (!isStepping) form.requestSubmit(); });
   }
   form.addEventListener("submit", () => {
     for (const field of form.elements) if (!field.value && field.name) field.disabled = true;

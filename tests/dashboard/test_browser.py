@@ -370,6 +370,81 @@ def test_the_keyboard_is_enough(open_screen):
     screen.page.get_by_role("heading", name="Create a key").wait_for()
 
 
+def test_a_filter_is_chosen_with_the_arrow_keys_and_enter(open_screen):
+    fill_server()
+    screen = open_screen()
+    screen.log_in()
+    screen.go("keys")
+    state = screen.page.get_by_label("State")
+    wanted = state.locator("option").nth(2).get_attribute("value")
+    asked = []
+    screen.page.on("request", lambda request: request.is_navigation_request() and asked.append(request.url))
+    state.focus()
+    for _ in range(2):
+        screen.page.keyboard.press("ArrowDown")
+    assert state.input_value() == wanted
+    screen.page.keyboard.press("Enter")
+    screen.page.wait_for_url(f"**/keys?state={wanted}")
+    assert asked == [f"{screen.url}/admin/keys?state={wanted}"]  # not one for each step
+
+
+# What has the focus and is not to be seen: out of the window, or under something else.
+HIDDEN_FOCUS = """
+() => {
+  const part = document.activeElement;
+  if (part === document.body) return "end";
+  const box = part.getBoundingClientRect();
+  const top = document.elementFromPoint(Math.min(box.left + box.width / 2, innerWidth - 1), box.top + box.height / 2);
+  return top && (part.contains(top) || top.contains(part)) ? "" : part.outerHTML.slice(0, 200);
+}
+"""
+
+
+@pytest.mark.parametrize("key", ["Tab", "Shift+Tab"])
+def test_what_has_the_focus_is_in_sight_also_in_a_low_window(open_screen, key):
+    fill_server()
+    screen = open_screen(reduced_motion="reduce")  # a smooth scroll is not there yet when it is looked at
+    screen.log_in()
+    screen.page.set_viewport_size({"width": 1280, "height": 480})
+    for path in ("", "keys", "jobs", "settings"):
+        screen.go(path)
+        hidden, found = [], ""
+        for _ in range(400):
+            screen.page.keyboard.press(key)
+            found = screen.page.evaluate(HIDDEN_FOCUS)
+            if found == "end":
+                break
+            hidden += [found] if found else []
+        assert (path, found, hidden) == (path, "end", [])
+
+
+# What is smaller than a fingertip may be (WCAG 2.5.8), but for links in a sentence.
+SMALL = """
+() => [...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea, summary")]
+  .filter((part) => part.checkVisibility({ visibilityProperty: true }) && !part.closest(".visually-hidden, .skip-link"))
+  .filter((part) => !(getComputedStyle(part).display === "inline" && part.closest("p, li, dd, .note, .form-text")
+    && [...part.parentElement.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim())))
+  .map((part) => [part.getBoundingClientRect(), part.outerHTML.slice(0, 150)])
+  .filter(([box]) => box.width && (box.width < 24 || box.height < 24))
+  .map(([box, text]) => `${box.width} ${box.height} ${text}`)
+"""
+
+
+def test_fingers_find_everything(open_screen):
+    key = fill_server()
+    screen = open_screen(360, has_touch=True, is_mobile=True)
+    screen.log_in()
+    for path in (*PAGES, f"keys/{key.prefix}", f"keys/{key.prefix}/edit", "users", "warm-ups/new", "settings"):
+        screen.go(path)
+        assert (path, screen.page.evaluate(SMALL)) == (path, [])
+        assert screen.overflow_px() <= 0, path
+    screen.page.goto(f"{screen.url}/admin/nosuchpage")
+    assert screen.page.evaluate("innerWidth") == 360
+    screen.page.goto(f"{screen.url}/api/v1/")
+    path, bar = screen.page.locator(".breadcrumb").bounding_box(), screen.page.locator(".navbar").bounding_box()
+    assert path["y"] >= bar["y"] + bar["height"]
+
+
 def test_without_scripts_the_main_things_work(open_screen):
     fill_server()
     screen = open_screen(360, java_script_enabled=False)
