@@ -80,6 +80,18 @@ def unsent_jobs(*, now: datetime, limit: int) -> list[MediaJob]:
     return list(unsent.order_by("updated_at").limit(limit))
 
 
+def count_active_in_all_and_of(key_prefix: str, *, limit: int, limit_of_key: int) -> tuple[int, int]:
+    """How many jobs run or wait of all keys, and of one; each stops counting at its limit. One question to MongoDB."""
+    jobs, active = MediaJob._get_collection(), {"active": True}
+    own = [{"$match": {**active, "key_prefix": key_prefix}}, {"$limit": max(1, limit_of_key)}, {"$count": "own"}]
+    and_own = {"$unionWith": {"coll": jobs.name, "pipeline": own}}
+    both = [{"$match": active}, {"$limit": max(1, limit)}, {"$count": "all"}, and_own]
+    counts: dict[str, int] = {}
+    for count in jobs.aggregate(both):
+        counts |= count
+    return counts.get("all", 0), counts.get("own", 0)
+
+
 def count_clips(*, key_prefix: str, since: datetime, limit: int) -> int:
     """How many clips a key has had made since then; stops counting at ``limit``."""
     made = MediaJob.objects(key_prefix=key_prefix, clip=True, created_at__gte=since)

@@ -18,7 +18,7 @@ from apps.core.outages import SERVICE_DOWN
 from apps.core.shared_looks import SharedLooks
 from apps.core.suspend import Suspend
 from apps.core.wake import wake_hub
-from apps.downloads.services.media import MediaAsk, Tier, join_fetch, resolve_key, start_or_join
+from apps.downloads.services.media import MediaAsk, Resolved, Tier, join_fetch, resolve, start_or_join
 from apps.downloads.stream_admission import Admission, admission_of, admit, question_of, raw_key_of
 from apps.downloads.stream_records import AssetRecord, RecordCache
 from apps.downloads.stream_targets import follows, for_this_request, growing_size, target_of
@@ -28,7 +28,7 @@ from apps.keys.documents import Scope
 from apps.keys.grants import KeyGrant
 from apps.keys.meter import StreamMeters
 from apps.streaming.ports import BlockFiller, StreamBackend, StreamMeter, StreamRequest, StreamTarget
-from apps.telegram_cache.documents import AssetKey, AssetState
+from apps.telegram_cache.documents import AssetState
 from apps.telegram_cache.reader import TelegramFiller
 
 Result = TypeVar("Result")
@@ -208,12 +208,12 @@ class MediaStreamBackend(StreamBackend):
     def _find_target(self, admission: Admission, *, waited_s: float, not_before: float) -> StreamTarget:
         """The target if its bytes can flow. Else starts or joins the fetch and raises Suspend, or the fetch's error."""
         asker_var.set(admission.key_prefix)  # in the context of this call alone: see _run
-        key, record = self._look_up(admission, waited_s=waited_s, not_before=not_before)
+        (key, info), record = self._look_up(admission, waited_s=waited_s, not_before=not_before)
         target = target_of(record, admission) if record else None
         if target is not None and record is not None and not record.is_finished and follows(target, record):
             join_fetch(key.asset_id, key_prefix=admission.key_prefix)
         if target is None:
-            state = start_or_join(key, key_prefix=admission.key_prefix, waited_s=waited_s)
+            state = start_or_join(key, key_prefix=admission.key_prefix, waited_s=waited_s, info=info)
             if state.tier is not Tier.EXTERNAL:
                 target = target_of(AssetRecord.of(state.asset), admission)
         if target is None:
@@ -240,19 +240,19 @@ class MediaStreamBackend(StreamBackend):
 
     def _look_up(
         self, admission: Admission, *, waited_s: float, not_before: float
-    ) -> tuple[AssetKey, AssetRecord | None]:
+    ) -> tuple[Resolved, AssetRecord | None]:
         if admission.asset_id is None:
             ask = MediaAsk(
                 kind=admission.kind, video_id=admission.video_id, wish=admission.wish, options=admission.options
             )
-            key = resolve_key(ask, waited_s=waited_s)
-            return key, self._records.get(key.asset_id, not_before=not_before)
+            resolved = resolve(ask, waited_s=waited_s)
+            return resolved, self._records.get(resolved.key.asset_id, not_before=not_before)
         record = self._records.get(admission.asset_id, not_before=not_before)
         if record is None:
             raise NotFound("This file is no longer kept. Ask the API for a new link.")
         if (record.key.kind, record.key.video_id) != (admission.kind, admission.video_id):
             raise LinkInvalid
-        return record.key, record
+        return Resolved(record.key), record
 
     def _refreshed(self, target: StreamTarget, *, not_before: float) -> StreamTarget:
         record = self._records.get(target.asset_id, not_before=not_before)

@@ -35,7 +35,7 @@ from apps.downloads.services.flights import is_being_asked
 from apps.downloads.services.jobs import cancel_job
 from apps.downloads.services.key_limits import grant_of
 from apps.downloads.services.lists import get_listing
-from apps.downloads.services.media import MediaAsk, resolve_key, start_or_join
+from apps.downloads.services.media import MediaAsk, resolve, start_or_join
 from apps.downloads.variants import AS_IT_COMES, MediaOptions
 from apps.telegram_cache.documents import MediaKind
 
@@ -202,8 +202,8 @@ def _start(batch: Batch, number: int) -> _Look | None:
         priority=JobPriority.BATCH,
     )
     try:
-        key = resolve_key(ask, waited_s=0)
-        state = start_or_join(key, key_prefix=batch.key_prefix, waited_s=0, priority=JobPriority.BATCH)
+        key, info = resolve(ask, waited_s=0)
+        state = start_or_join(key, key_prefix=batch.key_prefix, waited_s=0, priority=JobPriority.BATCH, info=info)
     except Suspend as pending:
         return _keep_asking(batch, number, pending.topic)
     except Overloaded as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from bson.binary import Binary
 from pymongo import ReturnDocument
@@ -52,12 +52,17 @@ def _collection() -> Any:
     return Asset._get_collection()
 
 
-def ensure_asset(key: AssetKey, **details: Any) -> None:
-    """Make the asset's document if there is none. ``details`` are set only on a new document. Idempotent."""
+def ensure_asset(key: AssetKey, **details: Any) -> tuple[Asset, bool]:
+    """The asset's document, made if there is none; and whether this call made it. ``details`` are set only on a new
+    document. Idempotent."""
     fresh = Asset(id=key.asset_id, video_id=key.video_id, kind=key.kind.value, variant=key.variant, **details)
     fresh.clean()
     fields = fresh.to_mongo().to_dict()
-    _collection().update_one({"_id": fields.pop("_id")}, {"$setOnInsert": fields}, upsert=True)
+    own_id = {"_id": fields.pop("_id")}
+    document = _collection().find_one_and_update(
+        own_id, {"$setOnInsert": fields}, upsert=True, return_document=ReturnDocument.BEFORE
+    )
+    return cast("Asset", Asset._from_son(document or {**own_id, **fields})), document is None
 
 
 def claim_asset(*, key: AssetKey, owner: str, lease_s: float) -> Claim:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from apps.core.clock import utcnow
 from apps.core.errors import Overloaded, QuotaExceeded, error_from_code
 from apps.core.tunables import clips_per_day, max_active_jobs, max_active_jobs_per_key
-from apps.downloads.selectors import count_active_jobs, count_clips
+from apps.downloads.selectors import count_active_in_all_and_of, count_clips
 from apps.telegram_cache.documents import Asset
 
 OVERLOAD_RETRY_S = 15.0
@@ -25,9 +25,10 @@ def raise_if_too_early(asset: Asset) -> None:
 
 def raise_if_full(key_prefix: str) -> None:
     most, most_of_key = max_active_jobs(), max_active_jobs_per_key()
-    if count_active_jobs(limit=most) >= most:
+    active, active_of_key = count_active_in_all_and_of(key_prefix, limit=most, limit_of_key=most_of_key)
+    if active >= most:
         raise Overloaded(retry_after_s=OVERLOAD_RETRY_S)
-    if count_active_jobs(limit=most_of_key, key_prefix=key_prefix) >= most_of_key:
+    if active_of_key >= most_of_key:
         raise Overloaded("This key has as many fetches waiting as a key may have.", retry_after_s=OVERLOAD_RETRY_S)
 
 

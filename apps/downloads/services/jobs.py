@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from django.conf import settings
@@ -46,9 +46,23 @@ _GONE = {"$setUnion": [{"$ifNull": ["$left_by", []]}, {"$ifNull": ["$too_large_f
 _NOBODY_WAITS = {"$setIsSubset": [_ALL, _GONE]}
 
 
+class Begun(NamedTuple):
+    """A job, and the asset as it was when this caller made it; None when somebody else had made the job."""
+
+    job: MediaJob
+    asset: Asset | None = None
+
+
 def ensure_job(
     *, key: AssetKey, info: VideoInfo, key_prefix: str, priority: JobPriority = JobPriority.INTERACTIVE
 ) -> MediaJob:
+    """``begin_job``, for who has no use for the asset."""
+    return begin_job(key=key, info=info, key_prefix=key_prefix, priority=priority).job
+
+
+def begin_job(
+    *, key: AssetKey, info: VideoInfo, key_prefix: str, priority: JobPriority = JobPriority.INTERACTIVE
+) -> Begun:
     """The job that fetches this asset: the active one, or a new one whose task has been sent.
 
     Of any number of simultaneous callers one makes the job (unique index), all get the same. An asset that is
@@ -56,7 +70,7 @@ def ensure_job(
     and may not be tried again yet, Overloaded when too many jobs wait, of all keys or of this one, and NotReady for a
     finished asset that may be in the hot store of the workers, when this process sees another one.
     """
-    ensure_asset(
+    asset, is_new = ensure_asset(
         key,
         title=info.title,
         uploader=info.uploader,
@@ -64,7 +78,7 @@ def ensure_job(
         thumbnail=info.thumbnail,
         is_best=key.variant == best_variant(info, key.kind),
     )
-    return _job_for(key, key_prefix=key_prefix, priority=priority)
+    return _job_for(asset, key_prefix=key_prefix, priority=priority, is_new=is_new)
 
 
 def retry_job(job: MediaJob, *, key_prefix: str) -> MediaJob:
@@ -76,22 +90,20 @@ def retry_job(job: MediaJob, *, key_prefix: str) -> MediaJob:
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         return job
     key = AssetKey(job.video_id, MediaKind(job.kind), job.variant)
-    ensure_asset(key)
-    asset, info = Asset.objects.get(id=key.asset_id), get_kept_info(job.video_id)
+    asset, info = ensure_asset(key)[0], get_kept_info(job.video_id)
     check_media(key_prefix, duration_s=asset.duration_s, size_bytes=asset.size_bytes)
     check_media(key_prefix, duration_s=info.duration_s if info else None, size_bytes=None)
-    again = _job_for(key, key_prefix=key_prefix, priority=JobPriority(job.priority or JobPriority.INTERACTIVE))
+    again = _job_for(asset, key_prefix=key_prefix, priority=JobPriority(job.priority or JobPriority.INTERACTIVE)).job
     note_joined(again, key_prefix=key_prefix)
     return again
 
 
-def _job_for(key: AssetKey, *, key_prefix: str, priority: JobPriority) -> MediaJob:
-    asset = Asset.objects.get(id=key.asset_id)
+def _job_for(asset: Asset, *, key_prefix: str, priority: JobPriority, is_new: bool = False) -> Begun:
+    """``asset`` as it was a moment ago. ``is_new``: this caller has just made it, so it has no earlier job."""
     if asset.is_finished:
         if not is_lost(asset):
-            return latest_job(asset.id) or MediaJob(
-                **_about(key), state=JobState.DONE.value, active=False, stage="done"
-            )
+            done = {"state": JobState.DONE.value, "active": False, "stage": "done"}
+            return Begun(latest_job(asset.id) or MediaJob(**_about(asset.key), **done))
         if not sees_hot_store_of_workers():
             raise NotReady(ELSEWHERE, retry_after_s=ELSEWHERE_RETRY_S)
         raise_if_too_early(asset)  # it could not be had anew a moment ago
@@ -102,16 +114,16 @@ def _job_for(key: AssetKey, *, key_prefix: str, priority: JobPriority) -> MediaJ
         take_slot(key_prefix, asset.id)
         if priority is JobPriority.INTERACTIVE:
             move_up(job, key_prefix=key_prefix)
-        return job
+        return Begun(job)
     raise_if_full(key_prefix)
-    if is_clip(key.variant):
+    if is_clip(asset.variant):
         raise_if_too_many_clips(key_prefix)
     take_slot(key_prefix, asset.id)  # the last that may refuse: a place taken for nothing is missing for a while
     if not _queue(asset):
-        asset = Asset.objects.get(id=key.asset_id)
+        asset = Asset.objects.get(id=asset.id)
         if asset.state == AssetState.FAILED:  # meanwhile
             raise_if_too_early(asset)
-    return _join_or_make(key, key_prefix, priority)
+    return _join_or_make(asset.key, key_prefix, priority, before=None if is_new else latest_job(asset.id))
 
 
 def _queue(asset: Asset) -> bool:
@@ -137,7 +149,7 @@ def refetch_asset(asset_id: str) -> MediaJob:
         raise NotFound
     if asset.is_finished:
         _start_over(asset)
-    job = active_job(asset_id) or _join_or_make(asset.key, "", JobPriority.BATCH)
+    job = active_job(asset_id) or _join_or_make(asset.key, "", JobPriority.BATCH, before=latest_job(asset_id)).job
     note_joined(job, key_prefix="")  # for itself: a warm-up that is cancelled, which is the server too, leaves it be
     return job
 
@@ -146,7 +158,8 @@ def fetch_missing(asset: Asset, *, key_prefix: str) -> MediaJob:
     """The job that fetches an asset which failed or was never fetched, at once: for people who may have mended what was
     wrong, so that the wait after a failure is over. Raises Overloaded as ``ensure_job`` does."""
     forget_wait(asset.id)
-    job = _job_for(asset.key, key_prefix=key_prefix, priority=JobPriority.INTERACTIVE)
+    asset = Asset.objects.get(id=asset.id)
+    job = _job_for(asset, key_prefix=key_prefix, priority=JobPriority.INTERACTIVE).job
     note_joined(job, key_prefix=key_prefix)
     return job
 
@@ -179,8 +192,8 @@ def _start_over(asset: Asset) -> None:
         publish(f"asset:{asset.id}")
 
 
-def _join_or_make(key: AssetKey, key_prefix: str, priority: JobPriority) -> MediaJob:
-    before = latest_job(key.asset_id)
+def _join_or_make(key: AssetKey, key_prefix: str, priority: JobPriority, *, before: MediaJob | None) -> Begun:
+    """``before``: the asset's last job, whose bytes are gone on from."""
     job = MediaJob(
         **_about(key),
         key_prefix=key_prefix,
@@ -195,25 +208,26 @@ def _join_or_make(key: AssetKey, key_prefix: str, priority: JobPriority) -> Medi
             job.save(force_insert=True)
         except NotUniqueError:
             if (other := active_job(key.asset_id)) is not None:
-                return other
+                return Begun(other)
         else:
-            _take_back_if_failed(job)
+            now = _take_back_if_failed(job)
             send_fetch(job.id)
             publish(f"asset:{key.asset_id}")
-            return job
+            return Begun(job, now)
     raise Conflict("This video's job keeps changing. Try again.")
 
 
-def _take_back_if_failed(job: MediaJob) -> None:
+def _take_back_if_failed(job: MediaJob) -> Asset:
     """The fetch before this one may have failed between the look at its asset and the making of this job: then there
-    is nothing to do yet. Raises the stored error."""
-    asset = Asset.objects.get(id=job.asset_id)
+    is nothing to do yet. Raises the stored error. Returns the asset as it is now."""
+    asset: Asset = Asset.objects.get(id=job.asset_id)
     if asset.state == AssetState.FAILED:
         try:
             raise_if_too_early(asset)
         except ApiError:
             job.delete()
             raise
+    return asset
 
 
 def requeue_job(job_id: str, *, delay_s: float) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
+from typing import NamedTuple
 
 from django.conf import settings
 
@@ -39,7 +40,7 @@ from apps.downloads.services.info import (
     was_asked_since,
 )
 from apps.downloads.services.job_limits import raise_if_too_early
-from apps.downloads.services.jobs import ensure_job
+from apps.downloads.services.jobs import begin_job
 from apps.downloads.services.joining import move_up, note_joined
 from apps.downloads.services.key_limits import check_media, take_slot
 from apps.downloads.services.originals import find_makeable, info_of_original
@@ -87,6 +88,13 @@ class MediaState:
     job: MediaJob | None
 
 
+class Resolved(NamedTuple):
+    """Which asset is meant. ``info``: the metadata that said so, if it took any."""
+
+    key: AssetKey
+    info: VideoInfo | None = None
+
+
 @cache
 def hot_store() -> HotStore:
     """This process's view of the hot store."""
@@ -109,17 +117,20 @@ def wait_for_info(video_id: str, *, waited_s: float, priority: JobPriority = Job
     what was known at some time of the last week is given; Overloaded when there is nothing.
     """
     info = get_info(video_id)
-    if info is None:
-        if waited_s >= INFO_WAIT_S:
-            raise UpstreamTimeout
-        try:
-            request_info(video_id, patient=priority is JobPriority.BATCH)
-        except Overloaded:
-            if (kept := get_kept_info(video_id)) is None:
-                raise
-            return kept
-        raise Suspend(f"info:{video_id}")
-    return info
+    return _ask_for_info(video_id, waited_s=waited_s, priority=priority) if info is None else info
+
+
+def _ask_for_info(video_id: str, *, waited_s: float, priority: JobPriority) -> VideoInfo:
+    """``wait_for_info`` once a look has shown that nothing is known that may be given."""
+    if waited_s >= INFO_WAIT_S:
+        raise UpstreamTimeout
+    try:
+        request_info(video_id, patient=priority is JobPriority.BATCH)
+    except Overloaded:
+        if (kept := get_kept_info(video_id)) is None:
+            raise
+        return kept
+    raise Suspend(f"info:{video_id}")
 
 
 def wait_for_pictures(video_id: str, *, waited_s: float, priority: JobPriority = JobPriority.INTERACTIVE) -> VideoInfo:
@@ -150,6 +161,11 @@ def wait_for_new_info(video_id: str, *, waited_s: float) -> VideoInfo:
 
 
 def resolve_key(ask: MediaAsk, *, waited_s: float) -> AssetKey:
+    """``resolve``, for who only looks."""
+    return resolve(ask, waited_s=waited_s).key
+
+
+def resolve(ask: MediaAsk, *, waited_s: float) -> Resolved:
     """Which asset is meant. A wish that names a stored variant exactly needs no metadata.
 
     Nor does "best" (or a height above it), when the metadata is forgotten or cannot be had: what was the best when it
@@ -160,37 +176,45 @@ def resolve_key(ask: MediaAsk, *, waited_s: float) -> AssetKey:
     if exact is not None:
         stored = find_asset(exact.asset_id)
         if tier_of(stored) is not Tier.EXTERNAL or (stored is not None and is_left_in_part(stored)):
-            return exact
-    known: VideoInfo | None = None
+            return Resolved(exact)
+    look: Callable[..., VideoInfo] = wait_for_info
     if _may_be_best(ask):
         try:
-            known, is_refused = get_info(ask.video_id), False
-        except ApiError:  # removed or private by now, or the sources are down: what is stored can still be given
-            is_refused = True
-        if known is None and (kept := _kept_best(ask, is_refused=is_refused)) is not None:
-            return kept
+            known, refusal = get_info(ask.video_id), None
+        except ApiError as error:  # removed or private, or the sources are down: what is stored can still be given
+            known, refusal = None, error
+        if known is None and (kept := _kept_best(ask, is_refused=refusal is not None)) is not None:
+            return Resolved(kept)
+        look = partial(_after_a_look, known, refusal)
     with _saying_what_there_is(ask.video_id, ask.kind):
-        return _key_by_metadata(ask, known, waited_s=waited_s)
+        return _by_metadata(ask, look, waited_s=waited_s)
 
 
-def _key_by_metadata(ask: MediaAsk, known: VideoInfo | None, *, waited_s: float) -> AssetKey:
-    """``known``: what a look at the metadata has just given, if there was one."""
-    needs = ask.kind is MediaKind.VIDEO and needs_pictures(ask.options)
-    if needs:
+def _after_a_look(
+    known: VideoInfo | None, refusal: ApiError | None, video_id: str, *, waited_s: float, priority: JobPriority
+) -> VideoInfo:
+    """``wait_for_info`` for who has just looked: what that gave, or raised."""
+    if refusal is not None:
+        raise refusal
+    return _ask_for_info(video_id, waited_s=waited_s, priority=priority) if known is None else known
+
+
+def _by_metadata(ask: MediaAsk, look: Callable[..., VideoInfo], *, waited_s: float) -> Resolved:
+    """``look`` gives the metadata, unless it takes some that tells codecs and frames."""
+    if ask.kind is MediaKind.VIDEO and needs_pictures(ask.options):
         check_video_options(ask.options)
-    look = wait_for_pictures if needs else wait_for_info
+        look = wait_for_pictures
     try:
-        if known is not None and not needs:
-            info = known
-        else:
-            info = look(ask.video_id, waited_s=waited_s, priority=ask.priority)
+        info = look(ask.video_id, waited_s=waited_s, priority=ask.priority)
     except ApiError:
         if (kept := _kept_lower(ask) or _makeable(ask)) is None:
             raise
-        return kept
+        return Resolved(kept)
     if ask.kind is MediaKind.VIDEO:
-        return AssetKey(ask.video_id, ask.kind, resolve_video_variant(info, ask.wish or "best", ask.options))
-    return AssetKey(ask.video_id, ask.kind, resolve_audio_variant(info, ask.wish, ask.options))
+        variant = resolve_video_variant(info, ask.wish or "best", ask.options)
+    else:
+        variant = resolve_audio_variant(info, ask.wish, ask.options)
+    return Resolved(AssetKey(ask.video_id, ask.kind, variant), info)
 
 
 def _height(ask: MediaAsk) -> int | None:
@@ -244,9 +268,15 @@ def _exact_key(ask: MediaAsk) -> AssetKey | None:
 
 
 def start_or_join(
-    key: AssetKey, *, key_prefix: str, waited_s: float, priority: JobPriority = JobPriority.INTERACTIVE
+    key: AssetKey,
+    *,
+    key_prefix: str,
+    waited_s: float,
+    priority: JobPriority = JobPriority.INTERACTIVE,
+    info: VideoInfo | None = None,
 ) -> MediaState:
-    """The asset as it stands; when its bytes are nowhere, its fetch is started or joined.
+    """The asset as it stands; when its bytes are nowhere, its fetch is started or joined. ``info``: the video's
+    metadata, for who has just read it.
 
     Raises the stored error of a fetch that failed and may not be tried again yet (a fetch that fails while this
     request waits is one of those), Conflict when the fetch was cancelled while this request waited, and what
@@ -255,7 +285,7 @@ def start_or_join(
     """
     for _ in range(JOIN_TRIES):
         with _saying_what_there_is(key.video_id, MediaKind(key.kind)):
-            state = _start_or_find(key, key_prefix=key_prefix, waited_s=waited_s, priority=priority)
+            state = _start_or_find(key, info, key_prefix=key_prefix, waited_s=waited_s, priority=priority)
         if state.job is None or note_joined(state.job, key_prefix=key_prefix, priority=priority):
             return state
     raise Conflict("This file's job keeps changing. Try again.")
@@ -279,10 +309,13 @@ def join_fetch(asset_id: str, *, key_prefix: str) -> None:
         note_joined(job, key_prefix=key_prefix)
 
 
-def _start_or_find(key: AssetKey, *, key_prefix: str, waited_s: float, priority: JobPriority) -> MediaState:
+def _start_or_find(
+    key: AssetKey, info: VideoInfo | None, *, key_prefix: str, waited_s: float, priority: JobPriority
+) -> MediaState:
     asset = find_asset(key.asset_id)
     tier = tier_of(asset)
-    job = active_job(key.asset_id) if tier is Tier.EXTERNAL else None
+    last = _active_or_last_job(key, has_asset=asset is not None) if tier is Tier.EXTERNAL else None
+    job = last if last is not None and last.active else None
     if asset is None and job is not None:  # both were made since the look above
         asset = find_asset(key.asset_id)
         tier = tier_of(asset)
@@ -293,16 +326,16 @@ def _start_or_find(key: AssetKey, *, key_prefix: str, waited_s: float, priority:
     if job is not None:
         take_slot(key_prefix, key.asset_id)
     else:
-        _raise_if_cancelled(key, within_s=waited_s)
+        _raise_if_cancelled(last, within_s=waited_s)
         if asset is not None and asset.is_finished:  # it lost bytes, and could not be had anew a moment ago
             raise_if_too_early(asset)
             is_elsewhere = waited_s < INFO_WAIT_S and not sees_hot_store_of_workers()  # it may be in Telegram soon
             if is_elsewhere or not has_been_looked_at(hot_store(), asset):
                 raise Suspend(f"asset:{key.asset_id}")
-        info = _info_to_fetch(key, waited_s=waited_s, priority=priority)
+        info = info or _info_to_fetch(key, waited_s=waited_s, priority=priority)
         check_media(key_prefix, duration_s=info.duration_s, size_bytes=None)
-        job = ensure_job(key=key, info=info, key_prefix=key_prefix, priority=priority)
-        asset = find_asset(key.asset_id)
+        job, asset = begin_job(key=key, info=info, key_prefix=key_prefix, priority=priority)
+        asset = asset or find_asset(key.asset_id)
         tier = tier_of(asset)
     if asset is None:
         raise Conflict("This file is being removed from the cache. Try again.")
@@ -311,6 +344,12 @@ def _start_or_find(key: AssetKey, *, key_prefix: str, waited_s: float, priority:
     if priority is JobPriority.INTERACTIVE:
         move_up(job, key_prefix=key_prefix)
     return MediaState(asset=asset, tier=tier, job=job)
+
+
+def _active_or_last_job(key: AssetKey, *, has_asset: bool) -> MediaJob | None:
+    """The job that fetches an asset, else the last that did. Without an asset there is an active one only when both
+    were made this moment, and then it is the last one too."""
+    return (active_job(key.asset_id) if has_asset else None) or latest_job(key.asset_id)
 
 
 def _info_to_fetch(key: AssetKey, *, waited_s: float, priority: JobPriority) -> VideoInfo:
@@ -323,9 +362,8 @@ def _info_to_fetch(key: AssetKey, *, waited_s: float, priority: JobPriority) -> 
         return info
 
 
-def _raise_if_cancelled(key: AssetKey, *, within_s: float) -> None:
+def _raise_if_cancelled(last: MediaJob | None, *, within_s: float) -> None:
     """A cancelled fetch is not started again by those who were waiting for it."""
-    last = latest_job(key.asset_id)
     if (
         last is not None
         and last.state == JobState.CANCELLED
@@ -339,8 +377,8 @@ def request_media(ask: MediaAsk, *, key_prefix: str, wait_s: float, waited_s: fl
 
     Raises Suspend while metadata is unknown, and, until ``wait_s`` is over, while the file is not complete.
     """
-    key = resolve_key(ask, waited_s=waited_s)
-    state = start_or_join(key, key_prefix=key_prefix, waited_s=waited_s, priority=ask.priority)
+    key, info = resolve(ask, waited_s=waited_s)
+    state = start_or_join(key, key_prefix=key_prefix, waited_s=waited_s, priority=ask.priority, info=info)
     if state.tier is Tier.EXTERNAL and waited_s < wait_s:
         raise Suspend(f"asset:{key.asset_id}")
     return state

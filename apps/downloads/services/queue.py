@@ -42,9 +42,12 @@ def next_turn(key_prefix: str | None, priority: JobPriority) -> int:
     """The turn of a job that this key makes, or moves up, now. Two made at once may share one: that is harmless."""
     waiting = {"active": True, "priority": priority.value}
     own = {"$or": [{**waiting, "key_prefix": key_prefix}, {**waiting, "moved_up_by": key_prefix}]}
-    last = MediaJob.objects(__raw__=own).order_by("-turn").only("turn").first()
-    reached = JobTurns.objects(priority=priority.value).first()
-    return max(int(last.turn or 0) if last else 0, int(reached.reached) if reached else 0) + 1
+    reached = [{"$match": {"_id": priority.value}}, {"$project": {"turn": "$reached"}}]
+    both = [
+        *({"$match": own}, {"$sort": {"turn": -1}}, {"$limit": 1}, {"$project": {"turn": 1}}),
+        {"$unionWith": {"coll": _turns().name, "pipeline": reached}},
+    ]
+    return 1 + max((int(found.get("turn") or 0) for found in _jobs().aggregate(both)), default=0)
 
 
 @cache
