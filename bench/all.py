@@ -54,6 +54,12 @@ PROGRAMS = {
     "storm": Program(
         title="A thousand callers, one new video", limit_s=130, quick="--callers 200 --rounds 2"
     ),
+    "telegram_storm": Program(
+        title="A thousand callers, one file that is only in Telegram",
+        limit_s=150,
+        full="--rounds 1",
+        quick="--callers 100 --rounds 1",
+    ),
     "fetch": Program(title="Fetching beside curl", limit_s=90, quick="--size-mib 128 --rounds 2"),
     "start": Program(title="Start and memory", limit_s=110, full="--rounds 2", quick="--rounds 1"),
     "first_byte": Program(title="First byte", limit_s=60, quick="--repeats 50"),

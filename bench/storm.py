@@ -67,20 +67,10 @@ class Storm:
         original.write_bytes(self.outside.original(video_id))
         self.outside.slow_down(FILE_BYTES_PER_S)
         request = get(f"/stream/audio/{video_id}", port=self._port, **{"X-API-Key": self._key})
-        running = []
-        for number in range(GENERATORS):
-            requests = [request] * len(range(number, callers, GENERATORS))
-            plan = {"port": self._port, "requests": requests, "seconds": SECONDS, "file": str(original)}
-            process = subprocess.Popen(
-                [sys.executable, "-m", "bench.whole_clients"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            process.stdin.write(f"{json.dumps(plan)}\n")
-            process.stdin.flush()
-            running.append(process)
-        for process in running:
-            process.stdout.readline()  # "ready"
-        begin = f"{time.monotonic() + BEGIN_IN_S}\n"  # all at once, on one clock
-        return [json.loads(said) for said in _tell(running, begin)]
+        plan = {"port": self._port, "seconds": SECONDS, "file": str(original)}
+        return call_at_once(
+            [{**plan, "requests": [request] * len(range(number, callers, GENERATORS))} for number in range(GENERATORS)]
+        )
 
     def servers_own_times_s(self, video_id: str, callers: int) -> list[float]:
         """In order. Events reach MongoDB a moment after the answers."""
@@ -90,6 +80,22 @@ class Storm:
             times = sorted(float(text) for text in said.split())
             if len(times) >= callers or time.monotonic() > deadline:
                 return times
+
+
+def call_at_once(plans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Run a generator (``bench.whole_clients``) for each plan, all from one moment on, and what each found."""
+    running = []
+    for plan in plans:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench.whole_clients"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        process.stdin.write(f"{json.dumps(plan)}\n")
+        process.stdin.flush()
+        running.append(process)
+    for process in running:
+        process.stdout.readline()  # "ready"
+    begin = f"{time.monotonic() + BEGIN_IN_S}\n"  # on one clock
+    return [json.loads(said) for said in _tell(running, begin)]
 
 
 def _tell(running: Sequence[subprocess.Popen[str]], line: str) -> list[str]:

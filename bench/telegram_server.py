@@ -2,7 +2,7 @@
 
 Prints one JSON line (address, tokens, channel) and runs until its standard input closes. A line there, such as
 ``{"bytes_per_s": 25000000, "delay_s": 0.05}``, makes each file link that slow and getFile that late; 0: at once. Each
-line is answered with how many messages have been stored.
+line is answered with how many messages have been stored, and how many getFile calls and file links were answered.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
         sys.stdout.flush()
         for line in sys.stdin:
             _slow_down(telegram, **json.loads(line))
-            sys.stdout.write(json.dumps({"stored": telegram.counts["stored"]}) + "\n")
+            sys.stdout.write(json.dumps({name: telegram.counts[name] for name in ("stored", "getFile", "file")}) + "\n")
             sys.stdout.flush()
 
 

@@ -1,8 +1,8 @@
 """Clients that all ask at once and read everything, as a process of its own.
 
 ``python -m bench.whole_clients`` reads a plan (a line of JSON), says "ready", reads when to begin (by time.monotonic(),
-which is one clock for all processes) and prints a result: times are since then. Loopback only; bounded in clients and
-time.
+which is one clock for all processes) and prints a result: times are since then. ``spans`` in the plan: from where to
+where each request asks for, when that is not the whole file. Loopback only; bounded in clients and time.
 
 Every byte is compared with the file as it should be, which costs a tenth of hashing it: callers have machines of their
 own, these share two cores with the server. And they take turns, a piece at a time. (uvloop reads up to 8 MB from one
@@ -42,15 +42,19 @@ class _Turns:
 
 
 class _Client(asyncio.BufferedProtocol):
-    def __init__(self, request: bytes, expected: bytes, started_at: float, turns: _Turns) -> None:
+    def __init__(
+        self, request: bytes, expected: bytes, span: tuple[int, int], started_at: float, turns: _Turns
+    ) -> None:
         self.request = request
         self.expected = expected
+        self.start, self.stop = span
+        self.at = self.start
+        self.good_status = b"206" if b"\r\nRange: " in request else b"200"
         self.started_at = started_at
         self.turns = turns
         self.head = b""
         self.first_byte_s: float | None = None
         self.left = -1
-        self.at = 0
         self.error = ""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -69,7 +73,7 @@ class _Client(asyncio.BufferedProtocol):
             head, end, data = self.head.partition(b"\r\n\r\n")
             if not end:
                 return
-            if head[9:12] != b"200":
+            if head[9:12] != self.good_status:
                 self._end(f"status {head[9:12].decode(errors='replace')}")
                 return
             at = head.lower().find(b"content-length: ")
@@ -83,7 +87,7 @@ class _Client(asyncio.BufferedProtocol):
         self.at += len(data)
         self.left -= len(data)
         if self.left == 0:
-            self._end("" if self.at == len(self.expected) else "wrong bytes")
+            self._end("" if self.at == self.stop else "wrong bytes")
 
     def connection_lost(self, error: Exception | None) -> None:
         self._end("cut off")
@@ -95,17 +99,24 @@ class _Client(asyncio.BufferedProtocol):
             self.transport.abort()
 
 
-async def _run(port: int, requests: list[str], seconds: float, expected: bytes, started_at: float) -> dict[str, Any]:
+async def _run(plan: dict[str, Any], expected: bytes, started_at: float) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
+    requests = plan["requests"]
     turns = _Turns(len(requests))
-    clients = [_Client(text.encode(), expected, started_at, turns) for text in requests]
+    spans = plan.get("spans") or [(0, len(expected))] * len(requests)
+    clients = [
+        _Client(text.encode(), expected, tuple(span), started_at, turns)
+        for text, span in zip(requests, spans, strict=True)
+    ]
     await asyncio.sleep(started_at - time.monotonic())
-    await asyncio.gather(*(loop.create_connection(lambda c=client: c, "127.0.0.1", port) for client in clients))
-    await asyncio.wait([client.done for client in clients], timeout=seconds)
+    await asyncio.gather(*(loop.create_connection(lambda c=client: c, "127.0.0.1", plan["port"]) for client in clients))
+    await asyncio.wait([client.done for client in clients], timeout=plan["seconds"])
     errors = Counter(client.error if client.done.done() else "not complete" for client in clients)
+    begun = [(client.start, client.first_byte_s * 1000) for client in clients if client.first_byte_s is not None]
     return {
         "errors": {name: count for name, count in errors.items() if name and count},
-        "first_byte_ms": [client.first_byte_s * 1000 for client in clients if client.first_byte_s is not None],
+        "first_byte_ms": [first_ms for _, first_ms in begun],
+        "first_byte_from_0_ms": [first_ms for start, first_ms in begun if start == 0],
         "all_s": time.monotonic() - started_at,
     }
 
@@ -118,7 +129,7 @@ def main() -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     started_at = float(sys.stdin.readline())
-    result = asyncio.run(_run(plan["port"], plan["requests"], plan["seconds"], expected, started_at))
+    result = asyncio.run(_run(plan, expected, started_at))
     sys.stdout.write(json.dumps(result))
 
 
