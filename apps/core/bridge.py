@@ -13,7 +13,6 @@ import io
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +20,7 @@ from urllib.parse import quote
 
 from a2wsgi.wsgi import build_environ
 
+from apps.core.adaptive_threads import AdaptiveThreads
 from apps.core.asgi import (
     ClientLeft,
     Receive,
@@ -38,7 +38,8 @@ from apps.core.request_state import BRIDGE, REPLAYED, REQUEST_ID, STARTED_AT
 from apps.core.suspend import MAX_WAIT_S, RECHECK_S, SUSPEND_HEADER
 from apps.core.wake import WakeHub
 
-THREADS = 4  # more only contend for the interpreter: with 8 the admin took twice as long and the API answered no more
+THREADS = 4  # that compute; more only contend: with 8 the admin took twice as long and the API answered no more
+MOST_THREADS = 32  # while they wait for MongoDB or Redis
 PIECE_BYTES = 64 * 1024  # of a long answer; a few of them are kept for each client that reads slowly
 RECHECKS_PER_S = 200  # with very many waiting requests each one looks again less often
 WAKES_PER_S = 500
@@ -80,7 +81,9 @@ class _Topic:
 
 
 class DjangoBridge:
-    """The ASGI application around a WSGI one. ``threads`` requests run at once and ``max_queued`` more may wait."""
+    """The ASGI application around a WSGI one. ``threads`` requests run at once, up to ``most_threads`` while they only
+    wait for something. With those that queue they are ``threads + max_queued`` at most.
+    """
 
     def __init__(
         self,
@@ -88,12 +91,13 @@ class DjangoBridge:
         hub: Callable[[], WakeHub],
         *,
         threads: int = THREADS,
+        most_threads: int = MOST_THREADS,
         max_queued: int = 2000,
         max_suspended: int = 20_000,
     ) -> None:
         self.app = app
         self._hub = hub
-        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="django")
+        self._threads = AdaptiveThreads(least=threads, most=max(threads, most_threads), name="django")
         self._max_running = threads + max_queued
         self._max_suspended = max_suspended
         self._running = 0
@@ -120,7 +124,7 @@ class DjangoBridge:
 
     def close(self) -> None:
         """Let the running requests finish; what still waits in the queue is dropped."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     async def _serve(self, exchange: _Exchange, receive: Receive, send: Send) -> None:
         answer = await self._run(exchange)
@@ -145,8 +149,7 @@ class DjangoBridge:
         self._running += 1
         try:
             exchange.ran_at = time.monotonic()
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, self._run_wsgi, exchange)
+            return await self._threads.run(self._run_wsgi, exchange)
         finally:
             self._running -= 1
 
@@ -175,7 +178,6 @@ class DjangoBridge:
         if answer.rest is None:
             await send_answer(send, answer.status, answer.headers, answer.body)
             return
-        loop = asyncio.get_running_loop()
         try:
             raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
             await send({"type": "http.response.start", "status": answer.status, "headers": raw})
@@ -184,9 +186,9 @@ class DjangoBridge:
                 await send({"type": "http.response.body", "body": piece, "more_body": not ended})
                 if ended or client_left.done():
                     return
-                piece, ended = await loop.run_in_executor(self._pool, _collect, answer.rest)
+                piece, ended = await self._threads.run(_collect, answer.rest)
         finally:
-            await loop.run_in_executor(self._pool, answer.close)
+            await self._threads.run(answer.close)
 
     async def _wait_for_answer(self, exchange: _Exchange, answer: _Answer, client_left: asyncio.Task[None]) -> _Answer:
         """Run the request again until it has an answer. Raises ClientLeft, Overloaded, UpstreamTimeout."""

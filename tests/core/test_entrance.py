@@ -15,14 +15,14 @@ from django.conf import settings
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from apps.core.bridge import THREADS
+from apps.core.bridge import MOST_THREADS
 from apps.keys.limits import FAILURES_PER_MINUTE
 from apps.keys.services import create_key
 from tests.core.serving import serving
 from tests.core.subscriptions import subscriptions
 from tests.waiting import wait_until
 from ytserver.asgi import application
-from ytserver.entrance import ADMIN_THREADS, Entrance
+from ytserver.entrance import Entrance
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server")
 
@@ -136,21 +136,21 @@ class Holding:
 
 class TestThreads:
     @pytest.mark.parametrize(
-        ("busy", "threads", "free"),
+        ("busy", "free"),
         [
-            ("/api/", THREADS, ["/admin", "/admin/login", "/static/css/app.css"]),
-            ("/admin/", ADMIN_THREADS, ["/api/v1/status", "/readyz", "/administrators"]),
+            ("/api/", ["/admin", "/admin/login", "/static/css/app.css"]),
+            ("/admin/", ["/api/v1/status", "/readyz", "/administrators"]),
         ],
     )
-    def test_the_admin_and_the_api_do_not_wait_for_each_other(self, busy, threads, free):
+    def test_the_admin_and_the_api_do_not_wait_for_each_other(self, busy, free):
         django = Holding(busy)
-        with serving(Entrance(django)) as url, ThreadPoolExecutor(threads + 3) as callers:
+        with serving(Entrance(django)) as url, ThreadPoolExecutor(MOST_THREADS + 3) as callers:
             try:
-                answers = [callers.submit(httpx.get, f"{url}{busy}", timeout=90) for _ in range(threads + 3)]
-                wait_until(lambda: django.held == threads)
+                answers = [callers.submit(httpx.get, f"{url}{busy}", timeout=90) for _ in range(MOST_THREADS + 3)]
+                wait_until(lambda: django.held == MOST_THREADS)
                 for path in free:
                     assert httpx.get(url + path, timeout=60).text == "ok", path
-                assert django.held == threads
+                assert django.held == MOST_THREADS
             finally:
                 django.go_on.set()
             assert {answer.result().text for answer in answers} == {"ok"}

@@ -1,0 +1,104 @@
+"""A thread pool that grows while its work waits for something, and shrinks while its work computes.
+
+Threads that compute only contend for the interpreter: more of them answer no more requests, and everybody waits longer
+for a turn, the event loop too. Threads that wait for MongoDB or Redis cost nothing, and with few of them a database
+that is 20 ms away would hold a process to some dozens of requests a second. How late the event loop comes when a result
+is ready tells the two apart: at once when the threads wait, after the interpreter's switch interval or more when they
+compute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+GROW_EVERY_S = 0.01
+
+
+class AdaptiveThreads:
+    """Runs functions in threads: ``least`` at a time, and up to ``most`` while they mostly wait.
+
+    What finds no thread queues, in order. Belongs to one event loop.
+    """
+
+    def __init__(self, *, least: int, most: int, name: str) -> None:
+        self.size = least
+        self._least = least
+        self._most = most
+        self._busy = 0
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._growing: asyncio.TimerHandle | None = None
+        self._late_s = sys.getswitchinterval()
+        self._pool = ThreadPoolExecutor(most, thread_name_prefix=name)
+
+    async def run(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """What the function gives. Raises what it raises, and CancelledError after ``close``."""
+        await self._take_place()
+        try:
+            loop = asyncio.get_running_loop()
+            result, ended_at = await loop.run_in_executor(self._pool, _timed, function, arguments)
+            self._note_lateness(time.monotonic() - ended_at)
+            return result
+        finally:
+            self._busy -= 1
+            self._admit()
+
+    def close(self) -> None:
+        """What runs comes to its end; what queues is dropped."""
+        for place in self._queue:
+            place.cancel()
+        if self._growing is not None:
+            self._growing.cancel()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _take_place(self) -> None:
+        if self._busy < self.size and not self._queue:
+            self._busy += 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._queue.append(place)
+        if self._growing is None:
+            self._grow_later()
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():  # it was given in the same moment
+                self._busy -= 1
+                self._admit()
+            raise
+
+    def _admit(self) -> None:
+        while self._queue and self._busy < self.size:
+            place = self._queue.popleft()
+            if not place.done():
+                self._busy += 1
+                place.set_result(None)
+
+    def _note_lateness(self, late_s: float) -> None:
+        if late_s >= self._late_s:
+            self.size -= (self.size - self._least + 1) // 2
+
+    def _grow_later(self) -> None:
+        due_at = time.monotonic() + GROW_EVERY_S
+        self._growing = asyncio.get_running_loop().call_later(GROW_EVERY_S, self._grow, due_at)
+
+    def _grow(self, due_at: float) -> None:
+        self._growing = None
+        if not self._queue:
+            return
+        if self.size < self._most and time.monotonic() - due_at < self._late_s:
+            self.size += 1
+            self._admit()
+        self._grow_later()
+
+
+def _timed(function: Callable[..., Result], arguments: tuple[object, ...]) -> tuple[Result, float]:
+    """The result, and when it was ready (``time.monotonic``)."""
+    return function(*arguments), time.monotonic()
