@@ -2,9 +2,9 @@
 
 Threads that compute only contend for the interpreter: more of them answer no more requests, and everybody waits longer
 for a turn, the event loop too. Threads that wait for MongoDB or Redis cost nothing, and with few of them a database
-that is 20 ms away would hold a process to some dozens of requests a second. How late the event loop comes when a result
-is ready tells the two apart: at once when the threads wait, after the interpreter's switch interval or more when they
-compute.
+that is 20 ms away would hold a process to some dozens of requests a second. Two signs tell them apart: whether the
+process uses most of a processor, and how late the event loop comes when a result is ready (at once when the threads
+wait; after the interpreter's switch interval or more when they compute, also where others take the processors).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
-GROW_EVERY_S = 0.01
+GROW_EVERY_S = 0.025
+BUSY_SHARE = 0.8  # of one processor: the interpreter computes in one thread at a time
 
 
 class AdaptiveThreads:
@@ -86,15 +87,17 @@ class AdaptiveThreads:
             self.size -= (self.size - self._least + 1) // 2
 
     def _grow_later(self) -> None:
-        due_at = time.monotonic() + GROW_EVERY_S
-        self._growing = asyncio.get_running_loop().call_later(GROW_EVERY_S, self._grow, due_at)
+        now, used_s = time.monotonic(), time.process_time()
+        self._growing = asyncio.get_running_loop().call_later(GROW_EVERY_S, self._grow, now, used_s)
 
-    def _grow(self, due_at: float) -> None:
+    def _grow(self, began_at: float, used_before_s: float) -> None:
         self._growing = None
         if not self._queue:
             return
-        if self.size < self._most and time.monotonic() - due_at < self._late_s:
-            self.size += 1
+        took_s = time.monotonic() - began_at
+        is_busy = time.process_time() - used_before_s > BUSY_SHARE * took_s
+        if not is_busy and took_s < GROW_EVERY_S + self._late_s:
+            self.size = min(self._most, self.size + max(1, self.size // 4))
             self._admit()
         self._grow_later()
 

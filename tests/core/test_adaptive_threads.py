@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from apps.core.adaptive_threads import AdaptiveThreads
+from apps.core.adaptive_threads import GROW_EVERY_S, AdaptiveThreads
 from tests.waiting import wait_until
 
 MUCH_LATER_S = 0.05  # many times the interpreter's switch interval
@@ -70,10 +70,22 @@ async def test_more_run_at_once_while_they_only_wait(threads):
 async def test_never_more_than_the_most(threads, holding):
     runs = [asyncio.create_task(threads.run(holding)) for _ in range(20)]
     await until(lambda: holding.inside == 12)
-    await asyncio.sleep(10 * 0.01)  # ten moments in which it would have grown
+    await asyncio.sleep(10 * GROW_EVERY_S)  # ten moments in which it would have grown
     assert (holding.inside, threads.size) == (12, 12)
     holding.go_on.set()
     assert await asyncio.gather(*runs) == ["done"] * 20
+
+
+async def test_does_not_grow_while_the_process_computes(threads, holding, monkeypatch):
+    monkeypatch.setattr("apps.core.adaptive_threads.BUSY_SHARE", -1)  # whatever it uses is too much
+    runs = [asyncio.create_task(threads.run(holding)) for _ in range(5)]
+    await until(lambda: holding.inside == 2)
+    await asyncio.sleep(10 * GROW_EVERY_S)
+    assert (holding.inside, threads.size) == (2, 2)
+    monkeypatch.undo()
+    await until(lambda: holding.inside == 5)
+    holding.go_on.set()
+    assert await asyncio.gather(*runs) == ["done"] * 5
 
 
 async def test_shrinks_to_the_least_when_the_event_loop_comes_late(threads, holding):
