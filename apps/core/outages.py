@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from django_redis.exceptions import ConnectionInterrupted
 from mongoengine.connection import ConnectionFailure as MongoEngineConnectionFailure
-from pymongo.errors import ConnectionFailure, ExecutionTimeout
+from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure
 from redis.exceptions import AuthenticationError, OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -21,6 +21,7 @@ SERVICE_DOWN = (
     ReadOnlyError,
     OutOfMemoryError,
 )
+_AUTHENTICATION_FAILED = 18  # MongoDB's error code
 _REFUSED = re.compile(r"\b(OOM|MISCONF|READONLY) ")  # in a script's error of Redis 6, and of a Redis whose disk is full
 
 
@@ -38,8 +39,9 @@ class Outage:
 
 _IS_IT_RUNNING = "Is the server running (`manage.py up`)? Else check"
 _MONGODB_AWAY = Outage(what="MongoDB does not answer", remedy=f"{_IS_IT_RUNNING} MONGO_URI.")
+_WRONG_MONGODB_PASSWORD = Outage(what="MongoDB refuses our user name or password", remedy="Check MONGO_URI.")
 REDIS_AWAY = Outage(what="Redis does not answer", remedy=f"{_IS_IT_RUNNING} REDIS_URL.")
-_WRONG_PASSWORD = Outage(what="Redis refuses our password", remedy="Check REDIS_URL.")
+_WRONG_REDIS_PASSWORD = Outage(what="Redis refuses our password", remedy="Check REDIS_URL.")
 _BY_REFUSAL = {
     "OOM": Outage(
         what="Redis is full",
@@ -62,12 +64,14 @@ def outage_of(error: BaseException) -> Outage | None:
         return (outage_of(error.__cause__) if error.__cause__ is not None else None) or REDIS_AWAY
     if isinstance(error, _MONGODB_DOWN):
         return _MONGODB_AWAY
+    if isinstance(error, OperationFailure) and error.code == _AUTHENTICATION_FAILED:
+        return _WRONG_MONGODB_PASSWORD
     if isinstance(error, OutOfMemoryError):
         return _BY_REFUSAL["OOM"]
     if isinstance(error, ReadOnlyError):
         return _BY_REFUSAL["READONLY"]
     if isinstance(error, AuthenticationError):
-        return _WRONG_PASSWORD
+        return _WRONG_REDIS_PASSWORD
     if isinstance(error, RedisConnectionError | RedisTimeoutError):
         return REDIS_AWAY
     if isinstance(error, ResponseError) and (refused := _REFUSED.search(str(error))):

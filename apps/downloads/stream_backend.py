@@ -19,6 +19,7 @@ from apps.core.shared_looks import SharedLooks
 from apps.core.suspend import Suspend
 from apps.core.wake import wake_hub
 from apps.downloads.services.media import MediaAsk, Resolved, Tier, join_fetch, resolve, start_or_join
+from apps.downloads.services.retrying import raise_if_no_room
 from apps.downloads.stream_admission import Admission, admission_of, admit, question_of, raw_key_of
 from apps.downloads.stream_records import AssetRecord, RecordCache
 from apps.downloads.stream_targets import follows, for_this_request, growing_size, target_of
@@ -216,6 +217,8 @@ class MediaStreamBackend(StreamBackend):
             state = start_or_join(key, key_prefix=admission.key_prefix, waited_s=waited_s, info=info)
             if state.tier is not Tier.EXTERNAL:
                 target = target_of(AssetRecord.of(state.asset), admission)
+            elif state.job is not None:
+                raise_if_no_room(state.job)
         if target is None:
             raise Suspend(f"asset:{key.asset_id}")
         return target

@@ -10,6 +10,7 @@ import pymongo
 import pytest
 import redis
 from django_redis.exceptions import ConnectionInterrupted
+from mongoengine.connection import get_connection
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
 from apps.core.outages import outage_of
@@ -78,6 +79,14 @@ class TestOutageOf:
             host=options["host"], port=options["port"], username="stranger", password="not the word", retry=None
         )
         assert problem_of(raised_by(stranger.ping)) == "Redis refuses our password"
+
+    @pytest.mark.usefixtures("mongo")
+    def test_a_mongodb_that_refuses_our_password_answers(self):
+        host, port = get_connection().address
+        with pymongo.MongoClient(host, port, username="stranger", password="not the word") as stranger:
+            error = raised_by(lambda: stranger.get_database("any").get_collection("any").find_one())
+        assert problem_of(error) == "MongoDB refuses our user name or password"
+        assert "not the word" not in str(error)
 
     def test_what_the_cache_wraps_counts_as_what_it_is(self):
         wrapped = ConnectionInterrupted(connection=None)

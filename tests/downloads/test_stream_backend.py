@@ -30,10 +30,12 @@ from apps.core.redis import redis_client
 from apps.core.suspend import Suspend
 from apps.core.wake import publish, wake_hub
 from apps.downloads import stream_backend, stream_records, stream_targets
-from apps.downloads.documents import MediaJob
+from apps.downloads.documents import JobState, MediaJob
+from apps.downloads.errors import NoRoom
 from apps.downloads.services.claims import claim_asset, commit_failed, ensure_asset
 from apps.downloads.services.info import record_info_error
 from apps.downloads.services.jobs import cancel_job, finish_job, refetch_asset
+from apps.downloads.services.retrying import postpone_job
 from apps.downloads.stream_admission import admit, question_of
 from apps.downloads.stream_backend import make_backend
 from apps.downloads.stream_records import AssetRecord
@@ -317,6 +319,34 @@ class TestWaitingForAFetch:
         results = await asyncio.gather(*openings, return_exceptions=True)
         assert {(type(result), result.message) for result in results} == {(UpstreamError, "It broke.")}
         assert MediaJob.objects.count() == 1
+
+    async def test_a_fetch_that_finds_no_room_again_keeps_nobody_waiting_and_stays_in_line(self, api, backend):
+        known_info()
+        opening = asyncio.create_task(backend.open_target(by_key(api)))
+        await until(MediaJob.objects.first)
+
+        def find_no_room() -> None:
+            job = MediaJob.objects.get()
+            job.update(state=JobState.RUNNING.value)
+            claim = claim_asset(key=AUDIO, owner="test", lease_s=60)
+            assert postpone_job(job, claim, NoRoom(), delay_s=40.0)
+
+        await asyncio.to_thread(find_no_room)
+        with pytest.raises(TimeoutError):  # files are evicted now: it may have room in a moment
+            await asyncio.wait_for(asyncio.shield(opening), 0.5)
+        await asyncio.to_thread(find_no_room)
+        with pytest.raises(NoRoom) as told:
+            await asyncio.wait_for(opening, 60)
+        with pytest.raises(NoRoom):
+            await backend.open_target(by_key(api))
+        assert 1 <= told.value.retry_after_s <= 40
+        job = MediaJob.objects.get()
+        assert (job.active, job.state, job.room_waits) == (True, JobState.QUEUED, 2)
+        job.update(state=JobState.RUNNING.value)  # it tries again, and whoever asks now waits for it
+        again = asyncio.create_task(backend.open_target(by_key(api)))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(again), 0.5)
+        again.cancel()
 
     async def test_a_fetch_that_is_cancelled_is_not_started_again(self, api, backend):
         known_info()

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.core.owners import make_owner
-from apps.core.queues import list_name
+from apps.core.queues import NotSent, list_name
 from apps.core.redis import redis_client
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.alerts import alerts
@@ -661,6 +661,19 @@ class TestSweep:
         made = [make_asset(seed=seed) for seed in range(1, 4)]
         request_upload(made[0].asset_id)
         assert sweep_uploads() == 2
+        assert sweep_uploads() == 0
+
+    @pytest.mark.parametrize("queue", [lambda asset_id: request_upload(asset_id), lambda _: sweep_uploads()])
+    def test_what_could_not_be_sent_is_sent_by_the_next_sweep(self, store, make_asset, monkeypatch, queue):
+        made = make_asset()
+
+        def not_sent(*_: str) -> None:
+            raise NotSent("ConnectionError")
+
+        with monkeypatch.context() as broker_away:
+            broker_away.setattr("apps.telegram_cache.services.queueing.send_task", not_sent)
+            assert not queue(made.asset_id)
+        assert sweep_uploads() == 1
         assert sweep_uploads() == 0
 
     def test_what_was_put_off_waits_for_its_time(self, store, make_asset):

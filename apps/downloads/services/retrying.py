@@ -42,6 +42,16 @@ def retry_delay_s(
     return delay_s if delay_s <= LONGEST_WAIT_S else None
 
 
+def raise_if_no_room(job: MediaJob) -> None:
+    """Raises NoRoom for a job that waits for room on the disk and found none again after files were evicted for it.
+
+    The job stays in line: ``retry_after_s`` says when it tries again.
+    """
+    if job.state == JobState.QUEUED and (job.room_waits or 0) > 1 and job.error_code == NoRoom.code:
+        left_s = (job.retry_at - utcnow()).total_seconds() if job.retry_at else 0.0
+        raise NoRoom(job.error_message or "", retry_after_s=max(1.0, left_s))
+
+
 def postpone_job(job: MediaJob, claim: Claim, error: ApiError, *, delay_s: float) -> bool:
     """Put a running job back in line, with the reason and the time of the next try on it. Gives the asset back.
 

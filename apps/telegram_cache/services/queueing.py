@@ -16,7 +16,7 @@ from apps.telegram_cache.documents import DISABLED_BY_OPERATOR, Asset, BotState
 from apps.telegram_cache.roster import roster
 from apps.telegram_cache.selectors import all_bots, all_channels, assets_with_orphans, playable_left
 from apps.telegram_cache.services.bots import check_all
-from apps.telegram_cache.services.care_records import mark_queued, queue_next_upload
+from apps.telegram_cache.services.care_records import forget_queued, mark_queued, queue_next_upload
 from apps.telegram_cache.services.orphans import end_old_orphans, remove_orphans
 from apps.telegram_cache.services.playable import post_playable
 from apps.telegram_cache.services.pool import free_dead_slots
@@ -52,6 +52,7 @@ def _send(asset_id: str) -> bool:
         send_task(UPLOAD_TASK, asset_id)
     except NotSent as error:
         log.warning("upload_not_queued", asset_id=asset_id, error=str(error))
+        forget_queued(asset_id)
         return False
     return True
 
