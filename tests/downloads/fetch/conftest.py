@@ -49,6 +49,7 @@ class Fetcher:
         self.providers: list[SampleProvider] = []
         self.limits = FAST
         self.store = HotStore(settings.ENV.hot_root)
+        self._begun: list[threading.Thread] = []
 
     def job(self, key: AssetKey) -> MediaJob:
         return ensure_job(key=key, info=video_info(key.video_id), key_prefix=known_key("testkey1"))
@@ -63,7 +64,14 @@ class Fetcher:
     def begin(self, job: MediaJob) -> threading.Thread:
         thread = threading.Thread(target=self.run, args=(job,))
         thread.start()
+        self._begun.append(thread)
         return thread
+
+    def wait_for_all(self) -> None:
+        """Until nothing begun here runs on: it would take part in the next test."""
+        for thread in self._begun:
+            thread.join(60)
+            assert not thread.is_alive(), "a fetch did not end within 60 s"
 
     def read(self, asset: Asset) -> bytes:
         """The bytes of a finished asset."""
@@ -75,5 +83,7 @@ class Fetcher:
 
 
 @pytest.fixture
-def fetcher(mongo: None, redis_server: None, hot_root: Path) -> Fetcher:
-    return Fetcher()
+def fetcher(mongo: None, redis_server: None, hot_root: Path) -> Iterator[Fetcher]:
+    fetcher = Fetcher()
+    yield fetcher
+    fetcher.wait_for_all()

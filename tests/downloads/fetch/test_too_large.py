@@ -101,7 +101,7 @@ class TestWhoWaitsWithOthers:
         assert (seen.state, seen.active, seen.error_code) == (JobState.FAILED, False, "file_too_large")
         assert as_seen_by(find_job(job.id), large).state == JobState.RUNNING
         assert (active_assets(small), active_assets(large)) == (set(), {job.asset_id})
-        assert WebhookDelivery.objects(job_id=job.id).distinct("key_prefix") == [small]
+        wait_until(lambda: WebhookDelivery.objects(job_id=job.id).distinct("key_prefix") == [small])
         with pytest.raises(FileTooLarge):
             start_or_join(audio_key(), key_prefix=small, waited_s=0)
         thread.join(30)
