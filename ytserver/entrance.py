@@ -28,7 +28,7 @@ from apps.streaming.app import StreamApp
 from apps.streaming.hotstore import HotStore
 from ytserver.fast_lane import FastLane, StreamLane
 
-ADMIN_THREADS = 4
+ADMIN_THREADS = 4  # more than the API has: its pages compute longer, and stay quick beside it
 
 
 class _Parts:

@@ -26,7 +26,8 @@ BUSY_SHARE = 0.8  # of one processor: the interpreter computes in one thread at 
 class AdaptiveThreads:
     """Runs functions in threads: ``least`` at a time, and up to ``most`` while they mostly wait.
 
-    What finds no thread queues, in order. Belongs to one event loop.
+    What finds no thread queues, in order. What is run ``again`` has a line of its own, and the two lines take turns:
+    neither holds the other up. Belongs to one event loop.
     """
 
     def __init__(self, *, least: int, most: int, name: str) -> None:
@@ -34,14 +35,16 @@ class AdaptiveThreads:
         self._least = least
         self._most = most
         self._busy = 0
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._new: deque[asyncio.Future[None]] = deque()
+        self._again: deque[asyncio.Future[None]] = deque()
+        self._is_turn_of_again = False
         self._growing: asyncio.TimerHandle | None = None
         self._late_s = sys.getswitchinterval()
         self._pool = ThreadPoolExecutor(most, thread_name_prefix=name)
 
-    async def run(self, function: Callable[..., Result], *arguments: object) -> Result:
+    async def run(self, function: Callable[..., Result], *arguments: object, again: bool = False) -> Result:
         """What the function gives. Raises what it raises, and CancelledError after ``close``."""
-        await self._take_place()
+        await self._take_place(self._again if again else self._new)
         try:
             loop = asyncio.get_running_loop()
             result, ended_at = await loop.run_in_executor(self._pool, _timed, function, arguments)
@@ -53,18 +56,18 @@ class AdaptiveThreads:
 
     def close(self) -> None:
         """What runs comes to its end; what queues is dropped."""
-        for place in self._queue:
+        for place in (*self._new, *self._again):
             place.cancel()
         if self._growing is not None:
             self._growing.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _take_place(self) -> None:
-        if self._busy < self.size and not self._queue:
+    async def _take_place(self, line: deque[asyncio.Future[None]]) -> None:
+        if self._busy < self.size and not self._new and not self._again:
             self._busy += 1
             return
         place = asyncio.get_running_loop().create_future()
-        self._queue.append(place)
+        line.append(place)
         if self._growing is None:
             self._grow_later()
         try:
@@ -76,9 +79,11 @@ class AdaptiveThreads:
             raise
 
     def _admit(self) -> None:
-        while self._queue and self._busy < self.size:
-            place = self._queue.popleft()
+        while (self._new or self._again) and self._busy < self.size:
+            line = self._again if self._again and (self._is_turn_of_again or not self._new) else self._new
+            place = line.popleft()
             if not place.done():
+                self._is_turn_of_again = line is self._new
                 self._busy += 1
                 place.set_result(None)
 
@@ -92,7 +97,7 @@ class AdaptiveThreads:
 
     def _grow(self, began_at: float, used_before_s: float) -> None:
         self._growing = None
-        if not self._queue:
+        if not self._new and not self._again:
             return
         took_s = time.monotonic() - began_at
         is_busy = time.process_time() - used_before_s > BUSY_SHARE * took_s

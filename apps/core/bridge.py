@@ -38,7 +38,7 @@ from apps.core.request_state import BRIDGE, REPLAYED, REQUEST_ID, STARTED_AT
 from apps.core.suspend import MAX_WAIT_S, RECHECK_S, SUSPEND_HEADER
 from apps.core.wake import WakeHub
 
-THREADS = 4  # that compute; more only contend: with 8 the admin took twice as long and the API answered no more
+THREADS = 2  # that compute; more only contend: with 4 the admin took half as long again and the API answered no more
 MOST_THREADS = 32  # while they wait for MongoDB or Redis
 PIECE_BYTES = 64 * 1024  # of a long answer; a few of them are kept for each client that reads slowly
 RECHECKS_PER_S = 200  # with very many waiting requests each one looks again less often
@@ -82,7 +82,8 @@ class _Topic:
 
 class DjangoBridge:
     """The ASGI application around a WSGI one. ``threads`` requests run at once, up to ``most_threads`` while they only
-    wait for something. With those that queue they are ``threads + max_queued`` at most.
+    wait for something. With those that queue, new ones are ``threads + max_queued`` at most. Woken requests queue in a
+    line of their own, ``max_suspended`` at most.
     """
 
     def __init__(
@@ -102,7 +103,6 @@ class DjangoBridge:
         self._max_suspended = max_suspended
         self._running = 0
         self._suspended = 0
-        self._replays = asyncio.Semaphore(threads)  # woken requests take turns with new ones
         self._topics: dict[str, _Topic] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,12 +148,12 @@ class DjangoBridge:
     async def _run(self, exchange: _Exchange) -> _Answer:
         self._running += 1
         try:
-            exchange.ran_at = time.monotonic()
             return await self._threads.run(self._run_wsgi, exchange)
         finally:
             self._running -= 1
 
     def _run_wsgi(self, exchange: _Exchange) -> _Answer:
+        exchange.ran_at = time.monotonic()
         environ = make_environ(exchange.scope, exchange.body)
         environ |= exchange.kept
         environ[BRIDGE] = True
@@ -201,8 +201,7 @@ class DjangoBridge:
                 if time.monotonic() > deadline:
                     raise _with_limit_headers(UpstreamTimeout(), answer)
                 await self._until_worth_running(exchange, topic, client_left)
-                async with self._replays:
-                    answer = await self._run(exchange)
+                answer = await self._threads.run(self._run_wsgi, exchange, again=True)
                 if answer.header(SUSPEND_HEADER) != topic and answer.status != UpstreamTimeout.status:
                     self._hub().wake(topic)  # the others may not have heard; a time-out is this request's own
         finally:

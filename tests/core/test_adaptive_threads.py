@@ -97,6 +97,21 @@ async def test_shrinks_to_the_least_when_the_event_loop_comes_late(threads, hold
     assert threads.size == 2
 
 
+async def test_what_is_run_again_and_what_is_new_take_turns(holding):
+    one = AdaptiveThreads(least=1, most=1, name="test")
+    order: list[str] = []
+    first = asyncio.create_task(one.run(holding))
+    await until(lambda: holding.inside == 1)
+    new = [asyncio.create_task(one.run(order.append, f"new {number}")) for number in range(4)]
+    again = [asyncio.create_task(one.run(order.append, f"again {number}", again=True)) for number in range(2)]
+    await asyncio.sleep(0)  # each of them stands in line
+    holding.go_on.set()
+    await asyncio.gather(first, *new, *again)
+    one.close()
+    assert order[:4] in (["new 0", "again 0", "new 1", "again 1"], ["again 0", "new 0", "again 1", "new 1"])
+    assert order[4:] == ["new 2", "new 3"]
+
+
 async def test_who_stops_waiting_takes_no_thread_from_the_others(threads, holding):
     held = [asyncio.create_task(threads.run(holding)) for _ in range(15)]
     await until(lambda: holding.inside == 12)

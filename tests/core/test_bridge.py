@@ -236,6 +236,17 @@ class TestQueue:
                 assert statuses == [200]
             assert httpx.get(url, timeout=60).status_code == 200
 
+    def test_two_run_at_once_while_the_process_computes(self, program, monkeypatch):
+        monkeypatch.setattr("apps.core.adaptive_threads.BUSY_SHARE", -1)  # whatever it uses is too much
+        served = Served(program)
+        with serving(served) as url:
+            held = [self.start(f"{url}/hold") for _ in range(5)]
+            wait_until(lambda: served.bridge._running == 5 and program.runs == 2)
+            program.hold.set()
+            for thread, statuses in held:
+                thread.join(timeout=60)
+                assert statuses == [200]
+
     @staticmethod
     def start(url: str) -> tuple[threading.Thread, list[int]]:
         statuses: list[int] = []
@@ -288,6 +299,25 @@ class TestSuspended:
             program.ready.set()  # and no message at all
             statuses = await asyncio.gather(*waiting)
         assert set(statuses) == {200}
+
+    async def test_woken_ones_in_line_leave_the_places_to_new_ones(self, program, monkeypatch):
+        monkeypatch.setattr(bridge, "time", Clock())  # nobody's turn to look again comes
+        served = Served(program, threads=1, most_threads=1, max_queued=1)
+        with serving(served) as url:
+            async with self.many_clients() as client:
+                waiting = []
+                for _ in range(6):
+                    waiting.append(asyncio.create_task(self.status_of(client, f"{url}/wait")))
+                    await asyncio.to_thread(wait_until, lambda: served.bridge._suspended == len(waiting))
+                holding = asyncio.create_task(self.status_of(client, f"{url}/hold"))
+                await asyncio.to_thread(wait_until, lambda: program.runs == 7)
+                program.ready.set()
+                publish("t")
+                await asyncio.to_thread(wait_until, lambda: len(served.bridge._threads._again) == 6)
+                new = asyncio.create_task(self.status_of(client, f"{url}/"))
+                await asyncio.to_thread(wait_until, lambda: served.bridge._running == 2)
+                program.hold.set()
+                assert set(await asyncio.gather(holding, new, *waiting)) == {200}
 
     @staticmethod
     def many_clients() -> aiohttp.ClientSession:
