@@ -14,8 +14,9 @@ from pymongo import WriteConcern
 from bench.made_assets import make_assets
 
 MANY_KEYS = 100_000
+NAMED_KEYS = 25
+"""So many keys, the first ones, have the word "named" in their name, however many there are."""
 BATCH = 5000
-SMALL = 10_000
 AUDIO = "growthaudi1"
 """The one video with a file."""
 MADE_UP = re.compile("^g[0-9]+$")
@@ -49,48 +50,39 @@ def beyond(assets: int, keys: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def fill(first: int, assets: int, first_key: int, keys: int, *, once: Callable[[str, Callable[[], Any]], Any]) -> float:
-    """Add what is missing to so many; return how many seconds it took. ``once`` runs what has not been done yet."""
+def fill(assets: int, keys: int, *, once: Callable[[str, Callable[[], Any]], Any]) -> float:
+    """Store so many; return how many seconds it took. ``once`` runs what has not been done yet."""
     from apps.downloads.documents import MediaJob, VideoInfoRecord
     from apps.keys.documents import ApiKey
     from apps.telegram_cache.documents import Asset
 
     works: dict[str, Callable[[], float]] = {
-        f"{assets} assets": lambda: _fill(Asset, "video_id", video_id, first, assets, make_assets),
-        f"{keys} keys": lambda: _fill(ApiKey, "prefix", key_prefix, first_key, keys, _make(ApiKey, _keys())),
-        f"{keys} jobs": lambda: _fill(MediaJob, "video_id", video_id, first_key, keys, _make(MediaJob, _job)),
-        f"{keys} videos": lambda: _fill(
-            VideoInfoRecord, "_id", video_id, first_key, keys, _make(VideoInfoRecord, _videos())
-        ),
+        f"{assets} assets": lambda: _fill(Asset, "video_id", assets, make_assets),
+        f"{keys} keys": lambda: _fill(ApiKey, "prefix", keys, _make(ApiKey, _keys())),
+        f"{keys} jobs": lambda: _fill(MediaJob, "video_id", keys, _make(MediaJob, _job)),
+        f"{keys} videos": lambda: _fill(VideoInfoRecord, "_id", keys, _make(VideoInfoRecord, _videos())),
     }
     return sum(once(name, work) for name, work in works.items())
 
 
-def _fill(
-    document: type[Document], field: str, name: Callable[[int], str], first: int, end: int,
-    make: Callable[[int, int], None],
-) -> float:  # fmt: skip
-    """Very many are written into an empty collection, and indexes made when everything is there: a tenth of the
-    time."""
+def _fill(document: type[Document], field: str, count: int, make: Callable[[int], None]) -> float:
+    """Written into an empty collection, and indexes made when everything is there: a tenth of the time."""
     began_at = time.monotonic()
-    if end - first <= SMALL:
-        make(first, end)
-        return time.monotonic() - began_at
     collection = document._get_collection()
     others = list(collection.find({field: {"$not": MADE_UP}}))
     collection.drop()
     if others:
         collection.insert_many(others)
-    make(0, end)
+    make(count)
     document.ensure_indexes()  # one by one: each has to be there before the driver stops waiting
     return time.monotonic() - began_at
 
 
-def _make(document: type[Document], one: Callable[[int], dict[str, Any]]) -> Callable[[int, int], None]:
-    def make(first: int, end: int) -> None:
+def _make(document: type[Document], one: Callable[[int], dict[str, Any]]) -> Callable[[int], None]:
+    def make(count: int) -> None:
         collection = document._get_collection().with_options(write_concern=WriteConcern(w=1))
-        for start in range(first, end, BATCH):
-            rows = [one(number) for number in range(start, min(start + BATCH, end))]
+        for start in range(0, count, BATCH):
+            rows = [one(number) for number in range(start, min(start + BATCH, count))]
             collection.insert_many(rows, ordered=False)
 
     return make
@@ -102,8 +94,8 @@ def _keys() -> Callable[[int], dict[str, Any]]:
     pattern = _one(ApiKey, {"name": "bench"})
 
     def key(number: int) -> dict[str, Any]:
-        words = ["key", f"key{number}"]
-        return {**pattern, "prefix": key_prefix(number), "name": f"key{number}", "words": words}
+        words = [f"key{number}", "named" if number < NAMED_KEYS else "other"]
+        return {**pattern, "prefix": key_prefix(number), "name": " ".join(words), "words": words}
 
     return key
 

@@ -15,6 +15,8 @@ from pymongo import WriteConcern
 CHUNK = 5_000
 WRITERS = 2
 USED_WITHIN = timedelta(days=120)
+NAMED = 200
+"""So many files, the first ones, have the word "named" in their title, however many there are."""
 DATES = ("last_accessed_at", "created_at", "updated_at", "verified_at", "verify_tried_at")
 
 
@@ -25,20 +27,20 @@ def _size(count: int) -> bytes:
 # BSON: a document is its length, its fields, and a zero; a field is its type, its name and its value
 _WORDS = (
     b"\x020\x00" + _size(15) + b"title%09d\x00"
-    b"\x021\x00" + _size(3) + b"of\x00"
+    b"\x021\x00" + _size(6) + b"%b\x00"
     b"\x022\x00" + _size(8) + b"%07d\x00\x00"
 )  # fmt: skip
 _OWN = (
     b"\x02_id\x00" + _size(25) + b"%b\x00"
     b"\x02video_id\x00" + _size(12) + b"%b\x00"
-    b"\x02title\x00" + _size(26) + b"title%09d of %07d\x00"
-    b"\x04words\x00" + _size(4 + len(_WORDS % (0, 0))) + _WORDS +
+    b"\x02title\x00" + _size(29) + b"title%09d %b %07d\x00"
+    b"\x04words\x00" + _size(4 + len(_WORDS % (0, b"named", 0))) + _WORDS +
     b"\x10size_bytes\x00%b\x10access_count\x00%b" + b"".join(b"\x09%b\x00%%b" % name.encode() for name in DATES)
 )  # fmt: skip
 
 
-def make_assets(first: int, end: int) -> None:
-    """Store the assets of these numbers: in Telegram, of different titles, sizes and times. The same each time, but for
+def make_assets(count: int) -> None:
+    """Store so many: in Telegram, of different titles, sizes and times. The same each time, but for
     the clock."""
     from apps.telegram_cache.documents import Asset, MediaKind
 
@@ -51,12 +53,12 @@ def make_assets(first: int, end: int) -> None:
         draw = Random(start).random  # noqa: S311 - made-up assets
         assets = [
             _asset(number, *kinds[number % 2], int(now_ms - within_ms * draw()), draw(), draw(), rests[number % 2])
-            for number in range(start, min(start + CHUNK, end))
+            for number in range(start, min(start + CHUNK, count))
         ]
         collection.insert_many(assets, ordered=False)
 
     with ThreadPoolExecutor(WRITERS) as writers:
-        list(writers.map(store, range(first, end, CHUNK)))
+        list(writers.map(store, range(0, count, CHUNK)))
 
 
 def _asset(
@@ -67,7 +69,8 @@ def _asset(
     video_id, word = f"g{number:010}", int(1e9 * title)
     asset_id = AssetKey(video_id, kind, variant).asset_id
     at = (struct.pack("<q", used_ms),) * len(DATES)
-    texts = (asset_id.encode(), video_id.encode(), word, number, word, number)
+    title_words = (word, b"named" if number < NAMED else b"other", number)
+    texts = (asset_id.encode(), video_id.encode(), *title_words, *title_words)
     own = _OWN % (*texts, _size(int(1e8 * size)), _size(int(1000 * size)), *at)
     return RawBSONDocument(_size(4 + len(own) + len(rest)) + own + rest)
 
