@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from contextlib import suppress
 from typing import NamedTuple
 
 from apps.analytics.recorder import EventRecorder
-from apps.core.outages import SERVICE_DOWN
+from apps.core.outages import outage_of
 from apps.downloads.ready import Ready
 from apps.downloads.services.cache_stats import Answered, count_answers
 from apps.downloads.services.media import Tier
@@ -16,6 +17,9 @@ from apps.keys.last_used import note_keys_used
 
 PERIOD_S = 1.0
 MAX_KEPT = 50_000  # different ones, while MongoDB or Redis is away
+MAX_TRIES = 60  # in a row, that fail for another reason than an outage
+
+logger = logging.getLogger(__name__)
 
 
 class _Given(NamedTuple):
@@ -35,6 +39,7 @@ class Tally:
         self._recorder = recorder
         self._given: dict[_Given, int] = {}
         self._answers: Counter[Answered] = Counter()  # that are not written yet
+        self._tries = 0
         self._writer: asyncio.Task[None] | None = None
 
     def add(self, ready: Ready, key_prefix: str, address: str, *, polled: bool) -> None:
@@ -61,22 +66,30 @@ class Tally:
         self._writer = None
 
     async def _write(self) -> None:
-        self._tell()
-        answers, self._answers = self._answers, Counter()
-        if not answers:
-            return
+        answers: Counter[Answered] = Counter()
         try:
-            await asyncio.to_thread(count_answers, answers)
-        except SERVICE_DOWN:
-            answers.update(self._answers)
-            self._answers = answers
+            self._tell()
+            answers, self._answers = self._answers, answers
+            uncounted = await asyncio.to_thread(count_answers, answers) if answers else {}
+        except Exception as error:
+            uncounted = answers
+            if outage_of(error) is not None:
+                self._answers.update(uncounted)
+                return
+            logger.error("answers were not counted", exc_info=error)
+        self._tries = self._tries + 1 if uncounted else 0
+        if self._tries < MAX_TRIES:
+            self._answers.update(uncounted)
+            return
+        logger.error("answers are never counted: too many tries failed", extra={"count": sum(uncounted.values())})
+        self._tries = 0
 
     def _tell(self) -> None:
         given, self._given = self._given, {}
-        note_keys_used({each.key_prefix for each in given})
-        for prefix, address in {(each.key_prefix, each.address) for each in given}:
-            self._recorder.seen(prefix, address)
         for each, count in given.items():
             answered = Answered(each.asset_id, Tier(each.tier), each.key_prefix, each.polled) if each.asset_id else None
             if answered is not None and (answered in self._answers or len(self._answers) < MAX_KEPT):
                 self._answers[answered] += count
+        note_keys_used({each.key_prefix for each in given})
+        for prefix, address in {(each.key_prefix, each.address) for each in given}:
+            self._recorder.seen(prefix, address)

@@ -41,15 +41,22 @@ class Answered(NamedTuple):
     polled: bool
 
 
-def count_answers(answers: Mapping[Answered, int]) -> None:
+def count_answers(answers: Mapping[Answered, int]) -> Mapping[Answered, int]:
     """Count many media answers at once, as ``count_answer`` and ``count_polled_answer`` do one by one.
 
-    Raises what MongoDB raises, before anything is counted.
+    Returns those that MongoDB refused to count, which may be tried again. Raises what MongoDB raises, before anything
+    is counted.
     """
     uses: Counter[str] = Counter()
     for answered, count in answers.items():
         uses[answered.asset_id] += count
-    touch_assets(uses)
+    refused = touch_assets(uses)
+    taken = {answered: count for answered, count in answers.items() if answered.asset_id not in refused}
+    _count_tiers(taken)
+    return {answered: count for answered, count in answers.items() if answered not in taken}
+
+
+def _count_tiers(answers: Mapping[Answered, int]) -> None:
     polled = [answered for answered in answers if answered.polled]
     try:
         with redis_client().pipeline(transaction=False) as pipeline:
@@ -66,8 +73,9 @@ def count_answers(answers: Mapping[Answered, int]) -> None:
                 if count:
                     pipeline.hincrby(TIER_COUNTS, tier.value, count)
             pipeline.execute()
-    except RedisError as error:
-        logger.warning("answers were not counted: %s", type(error).__name__)
+    except Exception as error:
+        reason = None if isinstance(error, RedisError) else error
+        logger.warning("answers were not counted by tier: %s", type(error).__name__, exc_info=reason)
 
 
 def note_polled(state: MediaState, *, key_prefix: str) -> None:
