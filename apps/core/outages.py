@@ -13,14 +13,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 _MONGODB_DOWN = (ConnectionFailure, ExecutionTimeout, MongoEngineConnectionFailure)
-SERVICE_DOWN = (
-    *_MONGODB_DOWN,
-    ConnectionInterrupted,
-    RedisConnectionError,
-    RedisTimeoutError,
-    ReadOnlyError,
-    OutOfMemoryError,
-)
 _AUTHENTICATION_FAILED = 18  # MongoDB's error code
 _REFUSED = re.compile(r"\b(OOM|MISCONF|READONLY) ")  # in a script's error of Redis 6, and of a Redis whose disk is full
 

@@ -7,14 +7,16 @@ import contextvars
 import time
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
+import structlog
+
 from apps.core.asker import asker_var
 from apps.core.errors import ApiError, Conflict, LinkInvalid, NotFound, NotReady, Overloaded, UpstreamTimeout
-from apps.core.outages import SERVICE_DOWN
+from apps.core.outages import outage_of
 from apps.core.shared_looks import SharedLooks
 from apps.core.suspend import Suspend
 from apps.core.wake import wake_hub
@@ -31,6 +33,8 @@ from apps.keys.meter import StreamMeters
 from apps.streaming.ports import BlockFiller, StreamBackend, StreamMeter, StreamRequest, StreamTarget
 from apps.telegram_cache.documents import AssetState
 from apps.telegram_cache.reader import TelegramFiller
+
+log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 
@@ -119,9 +123,14 @@ class MediaStreamBackend(StreamBackend):
             return
 
         def refresh() -> None:
-            with suppress(ApiError, *SERVICE_DOWN):
+            try:
                 self._records.get(asset_id, not_before=time.monotonic() - max_age_s)
                 grant_for_prefix(key_prefix, max_age_s=max_age_s)
+            except ApiError:
+                pass
+            except Exception as error:  # nobody waits for it, and nobody else would tell
+                if outage_of(error) is None:
+                    log.exception("stream_refresh_failed", asset_id=asset_id)
 
         self._threads.submit(refresh)
 
@@ -192,7 +201,9 @@ class MediaStreamBackend(StreamBackend):
             context = contextvars.copy_context()  # the request id, for the log
             try:
                 return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, work)
-            except SERVICE_DOWN:
+            except Exception as error:
+                if outage_of(error) is None:
+                    raise
                 raise NotReady(retry_after_s=2) from None
 
     @contextmanager

@@ -5,7 +5,8 @@ import time
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from pymongo.errors import ServerSelectionTimeoutError
+from pymongo.errors import OperationFailure, ServerSelectionTimeoutError
+from redis.exceptions import ResponseError
 
 from apps.core.errors import (
     Conflict,
@@ -514,12 +515,20 @@ class TestARunningStream:
         with pytest.raises(NotFound):
             await backend.refresh_target(target)
 
-    async def test_goes_on_while_mongodb_is_away(self, api, backend, monkeypatch):
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ServerSelectionTimeoutError(),
+            OperationFailure("Authentication failed.", code=18),
+            ResponseError("MISCONF Redis cannot save."),
+        ],
+    )
+    async def test_goes_on_while_mongodb_or_redis_is_away_or_refuses(self, api, backend, monkeypatch, error):
         put_hot(AUDIO)
         target = await backend.open_target(by_link(api))
 
         def away(prefix, **_):
-            raise ServerSelectionTimeoutError
+            raise error
 
         monkeypatch.setattr(stream_backend, "grant_for_prefix", away)
         assert await backend.still_allowed(target)

@@ -14,6 +14,8 @@ import psutil
 import pytest
 from django.conf import settings as django_settings
 from django.core.wsgi import get_wsgi_application
+from pymongo.errors import OperationFailure
+from redis.exceptions import ResponseError
 
 from apps.analytics import events
 from apps.analytics.documents import UsageEvent
@@ -37,11 +39,20 @@ from tests.full_redis import full_redis
 from tests.waiting import Clock, wait_until
 from ytserver.entrance import Entrance
 from ytserver.fast_lane import first_answers, till
+from ytserver.fast_lane import lane as lane_module
 from ytserver.fast_lane.reading import Reader
 from ytserver.fast_lane.till import Till
 
 LINK = f"https://youtu.be/{VIDEO_ID}"
+WRONG_MONGODB_PASSWORD = OperationFailure("Authentication failed.", code=18)
 CHANGING = {"date", "x-request-id", "ratelimit-remaining", "ratelimit-reset"}
+
+
+def raising(error):
+    def fail(*_arguments, **_named):
+        raise error
+
+    return fail
 
 
 class Server:
@@ -241,6 +252,21 @@ class TestAnswersFromTheLane:
         await lane.close()
         assert Asset.objects.get(id=AUDIO.asset_id).access_count == 4
         assert redis_client().hget(cache_stats.TIER_COUNTS, "hot") == b"4"
+
+    @pytest.mark.parametrize("error", [WRONG_MONGODB_PASSWORD, ResponseError("MISCONF Redis cannot save.")])
+    async def test_without_what_it_needs_to_know_django_answers(self, lane, key, monkeypatch, error):
+        async with lane.client(key) as client:
+            await client.get(f"/api/v1/audio?url={VIDEO_ID}")
+            forget_cached_keys()
+            with monkeypatch.context() as patch:
+                patch.setattr(key_cache, "key_rows", raising(error))
+                answer = await client.get(f"/api/v1/audio?url={VIDEO_ID}")
+            assert (answer.status_code, answer.json()["error"]) == (503, "not_ready")
+            before = lane.in_django
+            with monkeypatch.context() as patch:
+                patch.setattr(lane_module, "look_up", raising(error))
+                answer = await client.get(f"/api/v1/video?url={VIDEO_ID}")
+            assert (answer.status_code, lane.in_django) == (200, before + 1)
 
     async def test_that_were_polled_for_count_as_fetched_once(self, lane, key):
         redis_client().set(f"yt:polled:{key[3:11]}:{AUDIO.asset_id}", 1)

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
+from pymongo.errors import NetworkTimeout
 
 from apps.core.errors import KeyDisabled, KeyExpired, KeyInvalid, KeyMissing
-from apps.core.outages import SERVICE_DOWN
+from apps.core.outages import outage_of
 from apps.keys import authentication, key_cache
 from apps.keys.authentication import authenticate, extract_key, forget_cached_keys, grant_for_prefix
 from apps.keys.documents import ApiKey
@@ -169,8 +170,9 @@ class TestAuthenticate:
         leader = threading.Thread(target=authenticate, args=[new.key])
         leader.start()
         assert begun.wait(60)
-        with pytest.raises(SERVICE_DOWN):
+        with pytest.raises(NetworkTimeout) as raised:
             authenticate(new.key)
+        assert outage_of(raised.value) is not None
         may_end.set()
         leader.join()
 

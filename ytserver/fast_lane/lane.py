@@ -22,7 +22,7 @@ from apps.analytics.recorder import EVENT_ID, EventRecorder
 from apps.core.asgi import BODY_TIMEOUT_S, AsgiApp, Message, Receive, Scope, Send
 from apps.core.errors import ApiError
 from apps.core.gather import Gatherer
-from apps.core.outages import SERVICE_DOWN
+from apps.core.outages import outage_of
 from apps.core.request_state import STARTED_AT
 from apps.core.web_protocol import send_whole
 from apps.downloads.ready import Question, Ready, ReadyAnswers, look_up
@@ -227,7 +227,9 @@ class FastLane:
         self._waiting_for_keys += 1
         try:
             await self._keys.submit(prefix)
-        except SERVICE_DOWN:
+        except Exception as error:
+            if outage_of(error) is None:
+                raise
             return None
         finally:
             self._waiting_for_keys -= 1
@@ -259,7 +261,9 @@ class FastLane:
     async def _look_once(self, question: Question) -> Ready | None:
         try:
             ready = await self._in_thread(lambda: look_up(question))
-        except SERVICE_DOWN:
+        except Exception as error:
+            if outage_of(error) is None:
+                raise
             return None
         if ready is not None:
             self._answers.put(question, ready)
