@@ -21,7 +21,7 @@ from apps.core.embedded import EmbeddedServerError, binary_path
 from apps.core.heartbeats import idle_queues
 from apps.core.hot_names import hot_store_name, hot_stores_of_workers
 from apps.core.instance import MIN_FREE_BYTES, raise_file_limit
-from apps.core.outages import REDIS_AWAY, outage_of
+from apps.core.outages import MONGODB_AWAY, REDIS_AWAY, outage_of
 from ytserver.env import BASE_DIR, Env, ServiceUrls
 
 OLDEST_PYTHON = (3, 11)
@@ -139,10 +139,8 @@ def check_mongodb(env: Env, services: ServiceUrls) -> Result:
         ) as client:
             version = client.server_info()["version"]
             hello = client.admin.command("hello")
-    except pymongo.errors.ConnectionFailure:
-        return _silent("MongoDB", "MONGO_URI", given=given)
     except pymongo.errors.PyMongoError as error:
-        return Result(name="MongoDB", ok=False, text=f"refuses us ({type(error).__name__})", fix="check MONGO_URI")
+        return _unusable("MongoDB", "MONGO_URI", error, given=given)
     if not (hello.get("setName") or hello.get("msg") == "isdbgrid"):
         return Result(
             name="MongoDB", ok=False, text=f"{version}, but not a replica set",
@@ -160,12 +158,7 @@ def check_redis(env: Env, services: ServiceUrls) -> Result:
             version = str(client.info("server")["redis_version"])
             client.set("yt:doctor", "1", ex=1)
     except redis.RedisError as error:
-        outage = outage_of(error)
-        if outage is None:
-            return Result(name="Redis", ok=False, text=f"refuses us ({type(error).__name__})", fix="check REDIS_URL")
-        if outage is REDIS_AWAY:
-            return _silent("Redis", "REDIS_URL", given=given)
-        return Result(name="Redis", ok=False, text=outage.what.removeprefix("Redis "), fix=outage.remedy)
+        return _unusable("Redis", "REDIS_URL", error, given=given)
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
         return Result(name="Redis", ok=False, text=version, fix="use Redis 6.2 or newer")
     return Result(name="Redis", ok=True, text=f"{version}, {'given' if given else 'embedded'}")
@@ -179,7 +172,12 @@ def _check_embedded(name: str, module: str, program: str) -> Result:
     return Result(name=name, ok=True, text="embedded, not running", fix="`manage.py up` starts it")
 
 
-def _silent(name: str, variable: str, *, given: bool) -> Result:
+def _unusable(name: str, variable: str, error: Exception, *, given: bool) -> Result:
+    outage = outage_of(error)
+    if outage is None:
+        return Result(name=name, ok=False, text=f"refuses us ({type(error).__name__})", fix=f"check {variable}")
+    if outage not in (MONGODB_AWAY, REDIS_AWAY):
+        return Result(name=name, ok=False, text=outage.what.removeprefix(f"{name} "), fix=outage.remedy)
     if given:
         return Result(name=name, ok=False, text="does not answer", fix=f"start it, or check {variable}")
     return Result(name=name, ok=True, text="embedded, not running", fix="`manage.py up` starts it")
@@ -189,7 +187,7 @@ def check_workers() -> Result:
     try:
         idle = idle_queues()
     except redis.RedisError:
-        return Result(name="workers", ok=True, text="not known while Redis is not running")
+        return Result(name="workers", ok=True, text="not known without Redis")
     if idle:
         return Result(
             name="workers", ok=False, text=f"nobody works on: {', '.join(idle)}",
@@ -215,7 +213,7 @@ def check_hot_store() -> Result:
     try:
         stores, own = hot_stores_of_workers(), hot_store_name()
     except (redis.RedisError, OSError):
-        return Result(name="hot store", ok=True, text="not known while Redis or the disk is away")
+        return Result(name="hot store", ok=True, text="not known without Redis or the disk")
     if stores <= {own}:
         return Result(name="hot store", ok=True, text="the one of all workers" if stores else "no worker uses one now")
     return Result(

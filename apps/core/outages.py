@@ -30,7 +30,7 @@ class Outage:
 
 
 _IS_IT_RUNNING = "Is the server running (`manage.py up`)? Else check"
-_MONGODB_AWAY = Outage(what="MongoDB does not answer", remedy=f"{_IS_IT_RUNNING} MONGO_URI.")
+MONGODB_AWAY = Outage(what="MongoDB does not answer", remedy=f"{_IS_IT_RUNNING} MONGO_URI.")
 _WRONG_MONGODB_PASSWORD = Outage(what="MongoDB refuses our user name or password", remedy="Check MONGO_URI.")
 REDIS_AWAY = Outage(what="Redis does not answer", remedy=f"{_IS_IT_RUNNING} REDIS_URL.")
 _WRONG_REDIS_PASSWORD = Outage(what="Redis refuses our password", remedy="Check REDIS_URL.")
@@ -55,7 +55,7 @@ def outage_of(error: BaseException) -> Outage | None:
     if isinstance(error, ConnectionInterrupted):
         return (outage_of(error.__cause__) if error.__cause__ is not None else None) or REDIS_AWAY
     if isinstance(error, _MONGODB_DOWN):
-        return _MONGODB_AWAY
+        return MONGODB_AWAY
     if isinstance(error, OperationFailure) and error.code == _AUTHENTICATION_FAILED:
         return _WRONG_MONGODB_PASSWORD
     if isinstance(error, OutOfMemoryError):

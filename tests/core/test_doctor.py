@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from django.conf import settings
 from django.core.management import call_command
+from mongoengine.connection import get_connection
 from pydantic import SecretStr
 
 from apps.core import doctor
@@ -79,6 +80,17 @@ class TestChecks:
             result = doctor.check_redis(ENV, settings.SERVICES)
         assert (result.ok, result.text) == (False, "is full")
         assert "maxmemory" in result.fix
+
+    @pytest.mark.usefixtures("mongo")
+    def test_a_mongodb_that_refuses_our_password_is_told_as_every_command_tells_it(self):
+        host, port = get_connection().address
+        stranger = ServiceUrls(mongo_uri=f"mongodb://stranger:not-the-word@{host}:{port}/x?directConnection=true")
+        result = doctor.check_mongodb(ENV, stranger)
+        assert not result.ok
+        assert (f"{result.name} {result.text}", result.fix) == (
+            "MongoDB refuses our user name or password",
+            "Check MONGO_URI.",
+        )
 
     def test_a_public_server_in_development_mode_is_a_problem(self):
         assert not doctor.check_settings(ENV.model_copy(update={"public_url": "https://media.example"})).ok

@@ -48,7 +48,7 @@ def _results() -> Iterator[Result]:
     try:
         findings = check_all()
     except pymongo.errors.PyMongoError:
-        yield Result(name="Telegram", ok=True, text="not known while MongoDB is not running")
+        yield Result(name="Telegram", ok=True, text="not known without MongoDB")
         return
     if not findings:
         yield Result(
