@@ -14,8 +14,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from django.conf import settings
+from mongoengine.connection import get_connection
 
 from apps.core.instance import RUN_MARK
+from apps.core.redis import redis_client
 from tests.ports import free_port
 from ytserver.env import without_settings
 
@@ -203,10 +206,21 @@ class TestUpRefuses:
             timeout=60,
         )
         assert done.returncode == 1
-        assert "Redis (REDIS_URL) does not answer" in done.stderr
+        assert "Redis does not answer: check REDIS_URL" in done.stderr
         assert "Traceback" not in done.stderr
         assert not (server.var_dir / "mongo" / "WiredTiger").exists()
         assert not server.processes()
+
+    @pytest.mark.usefixtures("mongo", "redis_server")
+    def test_databases_that_refuse_our_password(self, up):
+        host, port = get_connection().address
+        mongo_uri = f"mongodb://stranger:not-the-word@{host}:{port}/x?directConnection=true"
+        line = up(MONGO_URI=mongo_uri, REDIS_URL=settings.SERVICES.redis_url).run_to_its_end()
+        assert line == "CommandError: MongoDB refuses our user name or password: check MONGO_URI"
+        options = redis_client().connection_pool.connection_kwargs
+        redis_url = f"redis://stranger:not-the-word@{options['host']}:{options['port']}/0"
+        line = up(MONGO_URI=mongo_uri, REDIS_URL=redis_url).run_to_its_end()
+        assert line == "CommandError: Redis refuses our password: check REDIS_URL"
 
 
 def answers(url: str) -> bool:

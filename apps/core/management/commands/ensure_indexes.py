@@ -9,6 +9,7 @@ from typing import Any
 import pymongo.errors
 from django.core.management.base import BaseCommand, CommandError
 
+from apps.core.command import clear_failures
 from apps.core.indexes import ensure_indexes
 
 
@@ -22,9 +23,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         say = self.stderr.write if options["json"] else self.stdout.write
         try:
-            made = ensure_indexes(lambda line: say(line))
-        except pymongo.errors.ConnectionFailure:
-            raise CommandError("MongoDB does not answer: start it (manage.py up), or set MONGO_URI") from None
+            with clear_failures():
+                made = ensure_indexes(lambda line: say(line))
         except pymongo.errors.PyMongoError as error:
             raise CommandError(f"MongoDB refused: {error}") from None
         if options["json"]:

@@ -18,6 +18,7 @@ from django.core.management.base import BaseCommand, CommandError
 from apps.core.instance import Instance, InstanceError
 from apps.core.launcher import Launcher, StartFailed, local_url
 from apps.core.listener import bind_listener
+from apps.core.outages import outage_of
 from apps.core.supervisor import StopAsked
 from ytserver.startup import FirstStart, prepare_database
 
@@ -98,7 +99,7 @@ def _bind(host: str, port: int) -> socket.socket:
 def _prepared(say: Callable[[str], None]) -> FirstStart | None:
     try:
         return prepare_database(say)
-    except pymongo.errors.ConnectionFailure as error:
-        raise StartFailed(f"MongoDB does not answer ({type(error).__name__}): check MONGO_URI") from None
     except pymongo.errors.PyMongoError as error:
+        if outage := outage_of(error):
+            raise StartFailed(f"{outage.what}: check MONGO_URI") from None
         raise StartFailed(f"MongoDB refused ({type(error).__name__}): {error}") from None
