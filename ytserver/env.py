@@ -121,7 +121,11 @@ class Env(BaseSettings):
     mongo_uri: SecretStr = Field(SecretStr(""), description="MongoDB. Empty: an embedded server is started.")
     redis_url: SecretStr = Field(SecretStr(""), description="Redis. Empty: an embedded server is started.")
     hot_dir: Folder | None = Field(None, description="The hot store. Empty: VAR_DIR/hot.")
-    hot_max_bytes: int = Field(20 * 1024 * MIB, ge=MIB, description="How large the hot store may grow, in bytes.")
+    hot_max_bytes: int = Field(
+        20 * 1024 * MIB,
+        ge=MIB,
+        description="How large the hot store may grow, in bytes. Files that are not in Telegram stay also above it.",
+    )
     link_ttl_s: int = Field(6 * 3600, ge=60, le=7 * 86400, description="Life of a signed link, in seconds.")
     link_keys: CommaList = Field(
         (),

@@ -95,8 +95,8 @@ link_ttl_s = _of_env(
 )  # fmt: skip
 hot_max_bytes = _of_env(
     "hot_max_bytes", Group.MEDIA, "Size of the hot store",
-    "Above this, files that are safe in Telegram leave this server, least recently used first.", "bytes",
-    (MIB, 1 << 50),
+    "Above this, files that are safe in Telegram leave this server, least recently used first. All others stay.",
+    "bytes", (MIB, 1 << 50),
 )  # fmt: skip
 verify_per_night = _number(
     "verify_per_night", Group.MEDIA, "Files verified each night",

@@ -57,7 +57,7 @@ def figures() -> Figures:
     """Everything for one look. The size of the hot store is at most FRESH_S old, the totals of the cache as
     ``recent_totals`` says, however many people look."""
     totals = recent_totals()
-    hot_count, hot_bytes = cache.get_or_set("dashboard:hot", _hot_size, FRESH_S) or (0, 0)
+    hot_count, hot_bytes = hot_size()
     return Figures(
         states=_state_rows(totals.states),
         cached_count=totals.count,
@@ -86,6 +86,11 @@ def _state_rows(totals: Sequence[StateTotals]) -> list[StateRow]:
     return [row for row in rows if row.video or row.audio]
 
 
-def _hot_size() -> tuple[int, int]:
+def hot_size() -> tuple[int, int]:
+    """How many files the hot store has and how many bytes they take on the disk, at most FRESH_S ago."""
+    return cache.get_or_set("dashboard:hot", _measure_hot_store, FRESH_S) or (0, 0)
+
+
+def _measure_hot_store() -> tuple[int, int]:
     sizes = [entry.disk_bytes for entry in HotStore(settings.ENV.hot_root).entries()]
     return len(sizes), sum(sizes)

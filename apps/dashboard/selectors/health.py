@@ -12,17 +12,21 @@ from datetime import UTC, datetime
 import mongoengine
 import redis
 from django.conf import settings
+from django_redis.exceptions import ConnectionInterrupted
 from pymongo.errors import PyMongoError
 
 from apps.core.clock import utcnow
 from apps.core.heartbeats import QUEUES, idle_queues
 from apps.core.redis import redis_client
+from apps.core.tunables import hot_max_bytes
+from apps.dashboard.selectors.figures import hot_size
 from apps.dashboard.templatetags.ui import human_bytes, relative
 from apps.downloads.services.provider_settings import ProviderView, view_providers
 from apps.telegram_cache.documents import BotState, TelegramChannel
 from apps.telegram_cache.selectors import all_bots
 
 LOW_DISK_BYTES = 1024**3
+OVER_BOUND = 1.1  # of the hot store: files come before others have left
 PING_TIMEOUT_MS = 2000
 MAX_REASON = 160
 SOURCE_NAMES = {"savetube": "SaveTube", "ytdlp": "yt-dlp"}
@@ -49,7 +53,7 @@ def health() -> list[Health]:
 
 def parts_that_take_time() -> list[Health]:
     """Those that others have to be asked about, for who looks each second."""
-    return [_mongodb(), _redis(), _workers(), _disk(), *_sources()]
+    return [_mongodb(), _redis(), _workers(), _disk(), _hot_store(), *_sources()]
 
 
 def _mongodb() -> Health:
@@ -97,6 +101,22 @@ def _disk() -> Health:
     free = shutil.disk_usage(folder).free
     text = f"{human_bytes(free)} free where the hot store is"
     return Health(name="Disk", icon="hard-drive", tone="success" if free > LOW_DISK_BYTES else "warning", text=text)
+
+
+def _hot_store() -> Health:
+    name, icon = "Hot store", "archive"
+    try:
+        _, size_bytes = hot_size()
+        bound = hot_max_bytes()
+    except (PyMongoError, redis.RedisError, ConnectionInterrupted, OSError):
+        return Health(name=name, icon=icon, tone="danger", text="Not known while MongoDB, Redis or the disk is down.")
+    if size_bytes <= bound * OVER_BOUND:
+        return Health(name=name, icon=icon, tone="success", text=f"{human_bytes(size_bytes)} of {human_bytes(bound)}")
+    text = (
+        f"{human_bytes(size_bytes)}, more than the {human_bytes(bound)} it may have: what is not safe in Telegram"
+        " stays. It grows until the disk is full. See the Telegram page."
+    )
+    return Health(name=name, icon=icon, tone="warning", text=text)
 
 
 def _sources() -> list[Health]:
