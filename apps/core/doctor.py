@@ -21,7 +21,7 @@ from apps.core.embedded import EmbeddedServerError, binary_path
 from apps.core.heartbeats import idle_queues
 from apps.core.hot_names import hot_store_name, hot_stores_of_workers
 from apps.core.instance import MIN_FREE_BYTES, raise_file_limit
-from apps.core.outages import MONGODB_AWAY, REDIS_AWAY, outage_of
+from apps.core.outages import MONGODB_AWAY, REDIS_AWAY, outage_of, trouble_of
 from ytserver.env import BASE_DIR, Env, ServiceUrls
 
 OLDEST_PYTHON = (3, 11)
@@ -173,13 +173,13 @@ def _check_embedded(name: str, module: str, program: str) -> Result:
 
 
 def _unusable(name: str, variable: str, error: Exception, *, given: bool) -> Result:
-    outage = outage_of(error)
+    outage, text = outage_of(error), trouble_of(name, error)
     if outage is None:
-        return Result(name=name, ok=False, text=f"refuses us ({type(error).__name__})", fix=f"check {variable}")
+        return Result(name=name, ok=False, text=text, fix=f"check {variable}")
     if outage not in (MONGODB_AWAY, REDIS_AWAY):
-        return Result(name=name, ok=False, text=outage.what.removeprefix(f"{name} "), fix=outage.remedy)
+        return Result(name=name, ok=False, text=text, fix=outage.remedy)
     if given:
-        return Result(name=name, ok=False, text="does not answer", fix=f"start it, or check {variable}")
+        return Result(name=name, ok=False, text=text, fix=f"start it, or check {variable}")
     return Result(name=name, ok=True, text="embedded, not running", fix="`manage.py up` starts it")
 
 

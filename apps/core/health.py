@@ -21,7 +21,8 @@ from pymongo.errors import PyMongoError
 from apps.core.errors import NotReady, error_body
 from apps.core.heartbeats import idle_queues
 from apps.core.logs import request_id_var
-from apps.core.redis import ping_redis
+from apps.core.outages import trouble_of
+from apps.core.redis import ping_redis, redis_client
 
 CHECK_TIMEOUT_S = 2.0
 STRAGGLER_S = 1.0  # for checks that end a little after their own time limit
@@ -42,15 +43,19 @@ def _mongodb_problem() -> str | None:
         with pymongo.timeout(CHECK_TIMEOUT_S):
             mongoengine.get_db().command("ping")
     except (PyMongoError, mongoengine.ConnectionFailure) as error:
-        return f"does not answer ({type(error).__name__})"
+        return trouble_of("MongoDB", error)
     return None
 
 
 def _redis_problem() -> str | None:
+    """One that takes nothing more is a problem only where keys get no answer then (``deny``): else what is known is
+    answered, limits are counted in each process, and only new files fail."""
     try:
         ping_redis(timeout_s=CHECK_TIMEOUT_S)
+        if settings.ENV.limits_on_redis_loss == "deny":
+            redis_client().set("yt:readyz", "1", ex=1)
     except redis.RedisError as error:
-        return f"does not answer ({type(error).__name__})"
+        return trouble_of("Redis", error)
     return None
 
 

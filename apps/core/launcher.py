@@ -26,7 +26,7 @@ from apps.core.forking import Nursery, can_fork_programs
 from apps.core.heartbeats import forget_beats, idle_queues
 from apps.core.instance import Instance, InstanceError, bound_logs, last_log_line, raise_file_limit, stop_leftovers
 from apps.core.mongo import reconnect
-from apps.core.outages import outage_of
+from apps.core.outages import trouble_of
 from apps.core.redis import redis_client
 from apps.core.supervisor import ProgramEnded, Supervisor
 from ytserver.env import Env, find_service_urls
@@ -115,9 +115,7 @@ class Launcher:
         try:
             redis_client().ping()
         except redis.RedisError as error:
-            outage = outage_of(error)
-            what = outage.what if outage else f"Redis refuses us ({type(error).__name__})"
-            raise StartFailed(f"{what}: check REDIS_URL") from error
+            raise StartFailed(f"Redis {trouble_of('Redis', error)}: check REDIS_URL") from error
         if services.redis_port is not None:
             forget_beats()
 

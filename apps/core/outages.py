@@ -50,6 +50,14 @@ _BY_REFUSAL = {
 }
 
 
+def trouble_of(service: str, error: BaseException) -> str:
+    """The same to stand behind the service's name: "is full". What is not known is "refuses us"."""
+    outage = outage_of(error)
+    if outage is None:
+        return f"refuses us ({type(error).__name__})"
+    return outage.what.removeprefix(f"{service} ")
+
+
 def outage_of(error: BaseException) -> Outage | None:
     """None: the error has another reason, or is a fault of ours."""
     if isinstance(error, ConnectionInterrupted):

@@ -10,6 +10,7 @@ from django.test import Client
 from apps.core import health
 from apps.core.heartbeats import QUEUES, beat
 from apps.core.redis import redis_client
+from tests.full_redis import full_redis
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.urls("tests.urls_for_tests"), pytest.mark.usefixtures("mongo", "redis_server")]
@@ -47,6 +48,29 @@ class TestReadyz:
         redis_client.cache_clear()
         assert answer.status_code == 503
         assert list(answer.json()["down"]) == ["redis"]
+        assert b"hunter2" not in answer.content
+
+    def test_a_full_redis_takes_nobody_away_who_has_answers_without_it(self, client):
+        with full_redis():
+            answer = client.get("/readyz")
+        assert (answer.status_code, answer.json()["down"]) == (200, {})
+
+    def test_a_full_redis_is_named_where_every_key_is_refused_then(self, client, settings):
+        settings.ENV = settings.ENV.model_copy(update={"limits_on_redis_loss": "deny"})
+        assert client.get("/readyz").status_code == 200
+        health._checker = health._Checker()
+        with full_redis():
+            answer = client.get("/readyz")
+        assert (answer.status_code, answer.json()["down"]) == (503, {"redis": "is full"})
+
+    def test_a_password_that_is_refused_is_told_as_that(self, client, settings):
+        options = redis_client().connection_pool.connection_kwargs
+        refused = f"redis://stranger:hunter2@{options['host']}:{options['port']}/0"
+        settings.SERVICES = settings.SERVICES.model_copy(update={"redis_url": refused})
+        redis_client.cache_clear()
+        answer = client.get("/readyz")
+        redis_client.cache_clear()
+        assert answer.json()["down"] == {"redis": "refuses our password"}
         assert b"hunter2" not in answer.content
 
     def test_names_a_hot_store_that_cannot_be_written(self, client, settings, tmp_path):
