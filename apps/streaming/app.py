@@ -31,6 +31,7 @@ from apps.streaming.ports import BytesGone, FetchedAnew, StreamBackend, StreamMe
 from apps.streaming.ranges import ByteRange, Unsatisfiable, is_unchanged, parse_range, range_applies
 from apps.streaming.running import Interruption, RunningStream, RunningStreams
 from apps.streaming.source import Source
+from apps.streaming.sparse import SparseFiles
 from apps.streaming.timing import StreamTiming
 from apps.streaming.turns import Turns
 
@@ -59,6 +60,7 @@ class StreamApp:
         self._store = store
         self._timing = timing or StreamTiming()
         self.followers = Followers(backend, self._timing)
+        self._sparse = SparseFiles(store)
         self.running = RunningStreams(backend, self._timing)
         self._turns = Turns()
 
@@ -114,7 +116,12 @@ class StreamApp:
         self, answer: _Answer, interruption: Interruption, request: StreamRequest, target: StreamTarget
     ) -> None:
         source = Source(
-            backend=self._backend, store=self._store, followers=self.followers, timing=self._timing, target=target
+            backend=self._backend,
+            store=self._store,
+            sparse=self._sparse,
+            followers=self.followers,
+            timing=self._timing,
+            target=target,
         )
         stream = RunningStream(target, interruption)
         meter = target.meter if request.method == "GET" else None

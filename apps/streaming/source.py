@@ -6,8 +6,9 @@ import asyncio
 
 from apps.core.errors import Overloaded, UpstreamError, UpstreamTimeout
 from apps.streaming.following import FinishedElsewhere, Followers
-from apps.streaming.hotstore import BLOCK_BYTES, FileState, HotFile, HotStore, HotStoreFull, WriterBusy
+from apps.streaming.hotstore import BLOCK_BYTES, FileState, HotFile, HotStore, HotStoreFull
 from apps.streaming.ports import FetchedAnew, StreamBackend, StreamTarget
+from apps.streaming.sparse import SparseFiles
 from apps.streaming.timing import StreamTiming
 
 REOPEN_ATTEMPTS = 3
@@ -23,12 +24,14 @@ class Source:
         *,
         backend: StreamBackend,
         store: HotStore,
+        sparse: SparseFiles,
         followers: Followers,
         timing: StreamTiming,
         target: StreamTarget,
     ) -> None:
         self._backend = backend
         self._store = store
+        self._sparse = sparse
         self._followers = followers
         self._timing = timing
         self._hot_file_or_none: HotFile | None = None
@@ -65,7 +68,7 @@ class Source:
         while True:
             hot_file = self._store.open(self.target.asset_id, self.target.generation)
             if self.target.block_hashes and (hot_file is None or hot_file.state in UNFINISHED):
-                hot_file = await self._open_sparse()
+                hot_file = await self._sparse.open(self.target)
             if hot_file is not None:
                 self.close()
                 self._hot_file_or_none = hot_file
@@ -81,22 +84,6 @@ class Source:
         if target.generation != self.target.generation:
             raise FetchedAnew
         self.target = target
-
-    async def _open_sparse(self) -> HotFile:
-        """In a thread: hashing a doubtful file again can take seconds."""
-        target = self.target
-        try:
-            return await asyncio.to_thread(
-                self._store.open_sparse,
-                target.asset_id,
-                target.generation,
-                size_bytes=target.size_bytes or 0,
-                block_hashes=target.block_hashes,
-            )
-        except HotStoreFull:
-            raise Overloaded("The server's disk is full.") from None
-        except WriterBusy:
-            raise Overloaded from None
 
     def available_from(self, offset: int) -> int:
         return self._hot_file.available_from(offset)

@@ -1,0 +1,48 @@
+"""Files made ready for bytes that come back from Telegram: one thread for each file, however many streams wait."""
+
+from __future__ import annotations
+
+import asyncio
+
+from apps.core.errors import Overloaded
+from apps.streaming.hotstore import HotFile, HotStore, HotStoreFull, WriterBusy
+from apps.streaming.ports import StreamTarget
+
+
+class SparseFiles:
+    """Belongs to one event loop."""
+
+    def __init__(self, store: HotStore) -> None:
+        self._store = store
+        self._making: dict[tuple[str, int], asyncio.Task[None]] = {}
+
+    async def open(self, target: StreamTarget) -> HotFile | None:
+        """The file, made empty and sparse when it is not there; None when it was removed in the same moment.
+
+        A doubtful file is hashed again first, which can take seconds: in a thread, once for all who ask meanwhile; a
+        failure is shared as well, and not remembered. It goes on when who began it has gone. Raises Overloaded.
+        """
+        name = target.asset_id, target.generation
+        making = self._making.get(name)
+        if making is None:
+            making = self._making[name] = asyncio.create_task(self._make(target), name="sparse-file")
+        try:
+            await asyncio.shield(making)
+        except HotStoreFull:
+            raise Overloaded("The server's disk is full.") from None
+        except WriterBusy:
+            raise Overloaded from None
+        return self._store.open(target.asset_id, target.generation)
+
+    async def _make(self, target: StreamTarget) -> None:
+        try:
+            hot_file = await asyncio.to_thread(
+                self._store.open_sparse,
+                target.asset_id,
+                target.generation,
+                size_bytes=target.size_bytes or 0,
+                block_hashes=target.block_hashes,
+            )
+            hot_file.close()
+        finally:
+            del self._making[target.asset_id, target.generation]
