@@ -94,7 +94,8 @@ class WakeHub:
         waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(topic, set()).add(waiter)
         try:
-            return await asyncio.wait_for(waiter, timeout_s)
+            async with asyncio.timeout(timeout_s):  # wait_for forgets a cancellation that comes with the word
+                return await waiter
         except TimeoutError:
             return False
         finally:
@@ -108,7 +109,8 @@ class WakeHub:
         """Whether the hub hears Redis; waits for it up to ``timeout_s``."""
         await self.start()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._listening.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._listening.wait()
         return self._listening.is_set()
 
     def wake(self, topic: str) -> None:

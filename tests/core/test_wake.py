@@ -66,6 +66,15 @@ class TestWakeHub:
         assert await other is False
         assert hub._waiters == {}
 
+    async def test_who_is_cancelled_in_the_moment_of_being_woken_is_cancelled(self, hub):
+        waiting = asyncio.create_task(hub.wait("info:a", timeout_s=60))
+        while "info:a" not in hub._waiters:
+            await asyncio.sleep(0)
+        hub.wake("info:a")
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
     async def test_any_number_of_waiters_is_one_connection(self, hub):
         before = set(subscriptions())
         waiting = [asyncio.create_task(hub.wait(f"info:{number}", timeout_s=60)) for number in range(50)]
