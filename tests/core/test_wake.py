@@ -68,8 +68,7 @@ class TestWakeHub:
 
     async def test_who_is_cancelled_in_the_moment_of_being_woken_is_cancelled(self, hub):
         waiting = asyncio.create_task(hub.wait("info:a", timeout_s=60))
-        while "info:a" not in hub._waiters:
-            await asyncio.sleep(0)
+        await asyncio.to_thread(wait_until, lambda: "info:a" in hub._waiters)
         hub.wake("info:a")
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
