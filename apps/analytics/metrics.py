@@ -32,7 +32,7 @@ from apps.core.redis import redis_client
 from apps.core.tunables import hot_max_bytes
 from apps.downloads.documents import JobState
 from apps.downloads.selectors import count_active_jobs
-from apps.streaming.hotstore import HotStore
+from apps.streaming.usage import hot_usage
 from apps.telegram_cache.documents import BotState
 from apps.telegram_cache.selectors import all_bots
 from apps.telegram_cache.services.totals import recent_totals
@@ -148,21 +148,16 @@ def _bots() -> list[Family]:
 
 
 def _hot_store() -> list[Family]:
-    files, size_bytes = _kept("hot", _hot_size)
+    usage = hot_usage()
     folder = settings.ENV.hot_root
     while not folder.exists():
         folder = folder.parent
     return [
-        gauge("ytserver_hot_store_bytes", "Bytes on the disk in the hot store.", size_bytes),
+        gauge("ytserver_hot_store_bytes", "Bytes on the disk in the hot store.", usage.disk_bytes),
         gauge("ytserver_hot_store_max_bytes", "How large it may grow.", hot_max_bytes()),
-        gauge("ytserver_hot_store_files", "Files in the hot store.", files),
+        gauge("ytserver_hot_store_files", "Files in the hot store.", usage.files),
         gauge("ytserver_disk_free_bytes", "Free bytes where the hot store is.", shutil.disk_usage(folder).free),
     ]
-
-
-def _hot_size() -> list[int]:
-    sizes = [entry.disk_bytes for entry in HotStore(settings.ENV.hot_root).entries()]
-    return [len(sizes), sum(sizes)]
 
 
 def _machines() -> list[Family]:

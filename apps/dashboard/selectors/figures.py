@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from django.conf import settings
-from django.core.cache import cache
-
 from apps.core.tunables import hot_max_bytes
 from apps.dashboard.selectors.work import jobs_at_work
 from apps.downloads.documents import MediaJob
 from apps.keys.documents import ApiKey
-from apps.streaming.hotstore import HotStore
+from apps.streaming.usage import hot_usage
 from apps.telegram_cache.documents import AssetState, MediaKind, TelegramBot, TelegramChannel
 from apps.telegram_cache.selectors import StateTotals
 from apps.telegram_cache.services.totals import recent_totals
-
-FRESH_S = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +49,16 @@ class Figures:
 
 
 def figures() -> Figures:
-    """Everything for one look. The size of the hot store is at most FRESH_S old, the totals of the cache as
+    """Everything for one look. The size of the hot store is as old as ``hot_usage`` says, the totals of the cache as
     ``recent_totals`` says, however many people look."""
     totals = recent_totals()
-    hot_count, hot_bytes = hot_size()
+    hot = hot_usage()
     return Figures(
         states=_state_rows(totals.states),
         cached_count=totals.count,
         cached_bytes=totals.size_bytes,
-        hot_count=hot_count,
-        hot_bytes=hot_bytes,
+        hot_count=hot.files,
+        hot_bytes=hot.disk_bytes,
         hot_max_bytes=hot_max_bytes(),
         active_jobs=MediaJob.objects(active=True).count(),
         jobs=jobs_at_work(),
@@ -84,13 +79,3 @@ def _state_rows(totals: Sequence[StateTotals]) -> list[StateRow]:
         for state in AssetState
     ]
     return [row for row in rows if row.video or row.audio]
-
-
-def hot_size() -> tuple[int, int]:
-    """How many files the hot store has and how many bytes they take on the disk, at most FRESH_S ago."""
-    return cache.get_or_set("dashboard:hot", _measure_hot_store, FRESH_S) or (0, 0)
-
-
-def _measure_hot_store() -> tuple[int, int]:
-    sizes = [entry.disk_bytes for entry in HotStore(settings.ENV.hot_root).entries()]
-    return len(sizes), sum(sizes)

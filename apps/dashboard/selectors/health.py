@@ -19,9 +19,9 @@ from apps.core.clock import utcnow
 from apps.core.heartbeats import QUEUES, idle_queues
 from apps.core.redis import redis_client
 from apps.core.tunables import hot_max_bytes
-from apps.dashboard.selectors.figures import hot_size
 from apps.dashboard.templatetags.ui import human_bytes, relative
 from apps.downloads.services.provider_settings import ProviderView, view_providers
+from apps.streaming.usage import hot_usage
 from apps.telegram_cache.documents import BotState, TelegramChannel
 from apps.telegram_cache.selectors import all_bots
 
@@ -106,7 +106,7 @@ def _disk() -> Health:
 def _hot_store() -> Health:
     name, icon = "Hot store", "archive"
     try:
-        _, size_bytes = hot_size()
+        size_bytes = hot_usage().disk_bytes
         bound = hot_max_bytes()
     except (PyMongoError, redis.RedisError, ConnectionInterrupted, OSError):
         return Health(name=name, icon=icon, tone="danger", text="Not known while MongoDB, Redis or the disk is down.")

@@ -19,5 +19,4 @@ def require_room(folder: Path, size_bytes: int, *, keep_free_bytes: int) -> None
 
 def make_room(store: HotStore, missing_bytes: int) -> None:
     """Have files leave the hot store that are safe in Telegram, until ``missing_bytes`` more are free, or fewer."""
-    used = sum(entry.disk_bytes for entry in store.entries())
-    evict_hot(max_bytes=max(0, min(hot_max_bytes(), used - missing_bytes)))
+    evict_hot(max_bytes=max(0, min(hot_max_bytes(), store.usage().disk_bytes - missing_bytes)))

@@ -11,6 +11,7 @@ from apps.streaming.hotstore.layout import (
     HotEntry,
     HotFileRemoved,
     HotStoreFull,
+    HotUsage,
     WriterBusy,
     WrongBlock,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "HotFileRemoved",
     "HotStore",
     "HotStoreFull",
+    "HotUsage",
     "HotWriter",
     "WriterBusy",
     "WrongBlock",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 BLOCK_BYTES = 1024 * 1024
 MAP_SUFFIX = ".map"
@@ -57,6 +58,13 @@ class HotEntry:
     size_bytes: int | None
     disk_bytes: int  # allocated, not apparent
     last_read_at: float  # UNIX seconds, true to about a minute
+
+
+class HotUsage(NamedTuple):
+    """What the hot store takes on the disk; unfinished files as well, as far as they are there."""
+
+    files: int
+    disk_bytes: int  # allocated, not apparent
 
 
 @dataclass(frozen=True)
