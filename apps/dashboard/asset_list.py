@@ -55,7 +55,7 @@ def asset_tiers(asset: Asset) -> list[str]:
 def _where_tier(tier: str) -> Mapping[str, Any]:
     if tier == "telegram":
         return {"state": AssetState.CACHED.value}
-    on_disk = {entry.asset_id for entry in islice(hot_store().entries(), MAX_HOT_IDS)}
+    on_disk = set(islice(hot_store().asset_ids(), MAX_HOT_IDS))
     if tier == "hot":
         return {"_id": {"$in": list(on_disk)}}
     return {"state": AssetState.CACHED.value, "_id": {"$nin": list(on_disk)}}

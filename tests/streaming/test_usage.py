@@ -25,6 +25,7 @@ class TestUsage:
         found = store.usage()
         assert found == (3, sum(entry.disk_bytes for entry in store.entries()))
         assert found.disk_bytes >= 300_000
+        assert sorted(store.asset_ids()) == [f"{number}" * 24 for number in range(3)]
 
     def test_of_a_store_that_is_not_there_is_nothing(self, tmp_path: Path) -> None:
         assert HotStore(tmp_path / "none").usage() == (0, 0)
