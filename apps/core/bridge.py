@@ -32,7 +32,7 @@ from apps.core.asgi import (
     send_error,
     send_error_before_body,
 )
-from apps.core.errors import ApiError, Overloaded, UpstreamTimeout
+from apps.core.errors import STILL_COMING_RETRY_S, ApiError, Overloaded, UpstreamTimeout
 from apps.core.middleware import request_id_from
 from apps.core.request_state import BRIDGE, REPLAYED, REQUEST_ID, STARTED_AT
 from apps.core.suspend import MAX_WAIT_S, RECHECK_S, SUSPEND_HEADER
@@ -199,7 +199,7 @@ class DjangoBridge:
         try:
             while (topic := answer.header(SUSPEND_HEADER)) is not None:
                 if time.monotonic() > deadline:
-                    raise _with_limit_headers(UpstreamTimeout(), answer)
+                    raise _with_limit_headers(UpstreamTimeout(retry_after_s=STILL_COMING_RETRY_S), answer)
                 await self._until_worth_running(exchange, topic, client_left)
                 answer = await self._threads.run(self._run_wsgi, exchange, again=True)
                 if answer.header(SUSPEND_HEADER) != topic and answer.status != UpstreamTimeout.status:

@@ -259,6 +259,10 @@ class NotReady(ApiError):
     default_message = "The server is starting, or a part of it is down. Try again soon."
 
 
+STILL_COMING_RETRY_S = 5.0
+"""What a caller is told who waited for something as long as anybody may, while the work on it goes on."""
+
+
 class UpstreamTimeout(ApiError):
     status = 504
     code = "upstream_timeout"

@@ -15,7 +15,16 @@ from typing import Protocol, TypeVar
 import structlog
 
 from apps.core.asker import asker_var
-from apps.core.errors import ApiError, Conflict, LinkInvalid, NotFound, NotReady, Overloaded, UpstreamTimeout
+from apps.core.errors import (
+    STILL_COMING_RETRY_S,
+    ApiError,
+    Conflict,
+    LinkInvalid,
+    NotFound,
+    NotReady,
+    Overloaded,
+    UpstreamTimeout,
+)
 from apps.core.outages import outage_of
 from apps.core.shared_looks import SharedLooks
 from apps.core.suspend import Suspend
@@ -153,7 +162,7 @@ class MediaStreamBackend(StreamBackend):
             except Suspend as pending:
                 topic = pending.topic
             if waited_s >= MAX_WAIT_S:
-                raise UpstreamTimeout("The file is not ready yet. Try again later.")
+                raise UpstreamTimeout("The file is not ready yet. Try again later.", retry_after_s=STILL_COMING_RETRY_S)
             seen_at = looked_at - max_age_s if is_first else looked_at  # what is older than the record was in it
             await self._wait(topic, since=seen_at)
             is_first = False

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 from apps.core.api_errors import error_headers, log_unknown, to_api_error
 from apps.core.asgi import Receive, Scope, Send
 from apps.core.errors import (
+    STILL_COMING_RETRY_S,
     ApiError,
     InvalidParameter,
     MethodNotAllowed,
@@ -165,7 +166,7 @@ class StreamApp:
             async with asyncio.timeout(self._timing.first_byte_s):
                 await source.wait_for(start)
         except TimeoutError:
-            raise UpstreamTimeout from None
+            raise UpstreamTimeout(retry_after_s=STILL_COMING_RETRY_S) from None
 
 
 class _Answer:

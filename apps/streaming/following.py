@@ -6,7 +6,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from apps.core.errors import ApiError, NotReady, Overloaded, UpstreamError, UpstreamTimeout
+from apps.core.errors import STILL_COMING_RETRY_S, ApiError, NotReady, Overloaded, UpstreamError, UpstreamTimeout
 from apps.streaming.hotstore import FileState, HotFile
 from apps.streaming.ports import FetchedAnew, StreamBackend, StreamTarget
 from apps.streaming.timing import StreamTiming
@@ -106,7 +106,7 @@ class _Follower:
                 moved_at = now
                 self._wake_reached(seen[0], everybody=seen[1:] != before[1:])
             if now - moved_at > timing.stall_s:
-                raise UpstreamTimeout
+                raise UpstreamTimeout(retry_after_s=STILL_COMING_RETRY_S)
             has_failed = seen[1] is FileState.FAILED
             if now - max(moved_at, looked_up_at) > timing.refresh_s or (has_failed and not known_failed):
                 looked_up_at = now

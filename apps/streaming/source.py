@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from apps.core.errors import Overloaded, UpstreamError, UpstreamTimeout
+from apps.core.errors import STILL_COMING_RETRY_S, Overloaded, UpstreamError, UpstreamTimeout
 from apps.streaming.following import FinishedElsewhere, Followers
 from apps.streaming.hotstore import BLOCK_BYTES, FileState, HotFile, HotStore, HotStoreFull
 from apps.streaming.ports import FetchedAnew, StreamBackend, StreamTarget
@@ -74,7 +74,7 @@ class Source:
                 self._hot_file_or_none = hot_file
                 return
             if loop.time() > deadline:
-                raise UpstreamTimeout
+                raise UpstreamTimeout(retry_after_s=STILL_COMING_RETRY_S)
             await asyncio.sleep(self._timing.poll_s)
             if loop.time() > refresh_at:
                 refresh_at = loop.time() + self._timing.refresh_s
@@ -122,6 +122,6 @@ class Source:
             async with asyncio.timeout(self._timing.stall_s):
                 await self._backend.filler.fill(self.target, self._hot_file, offset // BLOCK_BYTES)
         except TimeoutError:
-            raise UpstreamTimeout from None
+            raise UpstreamTimeout(retry_after_s=STILL_COMING_RETRY_S) from None
         except HotStoreFull:
             raise Overloaded("The server's disk is full.") from None

@@ -358,5 +358,6 @@ class TestSuspended:
         monkeypatch.setattr(bridge, "MAX_WAIT_S", 0.2)
         answer = httpx.get(f"{url}/wait", timeout=60)
         assert (answer.status_code, answer.json()["error"]) == (504, "upstream_timeout")
+        assert answer.headers["retry-after"] == "5"
         assert "x-ytserver-suspend" not in answer.headers
         assert suspend.MAX_WAIT_S == 60

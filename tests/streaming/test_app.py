@@ -236,6 +236,7 @@ class TestBlocksFromElsewhere:
         server.backend.filler.stuck.add(0)
         answer = server.http.get(server.video)
         assert (answer.status_code, answer.json()["error"]) == (504, "upstream_timeout")
+        assert answer.headers["retry-after"] == "5"
         assert server.backend.filler.cancelled == [0]
 
     @pytest.mark.parametrize("fault", ["error", "stuck"])

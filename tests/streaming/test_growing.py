@@ -340,6 +340,7 @@ class TestGrowingFile:
                     list(pieces)
         late = server.http.get(server.video, headers={"Range": "bytes=5000-"})
         assert (late.status_code, late.json()["error"]) == (504, "upstream_timeout")
+        assert late.headers["retry-after"] == "5"
 
     def test_a_stream_goes_on_when_the_fetch_is_resumed_by_another_process(self, server: Running) -> None:
         with start_writer(server.store) as first:
@@ -403,6 +404,7 @@ class TestGrowingFile:
     def test_a_file_that_never_comes_is_a_time_out(self, quick_server: Running) -> None:
         answer = quick_server.http.get(quick_server.video)
         assert (answer.status_code, answer.json()["error"]) == (504, "upstream_timeout")
+        assert answer.headers["retry-after"] == "5"
 
     def test_a_client_that_leaves_ends_the_following(self, server: Running) -> None:
         with start_writer(server.store) as writer:
