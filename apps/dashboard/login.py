@@ -28,10 +28,12 @@ MAX_KNOWN_NETWORKS = 20
 """Of an account: what others try elsewhere keeps nobody out who logged in from the same network before."""
 
 # Each bucket is a hash {n: attempts, until: when the next one is allowed}. Counted before the password is looked at,
-# in one step, so that many attempts at once cannot slip through. KEYS: buckets; ARGV: now, first wait, longest wait,
-# forgotten, then the free tries of each bucket. Returns the seconds to wait, 0 for "go ahead".
+# in one step, so that many attempts at once cannot slip through. Redis's clock decides: another machine's may be wrong.
+# KEYS: buckets; ARGV: first wait, longest wait, forgotten, then the free tries of each bucket. Returns the seconds to
+# wait, 0 for "go ahead".
 _TAKE_ATTEMPT = """
-local now = tonumber(ARGV[1])
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
 local wait = 0
 for _, key in ipairs(KEYS) do
   local until_at = tonumber(redis.call('HGET', key, 'until') or '0')
@@ -40,12 +42,12 @@ end
 if wait > 0 then return tostring(wait) end
 for index, key in ipairs(KEYS) do
   local n = redis.call('HINCRBY', key, 'n', 1)
-  local over = n - tonumber(ARGV[4 + index])
+  local over = n - tonumber(ARGV[3 + index])
   if over >= 0 then
-    local pause = math.min(tonumber(ARGV[2]) * 2 ^ math.min(over, 20), tonumber(ARGV[3]))
+    local pause = math.min(tonumber(ARGV[1]) * 2 ^ math.min(over, 20), tonumber(ARGV[2]))
     redis.call('HSET', key, 'until', tostring(now + pause))
   end
-  redis.call('EXPIRE', key, ARGV[4])
+  redis.call('EXPIRE', key, ARGV[3])
 end
 return '0'
 """
@@ -185,7 +187,7 @@ def _remember_network(username: str, address: str) -> None:
 
 def _take_attempt(buckets: dict[str, str]) -> int:
     free = [FREE_TRIES[kind] for kind in buckets]
-    arguments = [time.time(), FIRST_WAIT_S, LONGEST_WAIT_S, FORGOTTEN_S, *free]
+    arguments = [FIRST_WAIT_S, LONGEST_WAIT_S, FORGOTTEN_S, *free]
     answer = cast("bytes", redis_client().eval(_TAKE_ATTEMPT, len(buckets), *buckets.values(), *map(str, arguments)))
     return math.ceil(float(answer))
 

@@ -180,18 +180,36 @@ class TestLockout:
 
     def test_the_wait_grows_and_has_an_end(self, make_user, monkeypatch):
         make_user(Role.VIEWER)
-        now = [1_000_000.0]
-        monkeypatch.setattr(login_service.time, "time", lambda: now[0])
-        waits = []
+        script, clock = login_service._TAKE_ATTEMPT, "redis.call('TIME')"
+        assert clock in script
+        now, waits = 1_000_000, []
         for _ in range(25):
+            monkeypatch.setattr(login_service, "_TAKE_ATTEMPT", script.replace(clock, f"{{'{now}', '0'}}"))
             result = try_login(username="the-viewer", password="wrong", address="10.0.0.1")
             if result.wait_s:
                 waits.append(result.wait_s)
-                now[0] += result.wait_s
+                now += result.wait_s
         assert waits[:6] == [30, 60, 120, 240, 480, 900]
         assert set(waits[6:]) == {900}
-        now[0] += 900
+        now += 900
+        monkeypatch.setattr(login_service, "_TAKE_ATTEMPT", script.replace(clock, f"{{'{now}', '0'}}"))
         assert try_login(username="the-viewer", password=PASSWORD, address="10.0.0.1").user is not None
+
+    @pytest.mark.parametrize("ahead_s", [3600, -3600])
+    def test_a_machine_whose_clock_is_wrong_waits_as_long_as_the_others(self, make_user, monkeypatch, ahead_s):
+        make_user(Role.VIEWER)
+
+        def wait_s(*, ahead_s):
+            with monkeypatch.context() as patch:
+                real = time.time
+                patch.setattr(login_service.time, "time", lambda: real() + ahead_s)
+                return try_login(username="the-viewer", password="wrong", address="10.0.0.1").wait_s
+
+        assert [wait_s(ahead_s=0) for _ in range(FREE_TRIES["pair"])] == [0] * FREE_TRIES["pair"]
+        assert 0 < wait_s(ahead_s=ahead_s) <= 30  # it hears of the others' wait
+        redis_client().delete(*redis_client().keys("yt:login:*"))
+        assert [wait_s(ahead_s=ahead_s) for _ in range(FREE_TRIES["pair"])] == [0] * FREE_TRIES["pair"]
+        assert 0 < wait_s(ahead_s=0) <= 30  # the others hear of its own
 
     def test_one_address_cannot_try_many_names(self, make_user):
         results = [
