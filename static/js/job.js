@@ -1,5 +1,5 @@
 // Watches one job over its websocket: the progress bar moves, and the page is read anew when the job ends, and once more
-// when its fetch has.
+// when its fetch has. Whoever has begun to play the file is not interrupted: a link does it then.
 
 const box = document.getElementById("job");
 const bar = document.getElementById("job-bar");
@@ -27,17 +27,33 @@ function show(job) {
   words.textContent = parts.join(", ");
 }
 
+function isPlayed() {
+  const player = document.querySelector("video, audio");
+  return player !== null && (!player.paused || player.played.length > 0);
+}
+
+function tellTheEnd() {
+  if (!isPlayed()) return window.location.reload();
+  const again = document.createElement("a");
+  again.href = window.location.href;
+  again.textContent = "Show what came of it";
+  words.replaceChildren("The fetch has ended. ", again);
+  return undefined;
+}
+
 function watch() {
   const address = new URL(`/ws/jobs/${box.dataset.job}`, window.location.href);
   address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
   const socket = new WebSocket(address);
   socket.addEventListener("message", (event) => show(JSON.parse(event.data)));
   socket.addEventListener("close", (event) => {
-    if (event.code === NORMAL) window.location.reload();
-    else window.setTimeout(() => window.location.reload(), RETRY_MS);
+    if (event.code === NORMAL) tellTheEnd();
+    else window.setTimeout(() => (isPlayed() ? watch() : window.location.reload()), RETRY_MS);
   });
   window.addEventListener("pagehide", () => socket.close());
 }
 
 if (box) watch();
-else if (document.getElementById("ending")) window.setTimeout(() => window.location.reload(), RETRY_MS);
+else if (document.getElementById("ending")) {
+  window.setInterval(() => { if (!isPlayed()) window.location.reload(); }, RETRY_MS);
+}
