@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django_redis.exceptions import ConnectionInterrupted
 from mongoengine.connection import ConnectionFailure as MongoEngineConnectionFailure
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure
-from redis.exceptions import AuthenticationError, OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 _MONGODB_DOWN = (ConnectionFailure, ExecutionTimeout, MongoEngineConnectionFailure)
-_AUTHENTICATION_FAILED = 18  # MongoDB's error code
 _REFUSED = re.compile(r"\b(OOM|MISCONF|READONLY) ")  # in a script's error of Redis 6, and of a Redis whose disk is full
 
 
@@ -31,9 +31,16 @@ class Outage:
 
 _IS_IT_RUNNING = "Is the server running (`manage.py up`)? Else check"
 MONGODB_AWAY = Outage(what="MongoDB does not answer", remedy=f"{_IS_IT_RUNNING} MONGO_URI.")
-_WRONG_MONGODB_PASSWORD = Outage(what="MongoDB refuses our user name or password", remedy="Check MONGO_URI.")
+_BY_MONGODB_CODE: Mapping[int | None, Outage] = {
+    13: Outage(
+        what="MongoDB does not let our user do that",
+        remedy="MONGO_URI has to name a user who may read and write its database.",
+    ),
+    18: Outage(what="MongoDB refuses our user name or password", remedy="Check MONGO_URI."),
+}
 REDIS_AWAY = Outage(what="Redis does not answer", remedy=f"{_IS_IT_RUNNING} REDIS_URL.")
 _WRONG_REDIS_PASSWORD = Outage(what="Redis refuses our password", remedy="Check REDIS_URL.")
+_REDIS_LOADING = Outage(what="Redis still reads its data", remedy="It began a moment ago: wait until it is done.")
 _BY_REFUSAL = {
     "OOM": Outage(
         what="Redis is full",
@@ -64,14 +71,16 @@ def outage_of(error: BaseException) -> Outage | None:
         return (outage_of(error.__cause__) if error.__cause__ is not None else None) or REDIS_AWAY
     if isinstance(error, _MONGODB_DOWN):
         return MONGODB_AWAY
-    if isinstance(error, OperationFailure) and error.code == _AUTHENTICATION_FAILED:
-        return _WRONG_MONGODB_PASSWORD
+    if isinstance(error, OperationFailure):
+        return _BY_MONGODB_CODE.get(error.code)
     if isinstance(error, OutOfMemoryError):
         return _BY_REFUSAL["OOM"]
     if isinstance(error, ReadOnlyError):
         return _BY_REFUSAL["READONLY"]
     if isinstance(error, AuthenticationError):
         return _WRONG_REDIS_PASSWORD
+    if isinstance(error, BusyLoadingError):
+        return _REDIS_LOADING
     if isinstance(error, RedisConnectionError | RedisTimeoutError):
         return REDIS_AWAY
     if isinstance(error, ResponseError) and (refused := _REFUSED.search(str(error))):

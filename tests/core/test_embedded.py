@@ -20,6 +20,7 @@ from apps.core.embedded import (
     wait_for_redis,
 )
 from apps.core.embedded.binaries import wait_until
+from apps.core.outages import outage_of
 from apps.core.supervisor import end_with_us
 from tests.ports import free_port
 from ytserver.env import Env, find_service_urls, service_urls_path
@@ -63,9 +64,10 @@ class TestMongod:
                     client.ytserver.things.update_one({"_id": 1}, {"$unset": {"turn": 1}})
                 with (
                     pymongo.MongoClient(mongod_uri(port)) as stranger,
-                    pytest.raises(pymongo.errors.OperationFailure, match="requires authentication"),
+                    pytest.raises(pymongo.errors.OperationFailure, match="requires authentication") as refused,
                 ):
                     stranger.ytserver.things.find_one()
+                assert outage_of(refused.value).what == "MongoDB does not let our user do that"
                 if turn == 0:
                     process.kill()  # leaves mongod.lock behind
 

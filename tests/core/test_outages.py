@@ -73,6 +73,10 @@ class TestOutageOf:
         full_disk = redis.ResponseError("MISCONF Redis is configured to save RDB snapshots, but it cannot.")
         assert problem_of(full_disk) == "Redis cannot write to its disk"
 
+    def test_a_redis_that_begins_says_so(self):
+        begins = redis.BusyLoadingError("Redis is loading the dataset in memory")
+        assert problem_of(begins) == "Redis still reads its data"
+
     def test_a_redis_that_refuses_our_password_answers(self):
         options = redis_client().connection_pool.connection_kwargs
         stranger = redis.Redis(
