@@ -57,7 +57,7 @@ PROGRAMS = {
     "telegram_storm": Program(
         title="A thousand callers, one file that is only in Telegram",
         limit_s=150,
-        full="--rounds 1",
+        full="--rounds 3",
         quick="--callers 100 --rounds 1",
     ),
     "fetch": Program(title="Fetching beside curl", limit_s=90, quick="--size-mib 128 --rounds 2"),
