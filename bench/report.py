@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass(frozen=True)
 class Figure:
-    """One thing measured several times. ``floor`` or ``ceiling``: what it should reach or stay under (its median)."""
+    """One thing measured several times. ``floor`` or ``ceiling``: what its median should reach or stay under.
+    The verdict says when it did not in every round."""
 
     name: str
     values: list[float]
@@ -25,11 +26,14 @@ class Figure:
     def verdict(self) -> str:
         if self.floor is None and self.ceiling is None:
             return ""
-        reached = (self.floor is None or self.median >= self.floor) and (
-            self.ceiling is None or self.median <= self.ceiling
-        )
         wanted = f"at least {self.floor:g}" if self.floor is not None else f"at most {self.ceiling:g}"
-        return f"{wanted}: {'reached' if reached else 'MISSED'}"
+        if not self._is_within(self.median):
+            return f"{wanted}: MISSED"
+        missed = sum(not self._is_within(value) for value in self.values)
+        return f"{wanted}: reached" + (f", missed in {missed} of {len(self.values)} rounds" if missed else "")
+
+    def _is_within(self, value: float) -> bool:
+        return (self.floor is None or value >= self.floor) and (self.ceiling is None or value <= self.ceiling)
 
     @property
     def shown(self) -> str:

@@ -78,9 +78,9 @@ def test_a_table_takes_the_place_of_its_own_and_of_no_other(tmp_path: Path) -> N
     _put(doc, "Third", 33.0, about="a new machine")
 
     assert doc.read_text() == (
-        "before\n<!-- figures of make bench: begin -->\na new machine\n\n"
-        "### First\n\non 1.0\n\n| | min / median / max | wanted |\n|---|---|---|\n| speed | 1.00 |  |\n\n"
-        "### Third\n\non 33.0\n\n| | min / median / max | wanted |\n|---|---|---|\n| speed | 33.0 |  |\n"
+        "before\n<!-- figures of make bench: begin -->\n\n### First\n\n"
+        "on 1.0 an old machine\n\n| | min / median / max | wanted |\n|---|---|---|\n| speed | 1.00 |  |\n\n"
+        "### Third\n\non 33.0 a new machine\n\n| | min / median / max | wanted |\n|---|---|---|\n| speed | 33.0 |  |\n"
         "<!-- figures of make bench: end -->\nafter\n"
     )
 
@@ -95,3 +95,15 @@ def test_a_benchmark_prints_errors_of_the_program_but_not_its_log_of_requests(tm
 
     assert [json.loads(line)["event"] for line in ended.stderr.splitlines()] == ["something broke"]
     assert ended.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([0.8, 0.9, 1.0], "at least 0.8: reached"),
+        ([0.7, 0.9, 1.0], "at least 0.8: reached, missed in 1 of 3 rounds"),
+        ([0.7, 0.7, 1.0], "at least 0.8: MISSED"),
+    ],
+)
+def test_a_verdict_says_what_was_not_so_in_every_round(values: list[float], verdict: str) -> None:
+    assert Figure("ratio", values, floor=0.8).verdict == verdict

@@ -232,6 +232,7 @@ class TestWaiting:
         monkeypatch.setattr(media, "INFO_WAIT_S", 0.0)
         response = api.get("info", url=VIDEO_ID)
         assert (response.status_code, response.json()["error"]) == (504, "upstream_timeout")
+        assert response.headers["Retry-After"] == "5"
         assert response.json()["retryable"] is True
 
     def test_wait_holds_the_answer_until_the_file_is_there(self, api):

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from apps.core.clock import utcnow
-from apps.core.errors import ApiError, InternalError, NotFound, UpstreamTimeout, error_from_code
+from apps.core.errors import STILL_COMING_RETRY_S, ApiError, InternalError, NotFound, UpstreamTimeout, error_from_code
 from apps.core.suspend import Suspend
 from apps.downloads.documents import LookupRecord
 from apps.downloads.errors import CONTENT_ERRORS
@@ -92,7 +92,7 @@ def wait_for_lookup(lookup: Lookup, *, waited_s: float) -> dict[str, Any]:
     now = utcnow()
     if record is None or record.expires_at <= now:
         if waited_s >= WAIT_S:
-            raise UpstreamTimeout
+            raise UpstreamTimeout(retry_after_s=STILL_COMING_RETRY_S)
         lookup.flight.request()
         raise Suspend(lookup.flight.topic)
     _note_use(record)

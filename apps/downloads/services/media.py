@@ -13,7 +13,7 @@ from typing import NamedTuple
 from django.conf import settings
 
 from apps.core.clock import utcnow
-from apps.core.errors import ApiError, Conflict, Overloaded, QualityUnavailable, UpstreamTimeout
+from apps.core.errors import STILL_COMING_RETRY_S, ApiError, Conflict, Overloaded, QualityUnavailable, UpstreamTimeout
 from apps.core.hot_names import sees_hot_store_of_workers
 from apps.core.suspend import Suspend
 from apps.downloads.documents import JobPriority, JobState, MediaJob
@@ -123,7 +123,7 @@ def wait_for_info(video_id: str, *, waited_s: float, priority: JobPriority = Job
 def _ask_for_info(video_id: str, *, waited_s: float, priority: JobPriority) -> VideoInfo:
     """``wait_for_info`` once a look has shown that nothing is known that may be given."""
     if waited_s >= INFO_WAIT_S:
-        raise UpstreamTimeout
+        raise UpstreamTimeout(retry_after_s=STILL_COMING_RETRY_S)
     try:
         request_info(video_id, patient=priority is JobPriority.BATCH)
     except Overloaded:
@@ -138,7 +138,7 @@ def wait_for_pictures(video_id: str, *, waited_s: float, priority: JobPriority =
     info = get_info_with_pictures(video_id)
     if info is None:
         if waited_s >= INFO_WAIT_S:
-            raise UpstreamTimeout
+            raise UpstreamTimeout(retry_after_s=STILL_COMING_RETRY_S)
         request_info(video_id, patient=priority is JobPriority.BATCH, with_pictures=True)
         raise Suspend(f"pictures:{video_id}")
     return info
