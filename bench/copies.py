@@ -11,6 +11,7 @@ from typing import Any
 
 from mongoengine import get_db
 from pymongo import MongoClient
+from pymongo.collection import Collection
 
 from apps.core.embedded import free_port, mongod_command, prepare_mongod
 from apps.core.supervisor import end_with_us
@@ -40,5 +41,9 @@ def _copy(client: MongoClient[dict[str, Any]], name: str, left_out: Mapping[str,
     source, target = get_db()[name], client.get_default_database()
     if rows := list(source.find({"$nor": [left_out]} if left_out else {})):
         target[name].insert_many(rows)
-    indexes = [{field: value for field, value in index.items() if field != "v"} for index in source.list_indexes()]
-    target.command("createIndexes", name, indexes=indexes)
+    target.command("createIndexes", name, indexes=indexes_of(source))
+
+
+def indexes_of(collection: Collection[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As createIndexes takes them."""
+    return [{field: value for field, value in index.items() if field != "v"} for index in collection.list_indexes()]
