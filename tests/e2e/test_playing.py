@@ -98,15 +98,16 @@ def play_and_seek(screen, seconds: float) -> None:
 
 class TestPlaying:
     def test_the_end_of_its_fetch_interrupts_nobody_who_plays_it(self, open_screen, world):
-        world.slow_down(SLOW_BYTES_PER_S)
+        world.slow_down(SLOW_BYTES_PER_S / 2)
         screen = open_screen()
         page = screen.page
         try_it(page, screen.url, PLAYED)
-        page.locator("video").evaluate("async (video) => { video.muted = true; await video.play(); }")
+        page.locator("video").evaluate("(video) => { video.muted = true; void video.play(); }")
         page.evaluate("window.sameDocument = true")
         assert MediaJob.objects.get(video_id=PLAYED).active
         page.get_by_text("The fetch has ended.").wait_for()
         assert page.evaluate("window.sameDocument && !document.querySelector('video').paused")
+        page.wait_for_function("document.querySelector('video').currentTime > 0")
         page.get_by_role("link", name="Show what came of it").click()
         page.locator("#job").wait_for(state="detached")
         assert (screen.refused(), screen.problems) == ([], [])
