@@ -108,6 +108,10 @@ class TestChannels:
         first = AuditEntry.objects(action="channel.settings").order_by("at").first()
         assert first.before == {"scratch_chat_id": "", "playable": False, "messages_per_min": 60}
         assert first.after == {"scratch_chat_id": "-100777", "playable": True, "messages_per_min": 30}
+        entries = AuditEntry.objects(action="channel.settings").count()
+        same = operator.post(f"{page}/settings", {"scratch_chat": "", "messages_per_min": "60"}, follow=True)
+        assert b"Nothing changed." in same.content
+        assert AuditEntry.objects(action="channel.settings").count() == entries
 
     def test_what_somebody_else_set_meanwhile_stays_and_the_same_setting_is_asked_about(self, operator, bot, telegram):  # noqa: F811
         operator.post("/admin/telegram/bots/new", {"token": bot.token})

@@ -202,6 +202,14 @@ def test_a_large_store_is_looked_through_in_120_runs_whenever_they_come(store, m
     assert max(asked) < 20
 
 
+def test_who_runs_once_looks_through_all_of_a_large_store(store, make_asset, hot_store, monkeypatch):
+    for seed in range(1, 41):
+        make_asset(10, seed=seed)
+    Asset._get_collection().delete_many({"video_id": {"$lt": "video000021"}})
+    monkeypatch.setattr(eviction, "_ASKED_AT_ONCE", 4)
+    assert evict_hot(now=time.time() + 2 * 3600, in_turns=False).stale_removed == 20
+
+
 def test_an_empty_or_missing_store_is_fine(mongo, settings, tmp_path):
     settings.ENV = settings.ENV.model_copy(update={"hot_dir": tmp_path / "none"})
     assert evict_hot().removed == ()

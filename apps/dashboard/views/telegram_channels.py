@@ -49,6 +49,9 @@ def channel_settings(request: AdminRequest, channel_id: str) -> HttpResponse:
     if not form.is_valid():
         return _show(request, channel, form, status=422)
     changes = {SETTINGS[name]: form.cleaned_data[name] for name in form.changed_data}
+    if not changes:
+        messages.success(request, "Nothing changed.")
+        return redirect("dashboard:telegram-channel", channel_id)
     try:
         after = update_channel(channel_id, changes, seen=_facts(channel, list(changes)))
     except ApiError as error:

@@ -49,7 +49,11 @@ class Eviction:
 
 
 def evict_hot(
-    *, max_bytes: int | None = None, now: float | None = None, on_removed: OnRemoved | None = None
+    *,
+    max_bytes: int | None = None,
+    now: float | None = None,
+    on_removed: OnRemoved | None = None,
+    in_turns: bool = True,
 ) -> Eviction:
     """Remove files until the store fits ``max_bytes`` (HOT_MAX_BYTES) and the disk has room again. Idempotent.
 
@@ -57,7 +61,8 @@ def evict_hot(
     on record there is no such place, and the bound alone decides; a bot or channel that is only disabled counts as on
     record. Files read just now are the last to go. Leftovers of assets that are no longer on
     record, of older generations and of abandoned work go when they are older than an hour; in a large store they are
-    looked for a part in each run, all of it within _TURNS. ``on_removed`` is told after each file: its asset, the bytes
+    looked for a part in each run of this process, all of it within _TURNS; without ``in_turns`` in all of it now, for
+    who runs once. ``on_removed`` is told after each file: its asset, the bytes
     it had, the bytes that still have to go.
     """
     now = time.time() if now is None else now
@@ -65,7 +70,7 @@ def evict_hot(
     if not settings.ENV.hot_root.is_dir():
         return Eviction()
     entries = list(store.entries())
-    stale = {_name(entry) for entry in _stale(entries, now)}
+    stale = {_name(entry) for entry in _stale(entries, now, in_turns=in_turns)}
     freed = sum(store.remove(asset_id, generation) for asset_id, generation in stale)
     kept = [entry for entry in entries if _name(entry) not in stale]
     excess = _excess(kept, hot_max_bytes() if max_bytes is None else max_bytes)
@@ -160,11 +165,12 @@ def _name(entry: HotEntry) -> tuple[str, int]:
     return entry.asset_id, entry.generation
 
 
-def _stale(entries: list[HotEntry], now: float) -> Iterator[HotEntry]:
+def _stale(entries: list[HotEntry], now: float, *, in_turns: bool) -> Iterator[HotEntry]:
     """Files of no asset, of another generation than its own (and the one kept until that is stored), or of a fetch that
     was given up, not touched for an hour.
     """
-    old = _in_turn([entry for entry in entries if now - entry.last_read_at > STALE_S])
+    old = [entry for entry in entries if now - entry.last_read_at > STALE_S]
+    old = _in_turn(old) if in_turns else old
     for at in range(0, len(old), _BATCH):
         batch = old[at : at + _BATCH]
         kept = kept_generations(entry.asset_id for entry in batch)

@@ -91,7 +91,7 @@ class Command(BaseCommand):
         def tell(asset_id: str, size_bytes: int, left_bytes: int) -> None:
             self.stdout.write(f"{asset_id} {size_bytes} bytes freed, {left_bytes} bytes more to go")
 
-        done = evict_hot(max_bytes=options["max_bytes"], on_removed=tell)
+        done = evict_hot(max_bytes=options["max_bytes"], on_removed=tell, in_turns=False)
         if done.removed or done.stale_removed:
             counts = {"files": len(done.removed), "leftovers": done.stale_removed, "freed_bytes": done.freed_bytes}
             _record_all("cache.evict", counts)
