@@ -21,6 +21,25 @@ async function copy(source) {
   }
 }
 
+// Sorting and filtering open the list anew: who does it by keyboard finds the focus where it was.
+const FOCUS = "ytserver-list-focus";
+let isByKeyboard = false;
+document.addEventListener("keydown", () => { isByKeyboard = true; }, true);
+document.addEventListener("pointerdown", () => { isByKeyboard = false; }, true);
+function keepFocus(selector, place) {
+  if (isByKeyboard) window.sessionStorage.setItem(FOCUS, JSON.stringify({ path: window.location.pathname, selector, place }));
+}
+for (const head of document.querySelectorAll(".list thead")) {
+  head.addEventListener("click", (event) => {
+    const links = [...document.querySelectorAll(".list thead a")];
+    const place = links.indexOf(event.target.closest("a"));
+    if (place >= 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey) keepFocus(".list thead a", place);
+  });
+}
+const focusKept = JSON.parse(window.sessionStorage.getItem(FOCUS) ?? "null");
+window.sessionStorage.removeItem(FOCUS);
+if (focusKept?.path === window.location.pathname) document.querySelectorAll(focusKept.selector)[focusKept.place]?.focus();
+
 for (const form of document.querySelectorAll("form.list-tools")) {
   for (const select of form.querySelectorAll("[data-submit]")) {
     // With the arrow keys each step is a change: then Enter, or the button, applies it.
@@ -35,6 +54,8 @@ for (const form of document.querySelectorAll("form.list-tools")) {
     select.addEventListener("change", () => { if (!isStepping) form.requestSubmit(); });
   }
   form.addEventListener("submit", () => {
+    const filter = form.querySelector("select:focus");
+    if (filter) keepFocus(`.list-tools select[name="${CSS.escape(filter.name)}"]`, 0);
     for (const field of form.elements) if (!field.value && field.name) field.disabled = true;
   });
 }
@@ -113,6 +134,9 @@ for (const list of document.querySelectorAll(".list")) {
       for (const tick of ticks.slice(ends[0], ends[1] + 1)) tick.checked = event.target.checked;
     }
     lastTick = event.target;
+  });
+  list.addEventListener("keydown", (event) => { // else Enter would be a press of the first button below
+    if (event.key === "Enter" && event.target.matches(".bulk input[type=checkbox]")) event.preventDefault();
   });
   list.addEventListener("change", (event) => {
     const everything = list.querySelector("[data-bulk-everything]")?.control;

@@ -386,6 +386,43 @@ def test_a_filter_is_chosen_with_the_arrow_keys_and_enter(open_screen):
     screen.page.keyboard.press("Enter")
     screen.page.wait_for_url(f"**/keys?state={wanted}")
     assert asked == [f"{screen.url}/admin/keys?state={wanted}"]  # not one for each step
+    screen.page.wait_for_function("document.activeElement.name === 'state'")
+    screen.page.keyboard.press("ArrowUp")
+    screen.page.keyboard.press("Enter")
+    screen.page.wait_for_url(lambda address: address != asked[0])
+    screen.page.wait_for_function("document.activeElement.name === 'state'")
+
+
+def test_who_sorts_by_keyboard_stays_on_the_column_and_who_clicks_gets_no_focus(open_screen):
+    fill_server()
+    screen = open_screen()
+    screen.log_in()
+    screen.go("keys")
+    column = screen.page.locator("thead a").nth(1)
+    column.focus()
+    for _ in range(2):
+        address = screen.page.url
+        screen.page.keyboard.press("Enter")
+        screen.page.wait_for_url(lambda now, before=address: now != before)
+        screen.page.wait_for_function("document.activeElement === document.querySelectorAll('thead a')[1]")
+        assert screen.page.evaluate("document.activeElement.closest('th').ariaSort") in ("ascending", "descending")
+    screen.page.locator("thead a").nth(0).click()
+    screen.page.wait_for_function("document.activeElement === document.body")
+    assert screen.problems == []
+
+
+def test_enter_on_a_ticked_row_presses_no_button(open_screen):
+    fill_server()
+    screen = open_screen()
+    screen.log_in()
+    screen.go("keys")
+    asked = []
+    screen.page.on("request", lambda request: request.is_navigation_request() and asked.append(request.url))
+    screen.page.locator("tbody .tick input").first.check()
+    screen.page.keyboard.press("Enter")
+    screen.page.locator(".bulk-tools button").last.press("Enter")
+    screen.page.locator("tbody .tick input").first.wait_for(state="detached")
+    assert len(asked) == 1
 
 
 # What has the focus and is not to be seen: out of the window, or under something else.

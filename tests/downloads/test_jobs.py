@@ -4,7 +4,7 @@ from datetime import timedelta
 import pytest
 
 from apps.core.clock import utcnow
-from apps.core.errors import NotFound, Overloaded, UpstreamError, VideoUnavailable
+from apps.core.errors import Conflict, NotFound, Overloaded, UpstreamError, VideoUnavailable
 from apps.core.owners import make_owner
 from apps.core.queues import NotSent
 from apps.core.redis import redis_client
@@ -111,6 +111,19 @@ class TestEnsureJob:
             ask()
         assert MediaJob.objects.count() == 1
         assert messages() == sent
+
+    def test_an_asset_that_is_removed_right_before_the_new_job_leaves_none_behind(self, monkeypatch):
+        make = MediaJob.save
+
+        def remove_and_save(job, **options):
+            Asset.objects(id=job.asset_id).delete()
+            return make(job, **options)
+
+        monkeypatch.setattr(MediaJob, "save", remove_and_save)
+        with pytest.raises(Conflict):
+            ask()
+        assert MediaJob.objects.count() == 0
+        assert messages() == 0
 
     def test_a_new_job_knows_what_the_last_one_had(self):
         job = ask()

@@ -120,7 +120,7 @@ def _job_for(asset: Asset, *, key_prefix: str, priority: JobPriority, is_new: bo
         raise_if_too_many_clips(key_prefix)
     take_slot(key_prefix, asset.id)  # the last that may refuse: a place taken for nothing is missing for a while
     if not _queue(asset):
-        asset = Asset.objects.get(id=asset.id)
+        asset = _asset_now(asset.id)
         if asset.state == AssetState.FAILED:  # meanwhile
             raise_if_too_early(asset)
     return _join_or_make(asset.key, key_prefix, priority, before=None if is_new else latest_job(asset.id))
@@ -158,7 +158,7 @@ def fetch_missing(asset: Asset, *, key_prefix: str) -> MediaJob:
     """The job that fetches an asset which failed or was never fetched, at once: for people who may have mended what was
     wrong, so that the wait after a failure is over. Raises Overloaded as ``ensure_job`` does."""
     forget_wait(asset.id)
-    asset = Asset.objects.get(id=asset.id)
+    asset = _asset_now(asset.id)
     job = _job_for(asset, key_prefix=key_prefix, priority=JobPriority.INTERACTIVE).job
     note_joined(job, key_prefix=key_prefix)
     return job
@@ -219,14 +219,22 @@ def _join_or_make(key: AssetKey, key_prefix: str, priority: JobPriority, *, befo
 
 def _take_back_if_failed(job: MediaJob) -> Asset:
     """The fetch before this one may have failed between the look at its asset and the making of this job: then there
-    is nothing to do yet. Raises the stored error. Returns the asset as it is now."""
-    asset: Asset = Asset.objects.get(id=job.asset_id)
-    if asset.state == AssetState.FAILED:
-        try:
+    is nothing to do yet. Raises the stored error, Conflict when it was removed. Returns the asset as it is now."""
+    try:
+        asset = _asset_now(job.asset_id)
+        if asset.state == AssetState.FAILED:
             raise_if_too_early(asset)
-        except ApiError:
-            job.delete()
-            raise
+    except ApiError:
+        job.delete()
+        raise
+    return asset
+
+
+def _asset_now(asset_id: str) -> Asset:
+    """Raises Conflict when it was removed meanwhile."""
+    asset: Asset | None = Asset.objects(id=asset_id).first()
+    if asset is None:
+        raise Conflict("This file was removed in this moment. Try again.")
     return asset
 
 
