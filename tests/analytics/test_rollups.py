@@ -175,17 +175,17 @@ class TestRebuild:
     def test_sums_that_are_right_are_not_written_again(self, hour):
         add_events(hour, 2)
         add_events(hour, 1, video_id="bbbbbbbbbbb")
-        rebuild(hour, hour)
+        rebuild(hour, hour + timedelta(hours=1))
         UsageRollup._get_collection().update_many({}, {"$set": {"untouched": True}})
         add_events(hour, 1, video_id="bbbbbbbbbbb")
-        rebuild(hour, hour)
+        rebuild(hour, hour + timedelta(hours=1))
         written = UsageRollup._get_collection().find({"untouched": None, "by": "video", "grain": "hour"})
         assert [(row["value"], row["requests"]) for row in written] == [("bbbbbbbbbbb", 2)]
 
     def test_it_waits_for_nobody_and_stops_when_it_lost_its_right(self, hour):
         with rollup_marks.rollup_lease() as lease:
             with pytest.raises(Conflict):
-                rebuild(hour, hour)
+                rebuild(hour, hour + timedelta(hours=1))
             lease.extend()
             RollupLease.objects.update(owner="somebody-else")
             with pytest.raises(Conflict):

@@ -11,7 +11,6 @@ from tests.waiting import wait_until
 VIDEO = "largeplayed"  # 100 s, several MiB: a browser does not hold all of it before it seeks
 WATCHED = "largewatchd"
 TICKED = "largeticked"
-PLAYED = "largeplay02"
 SLOW_BYTES_PER_S = 800_000
 MOVED_ON = """
 (before) => {
@@ -97,21 +96,6 @@ def play_and_seek(screen, seconds: float) -> None:
 
 
 class TestPlaying:
-    def test_the_end_of_its_fetch_interrupts_nobody_who_plays_it(self, open_screen, world):
-        world.slow_down(SLOW_BYTES_PER_S / 2)
-        screen = open_screen()
-        page = screen.page
-        try_it(page, screen.url, PLAYED)
-        page.locator("video").evaluate("(video) => { video.muted = true; void video.play(); }")
-        page.evaluate("window.sameDocument = true")
-        assert MediaJob.objects.get(video_id=PLAYED).active
-        page.get_by_text("The fetch has ended.").wait_for()
-        assert page.evaluate("window.sameDocument && !document.querySelector('video').paused")
-        page.wait_for_function("document.querySelector('video').currentTime > 0")
-        page.get_by_role("link", name="Show what came of it").click()
-        page.locator("#job").wait_for(state="detached")
-        assert (screen.refused(), screen.problems) == ([], [])
-
     def test_from_this_server(self, open_screen, asset_page):
         wait_until(lambda: not MediaJob.objects.get(video_id=VIDEO).active, timeout_s=120)
         screen = open_screen()
