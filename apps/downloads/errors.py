@@ -30,6 +30,12 @@ CONTENT_ERRORS: tuple[type[ApiError], ...] = (*VIDEO_ERRORS, QualityUnavailable,
 
 
 class NoRoom(Overloaded):
-    """The server cannot take this file right now: the disk is full, or an earlier fetch still writes it. It waits."""
+    """The server's disk is full. The fetch waits."""
 
     default_message = "The server's disk has no room for this video right now. Try again later."
+
+
+class EarlierFetch(NoRoom):
+    """An earlier fetch still writes the file, and is about to end. This one waits with the same patience."""
+
+    default_message = "An earlier fetch of this video is just ending. Try again later."

@@ -32,7 +32,7 @@ from apps.core.suspend import Suspend
 from apps.core.wake import publish, wake_hub
 from apps.downloads import stream_backend, stream_records, stream_targets
 from apps.downloads.documents import JobState, MediaJob
-from apps.downloads.errors import NoRoom
+from apps.downloads.errors import EarlierFetch, NoRoom
 from apps.downloads.services.claims import claim_asset, commit_failed, ensure_asset
 from apps.downloads.services.info import record_info_error
 from apps.downloads.services.jobs import cancel_job, finish_job, refetch_asset
@@ -101,6 +101,13 @@ def by_link(api, key=AUDIO, *, ttl_s=600, attachment=False, bound_to="", **chang
 def by_key(api, key=AUDIO, *, query=None, headers=None, **changes):
     headers = {"x-api-key": api.key} if headers is None else headers
     return by_link(api, key, query=query or {}, headers=headers, **changes)
+
+
+def postpone(error):
+    job = MediaJob.objects.get()
+    job.update(state=JobState.RUNNING.value)
+    claim = claim_asset(key=AUDIO, owner="test", lease_s=60)
+    assert postpone_job(job, claim, error, delay_s=40.0)
 
 
 async def until(condition):
@@ -321,21 +328,26 @@ class TestWaitingForAFetch:
         assert {(type(result), result.message) for result in results} == {(UpstreamError, "It broke.")}
         assert MediaJob.objects.count() == 1
 
+    async def test_a_fetch_that_waits_for_an_earlier_one_to_end_is_waited_for(self, api, backend):
+        known_info()
+        opening = asyncio.create_task(backend.open_target(by_key(api)))
+        await until(MediaJob.objects.first)
+        for error in (NoRoom(), EarlierFetch(), NoRoom()):  # never twice in a row without room
+            await asyncio.to_thread(postpone, error)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(opening), 0.5)
+        await asyncio.to_thread(postpone, NoRoom())
+        with pytest.raises(NoRoom):
+            await asyncio.wait_for(opening, 60)
+
     async def test_a_fetch_that_finds_no_room_again_keeps_nobody_waiting_and_stays_in_line(self, api, backend):
         known_info()
         opening = asyncio.create_task(backend.open_target(by_key(api)))
         await until(MediaJob.objects.first)
-
-        def find_no_room() -> None:
-            job = MediaJob.objects.get()
-            job.update(state=JobState.RUNNING.value)
-            claim = claim_asset(key=AUDIO, owner="test", lease_s=60)
-            assert postpone_job(job, claim, NoRoom(), delay_s=40.0)
-
-        await asyncio.to_thread(find_no_room)
+        await asyncio.to_thread(postpone, NoRoom())
         with pytest.raises(TimeoutError):  # files are evicted now: it may have room in a moment
             await asyncio.wait_for(asyncio.shield(opening), 0.5)
-        await asyncio.to_thread(find_no_room)
+        await asyncio.to_thread(postpone, NoRoom())
         with pytest.raises(NoRoom) as told:
             await asyncio.wait_for(opening, 60)
         with pytest.raises(NoRoom):

@@ -19,7 +19,7 @@ from apps.core.ffmpeg import FfmpegStopped
 from apps.core.owners import make_owner
 from apps.core.wake import publish
 from apps.downloads.documents import MediaJob
-from apps.downloads.errors import CONTENT_ERRORS, VIDEO_ERRORS, NoRoom
+from apps.downloads.errors import CONTENT_ERRORS, VIDEO_ERRORS, EarlierFetch, NoRoom
 from apps.downloads.fetch.making import LEASE_S, Made, Maker, bytes_are_bad
 from apps.downloads.fetch.outcomes import AddressRefused, JobCancelled, Limits, ServerStopping, SourceChanged
 from apps.downloads.fetch.progress import Progress
@@ -258,7 +258,7 @@ class _Fetch:
             missing_bytes = full.missing_bytes
             await in_thread(lambda _: make_room(self._store, missing_bytes))
         except WriterBusy:
-            failure = NoRoom("An earlier fetch of this video is just ending. Try again later.")
+            failure = EarlierFetch()
         except (FfmpegStopped, ClaimLost, JobCancelled, PyMongoError):
             raise
         except Exception:  # a fault of ours: the job ends with an error in place of hanging

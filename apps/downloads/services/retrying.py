@@ -12,7 +12,7 @@ from apps.core.clock import utcnow
 from apps.core.errors import ApiError, BotCheck, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from apps.core.wake import publish
 from apps.downloads.documents import JobState, MediaJob
-from apps.downloads.errors import NoRoom
+from apps.downloads.errors import EarlierFetch, NoRoom
 from apps.downloads.selectors import active_job
 from apps.downloads.services.claims import Claim, release_claim
 from apps.downloads.services.turns import send_fetch
@@ -47,7 +47,7 @@ def raise_if_no_room(job: MediaJob) -> None:
 
     The job stays in line: ``retry_after_s`` says when it tries again.
     """
-    if job.state == JobState.QUEUED and (job.room_waits or 0) > 1 and job.error_code == NoRoom.code:
+    if job.state == JobState.QUEUED and (job.full_in_a_row or 0) > 1 and job.error_code == NoRoom.code:
         left_s = (job.retry_at - utcnow()).total_seconds() if job.retry_at else 0.0
         raise NoRoom(job.error_message or "", retry_after_s=max(1.0, left_s))
 
@@ -59,6 +59,7 @@ def postpone_job(job: MediaJob, claim: Claim, error: ApiError, *, delay_s: float
     sweep finds.
     """
     release_claim(claim, state=AssetState.QUEUED)
+    is_full = isinstance(error, NoRoom) and not isinstance(error, EarlierFetch)
     retry_at = utcnow() + timedelta(seconds=delay_s)
     change = {
         "$set": {
@@ -71,6 +72,7 @@ def postpone_job(job: MediaJob, claim: Claim, error: ApiError, *, delay_s: float
             "speed_bytes_per_s": None,
             "eta_s": None,
             "in_attempt": False,
+            "full_in_a_row": (job.full_in_a_row or 0) + 1 if is_full else 0,
             "updated_at": utcnow(),
         },
         "$inc": {"room_waits" if isinstance(error, NoRoom) else "failures": 1},

@@ -140,7 +140,7 @@ class TestNoRoom:
         job = full.job(audio_key())
         with full.store.create(job.asset_id, 1, resume=False):
             waiting = full.run(job)
-        assert (waiting.state, waiting.room_waits) == (JobState.QUEUED, 1)
+        assert (waiting.state, waiting.room_waits, waiting.full_in_a_row) == (JobState.QUEUED, 1, 0)
         its_time_has_come()
         assert full.run(job).state == JobState.DONE
 
