@@ -125,6 +125,20 @@ class TestSecondFactor:
         assert viewer.post(page, {"code": later(pyotp.TOTP(second))}).status_code == 200
         assert second not in str(dict(viewer.session))
 
+    def test_a_code_that_comes_too_late_is_said_to_be_of_no_use_and_nothing_of_it_is_kept(self, viewer, monkeypatch):
+        now, page = [time.time()], "/admin/account/second-factor"
+        monkeypatch.setattr(sessions, "time", SimpleNamespace(time=lambda: now[0]))
+        confirm(viewer)
+        first = viewer.get(page).context["setup"].secret
+        now[0] += sessions.CONFIRMED_FOR_S
+        asked = viewer.post(page, {"code": pyotp.TOTP(first).now()})["Location"]
+        text = viewer.get(asked).content.decode()
+        assert ("is kept" in text, "a new picture" in text) == (False, True)
+        assert not list(redis_client().scan_iter("*kept:*"))
+        back = viewer.post(asked, {"password": PASSWORD})["Location"]
+        assert back == page
+        assert viewer.get(back).context["setup"].secret != first
+
     def test_a_recovery_code_lets_in_once(self, viewer, later):
         _, codes = set_up(viewer, later)
         for expected in (302, 401):

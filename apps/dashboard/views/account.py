@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from apps.core.errors import InvalidParameter
 from apps.dashboard import selectors
-from apps.dashboard.access import AdminRequest, admin_page, asks_again, client_address, record_change
+from apps.dashboard.access import AdminRequest, admin_page, ask_again, asks_again, client_address, record_change
 from apps.dashboard.account_forms import CodeForm, ConfirmForm, PasswordForm
 from apps.dashboard.login import confirm_password, confirm_person
 from apps.dashboard.pages import confirm_page, form_page
@@ -27,7 +27,7 @@ from apps.keys.second_factor import (
     show_setup,
 )
 from apps.keys.services import set_password
-from apps.keys.sessions import go_on_after_change, mark_confirmed
+from apps.keys.sessions import go_on_after_change, is_confirmed, mark_confirmed
 
 PAGE = "dashboard:account"
 FORM = ("GET", "HEAD", "POST")
@@ -64,12 +64,16 @@ def password(request: AdminRequest) -> HttpResponse:
 
 
 @admin_page(methods=FORM)
-@asks_again
 def second_factor(request: AdminRequest) -> HttpResponse:
     """Set the second factor up: a picture for the app, then a first code. The recovery codes are shown once.
 
-    Each time the page is opened it has another secret, which only this session holds.
+    Each time the page is opened it has another secret, which only this session holds. Asks for the password as
+    ``asks_again`` does, but keeps no code: it belongs to a secret that nobody sees again.
     """
+    if not is_confirmed(request):
+        if request.POST:
+            messages.info(request, "That took more than ten minutes. There is a new picture: let the app read it.")
+        return ask_again(request, request.path)
     if has_second_factor(request.admin_user):
         return redirect(PAGE)
     if request.method != "POST":
