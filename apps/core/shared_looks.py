@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
+from types import TracebackType
 from typing import Generic, NamedTuple, TypeVar
 
 from apps.core.suspend import Suspend
@@ -14,6 +15,7 @@ Result = TypeVar("Result")
 class _Outcome(NamedTuple, Generic[Result]):
     result: Result | None
     error: Exception | None
+    trace: TracebackType | None = None  # of the error as it was raised: each raising of it in a caller adds to it
 
 
 class SharedLooks(Generic[Result]):
@@ -25,22 +27,20 @@ class SharedLooks(Generic[Result]):
         self._next: dict[Hashable, asyncio.Task[_Outcome[Result]]] = {}
 
     async def look(self, question: Hashable, work: Callable[[], Awaitable[Result]]) -> Result:
-        """What ``work`` gives, of this caller or of one who asked the same; that there is nothing yet (Suspend) is
-        shared too. When somebody else's fails, this caller's own ``work`` decides: a failure may be theirs alone.
+        """What ``work`` gives or raises, of this caller or of one who asked the same. So the question has to name
+        everything that the outcome depends on, failures too: each caller's own look would be a thousand that wait
+        for a MongoDB that is away. A failure is not remembered.
 
         A look goes on when who began it has gone.
         """
         task = self._next.get(question)
-        is_own = task is None
         if task is None:
             task = self._next[question] = asyncio.create_task(self._look_in_turn(question, work), name="shared-look")
         outcome = await asyncio.shield(task)
         if isinstance(outcome.error, Suspend):
             raise Suspend(outcome.error.topic)
         if outcome.error is not None:
-            if is_own:
-                raise outcome.error
-            return await work()
+            raise outcome.error.with_traceback(outcome.trace)
         result: Result = outcome.result  # type: ignore[assignment]
         return result
 
@@ -50,7 +50,7 @@ class SharedLooks(Generic[Result]):
         self._running[question] = self._next.pop(question)
         try:
             return _Outcome(await work(), None)
-        except Exception as error:  # noqa: BLE001 - whoever began it gets it, whatever it is
-            return _Outcome(None, error)
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it, whatever it is
+            return _Outcome(None, error, error.__traceback__)
         finally:
             del self._running[question]

@@ -10,7 +10,11 @@ from apps.streaming.ports import StreamTarget
 
 
 class SparseFiles:
-    """Belongs to one event loop."""
+    """Belongs to one event loop.
+
+    Not ``SharedLooks``: there, who asks while a look is under way waits for another one after it, because what was so
+    before is no answer. A file that is being made ready is good for whoever asks meanwhile: it is not hashed again.
+    """
 
     def __init__(self, store: HotStore) -> None:
         self._store = store

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 
 import pytest
 
@@ -20,6 +21,10 @@ class Look:
         number = self.begun
         await self.may_end.wait()
         return number
+
+    async def at_once(self) -> int:
+        self.may_end.set()
+        return await self()
 
 
 async def settle() -> None:
@@ -64,20 +69,52 @@ async def test_that_there_is_nothing_yet_is_shared():
     assert len(begun) == 1
 
 
-async def test_a_failure_is_only_its_own():
+async def test_a_failure_is_everybodys_and_is_not_remembered():
     looks: SharedLooks[int] = SharedLooks()
+    begun = []
 
     async def fail() -> int:
+        begun.append(1)
         raise ValueError
 
-    async def succeed() -> int:
-        return 7
+    outcomes = await asyncio.gather(*(looks.look("a", fail) for _ in range(1000)), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {ValueError}
+    assert len(begun) == 1
+    assert len(list(traceback.walk_tb(outcomes[-1].__traceback__))) < 10, "what is logged is one way to it, not all"
+    assert await looks.look("a", Look().at_once) == 1
 
-    failed, *others = await asyncio.gather(
-        looks.look("a", fail), looks.look("a", succeed), looks.look("a", succeed), return_exceptions=True
-    )
-    assert isinstance(failed, ValueError)
-    assert others == [7, 7]
+
+async def test_who_asks_while_a_look_fails_gets_one_that_begins_later():
+    looks: SharedLooks[int] = SharedLooks()
+    may_fail = asyncio.Event()
+
+    async def fail() -> int:
+        await may_fail.wait()
+        raise ValueError
+
+    first = asyncio.create_task(looks.look("a", fail))
+    await settle()
+    later = [asyncio.create_task(looks.look("a", Look().at_once)) for _ in range(5)]
+    await settle()
+    may_fail.set()
+    assert isinstance((await asyncio.gather(first, return_exceptions=True))[0], ValueError)
+    assert await asyncio.gather(*later) == [1] * 5
+
+
+async def test_whoever_leaves_takes_nothing_from_those_who_stay():
+    looks: SharedLooks[int] = SharedLooks()
+    look = Look()
+    gone, *others = (asyncio.create_task(looks.look("a", look)) for _ in range(5))
+    await settle()
+    later = [asyncio.create_task(looks.look("a", look)) for _ in range(2)]
+    await settle()
+    for task in (gone, later[0]):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    look.may_end.set()
+    assert await asyncio.gather(*others) == [1] * 4
+    assert await later[1] == 2
 
 
 async def test_a_look_goes_on_when_who_began_it_has_gone():

@@ -18,6 +18,7 @@ from apps.core.errors import (
     LinkExpired,
     LinkInvalid,
     NotFound,
+    NotReady,
     QualityUnavailable,
     QuotaExceeded,
     RateLimited,
@@ -28,6 +29,7 @@ from apps.core.errors import (
     VideoPrivate,
 )
 from apps.core.redis import redis_client
+from apps.core.shared_looks import SharedLooks
 from apps.core.suspend import Suspend
 from apps.core.wake import publish, wake_hub
 from apps.downloads import stream_backend, stream_records, stream_targets
@@ -401,6 +403,33 @@ class TestWaitingForAFetch:
         assert len({id(target.meter) for target in targets}) == 200
         assert MediaJob.objects.count() == 1
         assert len(looks) < 200, "each alone would look twice"
+
+    @pytest.mark.parametrize("shared", ["_looks", "_keys"])
+    async def test_while_mongodb_is_away_one_look_fails_for_all_of_them(self, api, backend, monkeypatch, shared):
+        asked, looks, gate, ask = [], [], threading.Event(), SharedLooks.look
+
+        def look(these, *args):
+            if these is getattr(backend, shared):
+                asked.append(1)
+            return ask(these, *args)
+
+        def fail(*args, **options):
+            looks.append(1)
+            assert gate.wait(60)
+            raise ServerSelectionTimeoutError
+
+        monkeypatch.setattr(SharedLooks, "look", look)
+        if shared == "_looks":
+            monkeypatch.setattr(backend, "_find_target", fail)
+        else:
+            key_cache.key_cache().forget()
+            monkeypatch.setattr(stream_backend, "read_keys", fail)
+        openings = [asyncio.create_task(backend.open_target(by_key(api))) for _ in range(200)]
+        await until(lambda: len(asked) == 200)
+        gate.set()
+        outcomes = await asyncio.wait_for(asyncio.gather(*openings, return_exceptions=True), 60)
+        assert {type(outcome) for outcome in outcomes} == {NotReady}
+        assert len(looks) <= 2, "one that was under way, and one for all who asked meanwhile"
 
     async def test_who_looks_from_memory_hears_what_was_published_since_that_record(self, api, backend, monkeypatch):
         monkeypatch.setattr(stream_backend, "RECHECK_S", 3600.0)
