@@ -129,7 +129,7 @@ def _check_scope(grant: KeyGrant) -> None:
 
 
 def question_of(admission: Admission) -> Hashable:
-    """What two requests of one key have in common that find the same bytes, or fail alike. The range is part of it: of a
-    file that has lost parts, one may be there and another not."""
+    """What two requests of one key have in common that find the same bytes, or fail alike. The range is part of it:
+    of a file that has lost parts, one may be there and another not."""
     wanted = (admission.asset_id, admission.wish, admission.options, admission.range_header, admission.if_range)
     return admission.key_prefix, admission.kind, admission.video_id, *wanted
