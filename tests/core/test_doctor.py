@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from mongoengine.connection import get_connection
 from pydantic import SecretStr
 
 from apps.core import doctor
@@ -15,6 +14,7 @@ from apps.downloads.services.identities import Actor, add_proxy
 from apps.downloads.services.ways import PooledWays
 from tests.full_redis import full_redis
 from tests.ports import free_port
+from tests.strangers import mongo_uri_of_a_stranger
 from ytserver.env import ServiceUrls
 
 ENV = settings.ENV
@@ -83,9 +83,7 @@ class TestChecks:
 
     @pytest.mark.usefixtures("mongo")
     def test_a_mongodb_that_refuses_our_password_is_told_as_every_command_tells_it(self):
-        host, port = get_connection().address
-        stranger = ServiceUrls(mongo_uri=f"mongodb://stranger:not-the-word@{host}:{port}/x?directConnection=true")
-        result = doctor.check_mongodb(ENV, stranger)
+        result = doctor.check_mongodb(ENV, ServiceUrls(mongo_uri=mongo_uri_of_a_stranger()))
         assert not result.ok
         assert (f"{result.name} {result.text}", result.fix) == (
             "MongoDB refuses our user name or password",

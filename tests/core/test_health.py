@@ -11,6 +11,7 @@ from apps.core import health
 from apps.core.heartbeats import QUEUES, beat
 from apps.core.redis import redis_client
 from tests.full_redis import full_redis
+from tests.strangers import WRONG_WORD, redis_url_of_a_stranger
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.urls("tests.urls_for_tests"), pytest.mark.usefixtures("mongo", "redis_server")]
@@ -64,14 +65,12 @@ class TestReadyz:
         assert (answer.status_code, answer.json()["down"]) == (503, {"redis": "is full"})
 
     def test_a_password_that_is_refused_is_told_as_that(self, client, settings):
-        options = redis_client().connection_pool.connection_kwargs
-        refused = f"redis://stranger:hunter2@{options['host']}:{options['port']}/0"
-        settings.SERVICES = settings.SERVICES.model_copy(update={"redis_url": refused})
+        settings.SERVICES = settings.SERVICES.model_copy(update={"redis_url": redis_url_of_a_stranger()})
         redis_client.cache_clear()
         answer = client.get("/readyz")
         redis_client.cache_clear()
         assert answer.json()["down"] == {"redis": "refuses our password"}
-        assert b"hunter2" not in answer.content
+        assert WRONG_WORD.encode() not in answer.content
 
     def test_names_a_hot_store_that_cannot_be_written(self, client, settings, tmp_path):
         (tmp_path / "file").write_text("")

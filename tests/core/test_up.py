@@ -15,11 +15,10 @@ import httpx
 import psutil
 import pytest
 from django.conf import settings
-from mongoengine.connection import get_connection
 
 from apps.core.instance import RUN_MARK
-from apps.core.redis import redis_client
 from tests.ports import free_port
+from tests.strangers import mongo_uri_of_a_stranger, redis_url_of_a_stranger
 from ytserver.env import without_settings
 
 ROOT = Path(__file__).parents[2]
@@ -213,13 +212,9 @@ class TestUpRefuses:
 
     @pytest.mark.usefixtures("mongo", "redis_server")
     def test_databases_that_refuse_our_password(self, up):
-        host, port = get_connection().address
-        mongo_uri = f"mongodb://stranger:not-the-word@{host}:{port}/x?directConnection=true"
-        line = up(MONGO_URI=mongo_uri, REDIS_URL=settings.SERVICES.redis_url).run_to_its_end()
+        line = up(MONGO_URI=mongo_uri_of_a_stranger(), REDIS_URL=settings.SERVICES.redis_url).run_to_its_end()
         assert line == "CommandError: MongoDB refuses our user name or password: check MONGO_URI"
-        options = redis_client().connection_pool.connection_kwargs
-        redis_url = f"redis://stranger:not-the-word@{options['host']}:{options['port']}/0"
-        line = up(MONGO_URI=mongo_uri, REDIS_URL=redis_url).run_to_its_end()
+        line = up(MONGO_URI=mongo_uri_of_a_stranger(), REDIS_URL=redis_url_of_a_stranger()).run_to_its_end()
         assert line == "CommandError: Redis refuses our password: check REDIS_URL"
 
 
