@@ -23,12 +23,14 @@ START_TIMEOUT_S = 200
 
 @dataclass
 class Instance:
-    """``settings``: environment variables beside those of the tests. Logs go to ``folder``."""
+    """``settings``: environment variables beside those of the tests. Logs go to ``folder``. ``clock``: periodic work is
+    done as well."""
 
     folder: Path
     settings: dict[str, str]
     worker_threads: int = 8
     web_processes: int = 1
+    clock: bool = False
     url: str = ""
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -46,6 +48,8 @@ class Instance:
                 self._start(name, [sys.executable, "-m", "apps.core.web_worker", str(fd)], pass_fds=(fd,))
         celery = [sys.executable, "-m", "celery", "--skip-checks", "-A", "ytserver", "worker", "-Q", QUEUES]
         options = ["-P", "threads", "-c", str(self.worker_threads), "--without-mingle", "--without-gossip"]
+        if self.clock:
+            options += ["--clock", "--schedule", str(self.folder / "schedule")]
         self._start("worker", [*celery, *options, "-l", "INFO"])
         wait_until(self._is_ready, timeout_s=START_TIMEOUT_S)
         return self

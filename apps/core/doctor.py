@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,8 +19,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from apps.core.embedded import EmbeddedServerError, binary_path
 from apps.core.heartbeats import idle_queues
 from apps.core.hot_names import hot_store_name, hot_stores_of_workers
-from apps.core.instance import MIN_FREE_BYTES, raise_file_limit
+from apps.core.instance import raise_file_limit
 from apps.core.outages import MONGODB_AWAY, REDIS_AWAY, outage_of, trouble_of
+from apps.core.room import room_of
 from ytserver.env import BASE_DIR, Env, ServiceUrls
 
 OLDEST_PYTHON = (3, 11)
@@ -199,13 +199,13 @@ def check_workers() -> Result:
 def check_disk(env: Env) -> Result:
     try:
         env.hot_root.mkdir(parents=True, exist_ok=True)
-        free_bytes = shutil.disk_usage(env.hot_root).free
+        room = room_of(env.hot_root)
     except OSError as error:
         return Result(name="disk", ok=False, text=f"{env.hot_root}: {error.strerror}", fix="set VAR_DIR or HOT_DIR")
-    text = f"{free_bytes / GIB:.1f} GiB free for {env.hot_root}"
-    if free_bytes < MIN_FREE_BYTES:
+    text = f"{room.free_bytes / GIB:.1f} GiB free for {env.hot_root}"
+    if room.is_full:
         return Result(name="disk", ok=False, text=text, fix="make room, or set HOT_DIR to another disk")
-    advice = "" if free_bytes > env.hot_max_bytes else f"HOT_MAX_BYTES allows {env.hot_max_bytes / GIB:.1f} GiB"
+    advice = "" if room.free_bytes > env.hot_max_bytes else f"HOT_MAX_BYTES allows {env.hot_max_bytes / GIB:.1f} GiB"
     return Result(name="disk", ok=True, text=text, fix=advice)
 
 

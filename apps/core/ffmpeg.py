@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -40,6 +41,7 @@ _TIME = re.compile(r"\btime=(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _STREAM = re.compile(r"^\s+Stream #0:\d+.*?: (Video|Audio): (\w+)(.*)$", re.MULTILINE)
 _FPS = re.compile(r"([\d.]+) fps\b")
 _BITRATE = re.compile(r"^\s+Duration: .*bitrate: (\d+) kb/s", re.MULTILINE)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _HDR_BY_TRANSFER = {"smpte2084": "HDR10", "arib-std-b67": "HLG"}
 _SIZE = re.compile(r"\b(\d{2,5})x(\d{2,5})\b")
 
@@ -107,7 +109,8 @@ def run_ffmpeg(
     before_inputs: Sequence[str] = (),
     more_inputs: Sequence[tuple[str, Path]] = (),
 ) -> None:
-    """Make ``output`` from local files. Raises FfmpegFailed, FfmpegTimeout, or FfmpegStopped once ``stop`` is set.
+    """Make ``output`` from local files. Raises FfmpegFailed, FfmpegTimeout, or FfmpegStopped once ``stop`` is set; and
+    OSError as any writing does when the disk is full.
 
     ``before_inputs`` are options of each of ``inputs``; ``more_inputs``, which come after those, are files of one
     other format each, such as ("ffmetadata", path).
@@ -171,6 +174,9 @@ def _run(arguments: Sequence[str], *, timeout_s: float, stop: threading.Event | 
             _kill_group(process)
         text = _tail(log.fileno())
     if process.returncode != 0 and not may_fail:
+        for number in _NO_ROOM:
+            if os.strerror(number) in text:
+                raise OSError(number, os.strerror(number))
         raise FfmpegFailed(text[-500:])
     return text
 

@@ -23,11 +23,11 @@ from apps.core.heartbeats import idle_queues
 from apps.core.logs import request_id_var
 from apps.core.outages import trouble_of
 from apps.core.redis import ping_redis, redis_client
+from apps.core.room import MIB, room_of
 
 CHECK_TIMEOUT_S = 2.0
 STRAGGLER_S = 1.0  # for checks that end a little after their own time limit
 REMEMBERED_S = 1.0  # of many simultaneous questions one looks
-MIN_FREE_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +63,13 @@ def _hot_store_problem() -> str | None:
     root = settings.ENV.hot_root
     try:
         root.mkdir(parents=True, exist_ok=True)
+        room = room_of(root)
+        if room.is_full:
+            return f"its disk is full, {room.free_bytes / MIB:.1f} MiB are free"
         with tempfile.TemporaryFile(dir=root) as probe:
             probe.write(b"1")
-        disk = os.statvfs(root)
     except OSError as error:
         return f"cannot be written ({os.strerror(error.errno or 0)})"
-    if disk.f_bavail * disk.f_frsize < MIN_FREE_BYTES:
-        return f"less than {MIN_FREE_BYTES // 1024 // 1024} MiB are free"
     return None
 
 

@@ -51,6 +51,7 @@ class MediaJob(StoredDocument):
     failures = IntField(default=0)  # attempts that failed for a passing reason, so that it went back in line
     room_waits = IntField(default=0)  # how often it went back in line because the disk was full, or for EarlierFetch
     full_in_a_row = IntField(default=0)  # of its last tries: how many found the disk full
+    needs_free_bytes = IntField()  # of the disk, for a job that waits for room: before, nobody outside is asked again
     in_attempt = BooleanField(default=False)  # still so when the next attempt begins: the worker died in this one
     crashes = IntField(default=0)  # attempts in a row in which the worker died, and no new byte had come
     crashed_at_bytes = IntField()  # the most bytes that there were at such an end

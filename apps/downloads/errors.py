@@ -34,6 +34,13 @@ class NoRoom(Overloaded):
 
     default_message = "The server's disk has no room for this video right now. Try again later."
 
+    def __init__(
+        self, message: str = "", *, retry_after_s: float | None = None, needs_free_bytes: int | None = None
+    ) -> None:
+        """``needs_free_bytes``: how much of the disk has to be free for the fetch to go on, where that is known."""
+        self.needs_free_bytes = needs_free_bytes
+        super().__init__(message, retry_after_s=retry_after_s)
+
 
 class EarlierFetch(NoRoom):
     """An earlier fetch still writes the file, and is about to end. This one waits with the same patience."""

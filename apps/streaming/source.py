@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from apps.core.errors import STILL_COMING_RETRY_S, Overloaded, UpstreamError, UpstreamTimeout
+from apps.core.errors import STILL_COMING_RETRY_S, UpstreamError, UpstreamTimeout
+from apps.streaming.errors import disk_full
 from apps.streaming.following import FinishedElsewhere, Followers
 from apps.streaming.hotstore import BLOCK_BYTES, FileState, HotFile, HotStore, HotStoreFull
 from apps.streaming.ports import FetchedAnew, StreamBackend, StreamTarget
@@ -124,4 +125,4 @@ class Source:
         except TimeoutError:
             raise UpstreamTimeout(retry_after_s=STILL_COMING_RETRY_S) from None
         except HotStoreFull:
-            raise Overloaded("The server's disk is full.") from None
+            raise disk_full() from None

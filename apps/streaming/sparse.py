@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from apps.core.errors import Overloaded
+from apps.streaming.errors import disk_full
 from apps.streaming.hotstore import HotFile, HotStore, HotStoreFull, WriterBusy
 from apps.streaming.ports import StreamTarget
+
+BUSY_RETRY_S = 2.0
 
 
 class SparseFiles:
@@ -26,17 +29,25 @@ class SparseFiles:
         A doubtful file is hashed again first, which can take seconds: in a thread, once for all who ask meanwhile; a
         failure is shared as well, and not remembered. It goes on when who began it has gone. Raises Overloaded.
         """
+        refusal: Overloaded | None = None
+        try:
+            await asyncio.shield(self._making_of(target))
+        except HotStoreFull:
+            refusal = disk_full()
+        except WriterBusy:
+            refusal = Overloaded(retry_after_s=BUSY_RETRY_S)
+        if (
+            refusal is not None
+        ):  # not raised where the other was caught: that one knows files, and would be kept with it
+            raise refusal
+        return self._store.open(target.asset_id, target.generation)
+
+    def _making_of(self, target: StreamTarget) -> asyncio.Task[None]:
         name = target.asset_id, target.generation
         making = self._making.get(name)
         if making is None:
             making = self._making[name] = asyncio.create_task(self._make(target), name="sparse-file")
-        try:
-            await asyncio.shield(making)
-        except HotStoreFull:
-            raise Overloaded("The server's disk is full.") from None
-        except WriterBusy:
-            raise Overloaded from None
-        return self._store.open(target.asset_id, target.generation)
+        return making
 
     async def _make(self, target: StreamTarget) -> None:
         try:

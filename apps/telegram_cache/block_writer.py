@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
-from apps.core.errors import Overloaded
+from apps.streaming.errors import disk_full
 from apps.streaming.hotstore import HotStoreFull
 from apps.telegram_cache.documents import BLOCK_BYTES
 from apps.telegram_cache.flights import Flight
+from apps.telegram_cache.services.eviction import make_room_now
 
 BUFFERS = 3  # one fills up while one is hashed and one is written
 
 
 def put_block(flight: Flight, block: int, data: memoryview) -> None:
-    """Check and write one block, unless it is there. Raises WrongBlock, or Overloaded for a full disk."""
+    """Check and write one block, unless it is there. Room is made for it if it takes that. Raises WrongBlock, or
+    Overloaded when there is none to be made."""
     if flight.hot_file.has_block(block):
         return
-    try:
-        flight.hot_file.put_block(block, data, sha256=flight.target.block_hashes[block])
-    except HotStoreFull:
-        raise Overloaded("The server's disk is full. Try again later.") from None
+    for _ in range(2):
+        with suppress(HotStoreFull):
+            flight.hot_file.put_block(block, data, sha256=flight.target.block_hashes[block])
+            return
+        if not make_room_now():
+            break
+    # Not where it was caught: that error knows the file, whose bytes would stay on the disk as long as this one lives.
+    raise disk_full()
 
 
 class BlockTaker:

@@ -94,7 +94,7 @@ class TestChecks:
         assert not doctor.check_settings(ENV.model_copy(update={"public_url": "https://media.example"})).ok
 
     def test_a_full_disk_is_a_problem(self, monkeypatch):
-        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
+        monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(total=10**12, free=1000))
         assert not doctor.check_disk(ENV).ok
 
     def test_a_program_that_does_not_run_is_a_problem(self, monkeypatch, tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from apps.core.ffmpeg import (
     probe_media,
     run_ffmpeg,
 )
+from tests.small_disk import filled, small_disk
 from tests.standins.media import make_media
 from tests.waiting import wait_until
 
@@ -35,6 +37,13 @@ def running_ffmpegs(parent: psutil.Process) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def test_a_full_disk_is_told_as_any_writing_tells_it(media, tmp_path):
+    with small_disk(tmp_path / "disk") as disk, filled(disk, leaving=100_000):
+        with pytest.raises(OSError, match="No space left on device") as full:
+            run_ffmpeg([media / "video360.mp4"], ["-c", "copy", "-f", "mp4"], disk / "output", timeout_s=60)
+        assert full.value.errno == errno.ENOSPC
 
 
 class TestProbeMedia:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import mongoengine
 import pymongo
@@ -10,6 +11,7 @@ from django.test import Client
 from apps.core import health
 from apps.core.heartbeats import QUEUES, beat
 from apps.core.redis import redis_client
+from apps.core.room import MIB, Room
 from tests.full_redis import full_redis
 from tests.strangers import WRONG_WORD, redis_url_of_a_stranger
 from tests.waiting import wait_until
@@ -79,8 +81,16 @@ class TestReadyz:
         assert answer.json()["down"] == {"hot_store": "cannot be written (Not a directory)"}
 
     def test_names_a_disk_that_is_nearly_full(self, client, monkeypatch):
-        monkeypatch.setattr(health, "MIN_FREE_BYTES", 1 << 60)
-        assert "hot_store" in client.get("/readyz").json()["down"]
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10**12, free=255 * MIB))
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["down"] == {"hot_store": "its disk is full, 255.0 MiB are free"}
+
+    def test_a_small_disk_on_which_eviction_has_made_room_is_ready(self, client, monkeypatch):
+        total = 2000 * MIB
+        free = Room(total, 0).kept_free_bytes
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=total, free=free))
+        assert client.get("/readyz").status_code == 200
 
     def test_a_part_that_hangs_is_named_after_the_time_limit(self, client, monkeypatch):
         go_on = threading.Event()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from django.core.cache import cache
 
@@ -32,6 +34,29 @@ def test_a_store_that_cannot_shrink_says_why():
     said = hot_store()
     assert said.tone == "warning"
     assert said.text.startswith("4 MB, more than the 2 MB it may have")
+
+
+def disk():
+    return next(part for part in parts_that_take_time() if part.name == "Disk")
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "tone"),
+    [
+        (10**12, 2048 * MIB, "success"),
+        (10**12, 600 * MIB, "warning"),
+        (10**12, 200 * MIB, "danger"),
+        (1024 * MIB, 300 * MIB, "success"),
+        (1024 * MIB, 128 * MIB, "warning"),
+        (1024 * MIB, 60 * MIB, "danger"),
+    ],
+)
+def test_a_disk_is_told_by_what_is_free_of_it(monkeypatch, total, free, tone):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=total, free=free))
+    said = disk()
+    assert said.tone == tone
+    assert said.text.startswith("Full: ") == (tone == "danger")
+    assert "free where the hot store is" in said.text
 
 
 def test_a_redis_that_refuses_is_no_reason_to_raise():

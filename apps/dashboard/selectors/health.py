@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pymongo.errors import PyMongoError
 from apps.core.clock import utcnow
 from apps.core.heartbeats import QUEUES, idle_queues
 from apps.core.redis import redis_client
+from apps.core.room import room_of
 from apps.core.tunables import hot_max_bytes
 from apps.dashboard.templatetags.ui import human_bytes, relative
 from apps.downloads.services.provider_settings import ProviderView, view_providers
@@ -25,7 +25,6 @@ from apps.streaming.usage import hot_usage
 from apps.telegram_cache.documents import BotState, TelegramChannel
 from apps.telegram_cache.selectors import all_bots
 
-LOW_DISK_BYTES = 1024**3
 OVER_BOUND = 1.1  # of the hot store: files come before others have left
 PING_TIMEOUT_MS = 2000
 MAX_REASON = 160
@@ -98,9 +97,13 @@ def _disk() -> Health:
     folder = settings.ENV.hot_root
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    text = f"{human_bytes(free)} free where the hot store is"
-    return Health(name="Disk", icon="hard-drive", tone="success" if free > LOW_DISK_BYTES else "warning", text=text)
+    room = room_of(folder)
+    text = f"{human_bytes(room.free_bytes)} free where the hot store is"
+    if room.is_full:
+        text = f"Full: {text}. New files wait until there is room. Run manage.py doctor."
+        return Health(name="Disk", icon="hard-drive", tone="danger", text=text)
+    tone = "success" if room.free_bytes > 2 * room.kept_free_bytes else "warning"
+    return Health(name="Disk", icon="hard-drive", tone=tone, text=text)
 
 
 def _hot_store() -> Health:

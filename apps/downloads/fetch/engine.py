@@ -23,7 +23,7 @@ from apps.downloads.errors import CONTENT_ERRORS, VIDEO_ERRORS, EarlierFetch, No
 from apps.downloads.fetch.making import LEASE_S, Made, Maker, bytes_are_bad
 from apps.downloads.fetch.outcomes import AddressRefused, JobCancelled, Limits, ServerStopping, SourceChanged
 from apps.downloads.fetch.progress import Progress
-from apps.downloads.fetch.room import make_room
+from apps.downloads.fetch.room import make_room, raise_if_still_full
 from apps.downloads.fetch.threads import in_thread
 from apps.downloads.fetch.transfer import Connections
 from apps.downloads.providers.chain import PlanOffer, PlanOffers, ProviderChain
@@ -42,7 +42,7 @@ from apps.downloads.services.jobs import end_attempt, finish_job, requeue_job, s
 from apps.downloads.services.originals import find_original
 from apps.downloads.services.retrying import postpone_job, retry_delay_s
 from apps.downloads.services.turning_away import turn_away
-from apps.streaming.hotstore import HotFileRemoved, HotStore, HotStoreFull, WriterBusy
+from apps.streaming.hotstore import HotFileRemoved, HotStore, HotStoreFull, WriterBusy, disk_full_reported
 from apps.telegram_cache.documents import FINISHED_STATES, Asset, AssetKey, AssetState, MediaKind
 from apps.telegram_cache.services import request_upload
 
@@ -55,6 +55,7 @@ BEAT_S = 0.5
 RENEW_EVERY_S = 5.0
 TURN_AWAY_EVERY_S = 1.0
 BUSY_RETRY_S = 1.0
+WAITS_WITH_BYTES = 4  # for room: by then the streams that followed the file have ended, and its bytes are in the way
 DATABASE_PATIENCE_S = 20.0
 DATABASE_RETRY_S = 0.5
 
@@ -249,14 +250,19 @@ class _Fetch:
         """Plan after plan, until one works. What ends the fetch for good is returned, not raised."""
         offers = self._chain.plans(self._key, timeout_s=PLAN_TIMEOUT_S)
         try:
-            return await self._from_original(maker) or await self._from_outside(offers, maker)
+            await in_thread(lambda _: raise_if_still_full(self._store.root, self._job.needs_free_bytes))
+            with disk_full_reported():
+                return await self._from_original(maker) or await self._from_outside(offers, maker)
+        except NoRoom as still:
+            failure: ApiError = still
+            self._give_way(maker)
         except ApiError as error:
             failure = error
             self._note_failures(offers)
         except HotStoreFull as full:
-            failure = NoRoom()
             missing_bytes = full.missing_bytes
-            await in_thread(lambda _: make_room(self._store, missing_bytes))
+            failure = await in_thread(lambda _: make_room(self._store.root, missing_bytes))
+            self._give_way(maker)
         except WriterBusy:
             failure = EarlierFetch()
         except (FfmpegStopped, ClaimLost, JobCancelled, PyMongoError):
@@ -266,6 +272,11 @@ class _Fetch:
             failure = InternalError()
         maker.give_up(keep_bytes=not isinstance(failure, CONTENT_ERRORS))
         return failure
+
+    def _give_way(self, maker: Maker) -> None:
+        """Of several fetches that filled the disk together none would find room for its rest."""
+        if (self._job.full_in_a_row or 0) >= WAITS_WITH_BYTES and maker.give_way():
+            log.info("what was fetched so far makes room for others")
 
     async def _from_outside(self, offers: PlanOffers, maker: Maker) -> Made:
         while True:

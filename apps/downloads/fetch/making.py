@@ -127,6 +127,18 @@ class Maker:
         if not keep_bytes:
             self.forget()
 
+    def give_way(self) -> bool:
+        """Delete what was fetched so far, by earlier attempts as well. Whether there was anything."""
+        kept = self._resume
+        if kept is None:
+            return False
+        self.give_up(keep_bytes=False)
+        if kept.place == "hot":
+            self._store.remove(self._claim.asset_id, kept.generation)
+        elif self._store.root in (folder := Path(kept.folder)).parents:
+            shutil.rmtree(folder, ignore_errors=True)
+        return True
+
     def forget(self) -> None:
         """Drop what could be resumed, and the scratch files."""
         self._resume = None
@@ -258,7 +270,7 @@ class Maker:
     def _transfer(self, plan: FetchPlan, number: int, sink: Sink | None) -> Transfer:
         file = plan.files[number]
         if sink is not None and sink.size_bytes is not None:
-            self._progress.set_size(number, sink.size_bytes)
+            self._learn_size(plan, number, sink.size_bytes)
         return Transfer(
             file,
             session=self._session,

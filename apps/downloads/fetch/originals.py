@@ -14,7 +14,7 @@ from apps.telegram_cache.documents import Asset
 from apps.telegram_cache.reader import TelegramFiller, target_to_fill
 
 
-async def bring_original(store: HotStore, asset: Asset, path: Path, *, keep_free_bytes: int) -> None:
+async def bring_original(store: HotStore, asset: Asset, path: Path, *, keep_free_bytes: int | None) -> None:
     """A second name of the stored file at ``path``, whole and checked against its record.
 
     Raises HotStoreFull, and what ``TelegramFiller.fill`` raises when the bytes cannot be had.

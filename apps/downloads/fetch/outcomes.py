@@ -50,7 +50,7 @@ class Limits:
     backoff_max_s: float = 15.0
     overlap_bytes: int = 64 * KIB  # asked for again on a resume, and compared
     file_max_bytes: int = 20 * GIB
-    room_bytes: int = 64 * 1024 * KIB  # what a fetch leaves free on the disk
+    room_bytes: int | None = None  # what a fetch leaves free on the disk; None: as is right for the disk
     plans_again: int = 2  # how often a refused address is asked for anew
     retry_delays_s: tuple[float, ...] = (2.0, 8.0)  # when every source has failed for a passing reason
     room_delays_s: tuple[float, ...] = (5.0, 10.0, 20.0, 40.0, *(60.0,) * 28)  # while the disk is full: half an hour

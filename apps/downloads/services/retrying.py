@@ -73,6 +73,7 @@ def postpone_job(job: MediaJob, claim: Claim, error: ApiError, *, delay_s: float
             "eta_s": None,
             "in_attempt": False,
             "full_in_a_row": (job.full_in_a_row or 0) + 1 if is_full else 0,
+            "needs_free_bytes": error.needs_free_bytes if isinstance(error, NoRoom) else None,
             "updated_at": utcnow(),
         },
         "$inc": {"room_waits" if isinstance(error, NoRoom) else "failures": 1},

@@ -14,6 +14,7 @@ from apps.streaming.hotstore.layout import (
     HotUsage,
     WriterBusy,
     WrongBlock,
+    disk_full_reported,
 )
 from apps.streaming.hotstore.reading import HotFile
 from apps.streaming.hotstore.store import HotStore
@@ -31,4 +32,5 @@ __all__ = [
     "HotWriter",
     "WriterBusy",
     "WrongBlock",
+    "disk_full_reported",
 ]

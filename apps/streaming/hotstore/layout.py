@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from apps.core.room import room_of
+
 BLOCK_BYTES = 1024 * 1024
 MAP_SUFFIX = ".map"
 _NAME = re.compile(r"([0-9A-Za-z_-]{2,64})\.([0-9]{1,9})", re.ASCII)
@@ -129,9 +131,13 @@ def disk_full_reported() -> Iterator[None]:
 
 
 def write_fully(fd: int, data: bytes | memoryview, offset: int) -> None:
-    """Write all of it at ``offset``. Raises HotStoreFull."""
+    """Write all of it at ``offset``. Raises HotStoreFull, also where the disk may not take it and a block more: that is
+    looked at as often as a block begins."""
     view = memoryview(data).cast("B")
+    begins_a_block = offset // BLOCK_BYTES != (offset + len(view)) // BLOCK_BYTES
     with disk_full_reported():
+        if begins_a_block and not room_of(fd).takes(len(view) + BLOCK_BYTES):
+            raise HotStoreFull("what is left of the disk is not ours")
         while view:
             written = os.pwrite(fd, view, offset)
             view = view[written:]

@@ -21,6 +21,7 @@ from apps.streaming.hotstore.layout import (
     FileState,
     HotEntry,
     HotPath,
+    HotStoreFull,
     HotUsage,
     OwnedFd,
     WriterBusy,
@@ -243,14 +244,22 @@ class HotStore:
         with disk_full_reported():
             data = OwnedFd(path.data, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             os.ftruncate(data.number, size_bytes or 0)
-        self._place_map(path, size_bytes, state, b"")
+        try:
+            self._place_map(path, size_bytes, state, b"")
+        except HotStoreFull:
+            path.data.unlink(missing_ok=True)  # without a map it would only be looked through, again and again
+            raise
 
     def _place_map(self, path: HotPath, size_bytes: int | None, state: FileState, marks: bytes) -> None:
         """Under the structure lock, so that the temporary name is ours."""
         temporary = path.map.with_suffix(".tmp")
-        with disk_full_reported():
-            write_map(temporary, size_bytes=size_bytes, state=state, blocks=marks, sync=state is FileState.FINAL)
-            temporary.replace(path.map)
+        try:
+            with disk_full_reported():
+                write_map(temporary, size_bytes=size_bytes, state=state, blocks=marks, sync=state is FileState.FINAL)
+                temporary.replace(path.map)
+        except HotStoreFull:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def _checked_block_count(size_bytes: int, block_hashes: Sequence[bytes]) -> int:

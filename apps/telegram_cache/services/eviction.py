@@ -5,30 +5,35 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 from django.conf import settings
+from pymongo.errors import PyMongoError
+from redis import RedisError
 
 from apps.core.errors import Conflict, NotFound
+from apps.core.room import room_of
 from apps.core.tunables import hot_max_bytes
-from apps.streaming.hotstore import FileState, HotEntry, HotStore
+from apps.streaming.hotstore import BLOCK_BYTES, FileState, HotEntry, HotStore
 from apps.telegram_cache.documents import FINISHED_STATES, AssetState
 from apps.telegram_cache.reach import is_in_reach
 from apps.telegram_cache.roster import Bot, roster
 from apps.telegram_cache.selectors import assets_in_state, kept_generations, stored_parts, telegram_is_set_up
 
 log = structlog.get_logger(__name__)
-LEAST_FREE_SHARE = 0.05  # of the disk
-LEAST_FREE_BYTES = 512 * 1024 * 1024
 STALE_S = 3600.0
 LONGEST_REST_S = 60.0  # a bot that Telegram lets rest for longer cannot bring anything back now
 GIVEN_UP = (AssetState.ABSENT.value, AssetState.FAILED.value)
+FINISHED_FILES = (FileState.FINAL, FileState.SPARSE)
+IN_VAIN_S = 5.0
 _BATCH = 500
 _ASKED_AT_ONCE = 1000
 _TURNS = 120
@@ -51,11 +56,13 @@ class Eviction:
 def evict_hot(
     *,
     max_bytes: int | None = None,
+    missing_bytes: int = 0,
     now: float | None = None,
     on_removed: OnRemoved | None = None,
     in_turns: bool = True,
 ) -> Eviction:
     """Remove files until the store fits ``max_bytes`` (HOT_MAX_BYTES) and the disk has room again. Idempotent.
+    ``missing_bytes``: and until so many more are free, if the files that are finished take as many.
 
     Only files whose asset is in Telegram in full, and that a bot can bring back now, may go. Without any bot or channel
     on record there is no such place, and the bound alone decides; a bot or channel that is only disabled counts as on
@@ -74,6 +81,8 @@ def evict_hot(
     freed = sum(store.remove(asset_id, generation) for asset_id, generation in stale)
     kept = [entry for entry in entries if _name(entry) not in stale]
     excess = _excess(kept, hot_max_bytes() if max_bytes is None else max_bytes)
+    if excess < missing_bytes <= sum(entry.disk_bytes for entry in kept if entry.state in FINISHED_FILES):
+        excess = missing_bytes
     removed = []
     for entry in _candidates(kept) if excess > 0 else ():
         if excess <= 0:
@@ -94,6 +103,27 @@ def evict_hot(
     )
 
 
+_making_room = threading.Lock()
+_in_vain_at = float("-inf")
+
+
+def make_room_now() -> bool:
+    """For a block that finds the disk full: whether there is room for it by now. Never raises.
+
+    Of many that ask at once one has files leave; the others wait for it. What was in vain is not tried again for
+    IN_VAIN_S.
+    """
+    global _in_vain_at
+    with _making_room, suppress(OSError, PyMongoError, RedisError):
+        root = settings.ENV.hot_root
+        if not room_of(root).takes(2 * BLOCK_BYTES) and time.monotonic() - _in_vain_at > IN_VAIN_S:
+            evict_hot()
+            if not room_of(root).takes(2 * BLOCK_BYTES):
+                _in_vain_at = time.monotonic()
+        return room_of(root).takes(2 * BLOCK_BYTES)
+    return False
+
+
 def evict_asset(asset_id: str) -> int:
     """Remove one asset's file from the hot store now; returns the bytes freed, 0 when there was none. Idempotent.
 
@@ -112,16 +142,15 @@ def evict_asset(asset_id: str) -> int:
 
 
 def _excess(entries: list[HotEntry], max_bytes: int) -> int:
-    disk = shutil.disk_usage(settings.ENV.hot_root)
-    wanted_free = min(int(disk.total * LEAST_FREE_SHARE), LEAST_FREE_BYTES)
+    room = room_of(settings.ENV.hot_root)
     used = sum(entry.disk_bytes for entry in entries)
-    return max(used - max_bytes, min(wanted_free - disk.free, used))
+    return max(used - max_bytes, min(room.kept_free_bytes - room.free_bytes, used))
 
 
 def _candidates(entries: list[HotEntry]) -> Iterator[HotEntry]:
     """Those that may go, the least recently read first. MongoDB is asked for as many as are taken, a batch at a time:
     not for all that is in the store whenever a little of it has to go."""
-    finished = [entry for entry in entries if entry.state in (FileState.FINAL, FileState.SPARSE)]
+    finished = [entry for entry in entries if entry.state in FINISHED_FILES]
     finished.sort(key=lambda entry: entry.last_read_at)
     for at in range(0, len(finished), _BATCH):
         batch = finished[at : at + _BATCH]

@@ -1,6 +1,8 @@
 """Fetches that fail for a passing reason: tried again by themselves, a bounded number of times."""
 
-from dataclasses import replace
+import shutil
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,19 +106,34 @@ def test_by_default_it_is_tried_three_times_within_half_a_minute():
     assert (len(delays), sum(delays) < 30) == (2, True)
 
 
+@dataclass
+class Disk:
+    is_full: bool = True
+
+
+@pytest.fixture
+def disk(monkeypatch) -> Disk:
+    """A large disk, full as long as it says so."""
+    disk, real = Disk(), shutil.disk_usage
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda path: SimpleNamespace(total=10**12, free=0) if disk.is_full else real(path)
+    )
+    return disk
+
+
 class TestNoRoom:
     @pytest.fixture
-    def full(self, fetcher, origin, media):
+    def full(self, fetcher, origin, media, disk):
         """A disk that is full, and a source that has the file."""
         serve(fetcher, origin.put("a", media.read("audio.m4a")))
-        fetcher.limits = replace(fetcher.limits, room_bytes=2**60, room_delays_s=(5.0, 10.0))
+        fetcher.limits = replace(fetcher.limits, room_delays_s=(5.0, 10.0))
         return fetcher
 
-    def test_the_job_waits_for_room_and_then_is_done(self, full):
+    def test_the_job_waits_for_room_and_then_is_done(self, full, disk):
         job = full.fetch(audio_key())
         assert (job.state, job.error_code, job.room_waits, job.failures) == (JobState.QUEUED, "overloaded", 1, 0)
         assert queue.pick_job()[0] is None  # not before its time
-        full.limits = replace(full.limits, room_bytes=0)
+        disk.is_full = False
         its_time_has_come()
         assert full.run(job).state == JobState.DONE
 
@@ -127,16 +144,18 @@ class TestNoRoom:
             its_time_has_come()
         assert (job.state, job.error_code, job.attempts) == (JobState.FAILED, "overloaded", 3)
 
-    def test_what_may_leave_the_disk_leaves_it_at_once(self, full):
+    def test_what_may_leave_the_disk_leaves_it_at_once(self, full, disk):
         stored = AssetKey("otherotherx", MediaKind.AUDIO, "m4a")
+        disk.is_full = False
         put_hot(stored)
+        disk.is_full = True
         part = Part(index=0, offset=0, size=len(CONTENT), state=PartState.STORED.value)
         Asset.objects(id=stored.asset_id).update_one(set__state=AssetState.CACHED.value, set__parts=[part])
         full.fetch(audio_key())
         assert full.store.open(stored.asset_id, 1) is None
 
-    def test_an_earlier_fetch_that_still_writes_is_waited_for(self, full):
-        full.limits = replace(full.limits, room_bytes=0)
+    def test_an_earlier_fetch_that_still_writes_is_waited_for(self, full, disk):
+        disk.is_full = False
         job = full.job(audio_key())
         with full.store.create(job.asset_id, 1, resume=False):
             waiting = full.run(job)
