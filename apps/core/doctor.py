@@ -18,7 +18,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from apps.core.embedded import EmbeddedServerError, binary_path
 from apps.core.heartbeats import idle_queues
-from apps.core.hot_names import hot_store_name, hot_stores_of_workers
+from apps.core.hot_names import hot_store_name, hot_stores_of_workers, since_eviction_s
 from apps.core.instance import raise_file_limit
 from apps.core.outages import MONGODB_AWAY, REDIS_AWAY, outage_of, trouble_of
 from apps.core.room import room_of
@@ -29,6 +29,7 @@ OLDEST_REDIS = (6, 2)
 RUN_TIMEOUT_S = 20
 ANSWER_TIMEOUT_MS = 2000
 GIB = 1024**3
+EVICTED_WITHIN_S = 25 * 3600.0  # once a day, and a little
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +223,26 @@ def check_hot_store() -> Result:
     )  # fmt: skip
 
 
+def check_eviction() -> Result:
+    """Whether files leave this hot store: where no worker uses it, nobody sees to that unless told to."""
+    try:
+        stores, own, since_s = hot_stores_of_workers(), hot_store_name(), since_eviction_s()
+    except (redis.RedisError, OSError):
+        return Result(name="eviction", ok=True, text="not known without Redis or the disk")
+    if not stores:
+        return Result(name="eviction", ok=True, text="no worker runs now")
+    if own in stores:
+        return Result(name="eviction", ok=True, text="the workers see to it")
+    if since_s is not None and since_s < EVICTED_WITHIN_S:
+        text = f"no worker uses this hot store; `cache evict` ran {since_s / 3600:.0f} h ago"
+        return Result(name="eviction", ok=True, text=text)
+    return Result(
+        name="eviction", ok=False,
+        text="no worker uses this hot store, and nobody has files leave it: it grows until the disk is full",
+        fix="let cron run `manage.py cache evict` on this machine, or set HOT_DIR to the workers' folder",
+    )  # fmt: skip
+
+
 def check_files() -> Result:
     warning = raise_file_limit()
     return Result(name="open files", ok=True, text="enough" if warning is None else "few", fix=warning or "")
@@ -260,4 +281,5 @@ def all_checks(env: Env, services: ServiceUrls) -> list[Callable[[], Result]]:
         lambda: check_redis(env, services),
         check_workers,
         check_hot_store,
+        check_eviction,
     ]

@@ -5,7 +5,9 @@ Who sees another folder than they do cannot know which files are there: that a f
 
 from __future__ import annotations
 
+import time
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
@@ -16,6 +18,7 @@ from apps.core.redis import redis_client
 from ytserver.private_files import kept_secret
 
 NAME_FILE = ".name"
+EVICTED_FILE = ".evicted"
 QUEUES_WITH_FILES = frozenset({"fetch", "upload", "care"})
 
 
@@ -41,6 +44,22 @@ def hot_stores_of_workers() -> set[str]:
     client = redis_client()
     names: Any = client.zrangebyscore(HOT_STORES, f"({client.time()[0] - LIFE_S}", "+inf")
     return {name.decode() for name in names}
+
+
+def note_eviction() -> None:
+    """Say that all of this hot store was looked through for files that have to leave it. A full disk is no reason to
+    raise."""
+    with suppress(OSError):
+        (settings.ENV.hot_root / EVICTED_FILE).touch()
+
+
+def since_eviction_s() -> float | None:
+    """Seconds since that was said last, by whomever; None: never. Raises OSError."""
+    try:
+        at: float = (settings.ENV.hot_root / EVICTED_FILE).stat().st_mtime
+    except FileNotFoundError:
+        return None
+    return max(0.0, time.time() - at)
 
 
 def sees_hot_store_of_workers() -> bool:

@@ -39,7 +39,7 @@ def verify_asset(asset_id: str) -> None:
 
 @shared_task(name="apps.telegram_cache.tasks.evict_hot")
 def evict_hot() -> None:
-    services.evict_hot()
+    services.keep_in_bounds()
 
 
 @worker_ready.connect

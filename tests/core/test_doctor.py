@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterator
 from io import StringIO
 from types import SimpleNamespace
 
@@ -9,9 +10,11 @@ from pydantic import SecretStr
 
 from apps.core import doctor
 from apps.core.heartbeats import QUEUES, beat
-from apps.core.management.commands.doctor import _cookies_and_proxies
+from apps.core.management.commands.doctor import _cookies_and_proxies, _hot_store_size
+from apps.core.tunables import MIB, set_tunable
 from apps.downloads.services.identities import Actor, add_proxy
 from apps.downloads.services.ways import PooledWays
+from tests.downloads.library import AUDIO, put_hot
 from tests.full_redis import full_redis
 from tests.ports import free_port
 from tests.strangers import mongo_uri_of_a_stranger
@@ -32,8 +35,37 @@ class TestCookiesAndProxies:
         assert (result.ok, result.fix) == (False, "out: YouTube asked whether we are a bot")
 
 
+@pytest.mark.usefixtures("mongo", "redis_server", "hot_root")
+class TestSizeOfTheHotStore:
+    @pytest.fixture(autouse=True)
+    def _bound(self, mongo) -> Iterator[None]:
+        yield
+        set_tunable("hot_max_bytes", None, actor="test")  # this process would remember it for a second
+
+    def test_within_its_bound_it_is_fine(self):
+        put_hot(AUDIO, bytes(MIB))
+        assert _hot_store_size().ok
+
+    def test_above_it_is_a_problem_with_both_figures(self):
+        set_tunable("hot_max_bytes", MIB, actor="test")
+        put_hot(AUDIO, bytes(2 * MIB))
+        result = _hot_store_size()
+        assert not result.ok
+        assert "more than the 0.0 GiB it may have" in result.text
+        assert "telegram check" in result.fix
+
+    def test_doctor_shows_it(self):
+        set_tunable("hot_max_bytes", MIB, actor="test")
+        put_hot(AUDIO, bytes(2 * MIB))
+        out = StringIO()
+        with pytest.raises(SystemExit):
+            call_command("doctor", stdout=out)
+        assert "PROBLEM  size of the hot store: 0.0 GiB, more than" in out.getvalue()
+        assert "eviction: no worker runs now" in out.getvalue()
+
+
 class TestDoctor:
-    def test_finds_nothing_wrong_when_everything_runs(self, mongo, redis_server):
+    def test_finds_nothing_wrong_when_everything_runs(self, mongo, redis_server, hot_root):
         beat(QUEUES)
         out = StringIO()
         with pytest.MonkeyPatch.context() as patch:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.management import call_command
 
 from apps.core import hot_names
-from apps.core.doctor import check_hot_store
+from apps.core.doctor import check_eviction, check_hot_store
 from apps.core.heartbeats import HOT_STORES, forget_beats
-from apps.core.hot_names import hot_store_name, hot_stores_of_workers, sees_hot_store_of_workers, tell_hot_store
+from apps.core.hot_names import (
+    EVICTED_FILE,
+    hot_store_name,
+    hot_stores_of_workers,
+    sees_hot_store_of_workers,
+    tell_hot_store,
+)
 from apps.core.redis import redis_client
 from ytserver.heartbeat import say_alive
 
@@ -74,12 +84,28 @@ class TestHotNames:
         assert sees_hot_store_of_workers()  # it has none at all: that is told elsewhere
 
 
-@pytest.mark.usefixtures("redis_server", "hot_root")
+@pytest.mark.usefixtures("mongo", "redis_server", "hot_root")
 class TestDoctor:
     def test_one_store_for_all_is_right(self):
         assert check_hot_store().ok
         tell_hot_store()
         assert check_hot_store().ok
+
+    def test_files_leave_a_store_that_a_worker_uses(self):
+        assert check_eviction().text == "no worker runs now"
+        tell_hot_store()
+        assert (check_eviction().ok, check_eviction().text) == (True, "the workers see to it")
+
+    def test_a_store_that_no_worker_uses_grows_unless_somebody_has_files_leave_it(self, elsewhere):
+        elsewhere(tell_hot_store)
+        result = check_eviction()
+        assert (result.ok, "until the disk is full" in result.text) == (False, True)
+        assert "cache evict" in result.fix
+        call_command("cache", "evict", stdout=StringIO())
+        assert check_eviction().ok
+        two_days_ago = time.time() - 2 * 86400
+        os.utime(settings.ENV.hot_root / EVICTED_FILE, (two_days_ago, two_days_ago))
+        assert not check_eviction().ok
 
     def test_another_one_is_a_problem_also_beside_the_right_one(self, elsewhere):
         elsewhere(tell_hot_store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,10 @@ from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
 
 from apps.core.errors import Conflict
+from apps.core.hot_names import since_eviction_s
+from apps.core.redis import redis_client
 from apps.streaming.hotstore import HotEntry, HotStore, blockmap
+from apps.telegram_cache import tasks
 from apps.telegram_cache.clients.errors import TokenRefused
 from apps.telegram_cache.documents import Asset, AssetState
 from apps.telegram_cache.roster import roster
@@ -213,3 +217,53 @@ def test_who_runs_once_looks_through_all_of_a_large_store(store, make_asset, hot
 def test_an_empty_or_missing_store_is_fine(mongo, settings, tmp_path):
     settings.ENV = settings.ENV.model_copy(update={"hot_dir": tmp_path / "none"})
     assert evict_hot().removed == ()
+
+
+@pytest.mark.usefixtures("redis_server")
+class TestTheRegularRun:
+    @pytest.fixture
+    def said(self, caplog):
+        """What was logged since the last look."""
+
+        def look() -> list[tuple[str, str]]:
+            found = [(each.levelname, each.msg["event"]) for each in caplog.records if isinstance(each.msg, dict)]
+            caplog.clear()
+            return [one for one in found if one[1].startswith("hot_store_")]
+
+        caplog.set_level("INFO")
+        return look
+
+    def test_a_store_that_cannot_shrink_is_logged_when_that_begins_each_hour_and_when_it_ends(
+        self, store, make_asset, hot_store, settings, said
+    ):
+        settings.ENV = settings.ENV.model_copy(update={"hot_max_bytes": MIB})
+        made = make_asset(2 * MIB)
+        for _ in range(3):
+            eviction.keep_in_bounds()
+        assert said() == [("WARNING", "hot_store_over_its_bound")]
+        (key,) = redis_client().keys("yt:hot:over-said:*")
+        assert 3500 < redis_client().ttl(key) <= 3600
+        redis_client().delete(key)  # an hour later
+        for _ in range(3):
+            eviction.keep_in_bounds()
+        assert said() == [("WARNING", "hot_store_still_over_its_bound")]
+        hot_store.remove(made.asset_id, 1)
+        for _ in range(3):
+            eviction.keep_in_bounds()
+        assert said() == [("INFO", "hot_store_within_its_bound_again")]
+        make_asset(2 * MIB)
+        eviction.keep_in_bounds()
+        assert said() == [("WARNING", "hot_store_over_its_bound")]
+
+    def test_of_many_workers_one_says_it(self, store, make_asset, hot_store, settings, said):
+        settings.ENV = settings.ENV.model_copy(update={"hot_max_bytes": MIB})
+        make_asset(2 * MIB)
+        with ThreadPoolExecutor(8) as threads:
+            for run in [threads.submit(eviction.keep_in_bounds) for _ in range(16)]:
+                run.result()
+        assert said() == [("WARNING", "hot_store_over_its_bound")]
+
+    def test_doctor_knows_when_it_was(self, store, hot_store):
+        assert since_eviction_s() is None
+        tasks.evict_hot()
+        assert since_eviction_s() < 60

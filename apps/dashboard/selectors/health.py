@@ -21,11 +21,10 @@ from apps.core.room import room_of
 from apps.core.tunables import hot_max_bytes
 from apps.dashboard.templatetags.ui import human_bytes, relative
 from apps.downloads.services.provider_settings import ProviderView, view_providers
-from apps.streaming.usage import hot_usage
+from apps.streaming.usage import hot_usage, is_over
 from apps.telegram_cache.documents import BotState, TelegramChannel
 from apps.telegram_cache.selectors import all_bots
 
-OVER_BOUND = 1.1  # of the hot store: files come before others have left
 PING_TIMEOUT_MS = 2000
 MAX_REASON = 160
 SOURCE_NAMES = {"savetube": "SaveTube", "ytdlp": "yt-dlp"}
@@ -109,14 +108,15 @@ def _disk() -> Health:
 def _hot_store() -> Health:
     name, icon = "Hot store", "archive"
     try:
-        size_bytes = hot_usage().disk_bytes
+        usage = hot_usage()
         bound = hot_max_bytes()
     except (PyMongoError, redis.RedisError, ConnectionInterrupted, OSError):
         return Health(name=name, icon=icon, tone="danger", text="Not known while MongoDB, Redis or the disk is down.")
-    if size_bytes <= bound * OVER_BOUND:
-        return Health(name=name, icon=icon, tone="success", text=f"{human_bytes(size_bytes)} of {human_bytes(bound)}")
+    size = human_bytes(usage.disk_bytes)
+    if not is_over(usage, bound):
+        return Health(name=name, icon=icon, tone="success", text=f"{size} of {human_bytes(bound)}")
     text = (
-        f"{human_bytes(size_bytes)}, more than the {human_bytes(bound)} it may have: what is not safe in Telegram"
+        f"{size}, more than the {human_bytes(bound)} it may have: what is not safe in Telegram"
         " stays. It grows until the disk is full. See the Telegram page."
     )
     return Health(name=name, icon=icon, tone="warning", text=text)

@@ -20,6 +20,8 @@ from pymongo.errors import PyMongoError
 from redis import RedisError
 
 from apps.core.errors import Conflict, NotFound
+from apps.core.hot_names import hot_store_name, note_eviction
+from apps.core.redis import redis_client
 from apps.core.room import room_of
 from apps.core.tunables import hot_max_bytes
 from apps.streaming.hotstore import BLOCK_BYTES, FileState, HotEntry, HotStore
@@ -34,6 +36,8 @@ LONGEST_REST_S = 60.0  # a bot that Telegram lets rest for longer cannot bring a
 GIVEN_UP = (AssetState.ABSENT.value, AssetState.FAILED.value)
 FINISHED_FILES = (FileState.FINAL, FileState.SPARSE)
 IN_VAIN_S = 5.0
+SAID_EVERY_S = 3600
+FORGOTTEN_S = 7 * 86400
 _BATCH = 500
 _ASKED_AT_ONCE = 1000
 _TURNS = 120
@@ -96,11 +100,27 @@ def evict_hot(
         if on_removed is not None:
             on_removed(entry.asset_id, got, max(0, excess))
     folders = _remove_stale_scratch(settings.ENV.hot_root / ".scratch", now)
-    if excess > 0:
-        log.warning("hot_store_over_its_bound", excess_bytes=excess)
     return Eviction(
         removed=tuple(removed), freed_bytes=freed, stale_removed=len(stale) + folders, still_over_bytes=max(0, excess)
     )
+
+
+def keep_in_bounds() -> None:
+    """The regular run. That more is there than allowed is logged when it begins, each hour meanwhile, and when it ends:
+    by one of all workers of this hot store.
+    """
+    excess = evict_hot().still_over_bytes
+    note_eviction()
+    client, name = redis_client(), hot_store_name()
+    over, said = f"yt:hot:over:{name}", f"yt:hot:over-said:{name}"
+    if excess:
+        if client.set(said, b"1", nx=True, ex=SAID_EVERY_S):
+            begins = client.set(over, b"1", nx=True, ex=FORGOTTEN_S)
+            event = "hot_store_over_its_bound" if begins else "hot_store_still_over_its_bound"
+            log.warning(event, excess_bytes=excess)
+    elif client.delete(over):
+        client.delete(said)
+        log.info("hot_store_within_its_bound_again")
 
 
 _making_room = threading.Lock()

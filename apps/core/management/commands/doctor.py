@@ -13,9 +13,11 @@ import pymongo.errors
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from apps.core.doctor import Result, all_checks
+from apps.core.doctor import GIB, Result, all_checks
+from apps.core.tunables import hot_max_bytes
 from apps.downloads.documents import IdentityKind
 from apps.downloads.services.identities import view_identities
+from apps.streaming.usage import hot_usage_now, is_over
 from apps.telegram_cache.alerts import alerts
 from apps.telegram_cache.services.bots import check_all
 
@@ -44,6 +46,7 @@ class Command(BaseCommand):
 def _results() -> Iterator[Result]:
     for check in all_checks(settings.ENV, settings.SERVICES):
         yield check()
+    yield _hot_store_size()
     yield from _cookies_and_proxies()
     try:
         findings = check_all()
@@ -59,6 +62,22 @@ def _results() -> Iterator[Result]:
         yield Result(name="Telegram", ok=finding.ok, text=finding.text, fix=finding.fix)
     for alert in alerts():
         yield Result(name="Telegram", ok=False, text=alert.text, fix=alert.fix)
+
+
+def _hot_store_size() -> Result:
+    """Above its bound it grows until the disk is full."""
+    try:
+        usage, bound = hot_usage_now(), hot_max_bytes()
+    except OSError:
+        return Result(name="size of the hot store", ok=True, text="not known without the disk")
+    size, allowed = f"{usage.disk_bytes / GIB:.1f} GiB", f"{bound / GIB:.1f} GiB"
+    if not is_over(usage, bound):
+        return Result(name="size of the hot store", ok=True, text=f"{size} of {allowed}")
+    return Result(
+        name="size of the hot store", ok=False, text=f"{size}, more than the {allowed} it may have: what is not safe in"
+        " Telegram stays, until the disk is full",
+        fix="`manage.py cache evict` says what may not leave, `manage.py telegram check` why; or raise HOT_MAX_BYTES",
+    )  # fmt: skip
 
 
 def _cookies_and_proxies() -> Iterator[Result]:

@@ -14,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from apps.core import audit
 from apps.core.command import clear_failures, shell_actor
+from apps.core.hot_names import note_eviction
 from apps.downloads.management.warm import add_warm_arguments, run_warm
 from apps.telegram_cache.documents import Asset, AssetState, MediaKind
 from apps.telegram_cache.selectors import cache_totals, count_assets, find_asset, iterate_assets
@@ -92,6 +93,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{asset_id} {size_bytes} bytes freed, {left_bytes} bytes more to go")
 
         done = evict_hot(max_bytes=options["max_bytes"], on_removed=tell, in_turns=False)
+        note_eviction()
         if done.removed or done.stale_removed:
             counts = {"files": len(done.removed), "leftovers": done.stale_removed, "freed_bytes": done.freed_bytes}
             _record_all("cache.evict", counts)
