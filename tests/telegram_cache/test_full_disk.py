@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from apps.core.errors import Overloaded
 from apps.core.room import room_of
 from apps.streaming.hotstore import HotStore
 from apps.telegram_cache.documents import AssetState
-from apps.telegram_cache.services import evict_hot, eviction, upload_asset
+from apps.telegram_cache.services import evict_hot, eviction, make_room_now, upload_asset
 from apps.telegram_cache.services.upload import UploadResult
 from tests.small_disk import MIB, SIZE_BYTES, filled, free_bytes, small_disk
 from tests.telegram_cache.conftest import read_all, target_of
@@ -31,7 +32,7 @@ def hot_root(settings, tmp_path: Path) -> Iterator[Path]:
 def clock(monkeypatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(eviction, "time", clock)
-    monkeypatch.setattr(eviction, "_in_vain_at", float("-inf"))
+    monkeypatch.setattr(eviction, "_in_vain_until", float("-inf"))
     return clock
 
 
@@ -60,7 +61,7 @@ async def test_where_none_may_leave_the_caller_is_told_to_come_back(cached, make
 async def test_what_was_in_vain_is_not_tried_for_each_block(cached, make_asset, filler, hot_root, monkeypatch, clock):
     fill_with(make_asset, state=AssetState.READY)
     runs: list[int] = []
-    monkeypatch.setattr(eviction, "evict_hot", lambda: runs.append(1))
+    monkeypatch.setattr(eviction, "evict_hot", lambda **_: runs.append(1))
     for _ in range(3):
         with pytest.raises(Overloaded):
             await read_all(filler, target_of(cached.asset_id))
@@ -77,6 +78,43 @@ async def test_a_file_that_was_removed_meanwhile_gives_its_room_back(cached, fil
     await filler.aclose()
     HotStore(hot_root).remove(cached.asset_id, 1)
     assert free_bytes(hot_root) > SIZE_BYTES - MIB
+
+
+class TestMakeRoomNow:
+    @pytest.fixture
+    def runs(self, make_asset, hot_root, monkeypatch, clock) -> list[int]:
+        """What each look through the store was asked for; it takes two seconds."""
+        fill_with(make_asset, state=AssetState.READY)
+        runs: list[int] = []
+
+        def look(*, missing_bytes: int) -> None:
+            runs.append(missing_bytes)
+            clock.ahead_s += 2
+
+        monkeypatch.setattr(eviction, "evict_hot", look)
+        return runs
+
+    def test_of_many_that_ask_at_once_one_looks(self, runs):
+        with ThreadPoolExecutor(8) as threads:
+            found = [one.result() for one in [threads.submit(make_room_now, 5 * MIB) for _ in range(16)]]
+        assert (found, len(runs)) == ([False] * 16, 1)
+
+    def test_who_needs_less_may_find_what_another_did_not(self, runs):
+        assert [make_room_now(5 * MIB), make_room_now(6 * MIB), make_room_now(4 * MIB)] == [False] * 3
+        assert len(runs) == 2
+
+    def test_the_longer_it_takes_the_longer_it_rests(self, runs, clock):
+        make_room_now(5 * MIB)
+        clock.ahead_s += 2 * eviction.IN_VAIN_SHARE - 1
+        make_room_now(5 * MIB)
+        assert len(runs) == 1
+        clock.ahead_s += 2
+        make_room_now(5 * MIB)
+        assert len(runs) == 2
+
+    def test_room_that_is_there_needs_no_look(self, runs, hot_root):
+        assert make_room_now(free_bytes(hot_root))
+        assert runs == []
 
 
 class TestMissingBytes:

@@ -250,7 +250,7 @@ class _Fetch:
         """Plan after plan, until one works. What ends the fetch for good is returned, not raised."""
         offers = self._chain.plans(self._key, timeout_s=PLAN_TIMEOUT_S)
         try:
-            await in_thread(lambda _: raise_if_still_full(self._store.root, self._job.needs_free_bytes))
+            await in_thread(lambda _: raise_if_still_full(self._job.needs_free_bytes))
             with disk_full_reported():
                 return await self._from_original(maker) or await self._from_outside(offers, maker)
         except NoRoom as still:

@@ -8,7 +8,7 @@ from apps.core.errors import TooLarge
 from apps.core.room import room_of
 from apps.downloads.errors import NoRoom
 from apps.streaming.hotstore import HotStoreFull
-from apps.telegram_cache.services import evict_hot
+from apps.telegram_cache.services import make_room_now
 
 
 def require_room(folder: Path, size_bytes: int, *, keep_free_bytes: int | None) -> None:
@@ -26,15 +26,12 @@ def require_room(folder: Path, size_bytes: int, *, keep_free_bytes: int | None) 
 def make_room(folder: Path, missing_bytes: int) -> NoRoom:
     """Have files leave the hot store that are safe in Telegram, for the next attempt. Gives the error of this one."""
     needs_free_bytes = room_of(folder).free_bytes + missing_bytes if missing_bytes else None
-    evict_hot(missing_bytes=missing_bytes)
+    make_room_now(needs_free_bytes)
     return NoRoom(needs_free_bytes=needs_free_bytes)
 
 
-def raise_if_still_full(folder: Path, needs_free_bytes: int | None) -> None:
+def raise_if_still_full(needs_free_bytes: int | None) -> None:
     """Raises NoRoom when an attempt would find no room again, so that no source is asked for nothing. Has files leave
     the hot store for it."""
-    missing = (needs_free_bytes or 0) - room_of(folder).free_bytes
-    if missing > 0:
-        evict_hot(missing_bytes=missing)
-        if room_of(folder).free_bytes < (needs_free_bytes or 0):
-            raise NoRoom(needs_free_bytes=needs_free_bytes)
+    if needs_free_bytes and not make_room_now(needs_free_bytes):
+        raise NoRoom(needs_free_bytes=needs_free_bytes)

@@ -177,11 +177,12 @@ class HotStore:
     def entries(self) -> Iterator[HotEntry]:
         """Every asset on the disk, in no order. Files that come and go meanwhile may be missed."""
         for folder in self.root.glob("[!.]*"):
-            for data in folder.glob("*"):
-                name = parse_name(data.name)
-                entry = _entry(data, *name) if name else None
-                if entry is not None:
-                    yield entry
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as found:
+                for data in found:
+                    name = parse_name(data.name)
+                    entry = _entry(data, *name) if name else None
+                    if entry is not None:
+                        yield entry
 
     def asset_ids(self) -> Iterator[str]:
         """Of every file, by its name alone; twice where there are two generations."""
@@ -278,17 +279,17 @@ def _unlink(path: Path) -> int:
     return freed
 
 
-def _entry(data: Path, asset_id: str, generation: int) -> HotEntry | None:
+def _entry(data: os.DirEntry[str], asset_id: str, generation: int) -> HotEntry | None:
     try:
-        stat = data.stat()
+        stat = data.stat(follow_symlinks=False)
     except FileNotFoundError:
         return None
-    map_path = data.with_name(f"{data.name}{MAP_SUFFIX}")
     header: Header | None = None
     map_bytes = 0
     with suppress(FileNotFoundError, BadMap):
-        map_bytes = _allocated(map_path.stat())
-        header = read_header(OwnedFd(map_path, os.O_RDONLY))
+        fd = OwnedFd(f"{data.path}{MAP_SUFFIX}", os.O_RDONLY)
+        map_bytes = _allocated(os.fstat(fd.number))
+        header = read_header(fd)
     return HotEntry(
         asset_id=asset_id,
         generation=generation,

@@ -36,6 +36,7 @@ LONGEST_REST_S = 60.0  # a bot that Telegram lets rest for longer cannot bring a
 GIVEN_UP = (AssetState.ABSENT.value, AssetState.FAILED.value)
 FINISHED_FILES = (FileState.FINAL, FileState.SPARSE)
 IN_VAIN_S = 5.0
+IN_VAIN_SHARE = 10
 SAID_EVERY_S = 3600
 FORGOTTEN_S = 7 * 86400
 _BATCH = 500
@@ -124,23 +125,31 @@ def keep_in_bounds() -> None:
 
 
 _making_room = threading.Lock()
-_in_vain_at = float("-inf")
+_in_vain_until = float("-inf")
+_in_vain_for_bytes = 0
 
 
-def make_room_now() -> bool:
-    """For a block that finds the disk full: whether there is room for it by now. Never raises.
+def make_room_now(needs_free_bytes: int | None = None) -> bool:
+    """Whether so much of the disk is free by now; None: as much as one more block takes. Has files leave for it. Never
+    raises.
 
-    Of many that ask at once one has files leave; the others wait for it. What was in vain is not tried again for
-    IN_VAIN_S.
+    Of many that ask at once one looks through the store (200,000 files: three seconds); the others wait for it. What
+    was in vain is not tried again, for as much or more, for IN_VAIN_S or IN_VAIN_SHARE times as long as that took.
     """
-    global _in_vain_at
+    global _in_vain_until, _in_vain_for_bytes
     with _making_room, suppress(OSError, PyMongoError, RedisError):
-        root = settings.ENV.hot_root
-        if not room_of(root).takes(2 * BLOCK_BYTES) and time.monotonic() - _in_vain_at > IN_VAIN_S:
-            evict_hot()
-            if not room_of(root).takes(2 * BLOCK_BYTES):
-                _in_vain_at = time.monotonic()
-        return room_of(root).takes(2 * BLOCK_BYTES)
+        room = room_of(settings.ENV.hot_root)
+        needed = needs_free_bytes or room.left_bytes + 2 * BLOCK_BYTES
+        if room.free_bytes >= needed:
+            return True
+        began_at = time.monotonic()
+        if began_at < _in_vain_until and needed >= _in_vain_for_bytes:
+            return False
+        evict_hot(missing_bytes=needed - room.free_bytes)
+        if room_of(settings.ENV.hot_root).free_bytes >= needed:
+            return True
+        now = time.monotonic()
+        _in_vain_until, _in_vain_for_bytes = now + max(IN_VAIN_S, IN_VAIN_SHARE * (now - began_at)), needed
     return False
 
 

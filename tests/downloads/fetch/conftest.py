@@ -18,6 +18,7 @@ from apps.downloads.services.jobs import ensure_job
 from apps.streaming.hotstore import HotStore
 from apps.streaming.hotstore.layout import HotPath
 from apps.telegram_cache.documents import Asset, AssetKey
+from apps.telegram_cache.services import eviction
 from tests.downloads.fetch.origin import Origin, SampleProvider
 from tests.downloads.samples import known_key, video_info
 from tests.standins.media import Media, make_media
@@ -83,7 +84,8 @@ class Fetcher:
 
 
 @pytest.fixture
-def fetcher(mongo: None, redis_server: None, hot_root: Path) -> Iterator[Fetcher]:
+def fetcher(mongo: None, redis_server: None, hot_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetcher]:
+    monkeypatch.setattr(eviction, "_in_vain_until", float("-inf"))
     fetcher = Fetcher()
     yield fetcher
     fetcher.wait_for_all()
