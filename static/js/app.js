@@ -42,12 +42,17 @@ if (focusKept?.path === window.location.pathname) document.querySelectorAll(focu
 
 for (const form of document.querySelectorAll("form.list-tools")) {
   for (const select of form.querySelectorAll("[data-submit]")) {
-    // With the arrow keys each step is a change: then Enter, or the button, applies it.
+    // With the arrow keys each step is a change, within the key's own event: then Enter, or the button, applies it.
+    // What is chosen in the opened list comes later, also when a key opened it, and applies at once.
     let isStepping = false;
-    select.addEventListener("pointerdown", () => { isStepping = false; });
+    const step = () => {
+      isStepping = true;
+      setTimeout(() => { isStepping = false; });
+    };
+    select.addEventListener("keypress", (event) => { if (event.key !== "Enter") step(); });
     select.addEventListener("keydown", (event) => {
-      isStepping = event.key !== "Enter";
-      if (isStepping || select.selectedOptions[0]?.defaultSelected) return;
+      if (event.key !== "Enter") return step();
+      if (select.selectedOptions[0]?.defaultSelected) return;
       event.preventDefault();
       form.requestSubmit();
     });
