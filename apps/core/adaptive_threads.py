@@ -40,12 +40,14 @@ class AdaptiveThreads:
         self._is_turn_of_again = False
         self._growing: asyncio.TimerHandle | None = None
         self._late_s = sys.getswitchinterval()
+        self._is_closed = False
         self._pool = ThreadPoolExecutor(most, thread_name_prefix=name)
 
     async def run(self, function: Callable[..., Result], *arguments: object, again: bool = False) -> Result:
         """What the function gives. Raises what it raises, and CancelledError after ``close``."""
         await self._take_place(self._again if again else self._new)
         try:
+            self._raise_if_closed()  # it may have been, since the place was given
             loop = asyncio.get_running_loop()
             result, ended_at = await loop.run_in_executor(self._pool, _timed, function, arguments)
             self._note_lateness(time.monotonic() - ended_at)
@@ -55,7 +57,8 @@ class AdaptiveThreads:
             self._admit()
 
     def close(self) -> None:
-        """What runs comes to its end; what queues is dropped."""
+        """What runs comes to its end; what queues is dropped, and so is what comes later."""
+        self._is_closed = True
         for place in (*self._new, *self._again):
             place.cancel()
         if self._growing is not None:
@@ -63,6 +66,7 @@ class AdaptiveThreads:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _take_place(self, line: deque[asyncio.Future[None]]) -> None:
+        self._raise_if_closed()
         if self._busy < self.size and not self._new and not self._again:
             self._busy += 1
             return
@@ -77,6 +81,10 @@ class AdaptiveThreads:
                 self._busy -= 1
                 self._admit()
             raise
+
+    def _raise_if_closed(self) -> None:
+        if self._is_closed:
+            raise asyncio.CancelledError
 
     def _admit(self) -> None:
         while (self._new or self._again) and self._busy < self.size:

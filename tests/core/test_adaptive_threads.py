@@ -154,3 +154,36 @@ async def test_what_queues_is_dropped_at_the_end(holding):
     holding.go_on.set()
     assert await running == "done"
     assert holding.inside == 1
+
+
+async def test_what_comes_after_the_end_is_dropped_too_whether_there_is_a_place_or_not(holding):
+    one = AdaptiveThreads(least=1, most=2, name="test")
+    running = asyncio.create_task(one.run(holding))
+    await until(lambda: holding.inside == 1)
+    one.close()
+    late = asyncio.create_task(one.run(holding))
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(late, 60)
+    holding.go_on.set()
+    assert await running == "done"
+    with pytest.raises(asyncio.CancelledError):
+        await one.run(holding)
+    assert holding.inside == 1
+
+
+async def test_a_place_given_in_the_moment_of_the_end_is_dropped(holding):
+    one = AdaptiveThreads(least=1, most=1, name="test")
+
+    async def run_and_close() -> str:
+        result = await one.run(holding)
+        one.close()  # the next one has been given the place, and does not know yet
+        return result
+
+    first = asyncio.create_task(run_and_close())
+    second = asyncio.create_task(one.run(holding))
+    await until(lambda: holding.inside == 1)
+    holding.go_on.set()
+    assert await first == "done"
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert holding.inside == 1
