@@ -29,15 +29,14 @@ def search_words(*texts: str | None) -> list[str]:
     return list(dict.fromkeys(found))[:MAX_WORDS]
 
 
-def words_where(query: str) -> dict[str, Any]:
-    """The MongoDB condition for documents in which each word of ``query`` begins some word. Uses the index on words.
+def words_where(query: str) -> list[dict[str, Any]]:
+    """The MongoDB conditions, one for each word of ``query``, for documents in which each begins some word. Each uses
+    the index on words.
 
     A query without any letter or digit fits nothing.
     """
     asked = search_words(query)[:MAX_ASKED_WORDS]
-    if not asked:
-        return {"words": {"$in": []}}
-    return {"$and": [{"words": {"$regex": f"^{re.escape(word)}"}} for word in asked]}
+    return [{"words": {"$regex": f"^{re.escape(word)}"}} for word in asked] or [{"words": {"$in": []}}]
 
 
 class SearchedDocument(StoredDocument):

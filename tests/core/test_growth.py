@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from io import StringIO
-from typing import Any
 
-import mongoengine
 import pytest
 from django.core.management import call_command
 
@@ -42,36 +39,12 @@ from apps.telegram_cache.documents import Asset, MediaKind
 from apps.telegram_cache.selectors import assets_to_refetch, list_assets, waiting_uploads
 from apps.telegram_cache.services.care_records import queue_next_upload
 from apps.telegram_cache.services.upload_records import free_dead_uploads
+from tests.profiles import keys_looked_at, looked_at, profiled
 
 pytestmark = pytest.mark.usefixtures("mongo", "redis_server", "hot_root")
 MANY = 400
 PAGE = 51  # rows of a page, and one more
 NOW = datetime.now(UTC)
-
-
-def looked_at(work: Callable[[], object]) -> tuple[int, bool]:
-    """How many documents MongoDB read, and whether it sorted what it read."""
-    asked = profiled(work)
-    return sum(row.get("docsExamined", 0) for row in asked), any(row.get("hasSortStage") for row in asked)
-
-
-def keys_looked_at(work: Callable[[], object]) -> int:
-    """How many index keys MongoDB read."""
-    return sum(row.get("keysExamined", 0) for row in profiled(work))
-
-
-def profiled(work: Callable[[], object]) -> list[dict[str, Any]]:
-    """What MongoDB was asked meanwhile, but for settings: a thread that another test left reads those each second."""
-    database = mongoengine.get_db()
-    database.command("profile", 2)
-    try:
-        work()
-    finally:
-        database.command("profile", 0)
-    asked = list(database["system.profile"].find({"ns": {"$regex": "[.](?!system|tunables)"}}))
-    database.drop_collection("system.profile")
-    assert asked
-    return asked
 
 
 def put_assets(state: str, first: int = 0, **fields: object) -> None:

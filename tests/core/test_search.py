@@ -32,7 +32,7 @@ def asset(number: int, title: str, uploader: str = "") -> Asset:
 
 
 def found(query: str) -> list[str]:
-    return sorted(asset.title for asset in Asset.objects(__raw__=words_where(query)))
+    return sorted(asset.title for asset in Asset.objects(__raw__={"$and": words_where(query)}))
 
 
 class TestSearching:
@@ -51,7 +51,7 @@ class TestSearching:
     def test_reads_the_index_and_only_what_fits(self, mongo):
         for number in range(200):
             asset(number, f"title{number}")
-        plan = Asset._get_collection().find(words_where("title77")).explain()
+        plan = Asset._get_collection().find({"$and": words_where("title77")}).explain()
         assert "COLLSCAN" not in str(plan["queryPlanner"]["winningPlan"])
         assert plan["executionStats"]["totalDocsExamined"] == 1
 

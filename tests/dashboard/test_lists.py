@@ -18,8 +18,10 @@ from apps.dashboard.job_list import JOB_LIST
 from apps.dashboard.key_list import KEY_LIST
 from apps.dashboard.lists import page as page_module
 from apps.dashboard.lists import read_page
+from apps.dashboard.lists import rows as rows_module
 from apps.dashboard.lists.cursor import Cursor, read_cursor
-from apps.dashboard.lists.page import _where, read_chosen, read_everything
+from apps.dashboard.lists.page import read_chosen, read_everything
+from apps.dashboard.lists.rows import rows_of
 from apps.downloads.documents import JobState, MediaJob
 from apps.keys.documents import ApiKey
 from apps.keys.services import create_key
@@ -87,14 +89,20 @@ class TestSearching:
             names = [row.name for row in read_page(ASSET_LIST, {"q": query}).rows]
             assert names == ["Evening raga (audio, m4a)"], query
 
+    @pytest.mark.parametrize("is_there", [False, True], ids=["not there", "there"])
     @pytest.mark.parametrize(
         "spec", [ASSET_LIST, AUDIT_LIST, JOB_LIST, KEY_LIST], ids=lambda spec: spec.document.__name__
     )
-    def test_never_reads_a_whole_collection(self, mongo, spec):
+    def test_never_reads_a_whole_collection(self, mongo, spec, is_there):
+        """Also where something is called exactly so, which is looked for in other fields."""
         ensure_indexes()
-        where = _where(spec, "something", [])
-        plan = spec.document._get_collection().find(where).explain()["queryPlanner"]["winningPlan"]
+        collection = spec.document._get_collection()
+        if is_there:
+            collection.insert_one(dict.fromkeys(spec.exact_fields, "something"))
+        rows = rows_of(spec, "something", [])
+        plan = collection.find(rows.where).explain()["queryPlanner"]["winningPlan"]
         assert "COLLSCAN" not in str(plan)
+        assert rows.total == (1 if is_there and spec.exact_fields else 0)
 
 
 class TestBulkActions:
@@ -168,7 +176,8 @@ class TestCursor:
 
 
 def test_a_whole_large_collection_is_not_counted(mongo, monkeypatch):
-    monkeypatch.setattr("apps.dashboard.lists.page.MAX_COUNT", 3)
+    for module in (page_module, rows_module):
+        monkeypatch.setattr(module, "MAX_COUNT", 3)
     for name in [*("key" for _ in range(6)), "wheelbarrow"]:  # longer than a prefix, which is found by its beginning
         create_key(name=name)
     narrowed = read_page(KEY_LIST, {"q": "wheelbarrow"})
@@ -183,7 +192,7 @@ def test_a_list_that_takes_too_long_to_read_says_so_and_what_to_do(mongo, monkey
         create_key(name=f"key {number}")
     much = {"$range": [0, {"$add": [2_000_000, {"$strLenCP": "$name"}]}]}  # work for each row, far more than 1 ms
     slow = replace(KEY_LIST, only={"$expr": {"$gt": [{"$size": much}, 0]}})
-    monkeypatch.setattr(page_module, "MAX_TIME_MS", 1)
+    monkeypatch.setattr(rows_module, "MAX_TIME_MS", 1)
 
     with pytest.raises(NotReady, match="took too long to read"):
         read_page(slow, {}, can_change=False)

@@ -15,17 +15,15 @@ from mongoengine.fields import ObjectIdField, StringField
 from pymongo.errors import ExecutionTimeout
 
 from apps.core.errors import NotReady
-from apps.core.search import words_where
 from apps.dashboard.access import may
 from apps.dashboard.lists.cells import Cell
 from apps.dashboard.lists.cursor import Cursor, beyond, read_cursor
+from apps.dashboard.lists.rows import MAX_COUNT, Rows, find, rows_of
 from apps.dashboard.lists.spec import Action, BulkAction, Column, Filter, ListSpec
 from apps.keys.documents import Role, User
 
 MAX_SEARCH_LENGTH = 100
-MAX_COUNT = 10_000
 MAX_CHOSEN = 1_000  # for one bulk action
-MAX_TIME_MS = 5_000
 TICKED = "ticked"  # in the address: the ids of rows that are ticked, with spaces between them, or
 EVERYTHING = "*"
 TOO_LONG = "This list took too long to read. Go back, and search for other words or choose less at once."
@@ -85,14 +83,14 @@ def read_page(
     """Read a page. ``params`` come from the query and may be nonsense: what is not understood is left out.
 
     ``can_change`` says whether rows have their actions (without it: whether ``user`` is an operator); bulk actions are
-    those that the role of ``user`` allows. Raises NotReady when MongoDB takes longer than MAX_TIME_MS.
+    those that the role of ``user`` allows. Raises NotReady when MongoDB takes too long.
     """
     can_change = may(user, Role.OPERATOR) if can_change is None else can_change
     query, filters, sort = _asked(spec, params)
-    where = _where(spec, query, filters)
     with _in_time():
-        documents, before, after = _read(spec, where, sort, read_cursor(params.get("cursor", "")))
-        total = _total(spec, where)
+        rows = _rows_asked(spec, query, filters)
+        total = rows.total
+        documents, before, after = _read(rows, sort, read_cursor(params.get("cursor", "")))
     bulk_actions = [action for action in spec.bulk_actions if may(user, action.role)]
     kept = {
         "q": query,
@@ -103,7 +101,7 @@ def read_page(
     return Page(
         spec=spec,
         headings=[_heading(spec, column, sort, kept) for column in spec.columns],
-        rows=_rows(spec, documents, ticked=params.get(TICKED, ""), has_actions=has_actions),
+        rows=_shown(spec, documents, ticked=params.get(TICKED, ""), has_actions=has_actions),
         filters=filters,
         query=query,
         sort=kept["sort"],
@@ -127,7 +125,7 @@ def read_chosen(spec: ListSpec, ids: Sequence[str]) -> tuple[list[Any], bool]:
     if isinstance(spec.document._fields[spec.document._meta["id_field"]], ObjectIdField):
         wanted = [ObjectId(text) for text in wanted if ObjectId.is_valid(text)]
     with _in_time():
-        by_id = {document.pk: document for document in _find(spec, {"$and": [{"_id": {"$in": wanted}}, spec.only]})}
+        by_id = {document.pk: document for document in find(spec, {"$and": [{"_id": {"$in": wanted}}, spec.only]})}
     return [by_id[document_id] for document_id in wanted if document_id in by_id], len(ids) > MAX_CHOSEN
 
 
@@ -137,7 +135,7 @@ def read_everything(spec: ListSpec, params: Mapping[str, str]) -> tuple[list[Any
     query, filters, sort = _asked(spec, params)
     order = _order(sort.removeprefix("-"), descending=sort.startswith("-"))
     with _in_time():
-        found = list(_find(spec, _where(spec, query, filters)).order_by(*order).limit(MAX_CHOSEN + 1))
+        found = _rows_asked(spec, query, filters).read(order, MAX_CHOSEN + 1)
     return found[:MAX_CHOSEN], len(found) > MAX_CHOSEN
 
 
@@ -157,14 +155,6 @@ def _asked(spec: ListSpec, params: Mapping[str, str]) -> tuple[str, list[ShownFi
     return query, filters, sort if sort.removeprefix("-") in spec.sortable else spec.sort
 
 
-def _total(spec: ListSpec, where: dict[str, Any]) -> int:
-    """How many there are; more than MAX_COUNT are not counted, and of a whole large collection MongoDB knows it."""
-    collection = spec.document._get_collection()
-    if not where and (estimated := collection.estimated_document_count(maxTimeMS=MAX_TIME_MS)) > 2 * MAX_COUNT:
-        return int(estimated)  # off by a little after a crash, and far from the number up to which all are counted
-    return int(collection.count_documents(where, limit=MAX_COUNT + 1, maxTimeMS=MAX_TIME_MS))
-
-
 def _everything(spec: ListSpec, total: int, query: str, filters: Sequence[ShownFilter]) -> str:
     if total > MAX_CHOSEN:
         more = "+" if total > MAX_COUNT else ""
@@ -178,33 +168,28 @@ def _chosen(item: Filter, params: Mapping[str, str]) -> str:
     return value if value in {choice for choice, _ in item.choices} else ""
 
 
-def _where(spec: ListSpec, query: str, filters: Sequence[ShownFilter]) -> dict[str, Any]:
+def _rows_asked(spec: ListSpec, query: str, filters: Sequence[ShownFilter]) -> Rows:
     conditions: list[Mapping[str, Any]] = [spec.only] if spec.only else []
     conditions += [item.filter.where(item.chosen) for item in filters if item.chosen]
-    if query and spec.is_searched:
-        words = [words_where(query)] if spec.has_words else []
-        conditions.append({"$or": words + [{name: query} for name in spec.exact_fields]})
-    elif conditions:
+    if conditions and not (query and spec.is_searched):
         conditions += [item.filter.always for item in filters if not item.chosen and item.filter.always]
-    return {"$and": conditions} if conditions else {}
+    return rows_of(spec, query, conditions)
 
 
-def _read(
-    spec: ListSpec, where: dict[str, Any], sort: str, cursor: Cursor | None
-) -> tuple[list[Any], Cursor | None, Cursor | None]:
+def _read(rows: Rows, sort: str, cursor: Cursor | None) -> tuple[list[Any], Cursor | None, Cursor | None]:
     """The documents of the page, and the cursors of the pages before and after it.
 
     A cursor beyond which nothing is left (its rows were deleted, say) gives the last page. Towards the start the first
     page is a whole one, however few rows are left before the cursor.
     """
-    field = sort.removeprefix("-")
+    field, page_size = sort.removeprefix("-"), rows.spec.page_size
     backward = cursor is not None and cursor.backward
-    found = _beside(spec, where, sort, cursor, backward=backward)
-    if cursor is not None and len(found) < (spec.page_size if backward else 1):
+    found = _beside(rows, sort, cursor, backward=backward)
+    if cursor is not None and len(found) < (page_size if backward else 1):
         cursor, backward = None, not backward
-        found = _beside(spec, where, sort, cursor, backward=backward)
-    has_more = len(found) > spec.page_size
-    documents = found[: spec.page_size]
+        found = _beside(rows, sort, cursor, backward=backward)
+    has_more = len(found) > page_size
+    documents = found[:page_size]
     if backward:
         documents.reverse()
     if not documents:
@@ -219,19 +204,12 @@ def _read(
     )
 
 
-def _beside(spec: ListSpec, where: dict[str, Any], sort: str, cursor: Cursor | None, *, backward: bool) -> list[Any]:
+def _beside(rows: Rows, sort: str, cursor: Cursor | None, *, backward: bool) -> list[Any]:
     """A page of documents and one more: from the cursor on, or ``backward``; without one from the start, or the end."""
     field = sort.removeprefix("-")
     descending = sort.startswith("-") != backward
-    conditions = [where] if where else []
-    if cursor is not None:
-        conditions.append(beyond(field, cursor, descending=descending))
-    found = _find(spec, {"$and": conditions} if conditions else {})
-    return list(found.order_by(*_order(field, descending=descending)).limit(spec.page_size + 1))
-
-
-def _find(spec: ListSpec, where: Mapping[str, Any]) -> Any:
-    return spec.document.objects(__raw__=where).exclude(*spec.exclude).max_time_ms(MAX_TIME_MS)
+    far_side = beyond(field, cursor, descending=descending) if cursor is not None else None
+    return rows.read(_order(field, descending=descending), rows.spec.page_size + 1, beyond=far_side)
 
 
 def _order(field: str, *, descending: bool) -> list[str]:
@@ -264,7 +242,7 @@ def _tag(column: Column, *, is_first: bool) -> SafeString:
     )
 
 
-def _rows(spec: ListSpec, documents: Sequence[Any], *, ticked: str, has_actions: bool) -> list[Row]:
+def _shown(spec: ListSpec, documents: Sequence[Any], *, ticked: str, has_actions: bool) -> list[Row]:
     ids = set(ticked.split())
     tags = [_tag(column, is_first=not number) for number, column in enumerate(spec.columns)]
     by_row = zip(*(column.of(documents) for column in spec.columns), strict=True)
