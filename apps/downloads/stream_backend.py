@@ -59,9 +59,9 @@ KEY_MAX_AGE_S = 0.5  # of running streams: with StreamTiming.key_check_s they en
 
 
 class Find(Protocol):
-    """One look for a target. Raises Suspend when it is worth looking again."""
+    """One look for a target; both times as ``time.monotonic()``. Raises Suspend when it is worth looking again."""
 
-    def __call__(self, *, waited_s: float, not_before: float) -> StreamTarget: ...
+    def __call__(self, *, asked_at: float, not_before: float) -> StreamTarget: ...
 
 
 class MediaStreamBackend(StreamBackend):
@@ -154,7 +154,7 @@ class MediaStreamBackend(StreamBackend):
         while True:
             looked_at = time.monotonic()
             waited_s = looked_at - started_at
-            look = partial(self._look, find, waited_s=waited_s, max_age_s=max_age_s if is_first else None)
+            look = partial(self._look, find, asked_at=started_at, max_age_s=max_age_s if is_first else None)
             try:
                 if question is None or waited_s >= SHARED_FOR_S:
                     return await look()
@@ -167,10 +167,10 @@ class MediaStreamBackend(StreamBackend):
             await self._wait(topic, since=seen_at)
             is_first = False
 
-    async def _look(self, find: Find, *, waited_s: float, max_age_s: float | None) -> StreamTarget:
+    async def _look(self, find: Find, *, asked_at: float, max_age_s: float | None) -> StreamTarget:
         """Now. ``max_age_s``: how old the record may be at the first look; None: at a later one it is read anew."""
         not_before = time.monotonic() - (max_age_s or 0.0)
-        look = partial(find, waited_s=waited_s, not_before=not_before)
+        look = partial(find, asked_at=asked_at, not_before=not_before)
         if max_age_s is not None:
             return await self._run(look)
         async with self._turns:
@@ -226,14 +226,15 @@ class MediaStreamBackend(StreamBackend):
         finally:
             self.pending -= 1
 
-    def _find_target(self, admission: Admission, *, waited_s: float, not_before: float) -> StreamTarget:
+    def _find_target(self, admission: Admission, *, asked_at: float, not_before: float) -> StreamTarget:
         """The target if its bytes can flow. Else starts or joins the fetch and raises Suspend, or the fetch's error."""
         asker_var.set(admission.key_prefix)  # in the context of this call alone: see _run
-        (key, info), record = self._look_up(admission, waited_s=waited_s, not_before=not_before)
+        (key, info), record = self._look_up(admission, asked_at=asked_at, not_before=not_before)
         target = target_of(record, admission) if record else None
         if target is not None and record is not None and not record.is_finished and follows(target, record):
             join_fetch(key.asset_id, key_prefix=admission.key_prefix)
         if target is None:
+            waited_s = time.monotonic() - asked_at
             state = start_or_join(key, key_prefix=admission.key_prefix, waited_s=waited_s, info=info)
             if state.tier is not Tier.EXTERNAL:
                 target = target_of(AssetRecord.of(state.asset), admission)
@@ -243,7 +244,7 @@ class MediaStreamBackend(StreamBackend):
             raise Suspend(f"asset:{key.asset_id}")
         return target
 
-    def _find_renewed(self, target: StreamTarget, *, waited_s: float, not_before: float) -> StreamTarget:
+    def _find_renewed(self, target: StreamTarget, *, asked_at: float, not_before: float) -> StreamTarget:
         record = self._records.get(target.asset_id, not_before=not_before)
         if record is None:
             raise NotFound("This file is no longer kept. Ask the API for a new link.")
@@ -259,16 +260,16 @@ class MediaStreamBackend(StreamBackend):
             meter=target.meter,
             is_renewal=True,
         )
-        return self._find_target(admission, waited_s=waited_s, not_before=not_before)
+        return self._find_target(admission, asked_at=asked_at, not_before=not_before)
 
     def _look_up(
-        self, admission: Admission, *, waited_s: float, not_before: float
+        self, admission: Admission, *, asked_at: float, not_before: float
     ) -> tuple[Resolved, AssetRecord | None]:
         if admission.asset_id is None:
             ask = MediaAsk(
                 kind=admission.kind, video_id=admission.video_id, wish=admission.wish, options=admission.options
             )
-            resolved = resolve(ask, waited_s=waited_s)
+            resolved = resolve(ask, waited_s=time.monotonic() - asked_at)
             return resolved, self._records.get(resolved.key.asset_id, not_before=not_before)
         record = self._records.get(admission.asset_id, not_before=not_before)
         if record is None:

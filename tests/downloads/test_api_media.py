@@ -1,5 +1,6 @@
 import re
 import threading
+import time
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
 
@@ -268,8 +269,18 @@ class TestWaiting:
         assert int(answers[0].headers["Retry-After"]) >= 1
         assert MediaJob.objects.count() == 1
 
-    def test_a_fetch_that_is_cancelled_while_one_waits_is_not_started_again(self, api):
+    @pytest.mark.parametrize("look_takes_s", [0, 0.5])
+    def test_a_fetch_that_is_cancelled_while_one_waits_is_not_started_again(self, api, monkeypatch, look_takes_s):
         known_info()
+        usual, looks = media.resolve, []
+
+        def resolve(ask, **options):  # a busy machine: the cancelling was long before the second look comes to an end
+            looks.append(ask)
+            resolved = usual(ask, **options)
+            time.sleep(look_takes_s if len(looks) > 1 else 0)
+            return resolved
+
+        monkeypatch.setattr(media, "resolve", resolve)
         answers = []
         asking = threading.Thread(target=lambda: answers.append(api.get("audio", url=VIDEO_ID, wait=30)))
         asking.start()

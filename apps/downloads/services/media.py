@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -377,8 +378,10 @@ def request_media(ask: MediaAsk, *, key_prefix: str, wait_s: float, waited_s: fl
 
     Raises Suspend while metadata is unknown, and, until ``wait_s`` is over, while the file is not complete.
     """
+    asked_at = time.monotonic() - waited_s
     key, info = resolve(ask, waited_s=waited_s)
-    state = start_or_join(key, key_prefix=key_prefix, waited_s=waited_s, priority=ask.priority, info=info)
+    by_now_s = time.monotonic() - asked_at
+    state = start_or_join(key, key_prefix=key_prefix, waited_s=by_now_s, priority=ask.priority, info=info)
     if state.tier is Tier.EXTERNAL and waited_s < wait_s:
         raise Suspend(f"asset:{key.asset_id}")
     return state
