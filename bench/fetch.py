@@ -1,12 +1,13 @@
 """Fetching a file like SaveTube's (one long answer) into the hot store, beside ``curl -o``.
 
-``python -m bench.fetch [--size-mib 512] [--rounds 3] [--json]``. The file comes from a server in a process of its own.
+``python -m bench.fetch [--size-mib 512] [--rounds 3] [--json]``. The file comes from an nginx.
 Curl and a worker process take turns. The worker does what a fetch does with the bytes: receive, hash each block and the
 whole, write, make durable. ``curl`` does not hash, and leaves the writing to the system: so processor time stands
 beside the clock, and ``curl`` with an fsync after it, which is as durable as ours. Ours is timed three times: until
 users can read every byte, until all is hashed as well, and until it is durable, which is what counts as stored. What
 programs written in C make of the same job stands beside it: ``curl`` into ``tee`` and one ``sha256sum``, then an fsync.
-Memory: how much more the worker had at its most than before its first file.
+The same over TLS, as SaveTube's files really come; the server, which packs what the other unpacks, is on this machine
+too. Memory: how much more the worker had at its most than before its first file.
 """
 
 from __future__ import annotations
@@ -23,50 +24,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from apps.core.embedded import free_port
 from apps.core.supervisor import end_with_us
 from bench.instance import bench_instance
+from bench.nginx import is_installed as nginx_is_installed
+from bench.nginx import nginx
 from bench.options import bench_parser, between
 from bench.report import Figure, Report
 
 MIB = 1024 * 1024
 LIMIT_S = 300
 CURL, TEE, SHA256SUM = (shutil.which(name) for name in ("curl", "tee", "sha256sum"))
-SERVER = """
-import sys
-from aiohttp import web
-async def started(app): print(app_runner.addresses[0][1], flush=True)
-import asyncio
-async def main():
-    global app_runner
-    app = web.Application(); app.router.add_static("/", sys.argv[1])
-    app_runner = web.AppRunner(app); await app_runner.setup()
-    await web.TCPSite(app_runner, "127.0.0.1", 0).start()
-    await started(app); await asyncio.Event().wait()
-asyncio.run(main())
-"""
 WORKER = """
-import asyncio, json, os, sys, time, django; django.setup()
+import json, sys, time, django; django.setup()
 from django.conf import settings
+from apps.core.event_loop import run_fast
 from apps.downloads.fetch.outcomes import Limits
 from apps.downloads.fetch.transfer import Connections, Transfer
 from apps.downloads.providers.base import RemoteFile
 from apps.streaming.hotstore import HotStore
-url, store = sys.argv[1], HotStore(settings.ENV.hot_root)
-async def fetch(writer):
+store = HotStore(settings.ENV.hot_root)
+async def fetch(url, writer):
     async with Connections(Limits()) as session:
-        file = RemoteFile(url=url, source_id="savetube:video:1080")
+        file = RemoteFile(url=url, source_id="savetube:video:1080", verify_tls=False)
         await Transfer(file, session=session, limits=Limits(), sink=writer, choose_sink=None, head_bytes=0,
                        on_size=lambda size: None, on_bytes=lambda count: None).run()
 print("ready", flush=True)
 for line in sys.stdin:
+    number, url = line.split()
     at, cpu = time.perf_counter(), time.process_time()
-    with store.create("benchfetch", int(line), resume=False) as writer:
-        asyncio.run(fetch(writer)); readable = time.perf_counter() - at
+    with store.create("benchfetch", int(number), resume=False) as writer:
+        run_fast(fetch(url, writer)); readable = time.perf_counter() - at
         writer.hash_up_to(writer.frontier); hashed = time.perf_counter() - at
         writer.finish(); writer.sha256_hex
         size = writer.frontier
     print(json.dumps([time.perf_counter() - at, time.process_time() - cpu, readable, hashed, size]), flush=True)
-    store.remove("benchfetch", int(line))
+    store.remove("benchfetch", int(number))
 """
 
 
@@ -75,8 +68,8 @@ def main() -> None:
     parser.add_argument("--size-mib", type=between(int, 16, 4000), default=512, help="size of the file (default: 512)")
     options = parser.parse_args()
     report = Report("fetch")
-    if None in {CURL, TEE, SHA256SUM}:
-        report.note("curl, tee or sha256sum is not installed: nothing was measured")
+    if not nginx_is_installed() or None in {CURL, TEE, SHA256SUM}:
+        report.note("nginx, curl, tee or sha256sum is not installed: nothing was measured")
         report.show(as_json=options.json)
         return
     with bench_instance(bots=0), tempfile.TemporaryDirectory(prefix="ytserver-bench-") as folder:
@@ -93,39 +86,49 @@ def measure(report: Report, folder: Path, *, size_mib: int, rounds: int) -> None
     durable: list[list[float]] = []
     pipes: list[list[float]] = []
     ours: list[list[float]] = []
-    with _program(SERVER, str(folder / "served")) as server:
-        url = f"http://127.0.0.1:{_line(server)}/file.mp4"
-        with _program(WORKER, url) as worker:
+    tls: list[list[float]] = []
+    ours_tls: list[list[float]] = []
+    tls_port = free_port()
+    with nginx(folder / "served", folder, tls_port=tls_port) as port:
+        url, tls_url = f"http://127.0.0.1:{port}/file.mp4", f"https://127.0.0.1:{tls_port}/file.mp4"
+        with _program(WORKER) as worker:
             _line(worker)
             before_kib = _kib(worker.pid, "VmRSS")
             for number in range(rounds + 1):  # the first round warms
                 curl.append(_curl(url, folder / "copy"))
                 durable.append(_curl(url, folder / "copy", durable=True))
                 pipes.append(_curl_and_hash(url, folder / "copy"))
-                ours.append(_fetch(worker, number + 1, size_mib))
+                ours.append(_fetch(worker, 2 * number + 1, url, size_mib))
+                tls.append(_curl(tls_url, folder / "copy"))
+                ours_tls.append(_fetch(worker, 2 * number + 2, tls_url, size_mib))
             grown_mib = (_kib(worker.pid, "VmHWM") - before_kib) / 1024
     for name, place in (("", 0), (", processor time", 1)):
         report.add(Figure(f"curl -o{name}, s", [each[place] for each in curl[1:]]))
         report.add(Figure(f"curl -o, then fsync{name}, s", [each[place] for each in durable[1:]]))
         report.add(Figure(f"curl, tee, sha256sum, then fsync{name}, s", [each[place] for each in pipes[1:]]))
         report.add(Figure(f"fetch into the hot store{name}, s", [each[place] for each in ours[1:]]))
+        report.add(Figure(f"over TLS, curl -o{name}, s", [each[place] for each in tls[1:]]))
+        report.add(Figure(f"over TLS, fetch into the hot store{name}, s", [each[place] for each in ours_tls[1:]]))
     report.add(Figure("fetch, until every byte can be read, s", [each[2] for each in ours[1:]]))
     report.add(Figure("fetch, until every byte can be read and is hashed, s", [each[3] for each in ours[1:]]))
-    for name, theirs, place, floor in (
-        ("fetch to curl -o, by the clock", curl, 0, 0.8),
-        ("fetch to curl -o, until all can be read", curl, 2, None),
-        ("fetch to curl -o, until all can be read and is hashed", curl, 3, None),
-        ("fetch to curl -o, then fsync, by the clock", durable, 0, None),
-        ("fetch to curl, tee, sha256sum, then fsync, by the clock", pipes, 0, None),
+    for name, theirs, fetched, place, floor in (
+        ("fetch to curl -o, by the clock", curl, ours, 0, 0.8),
+        ("fetch to curl -o, until all can be read", curl, ours, 2, None),
+        ("fetch to curl -o, until all can be read and is hashed", curl, ours, 3, None),
+        ("fetch to curl -o, then fsync, by the clock", durable, ours, 0, None),
+        ("fetch to curl, tee, sha256sum, then fsync, by the clock", pipes, ours, 0, None),
+        ("over TLS, fetch to curl -o, by the clock", tls, ours_tls, 0, None),
     ):
-        ratios = [their[0] / our[place] for their, our in zip(theirs[1:], ours[1:], strict=True)]
+        ratios = [their[0] / our[place] for their, our in zip(theirs[1:], fetched[1:], strict=True)]
         report.add(Figure(name, ratios, floor=floor))
-    report.add(Figure(f"worker's memory grown by {rounds + 1} files of {size_mib} MiB, MiB", [grown_mib], ceiling=64))
+    report.add(
+        Figure(f"worker's memory grown by {2 * (rounds + 1)} files of {size_mib} MiB, MiB", [grown_mib], ceiling=64)
+    )
 
 
 def _curl(url: str, target: Path, *, durable: bool = False) -> list[float]:
     before, began_at = _used_s(), time.perf_counter()
-    subprocess.run([CURL or "", "-sS", "-o", str(target), url], check=True, timeout=LIMIT_S)
+    subprocess.run([CURL or "", "-sSk", "-o", str(target), url], check=True, timeout=LIMIT_S)
     if durable:
         with target.open("rb") as file:
             os.fsync(file.fileno())
@@ -157,11 +160,11 @@ def _used_s() -> float:
     return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
 
 
-def _fetch(worker: subprocess.Popen[str], number: int, size_mib: int) -> list[float]:
+def _fetch(worker: subprocess.Popen[str], number: int, url: str, size_mib: int) -> list[float]:
     """Seconds until durable, of processor time, until all can be read, until that is hashed."""
     if worker.stdin is None:
         raise RuntimeError("the worker was started without a pipe")
-    worker.stdin.write(f"{number}\n")
+    worker.stdin.write(f"{number} {url}\n")
     *figures, size_bytes = json.loads(_line(worker))
     if size_bytes != size_mib * MIB:
         raise SystemExit(f"{size_bytes} bytes came")
