@@ -10,6 +10,7 @@ const STAGES = {
 };
 const NORMAL = 1000;
 const RETRY_MS = 3_000;
+let socket = null;
 
 function size(value) {
   const units = ["B", "KB", "MB", "GB", "TB"];
@@ -33,27 +34,30 @@ function isPlayed() {
 }
 
 function tellTheEnd() {
-  if (!isPlayed()) return window.location.reload();
+  if (!isPlayed()) {
+    window.location.reload();
+    return;
+  }
   const again = document.createElement("a");
   again.href = window.location.href;
   again.textContent = "Show what came of it";
   words.replaceChildren("The fetch has ended. ", again);
-  return undefined;
 }
 
 function watch() {
   const address = new URL(`/ws/jobs/${box.dataset.job}`, window.location.href);
   address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
-  const socket = new WebSocket(address);
+  socket = new WebSocket(address);
   socket.addEventListener("message", (event) => show(JSON.parse(event.data)));
   socket.addEventListener("close", (event) => {
     if (event.code === NORMAL) tellTheEnd();
     else window.setTimeout(() => (isPlayed() ? watch() : window.location.reload()), RETRY_MS);
   });
-  window.addEventListener("pagehide", () => socket.close());
 }
 
-if (box) watch();
-else if (document.getElementById("ending")) {
-  window.setInterval(() => { if (!isPlayed()) window.location.reload(); }, RETRY_MS);
+if (box) {
+  watch();
+  window.addEventListener("pagehide", () => socket.close());
+} else if (document.getElementById("ending")) {
+  window.setTimeout(() => window.location.reload(), RETRY_MS);  // there is nothing to play meanwhile
 }

@@ -13,12 +13,15 @@ import pytest
 from django.core.wsgi import get_wsgi_application
 
 from apps.core.redis import redis_client
+from apps.core.wake import publish
 from apps.dashboard.frontend import missing_files
 from apps.dashboard.live.publisher import LEASE_KEY
 from apps.downloads.documents import JobState, MediaJob
+from apps.downloads.services.jobs import finish_job, update_job
 from apps.keys.changes import add_user
 from apps.keys.documents import ApiKey, Role, Scope
 from apps.keys.services import create_key
+from apps.telegram_cache.documents import AssetState
 from tests.core.serving import serving
 from tests.dashboard.conftest import PASSWORD
 from tests.dashboard.samples import fill_server, make_asset, make_job
@@ -666,3 +669,40 @@ def wait_for(page, condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         page.wait_for_timeout(20)
+
+
+class TestTheEndOfAFetch:
+    """js/job.js, on the page of a file that is being fetched."""
+
+    @pytest.fixture
+    def job(self, site):
+        make_asset(1, state=AssetState.FETCHING, title="A song", container="m4a", mime="audio/mp4")
+        return make_job(1)
+
+    @pytest.fixture
+    def screen(self, open_screen, job):
+        """It shows the progress over its websocket, so whatever comes later is heard."""
+        screen = open_screen()
+        screen.log_in()
+        screen.go(f"cache/{job.asset_id}")
+        update_job(job.id, stage="downloading", bytes_done=1000, bytes_total=4000)
+        publish(f"asset:{job.asset_id}")
+        screen.page.get_by_text("downloading, 1000 B of 3.9 KB").wait_for()
+        screen.page.evaluate("window.isTheFirst = true")
+        return screen
+
+    def test_is_shown_by_reading_the_page_anew(self, screen, job):
+        with screen.page.expect_navigation():
+            finish_job(job.id)
+        assert screen.page.evaluate("window.isTheFirst === undefined")
+
+    def test_does_not_interrupt_who_plays(self, screen, job):
+        page = screen.page
+        page.locator("h1").click()  # browsers play nothing for who has touched nothing
+        assert page.evaluate("(() => { const p = document.querySelector('audio'); p.play(); return !p.paused; })()")
+        finish_job(job.id)
+        page.get_by_text("The fetch has ended.").wait_for()
+        assert page.evaluate("window.isTheFirst")
+        with page.expect_navigation():
+            page.get_by_role("link", name="Show what came of it").click()
+        assert page.evaluate("window.isTheFirst === undefined")
