@@ -81,7 +81,7 @@ class TestCors:
             answer = preflight(url, path, SITE)
             assert answer.status_code == 204
             assert answer.headers["Access-Control-Allow-Origin"] == SITE
-            for name in ("X-API-Key", "Range", "If-Range", "Authorization"):
+            for name in ("X-API-Key", "Range", "If-Range", "If-Match", "Authorization"):
                 assert name in answer.headers["Access-Control-Allow-Headers"]
             assert "Access-Control-Allow-Origin" not in preflight(url, path, OTHER).headers
 

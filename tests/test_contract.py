@@ -274,6 +274,14 @@ class TestStreams:
         assert (resumed.status_code, changed.status_code) == (206, 200)
         assert httpx.get(link, headers={"If-None-Match": etag}, timeout=60).status_code == 304
 
+    def test_if_match_refuses_another_file(self, link, original):
+        etag = httpx.head(link, timeout=60).headers["ETag"]
+        same = httpx.get(link, headers={"Range": "bytes=10-", "If-Match": etag}, timeout=60)
+        assert (same.status_code, same.content) == (206, original[10:])
+        other = httpx.get(link, headers={"Range": "bytes=10-", "If-Match": '"other"'}, timeout=60)
+        assert_error(other, 412, "precondition_failed")
+        assert httpx.head(link, headers={"If-Match": '"other"'}, timeout=60).status_code == 412
+
     def test_a_download_link_saves_under_the_title(self, world):
         answer = world.audio("stream00001")
         disposition = httpx.head(answer["download_url"], timeout=60).headers["Content-Disposition"]

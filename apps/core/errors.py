@@ -156,6 +156,12 @@ class LinkExpired(ApiError):
     default_message = "This link has expired. Ask the API for a new one."
 
 
+class PreconditionFailed(ApiError):
+    status = 412
+    code = "precondition_failed"
+    default_message = "The file is not the one that If-Match names."
+
+
 class TooLarge(ApiError):
     status = 413
     code = "too_large"

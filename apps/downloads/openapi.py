@@ -86,7 +86,7 @@ def error_responses(*codes: str) -> dict[int, OpenApiResponse]:
 
 STREAM_ERRORS = (
     "invalid_parameter", "link_invalid", "link_expired", "range_not_satisfiable", "not_found", "quality_unavailable",
-    "conflict", *KEY_ERRORS, *LIMIT_ERRORS, *CONTENT_ERRORS,
+    "conflict", "precondition_failed", *KEY_ERRORS, *LIMIT_ERRORS, *CONTENT_ERRORS,
 )  # fmt: skip
 
 
@@ -117,6 +117,7 @@ def add_stream_routes(result: dict[str, Any], **_: Any) -> dict[str, Any]:
                     _parameter(wish, "query", f"With a key: the {wish}, as in `/api/v1/{kind}`; its other fields too."),
                     _parameter("download", "query", "1: save the file rather than play it."),
                     _parameter("Range", "header", "One range, such as `bytes=0-1023`."),
+                    _parameter("If-Match", "header", "The ETag of the file that is meant: any other one is a 412."),
                 ],
                 "security": [{name: []} for name in schemes if name != AdminSessionScheme.name] + [{}],
                 "responses": answers,

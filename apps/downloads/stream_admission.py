@@ -42,6 +42,7 @@ class Admission:
     meter: StreamMeter | None = None
     range_header: str | None = None
     if_range: str | None = None
+    if_match: str | None = None
     is_renewal: bool = False  # bytes turned out to be gone: what is left without them will not do
 
 
@@ -80,6 +81,7 @@ def admission_of(request: StreamRequest, grant: KeyGrant, limit: LimitState, met
         meter=meters.meter(grant),
         range_header=_range_header(request, "range"),
         if_range=_range_header(request, "if-range"),
+        if_match=request.headers.get("if-match"),
     )
 
 
@@ -109,6 +111,7 @@ def _admit_link(request: StreamRequest, kind: MediaKind, meters: StreamMeters) -
         meter=meters.meter(grant),
         range_header=_range_header(request, "range"),
         if_range=_range_header(request, "if-range"),
+        if_match=request.headers.get("if-match"),
     )
 
 
@@ -129,7 +132,8 @@ def _check_scope(grant: KeyGrant) -> None:
 
 
 def question_of(admission: Admission) -> Hashable:
-    """What two requests of one key have in common that find the same bytes, or fail alike. The range is part of it:
-    of a file that has lost parts, one may be there and another not."""
-    wanted = (admission.asset_id, admission.wish, admission.options, admission.range_header, admission.if_range)
-    return admission.key_prefix, admission.kind, admission.video_id, *wanted
+    """What two requests of one key have in common that find the same bytes, or fail alike. The range and its conditions
+    are part of it: of a file that has lost parts, one may be there and another not."""
+    wanted = (admission.asset_id, admission.wish, admission.options)
+    some = (admission.range_header, admission.if_range, admission.if_match)
+    return admission.key_prefix, admission.kind, admission.video_id, *wanted, *some

@@ -12,6 +12,7 @@ from apps.downloads.stream_records import AssetRecord
 from apps.streaming.hotstore import FileState
 from apps.streaming.links import SignedLink
 from apps.streaming.ports import StreamTarget
+from apps.streaming.ranges import is_as_named
 from apps.telegram_cache.documents import AssetState
 
 FILE_NAME_CHARACTERS = 120
@@ -35,7 +36,9 @@ def target_of(record: AssetRecord, admission: Admission) -> StreamTarget | None:
 def _target_of_remains(record: AssetRecord, admission: Admission) -> StreamTarget | None:
     """For a range that what is stored still has, though other parts are bad and are fetched anew, or will be."""
     remains = record.remains
-    if remains is None or not remains.have(admission.range_header, admission.if_range):
+    if remains is None or not is_as_named(admission.if_match, remains.etag):
+        return None
+    if not remains.have(admission.range_header, admission.if_range):
         return None
     check_media(admission.key_prefix, duration_s=record.duration_s, size_bytes=remains.size_bytes)
     return replace(

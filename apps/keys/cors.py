@@ -25,7 +25,7 @@ MAX_AGE_S = 0.8  # as KeyGrants: a change counts in every process within a secon
 PREFLIGHT_MAX_AGE_S = 600
 PATHS = ("/api/", "/stream/", "/song/", "/video/", "/youtube/", "/queued/")
 ALLOWED_METHODS = "GET, HEAD, POST, PATCH, DELETE"
-ALLOWED_HEADERS = "Authorization, Content-Type, If-None-Match, If-Range, Range, X-API-Key, X-Request-Id"
+ALLOWED_HEADERS = "Authorization, Content-Type, If-Match, If-None-Match, If-Range, Range, X-API-Key, X-Request-Id"
 EXPOSED_HEADERS = (
     "Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, RateLimit-Limit, RateLimit-Remaining, "
     "RateLimit-Reset, Retry-After, X-Request-Id"

@@ -18,6 +18,7 @@ from apps.core.errors import (
     InvalidParameter,
     MethodNotAllowed,
     NotFound,
+    PreconditionFailed,
     RangeNotSatisfiable,
     UpstreamTimeout,
     error_body,
@@ -29,7 +30,7 @@ from apps.streaming.following import Followers
 from apps.streaming.headers import RawHeaders, stream_headers
 from apps.streaming.hotstore import HotStore
 from apps.streaming.ports import BytesGone, FetchedAnew, StreamBackend, StreamMeter, StreamRequest, StreamTarget
-from apps.streaming.ranges import ByteRange, Unsatisfiable, is_unchanged, parse_range, range_applies
+from apps.streaming.ranges import ByteRange, Unsatisfiable, is_as_named, is_unchanged, parse_range, range_applies
 from apps.streaming.running import Interruption, RunningStream, RunningStreams
 from apps.streaming.source import Source
 from apps.streaming.sparse import SparseFiles
@@ -107,6 +108,8 @@ class StreamApp:
         self, answer: _Answer, interruption: Interruption, request: StreamRequest, target: StreamTarget
     ) -> None:
         answer.target = target
+        if not is_as_named(request.headers.get("if-match"), target.etag):
+            raise PreconditionFailed
         if is_unchanged(request.headers.get("if-none-match"), target.etag):
             await answer.begin(304, answer.common_headers())
             await answer.end()

@@ -1,4 +1,4 @@
-"""Which bytes a request asks for: Range and If-Range (RFC 9110, sections 13 and 14), and If-None-Match."""
+"""Which bytes a request asks for: Range and If-Range (RFC 9110, sections 13 and 14), If-Match and If-None-Match."""
 
 from __future__ import annotations
 
@@ -78,3 +78,12 @@ def is_unchanged(if_none_match: str | None, etag: str) -> bool:
     if if_none_match.strip(" \t") == "*":
         return True
     return any(match["opaque"] == etag for match in _ENTITY_TAG.finditer(if_none_match))
+
+
+def is_as_named(if_match: str | None, etag: str) -> bool:
+    """Whether these are bytes that the client takes (else 412): no If-Match, ``*``, or our tag in the list, compared
+    strongly. If-Unmodified-Since never counts, because no Last-Modified is sent (RFC 9110, 13.1.4).
+    """
+    if if_match is None or if_match.strip(" \t") == "*":
+        return True
+    return any(match[0] == etag for match in _ENTITY_TAG.finditer(if_match))

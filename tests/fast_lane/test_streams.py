@@ -187,6 +187,9 @@ class TestEverythingElse:
             ({"Range": "lines=1-2"}, 200),
             ({**SOME, "If-Range": '"another"'}, 200),
             ({**SOME, "If-None-Match": "*"}, 304),
+            ({**SOME, "If-Match": "*"}, 206),
+            ({**SOME, "If-Match": '"another"'}, 412),
+            ({"If-Match": '"another"'}, 412),
             ({**SOME, "Origin": "https://elsewhere.example"}, 206),
         ],
     )

@@ -97,6 +97,7 @@ class TableBackend:
     revoked: set[str] = field(default_factory=set)
     networks_gone: set[str] = field(default_factory=set)
     fetch_errors: dict[str, ApiError] = field(default_factory=dict)
+    opened: StreamTarget | None = None  # what open_target gives, though the table has another one by now
     renewals: list[StreamTarget] = field(default_factory=list)  # what renew_target gives, one after the other
     meter: TableMeter | None = None
     refreshed: int = 0
@@ -128,7 +129,7 @@ class TableBackend:
             raise KeyInvalid
         if request.video_id not in self.targets:
             raise NotFound
-        target = self.targets[request.video_id]
+        target = self.opened or self.targets[request.video_id]
         return replace(
             target,
             key_prefix=key,

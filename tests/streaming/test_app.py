@@ -127,6 +127,49 @@ class TestFinishedFile:
         assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
         assert "content-length" not in answer.headers
 
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_if_match_lets_only_that_file_through(self, server: Running, method: str) -> None:
+        put_whole(server)
+        etag = f'"{ASSET}-1"'
+        for fits in (etag, f'"x", {etag}', "*"):
+            answer = server.http.request(method, server.video, headers={"If-Match": fits})
+            assert (answer.status_code, answer.headers["content-length"]) == (200, str(SIZE))
+        for other in (f'"{ASSET}-2"', f"W/{etag}", f'"x", W/{etag}', ASSET):
+            answer = server.http.request(method, server.video, headers={"If-Match": other})
+            assert answer.status_code == 412, other
+            assert answer.headers["content-type"] == "application/json"
+        if method == "GET":
+            body = answer.json()
+            assert (body["status"], body["error"], body["retryable"]) == (False, "precondition_failed", False)
+            assert body["request_id"] == answer.headers["x-request-id"]
+
+    def test_if_match_counts_before_the_other_conditions_and_the_range(self, server: Running) -> None:
+        put_whole(server)
+        etag, some = f'"{ASSET}-1"', {"Range": "bytes=5-9"}
+        for headers, status in (
+            ({"If-Match": etag, **some}, 206),
+            ({"If-Match": '"x"', **some}, 412),
+            ({"If-Match": '"x"', "Range": f"bytes={SIZE}-"}, 412),
+            ({"If-Match": etag, "If-None-Match": etag}, 304),
+            ({"If-Match": '"x"', "If-None-Match": etag}, 412),
+            ({"If-Match": etag, "If-Range": '"x"', **some}, 200),
+        ):
+            assert server.http.get(server.video, headers=headers).status_code == status, headers
+        lines = [("If-Match", '"x"'), ("If-Match", etag)]
+        assert server.http.get(server.video, headers=lines).status_code == 200
+
+    def test_dates_are_no_conditions_where_no_date_is_sent(self, server: Running) -> None:
+        put_whole(server)
+        long_ago = "Wed, 21 Oct 2015 07:28:00 GMT"
+        answer = server.http.get(server.video, headers={"If-Unmodified-Since": long_ago, "If-Modified-Since": long_ago})
+        assert answer.status_code == 200
+        assert "last-modified" not in answer.headers
+
+    def test_what_does_not_fit_is_no_stream_of_the_key(self, server: Running) -> None:
+        put_whole(server)
+        server.backend.meter = TableMeter(limit=0)
+        assert server.http.get(server.video, headers={"If-Match": '"x"'}).status_code == 412
+
     def test_attachment_when_the_target_says_so(self, server: Running) -> None:
         put_whole(server)
         answer = server.http.head(server.video, params={"download": "1"})
@@ -223,6 +266,24 @@ class TestBlocksFromElsewhere:
         server.backend.filler.errors[0] = BytesGone()
         answer = server.http.get(server.video, headers={"Range": "bytes=5-9", "If-Range": old.etag})
         assert (answer.status_code, answer.content) == (200, DATA)
+
+    def test_if_match_brings_nothing_where_it_does_not_fit(self, server: Running) -> None:
+        etag = server.backend.add(DATA).etag
+        answer = server.http.get(server.video, headers={"If-Match": '"x"'})
+        assert (answer.status_code, answer.json()["error"]) == (412, "precondition_failed")
+        assert server.backend.filler.filled == []
+        answer = server.http.get(server.video, headers={"If-Match": etag, "Range": "bytes=5-9"})
+        assert (answer.status_code, answer.content) == (206, DATA[5:10])
+
+    @pytest.mark.parametrize(("wanted", "status"), [(1, 412), (2, 206)])
+    def test_if_match_means_the_generation_that_is_sent(self, server: Running, wanted: int, status: int) -> None:
+        old = server.backend.add(DATA)
+        renewed = replace(old, generation=2, etag=f'"{ASSET}-2"')
+        server.backend.renewals = [renewed]
+        server.backend.filler.errors[0] = BytesGone()
+        both = {"If-Match": f'{old.etag}, "{ASSET}-{wanted}"', "Range": "bytes=5-9"}
+        assert server.http.get(server.video, headers=both).status_code == status
+        assert server.backend.renewals == []
 
     def test_bytes_that_are_gone_after_the_first_one_end_the_connection(self, server: Running) -> None:
         server.backend.add(DATA)

@@ -136,6 +136,30 @@ class TestGrowingFile:
         assert got == DATA
         assert head.headers["content-length"] == str(SIZE)
 
+    @pytest.mark.parametrize("sized", [True, False])
+    def test_if_match_of_a_file_that_is_still_coming(self, server: Running, sized: bool) -> None:
+        etag = server.backend.targets[VIDEO_ID].etag
+        with start_writer(server.store) as writer:
+            if sized:
+                writer.do("size")
+            writer.do("to 5000")
+            for method in ("GET", "HEAD"):
+                for fits in (etag, "*"):
+                    with server.http.stream(method, server.video, headers={"If-Match": fits}) as answer:
+                        assert (answer.status_code, answer.headers["etag"]) == (200, etag)
+                with server.http.stream(method, server.video, headers={"If-Match": '"x"'}) as answer:
+                    assert answer.status_code == 412
+            server.wait_until_idle()
+
+    def test_if_match_is_looked_at_anew_when_another_file_comes_instead(self, server: Running) -> None:
+        old = server.backend.targets[VIDEO_ID]
+        server.backend.targets[VIDEO_ID] = renewed = replace(old, generation=2, etag=f'"{ASSET}-2"')
+        server.backend.renewals = [renewed]
+        server.backend.opened = old
+        answer = server.http.get(server.video, headers={"If-Match": old.etag})
+        assert (answer.status_code, answer.json()["error"]) == (412, "precondition_failed")
+        assert server.backend.renewals == []
+
     def test_a_file_of_unknown_size_is_cut_where_it_becomes_too_large_for_the_key(self, server: Running) -> None:
         server.backend.meter = TableMeter(limit=9, largest=100_000)
         with start_writer(server.store) as writer:

@@ -1,4 +1,4 @@
-"""Range, If-Range and If-None-Match, checked against the words of RFC 9110."""
+"""Range, If-Range, If-Match and If-None-Match, checked against the words of RFC 9110."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.streaming.ranges import ByteRange, Unsatisfiable, is_unchanged, parse_range, range_applies
+from apps.streaming.ranges import ByteRange, Unsatisfiable, is_as_named, is_unchanged, parse_range, range_applies
 
 SIZES = st.integers(1, 10**13)
 
@@ -82,3 +82,17 @@ class TestConditions:
             assert is_unchanged(same, '"a"')
         for other in (None, "", '"b"', "a", '"ba"', '"b", "aa"'):
             assert not is_unchanged(other, '"a"')
+
+    def test_if_match_knows_lists_and_takes_no_weak_tags(self) -> None:
+        for fits in (None, "*", " * ", '"a"', ' "a" ', '"b", "a"', '"b","a"', '"a","b"', ',,"a",', 'W/"a", "a"'):
+            assert is_as_named(fits, '"a"'), fits
+        for other in ("", '"b"', 'W/"a"', '"b", W/"a"', "a", '"ba"', '"a', '"b, "a"', '*, "b"', '""'):
+            assert not is_as_named(other, '"a"'), other
+        assert is_as_named('"a, b", "c"', '"a, b"')
+
+    @given(tags=st.lists(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters='"'))))
+    def test_any_list_of_tags_names_each_of_them_and_no_other(self, tags: list[str]) -> None:
+        header = ", ".join(f'"{tag}"' for tag in tags)
+        assert all(is_as_named(header, f'"{tag}"') for tag in tags)
+        assert not is_as_named(header, '"not one of them "')
+        assert not any(is_as_named(f'W/"{tag}"', f'"{tag}"') for tag in tags)

@@ -257,21 +257,23 @@ async def test_while_a_bad_part_is_fetched_anew_only_who_needs_it_waits(damaged,
     old = f'"{damaged.asset_id}-1"'
     assert reload(damaged.asset_id).state == AssetState.QUEUED
     for start, stop in ((PART_BYTES, SIZE), (PART_BYTES + 7, PART_BYTES + 9), (SIZE - 5, SIZE)):
-        for more in ({}, {"If-Range": old}):
+        for more in ({}, {"If-Range": old}, {"If-Match": old}):
             good = await asyncio.wait_for(play(Range=f"bytes={start}-{stop - 1}", **more), 20)
             assert (good.status_code, good.headers["etag"]) == (206, old)
             assert good.content == damaged.data[start:stop]
     across = {"Range": f"bytes={PART_BYTES - 1}-{PART_BYTES}"}
     other = {"Range": f"bytes={PART_BYTES}-", "If-Range": f'"{damaged.asset_id}-2"'}
-    waiting = [asyncio.create_task(play(**headers)) for headers in ({}, {"Range": "bytes=0-99"}, across, other)]
+    matching = [{"Range": other["Range"], "If-Match": other["If-Range"]}, {"Range": "bytes=0-99", "If-Match": old}]
+    asked = ({}, {"Range": "bytes=0-99"}, across, other, *matching)
+    waiting = [asyncio.create_task(play(**headers)) for headers in asked]
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.shield(asyncio.wait(waiting, return_when="FIRST_COMPLETED")), 0.5)
     new = media(SIZE, seed=5)
     await asyncio.to_thread(put_anew, damaged.asset_id, new)
     answers = await asyncio.wait_for(asyncio.gather(*waiting), 20)
-    assert [answer.status_code for answer in answers] == [200, 206, 206, 206]
-    wanted = [new, new[:100], new[PART_BYTES - 1 : PART_BYTES + 1], new[PART_BYTES:]]
-    assert [answer.content for answer in answers] == wanted
+    assert [answer.status_code for answer in answers] == [200, 206, 206, 206, 206, 412]
+    wanted = [new, new[:100], new[PART_BYTES - 1 : PART_BYTES + 1], new[PART_BYTES:], new[PART_BYTES:]]
+    assert [answer.content for answer in answers[:5]] == wanted
 
 
 async def test_a_request_for_all_is_not_told_what_a_range_without_the_bad_part_was_told(

@@ -48,7 +48,7 @@ HOLD_S = 1.0
 MAX_HELD = 64
 PARTIAL = 206
 _DECIDED_BY_THE_APP = frozenset(
-    {b"origin", b"if-range", b"if-none-match", b"content-length", b"transfer-encoding", b"expect"}
+    {b"origin", b"if-range", b"if-match", b"if-none-match", b"content-length", b"transfer-encoding", b"expect"}
 )
 
 
