@@ -40,7 +40,7 @@ def clear_failures() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise  # `| head` has seen enough: ``ending`` knows how a program ends then
-    except Exception as error:
+    except Exception as error:  # what people can do something about; any other is raised again
         if outage := outage_of(error):
             raise CommandError(outage.for_operators) from None
         api_error = to_api_error(error)

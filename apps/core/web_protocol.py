@@ -174,8 +174,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         begin = getattr(app, "begin", None)
         try:
             return begin is not None and begin(scope, usual_way)
-        except Exception:
-            logger.exception("a request that had begun goes the usual way")  # where a fault has its answer
+        except Exception:  # the usual way is where a fault has its answer
+            logger.exception("a request that had begun goes the usual way")
             return False
 
     def _start_timer(self) -> None:

@@ -210,7 +210,7 @@ class MediaStreamBackend(StreamBackend):
             context = contextvars.copy_context()  # the request id, for the log
             try:
                 return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, work)
-            except Exception as error:
+            except Exception as error:  # which ones are outages, outage_of knows; any other is raised again
                 if outage_of(error) is None:
                     raise
                 raise NotReady(retry_after_s=2) from None

@@ -5,8 +5,23 @@ import pytest
 
 from apps.core.errors import ERRORS_BY_CODE, ApiError, InternalError, error_body, error_from_code
 
-DOC = Path(__file__).parents[2] / "docs" / "errors.md"
+ROOT = Path(__file__).parents[2]
+DOC = ROOT / "docs" / "errors.md"
 ROW = re.compile(r"^\| `(?P<code>[a-z_]+)` \| (?P<status>\d{3}) \| (?P<retry>yes|no) \|", re.MULTILINE)
+CATCH_ALL = re.compile(r"except Exception\b[^#]*(?P<comment>#.*)?")
+REASON = re.compile(r"#(?! noqa)| - \w")
+
+
+def test_whatever_catches_everything_says_why_on_its_line():
+    lines = {
+        f"{path.relative_to(ROOT)}:{number}": found["comment"] or ""
+        for folder in ("apps", "ytserver")
+        for path in (ROOT / folder).rglob("*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if (found := CATCH_ALL.search(line))
+    }
+    assert len(lines) > 20
+    assert [place for place, comment in lines.items() if not REASON.search(comment)] == []
 
 
 class TestErrorTree:

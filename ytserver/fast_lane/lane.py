@@ -227,7 +227,7 @@ class FastLane:
         self._waiting_for_keys += 1
         try:
             await self._keys.submit(prefix)
-        except Exception as error:
+        except Exception as error:  # an outage is for Django to tell; any other is raised again
             if outage_of(error) is None:
                 raise
             return None
@@ -261,7 +261,7 @@ class FastLane:
     async def _look_once(self, question: Question) -> Ready | None:
         try:
             ready = await self._in_thread(lambda: look_up(question))
-        except Exception as error:
+        except Exception as error:  # an outage is for Django to tell; any other is raised again
             if outage_of(error) is None:
                 raise
             return None

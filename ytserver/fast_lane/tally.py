@@ -71,7 +71,7 @@ class Tally:
             self._tell()
             answers, self._answers = self._answers, answers
             uncounted = await asyncio.to_thread(count_answers, answers) if answers else {}
-        except Exception as error:
+        except Exception as error:  # whatever it is: without its task a process would count nothing more
             uncounted = answers
             if outage_of(error) is not None:
                 self._answers.update(uncounted)

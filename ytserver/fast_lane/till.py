@@ -289,5 +289,5 @@ def _tell(batch: Sequence[Sale], states: Sequence[LimitState | None]) -> None:
     for (_, _, done), state in zip(batch, states, strict=True):
         try:
             done(state)
-        except Exception:
-            logger.exception("an answer of the fast lane was not sent")  # the others' answers are
+        except Exception:  # the others' answers are to be sent all the same
+            logger.exception("an answer of the fast lane was not sent")

@@ -73,7 +73,7 @@ def _count_tiers(answers: Mapping[Answered, int]) -> None:
                 if count:
                     pipeline.hincrby(TIER_COUNTS, tier.value, count)
             pipeline.execute()
-    except Exception as error:
+    except Exception as error:  # after the uses were counted: raised, it would have them counted again
         reason = None if isinstance(error, RedisError) else error
         logger.warning("answers were not counted by tier: %s", type(error).__name__, exc_info=reason)
 

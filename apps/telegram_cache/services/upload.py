@@ -61,7 +61,7 @@ def upload_asset(asset_id: str) -> UploadResult:
     except (redis.RedisError, PyMongoError) as error:
         _put_off(asset_id, owner, f"{type(error).__name__}: the database cannot be reached", retry_s=None, counts=True)
         return UploadResult.LATER
-    except Exception as error:
+    except Exception as error:  # a fault of ours: the lease is given back, so that it is tried again later
         log.exception("upload_broke", asset_id=asset_id)
         _put_off(asset_id, owner, f"unexpected: {type(error).__name__}: {error}"[:300], retry_s=None, counts=True)
         return UploadResult.LATER

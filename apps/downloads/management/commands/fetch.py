@@ -68,7 +68,7 @@ class Command(BaseCommand):
             raise CommandError("stopped waiting; a fetch that had begun goes on", returncode=INTERRUPTED) from None
         except OSError as error:
             raise CommandError(f"{options['output']}: {error.strerror or error}") from None
-        except Exception as error:
+        except Exception as error:  # what people can do something about; any other is raised again
             told = to_api_error(error)
             if told is None:  # a fault of ours keeps its traceback
                 raise
