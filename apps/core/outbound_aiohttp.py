@@ -66,15 +66,13 @@ def guarded_aiohttp_session(
     keepalive_timeout_s: float = 30.0,
     timeout: aiohttp.ClientTimeout = STREAM_TIMEOUT,
     connector: aiohttp.BaseConnector | None = None,
-    read_buffer_bytes: int = READ_BUFFER_BYTES,
     **options: Any,
 ) -> aiohttp.ClientSession:
     """An aiohttp session that only connects where it may; raises OutboundRefused else. Other options are aiohttp's own.
 
     Make it inside the event loop that uses it. A request may name a ``proxy`` (not checked itself; the target's text
     is) and ``ssl=False``. Every redirect is checked, at most 5 are followed. A ``connector`` of one's own has to check
-    by itself which addresses it connects to (``apps.core.socks``). Of each answer twice ``read_buffer_bytes`` may wait
-    to be read.
+    by itself which addresses it connects to (``apps.core.socks``).
     """
     redirects = aiohttp.TraceConfig()
     redirects.on_request_redirect.append(_count_redirect)
@@ -91,7 +89,7 @@ def guarded_aiohttp_session(
         timeout=timeout,
         middlewares=(_check_request,),
         trace_configs=[redirects],
-        read_bufsize=read_buffer_bytes,
+        read_bufsize=READ_BUFFER_BYTES,
         trust_env=False,
         **options,
     )

@@ -29,7 +29,6 @@ NOT_MEDIA_TYPES = frozenset({"text/html", "text/xml", "application/json", "appli
 RETRY_AFTER_MAX_S = 30.0  # is waited for here; a longer time is kept for the next attempt
 LONGEST_ASKED_S = 3600.0
 RATE_LIMITED_WAIT_S = 60.0
-READ_BUFFER_BYTES = 512 * 1024  # with less, a fast source is waited for more often
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,15})-(\d{1,15})|\*)/(\d{1,15}|\*)", re.ASCII)
 
 
@@ -53,15 +52,10 @@ class Connections:
     """
 
     def __init__(self, limits: Limits) -> None:
-        timeout = aiohttp.ClientTimeout(
+        self._timeout = aiohttp.ClientTimeout(
             total=None, connect=limits.connect_s, sock_connect=limits.connect_s, sock_read=limits.stall_s
         )
-        self._options: dict[str, Any] = {
-            "timeout": timeout,
-            "read_buffer_bytes": READ_BUFFER_BYTES,
-            "auto_decompress": False,
-        }
-        self._plain = guarded_aiohttp_session(**self._options)
+        self._plain = guarded_aiohttp_session(timeout=self._timeout, auto_decompress=False)
         self._by_socks: dict[str, aiohttp.ClientSession] = {}
 
     def get(self, url: str, *, proxy: str | None, **options: Any) -> Any:
@@ -69,7 +63,7 @@ class Connections:
         if proxy is None or not proxy.startswith("socks"):
             return self._plain.get(url, proxy=proxy, **options)
         if proxy not in self._by_socks:
-            self._by_socks[proxy] = guarded_socks_session(proxy, **self._options)
+            self._by_socks[proxy] = guarded_socks_session(proxy, timeout=self._timeout, auto_decompress=False)
         return self._by_socks[proxy].get(url, **options)
 
     async def __aenter__(self) -> Self:
