@@ -36,9 +36,8 @@ MIB = 1024 * 1024
 LIMIT_S = 300
 CURL, TEE, SHA256SUM = (shutil.which(name) for name in ("curl", "tee", "sha256sum"))
 WORKER = """
-import json, sys, time, django; django.setup()
+import asyncio, json, sys, time, django; django.setup()
 from django.conf import settings
-from apps.core.event_loop import run_fast
 from apps.downloads.fetch.outcomes import Limits
 from apps.downloads.fetch.transfer import Connections, Transfer
 from apps.downloads.providers.base import RemoteFile
@@ -54,7 +53,7 @@ for line in sys.stdin:
     number, url = line.split()
     at, cpu = time.perf_counter(), time.process_time()
     with store.create("benchfetch", int(number), resume=False) as writer:
-        run_fast(fetch(url, writer)); readable = time.perf_counter() - at
+        asyncio.run(fetch(url, writer)); readable = time.perf_counter() - at
         writer.hash_up_to(writer.frontier); hashed = time.perf_counter() - at
         writer.finish(); writer.sha256_hex
         size = writer.frontier

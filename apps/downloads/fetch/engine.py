@@ -15,7 +15,6 @@ from django.conf import settings
 from pymongo.errors import ConnectionFailure, PyMongoError
 
 from apps.core.errors import ApiError, InternalError, UpstreamError, error_from_code
-from apps.core.event_loop import run_fast
 from apps.core.ffmpeg import FfmpegStopped
 from apps.core.owners import make_owner
 from apps.core.wake import publish
@@ -141,7 +140,7 @@ class _Fetch:
     def run(self) -> None:
         """Never raises: what goes wrong is recorded, or left to the sweep when MongoDB is away."""
         try:
-            made, maker = run_fast(self._attempt())
+            made, maker = asyncio.run(self._attempt())
             self._commit(made, maker)
         except ClaimLost:
             log.warning("fetch lost its claim")
